@@ -1,0 +1,44 @@
+/** Exit status of every kind of failure; boot scripts and fleet tools branch on these. */
+export const exitCodes = {
+  'training-failed': 1,
+  'quota-exceeded': 2,
+  'no-space': 3,
+  usage: 64,
+  locked: 75,
+  config: 78,
+  sigint: 130,
+  sigterm: 143,
+} as const
+
+export type ErrorCode = keyof typeof exitCodes
+
+/**
+ * A failure that an operator can act on: its message names what could not be done, the value, and what
+ * would help. Anything else that is thrown is a defect of this program.
+ *
+ * @example throw new TrainerError('no-space', 'Cannot start core: 41 MiB free on /var/lib, 64 MiB needed')
+ */
+export class TrainerError extends Error {
+  override readonly name = 'TrainerError'
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+
+  /** The process's exit status for this kind of failure. */
+  get exitCode(): number {
+    return exitCodes[this.code]
+  }
+}
+
+/** Does `error` carry one of Node's errno codes, such as `ENOENT`? */
+export function isErrno(error: unknown, ...codes: string[]): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code))
+}
+
+/** The one line that says what went wrong, for any thrown value. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
