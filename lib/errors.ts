@@ -3,6 +3,7 @@ export const exitCodes = {
   'training-failed': 1,
   'quota-exceeded': 2,
   'no-space': 3,
+  storage: 3,
   usage: 64,
   locked: 75,
   config: 78,
@@ -11,6 +12,9 @@ export const exitCodes = {
 } as const
 
 export type ErrorCode = keyof typeof exitCodes
+
+/** What is charged against what is allowed, in bytes. */
+export type Usage = { usedBytes: number; limitBytes: number }
 
 /**
  * A failure that an operator can act on: its message names what could not be done, the value, and what
@@ -21,10 +25,13 @@ export type ErrorCode = keyof typeof exitCodes
 export class TrainerError extends Error {
   override readonly name = 'TrainerError'
   readonly code: ErrorCode
+  /** Of a `quota-exceeded`: the figures, in bytes. */
+  readonly usage: Usage | undefined
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; usage?: Usage }) {
     super(message, options)
     this.code = code
+    this.usage = options?.usage
   }
 
   /** The process's exit status for this kind of failure. */

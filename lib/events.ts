@@ -8,10 +8,10 @@ export type Phase = 'preflight' | 'training' | 'postflight'
 
 /** Everything that can happen in a run; sizes are bytes, `seconds` and `pausedMs` are monotonic durations. */
 export type EventBody =
-  | { event: 'run.start'; modelsDir: string; jobs: JobName[]; version: string; dryRun?: true }
+  | { event: 'run.start'; modelsDir: string; jobs: JobName[]; version: string; dryRun?: boolean }
   | { event: 'run.done'; exitCode: number; seconds: number; message?: string }
   | { event: 'day1.check'; job: JobName; models: string[]; missing: boolean; reason: string }
-  | { event: 'job.start'; job: JobName; dir: string; limitBytes: number; guarantee: Guarantee }
+  | { event: 'job.start'; job: JobName; dir: string; limitBytes: number; guarantee: Guarantee; dryRun?: boolean }
   | { event: 'job.skip'; job: JobName; reason: string }
   | { event: 'job.done'; job: JobName; seconds: number; usedBytes: number }
   | { event: 'job.fail'; job: JobName; code: ErrorCode | 'internal'; message: string }
@@ -31,7 +31,7 @@ export type EventBody =
       mtime: string
       rule: string
       usedBytes: number
-      dryRun?: true
+      dryRun?: boolean
     }
   | { event: 'train.start'; job: JobName; pid: number; argv: string[] }
   | { event: 'train.output'; job: JobName; line: string }

@@ -12,17 +12,15 @@ export const MIB = 2 ** 20
 
 const wholeNumber = v.pipe(v.number('a whole number'), v.integer('a whole number'))
 const positive = v.pipe(wholeNumber, v.minValue(1, 'a whole number of at least 1'))
-const text = v.pipe(
-  v.string('a string'),
-  v.nonEmpty('a string that is not empty'),
-  v.regex(/^[^\0]*$/, 'a string without NUL'),
-)
+const text = v.pipe(v.string('a string'), v.regex(/^[^\0]+$/, 'a string that is not empty'))
 
 /** A glob below the trainer's output folder; it must not be able to name anything outside. */
 const glob = v.pipe(
-  text,
-  v.regex(/^(?!\/|!)/, 'a glob relative to the output folder'),
-  v.regex(/^(?!(.*[/{,(|])?\.\.([/},)|]|$))/, 'a glob that stays inside the output folder, without ".."'),
+  v.string('a glob'),
+  v.regex(
+    /^(?![/!])(?!(.*[/{,(|])?\.\.([/},)|]|$))[^\0]+$/,
+    'a glob relative to the output folder, without ".."',
+  ),
 )
 const globs = v.array(glob, 'a list of globs')
 
@@ -35,7 +33,13 @@ const jobSchema = v.strictObject(
     ),
     models: v.optional(v.pipe(globs, v.minLength(1, 'a list of at least one glob')), ['*.onnx']),
     prune: v.optional(globs, []),
-    timeoutMinutes: v.optional(v.pipe(v.number('a number'), v.gtValue(0, 'a number above 0'))),
+    timeoutMinutes: v.optional(
+      v.pipe(
+        v.number('a number'),
+        v.gtValue(0, 'a number above 0'),
+        v.maxValue(35_000, 'a number of at most 35000'),
+      ),
+    ),
     env: v.optional(
       v.record(
         v.pipe(v.string(), v.regex(/^[^=\0]+$/, 'a variable name without "="')),
@@ -51,8 +55,8 @@ const jobSchema = v.strictObject(
 )
 
 const modelsDirSchema = v.pipe(
-  text,
-  v.regex(/^(?!(.*\/)?\.\.(\/|$))/, 'a folder without ".." (absolute, or relative to this file)'),
+  v.string('a folder'),
+  v.regex(/^(?!(.*\/)?\.\.(\/|$))[^\0]+$/, 'a folder without ".." (absolute, or relative to this file)'),
 )
 
 /** The form of quotas.json; lib/quotas.schema.json is generated from it (scripts/schema.ts). */
@@ -81,7 +85,8 @@ export type Quotas = v.InferOutput<typeof quotasSchema> & { dir: string }
 export function readQuotas(file: string): Quotas {
   const result = v.safeParse(quotasSchema, parseJson(file))
   if (!result.success) {
-    throw new TrainerError('config', result.issues.map(issue => `${file}: ${describe(issue)}`).join('\n'))
+    const faults = new Set(result.issues.map(issue => `${file}: ${describe(issue)}`))
+    throw new TrainerError('config', [...faults].join('\n'))
   }
   const dir = dirname(resolve(file))
   const { modelsDir, ...rest } = result.output
@@ -103,18 +108,27 @@ function parseJson(file: string): unknown {
 }
 
 function describe(issue: v.BaseIssue<unknown>): string {
-  const key = v.getDotPath(issue) ?? 'the file'
+  const { input: parent } = issue.path?.at(-1) ?? {}
+  // A list is an object to the validator, but none of its keys.
+  if (Array.isArray(parent) && issue.type === 'strict_object') {
+    return `${keyOf(issue.path?.slice(0, -1))} is ${shown(parent)}, expected an object`
+  }
+  const key = keyOf(issue.path)
   if (issue.type === 'strict_object' && issue.expected === 'never') {
     return `${key} is not a known key; remove it or mend its spelling`
   }
-  if (issue.input === undefined) return `${key} is missing, expected ${wanted(issue)}`
-  return `${key} is ${shown(issue.input)}, expected ${wanted(issue)}`
+  if (issue.input !== undefined) return `${key} is ${shown(issue.input)}, expected ${issue.message}`
+  return `${key} is missing, expected ${missing[key.split('.').at(-1)!] ?? 'an object'}`
 }
 
-function wanted(issue: v.BaseIssue<unknown>): string {
-  return issue.kind === 'schema' && issue.type === 'strict_object' && issue.input === undefined
-    ? 'an object'
-    : issue.message
+/** Of a required key that is missing, the validator tells only that the object around it is not whole. */
+const missing: Record<string, string> = {
+  maxDiskMb: 'a whole number of at least 1',
+  train: 'a command as a list of strings',
+}
+
+function keyOf(path: v.IssuePathItem[] | undefined): string {
+  return path?.length ? path.map(({ key }) => String(key)).join('.') : 'the file'
 }
 
 function shown(value: unknown): string {

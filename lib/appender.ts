@@ -1,0 +1,72 @@
+import { closeSync, constants, fstatSync, openSync, readSync, renameSync, writeSync } from 'node:fs'
+
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
+
+/**
+ * A log file of bounded size: when it has grown to `maxBytes` it becomes `<path>.1`, replacing the one before,
+ * so that the two together never hold more than twice that. What already stands at `path` is kept if it is a
+ * regular file, and set aside as `<path>.1` if it is anything else (a link is never followed).
+ *
+ * A log is an aid: when it cannot be written (a full disk), lines are dropped and the work goes on.
+ */
+export class Appender {
+  readonly path: string
+  readonly #maxBytes: number
+  #fd: number | undefined
+  #bytes = 0
+  #torn = false
+
+  constructor(path: string, maxBytes: number) {
+    this.path = path
+    this.#maxBytes = maxBytes
+    if (!this.#open()) this.#rotate()
+  }
+
+  /** Append whole lines, each ended by a newline. */
+  append(lines: string): void {
+    const bytes = Buffer.from(this.#torn ? `\n${lines}` : lines)
+    if (this.#bytes > 0 && this.#bytes + bytes.length > this.#maxBytes) this.#rotate()
+    if (this.#fd === undefined) return
+    try {
+      const written = writeSync(this.#fd, bytes)
+      this.#bytes += written
+      this.#torn = written < bytes.length
+    } catch {
+      // A full disk must not stop a training for the sake of its log.
+    }
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd)
+    this.#fd = undefined
+  }
+
+  /** False if what stands at the path cannot be appended to. */
+  #open(): boolean {
+    try {
+      this.#fd = openSync(this.path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o640)
+      const stats = fstatSync(this.#fd)
+      this.#bytes = stats.size
+      this.#torn = stats.size > 0 && !endsWithNewline(this.#fd, stats.size)
+      return stats.isFile()
+    } catch {
+      return false
+    }
+  }
+
+  #rotate(): void {
+    this.close()
+    try {
+      renameSync(this.path, `${this.path}.1`)
+      if (!this.#open()) this.close()
+    } catch {
+      // Neither usable nor movable: go on without this log.
+    }
+  }
+}
+
+function endsWithNewline(fd: number, size: number): boolean {
+  const last = Buffer.alloc(1)
+  readSync(fd, last, 0, 1, size - 1)
+  return last[0] === 0x0a
+}

@@ -1,0 +1,42 @@
+import { lstatSync, mkdirSync, realpathSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { isErrno, messageOf, TrainerError } from './errors.ts'
+
+/** Where models are kept: as configured for this run, else the environment's, else the user's default. */
+export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: string | undefined): string {
+  const chosen = fromCommand ?? (process.env.RANSOMEYE_MODELS_DIR || fromQuotas)
+  if (chosen !== undefined) return resolve(chosen)
+  if (process.getuid?.() === 0) return '/var/lib/ransomeye/models'
+  return join(process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'ransomeye', 'models')
+}
+
+/**
+ * Make the models folder and its state folder where they are missing (0750), and resolve links above them.
+ *
+ * @throws {TrainerError} `storage` if that is not possible
+ */
+export function openModelsDir(path: string, dryRun: boolean): string {
+  try {
+    if (!dryRun) mkdirSync(path, { recursive: true, mode: 0o750 })
+    const modelsDir = realpathSync(path)
+    if (!dryRun) makeFolder(join(modelsDir, '.trainer'))
+    return modelsDir
+  } catch (cause) {
+    if (dryRun && isErrno(cause, 'ENOENT')) return path
+    if (cause instanceof TrainerError) throw cause
+    throw new TrainerError('storage', `Cannot use the models folder ${path}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/**
+ * Make a folder (0750) unless it is there.
+ *
+ * @throws {TrainerError} `storage` if something else stands there: a link would lead deletions elsewhere
+ */
+export function makeFolder(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o750 })
+  if (lstatSync(path).isSymbolicLink()) {
+    throw new TrainerError('storage', `Cannot use ${path}: it is a symbolic link; remove it`)
+  }
+}

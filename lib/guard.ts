@@ -1,0 +1,147 @@
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { TrainerError } from './errors.ts'
+import type { EventBody } from './events.ts'
+import { fileId, listOpenFiles } from './open-files.ts'
+import type { JobName } from './quotas.ts'
+import { type Entry, type Pruned, pruneOldest } from './storage.ts'
+import { formatBytes } from './text.ts'
+import type { Training } from './trainer.ts'
+import { accountOf, deletedBytes, type Look, lookAt } from './usage.ts'
+
+const FREEZE_ABOVE = 0.9
+const PRUNE_TO = 0.8
+const MIN_WAIT_MS = 10
+const MAX_WAIT_MS = 1000
+/** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
+const FREEZE_DEADLINE_MS = 10_000
+
+export type Watch = {
+  job: JobName
+  dir: string
+  limitBytes: number
+  /** Left free on the disk for the rest of the machine; zero where the job has a filesystem of its own. */
+  reserveBytes: number
+  /** Is its folder a filesystem of its own? Then usage is one system call. */
+  isCapped: boolean
+  /** Globs of what may be pruned besides checkpoints and temporary files. */
+  prune: string[]
+  training: Training
+  emit: (event: EventBody) => void
+  onLook: (look: Look) => void
+  onPrune: (pruned: Pruned) => void
+}
+
+/**
+ * Keep a running training inside its limit until `signal` says that it has ended. Above 90 % it is frozen, the
+ * oldest checkpoints are pruned down to 80 %, and it is resumed. The next look comes the sooner the less room
+ * there is for the fastest writer seen, between 10 ms and 1 s.
+ *
+ * @throws {TrainerError} `quota-exceeded`, or `no-space` if it is others who fill the disk; the training is dead then
+ */
+export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
+  let fastestPerMs = 0
+  let waitMs = MIN_WAIT_MS
+  let before: { usedBytes: number; atMs: number } | undefined
+  // When pruning found too little, freezing again at once would only stall it: half of the room must go first.
+  let patienceBytes = 0
+
+  while (!signal.aborted) {
+    const atMs = performance.now()
+    const look = await glance(watch)
+    watch.onLook(look)
+    if (before)
+      fastestPerMs = Math.max(fastestPerMs, (look.usedBytes - before.usedBytes) / (atMs - before.atMs))
+    before = { usedBytes: look.usedBytes, atMs }
+
+    const freezeAbove = Math.max(FREEZE_ABOVE * limitNow(watch, look), patienceBytes)
+    if (look.usedBytes > freezeAbove) {
+      const relieved = await relieve(watch)
+      const limitBytes = limitNow(watch, relieved)
+      const isTight = relieved.usedBytes > FREEZE_ABOVE * limitBytes
+      patienceBytes = isTight ? relieved.usedBytes + (limitBytes - relieved.usedBytes) / 2 : 0
+      before = undefined
+      waitMs = MIN_WAIT_MS
+    } else {
+      const soonMs = fastestPerMs > 0 ? (freezeAbove - look.usedBytes) / (2 * fastestPerMs) : MAX_WAIT_MS
+      // A walk of a large tree must not take more than half of the time; a first look knows no rate yet.
+      const atLeastMs = Math.max(MIN_WAIT_MS, performance.now() - atMs)
+      waitMs = Math.max(atLeastMs, Math.min(soonMs, waitMs * 2, MAX_WAIT_MS))
+    }
+    await delay(waitMs, undefined, { signal }).catch(() => {})
+  }
+}
+
+/** Usage by the cheapest means that counts all of it. */
+async function glance({ dir, isCapped, prune, training }: Watch): Promise<Look> {
+  if (isCapped) return { ...accountOf(dir), prunable: [] }
+  const look = await lookAt(dir, prune)
+  return { ...look, usedBytes: look.usedBytes + deletedBytes(dir, training) }
+}
+
+/** The quota, or what others leave of the disk, whichever is less. */
+function limitNow({ limitBytes, reserveBytes }: Watch, { usedBytes, freeBytes }: Look): number {
+  return Math.min(limitBytes, usedBytes + freeBytes - reserveBytes)
+}
+
+/** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
+async function relieve(watch: Watch): Promise<Look> {
+  const { job, training, emit } = watch
+  const startedMs = performance.now()
+  let look = await glance(watch)
+  emit({ event: 'train.freeze', job, usedBytes: look.usedBytes })
+  while (!training.stop() && look.usedBytes <= limitNow(watch, look)) {
+    if (performance.now() - startedMs > FREEZE_DEADLINE_MS) break
+    await delay(2)
+    look = await glance(watch)
+  }
+
+  const { prunable } = await lookAt(watch.dir, watch.prune)
+  await pruneOldest(watch.dir, spare(prunable, watch), {
+    usedBytes: look.usedBytes,
+    targetBytes: PRUNE_TO * limitNow(watch, look),
+    onPrune: watch.onPrune,
+  })
+  look = await glance(watch)
+  watch.onLook(look)
+  if (look.usedBytes > limitNow(watch, look)) {
+    await training.kill()
+    throw exceeded(watch, look)
+  }
+  training.resume()
+  emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs: performance.now() - startedMs })
+  return look
+}
+
+/**
+ * Without what must stay while the training runs: files that it has open, because unlinking those frees nothing,
+ * and its newest complete checkpoint, because that is what it would resume from.
+ */
+function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
+  const open = listOpenFiles(training.processes())
+  const ids = new Set(open.map(({ id }) => id))
+  const tmp = join(dir, 'work', 'tmp')
+  const paths = open.flatMap(({ path }) => [path, path.replace(/^\/(var\/)?tmp(?=\/)/, tmp)])
+  const closed = prunable.filter(entry => {
+    const folder = `${entry.path}/`
+    return !ids.has(fileId(entry)) && !paths.some(path => path.startsWith(folder))
+  })
+  const newest = closed.findLast(({ rule }) => rule !== '*.tmp')
+  return closed.filter(entry => entry !== newest)
+}
+
+function exceeded(watch: Watch, look: Look): TrainerError {
+  const { job, dir, limitBytes } = watch
+  const used = `${formatBytes(look.usedBytes)} of ${formatBytes(limitBytes)} used`
+  return look.usedBytes > limitBytes
+    ? new TrainerError(
+        'quota-exceeded',
+        `Model too large for quota: ${job}'s training was killed with ${used} in ${dir} and nothing left to prune; ` +
+          'raise its maxDiskMb or make it write less',
+        { usage: { usedBytes: look.usedBytes, limitBytes } },
+      )
+    : new TrainerError(
+        'no-space',
+        `Stopped ${job}: other programs fill the disk, ${formatBytes(look.freeBytes)} free on ${dir} with ${used} by ${job}; free some and start again`,
+      )
+}

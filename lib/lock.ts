@@ -1,0 +1,120 @@
+import { spawnSync } from 'node:child_process'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { safePath } from './environment.ts'
+import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { isStopped, killAll, listProcesses, readProc } from './processes.ts'
+
+const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
+
+/** The held lock: hand `fd` to the training, so that the lock lives as long as either of us. */
+export type Lock = { fd: number; release: () => void }
+
+/**
+ * Take the kernel's lock on `<stateDir>/lock`. It belongs to the open file, not to a process or a name: after
+ * `kill -9` it is free as soon as the last process that inherited the descriptor is gone, and it cannot be stale.
+ *
+ * A training whose orchestrator is gone will never be published: it is ended here, and its lock taken over.
+ *
+ * @throws {TrainerError} `locked`, naming the holder's pid; `storage` if the lock cannot be opened.
+ */
+export async function takeLock(stateDir: string): Promise<Lock> {
+  const path = join(stateDir, 'lock')
+  const fd = open(path)
+  try {
+    if (!flock(fd)) {
+      const owner = recordedPid(fd)
+      const holders = lockHolders(fd)
+      const isOwned = owner !== undefined && holders.includes(owner)
+      if (isOwned || !holders.some(isOrphanedTraining)) throw heldBy(path, owner, holders)
+      await killAll(() => lockHolders(fd).filter(isOrphanedTraining))
+      if (!(await retryFlock(fd))) throw heldBy(path, owner, lockHolders(fd))
+    }
+    ftruncateSync(fd)
+    writeSync(fd, `${process.pid}\n`, 0)
+    return { fd, release: () => closeSync(fd) }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+function open(path: string): number {
+  try {
+    const fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o640)
+    if (fstatSync(fd).isFile()) return fd
+    closeSync(fd)
+    throw new TrainerError('storage', `Cannot lock ${path}: not a regular file; remove it`)
+  } catch (cause) {
+    if (cause instanceof TrainerError) throw cause
+    const remedy = isErrno(cause, 'ELOOP') ? 'it is a symbolic link; remove it' : messageOf(cause)
+    throw new TrainerError('storage', `Cannot lock ${path}: ${remedy}`, { cause })
+  }
+}
+
+/** flock(1) locks our own open file description through the descriptor that it inherits (3 ms). */
+function flock(fd: number): boolean {
+  const { status, error, stderr } = spawnSync('flock', ['-n', '-x', '3'], {
+    stdio: ['ignore', 'ignore', 'pipe', fd],
+    env: { PATH: safePath },
+  })
+  if (status === 0) return true
+  if (status === 1) return false
+  const reason = error ? messageOf(error) : stderr.toString().trim()
+  throw new TrainerError('storage', `Cannot lock: flock (Debian package util-linux) failed: ${reason}`)
+}
+
+async function retryFlock(fd: number, deadlineMs = 5_000): Promise<boolean> {
+  const end = performance.now() + deadlineMs
+  while (performance.now() < end) {
+    if (flock(fd)) return true
+    await delay(20)
+  }
+  return false
+}
+
+function recordedPid(fd: number): number | undefined {
+  const content = Buffer.alloc(16)
+  const pid = Number.parseInt(content.toString('latin1', 0, readSync(fd, content, 0, 16, 0)), 10)
+  return pid > 0 ? pid : undefined
+}
+
+/** Processes with a descriptor on which the kernel shows this lock; merely having the file open is not enough. */
+function lockHolders(fd: number): number[] {
+  const { dev, ino } = fstatSync(fd)
+  const holdsIt = (pid: number, name: string) => {
+    const { dev: itsDev, ino: itsIno } = statSync(`/proc/${pid}/fd/${name}`)
+    return itsDev === dev && itsIno === ino && !!readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
+  }
+  return listProcesses().flatMap(({ pid }) => {
+    try {
+      return readdirSync(`/proc/${pid}/fd`).some(name => holdsIt(pid, name)) ? [pid] : []
+    } catch {
+      return [] // gone, or another user's
+    }
+  })
+}
+
+/** A training started by us, or anything stopped for ever: a starting orchestrator is neither. */
+function isOrphanedTraining(pid: number): boolean {
+  return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=') || isStopped(pid)
+}
+
+function heldBy(path: string, pid: number | undefined, holders: number[]): TrainerError {
+  const named = pid !== undefined && (holders.includes(pid) || !holders.length) ? [pid] : holders
+  return new TrainerError(
+    'locked',
+    `Another run holds ${path}: pid ${named.join(', ') || 'unknown'}; wait for its end or stop it`,
+  )
+}

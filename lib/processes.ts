@@ -1,0 +1,91 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { isErrno } from './errors.ts'
+
+/** What `/proc/PID/stat` tells of a process; see proc_pid_stat(5). */
+export type Process = {
+  pid: number
+  state: string
+  parent: number
+  group: number
+  session: number
+  startTime: string
+}
+
+/** Every process that this user can see. Ones that end meanwhile are left out. */
+export function listProcesses(): Process[] {
+  return readdirSync('/proc').flatMap(name => (/^\d+$/.test(name) ? readProcess(Number(name)) : []))
+}
+
+function readProcess(pid: number): Process | [] {
+  const stat = readProc(`${pid}/stat`)
+  if (stat === undefined) return []
+  // The name, in parentheses, may itself hold spaces and parentheses.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return {
+    pid,
+    state: fields[0]!,
+    parent: Number(fields[1]),
+    group: Number(fields[2]),
+    session: Number(fields[3]),
+    startTime: fields[19]!,
+  }
+}
+
+/** A file below /proc, or undefined when the process is gone or not ours to read. */
+export function readProc(path: string): string | undefined {
+  try {
+    return readFileSync(`/proc/${path}`, 'latin1')
+  } catch {
+    return undefined
+  }
+}
+
+/** Processes started with `NAME=value` in their environment. */
+export function processesWithVariable(name: string, value: string): number[] {
+  const wanted = `\0${name}=${Buffer.from(value).toString('latin1')}\0`
+  return listProcesses()
+    .filter(
+      ({ pid, state }) =>
+        pid !== process.pid && state !== 'Z' && `\0${readProc(`${pid}/environ`)}`.includes(wanted),
+    )
+    .map(({ pid }) => pid)
+}
+
+/** Is every thread of the process stopped by a signal (or gone)? A thread inside a long system call is not yet. */
+export function isStopped(pid: number): boolean {
+  let threads: string[]
+  try {
+    threads = readdirSync(`/proc/${pid}/task`)
+  } catch {
+    return true
+  }
+  return threads.every(tid => {
+    const stat = readProc(`${pid}/task/${tid}/stat`)
+    return stat === undefined || 'TtZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
+  })
+}
+
+/** Signal one process; one that is gone already is no error. */
+export function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if (!isErrno(error, 'ESRCH', 'EPERM')) throw error
+  }
+}
+
+/**
+ * SIGKILL all that `find` gives until it gives none, so that what is forked meanwhile is caught too.
+ *
+ * @returns the processes that were still there at the deadline (in an uninterruptible system call)
+ */
+export async function killAll(find: () => number[], deadlineMs = 10_000): Promise<number[]> {
+  const end = performance.now() + deadlineMs
+  for (;;) {
+    const left = find()
+    if (!left.length || performance.now() > end) return left
+    for (const pid of left) signalProcess(pid, 'SIGKILL')
+    await delay(5)
+  }
+}

@@ -1,0 +1,59 @@
+import { MIB } from './quotas.ts'
+
+/** Bytes as an operator reads quotas: `0.4 MiB`, `190 MiB`, `3072 MiB`. */
+export function formatBytes(bytes: number): string {
+  const mib = bytes / MIB
+  return `${Math.abs(mib) < 100 && !Number.isInteger(mib) ? mib.toFixed(1) : Math.round(mib)} MiB`
+}
+
+/** Seconds as `12 s`, `3 min 05 s` or `2 h 14 min`. */
+export function formatSeconds(seconds: number): string {
+  const whole = Math.round(seconds)
+  if (whole < 60) return `${seconds < 10 ? seconds.toFixed(1) : whole} s`
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, '0')} s`
+  return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, '0')} min`
+}
+
+/** Seconds as a clock: `00:07`, `1:02:03`. */
+export function formatClock(seconds: number): string {
+  const whole = Math.floor(seconds)
+  const minutes = String(Math.floor(whole / 60) % 60).padStart(2, '0')
+  const hours = whole < 3600 ? '' : `${Math.floor(whole / 3600)}:`
+  return `${hours}${minutes}:${String(whole % 60).padStart(2, '0')}`
+}
+
+/** A model's metrics on one line: `accuracy 0.987, recall 0.97`. */
+export function formatMetrics(metrics: Record<string, number>): string {
+  return Object.entries(metrics)
+    .map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`)
+    .join(', ')
+}
+
+/** Usage against a quota as a bar: `███████░░░░░`. */
+export function formatBar(used: number, limit: number, width = 20): string {
+  const filled = Math.max(0, Math.min(width, Math.round((used / limit) * width)))
+  return '█'.repeat(filled) + '░'.repeat(width - filled)
+}
+
+/**
+ * Text from outside (a trainer's output, a file's name) made harmless for a terminal and a log: control
+ * characters, escape sequences, line and text-direction marks become `\xNN` or `\u{NNNN}`; a byte that is not
+ * UTF-8 becomes `\xNN`, so that two different names never look the same.
+ */
+export function escapeText(raw: string | Buffer): string {
+  const text = typeof raw === 'string' ? raw : decode(raw)
+  return text.replace(/[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, mark => {
+    const code = mark.charCodeAt(0)
+    return code < 256 ? hex(code) : `\\u{${code.toString(16)}}`
+  })
+}
+
+function decode(raw: Buffer): string {
+  const text = raw.toString('utf8')
+  if (!text.includes('\ufffd') || Buffer.from(text).equals(raw)) return text
+  return Array.from(raw.toString('latin1'), byte => (byte < '\x80' ? byte : hex(byte.charCodeAt(0)))).join('')
+}
+
+function hex(code: number): string {
+  return `\\x${code.toString(16).padStart(2, '0')}`
+}

@@ -1,0 +1,44 @@
+import { statfsSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { listOpenFiles } from './open-files.ts'
+import { type Entry, freeSpace, measure } from './storage.ts'
+import type { Training } from './trainer.ts'
+
+/** One look at a job's folder; figures in bytes, what may be pruned oldest first. */
+export type Look = { usedBytes: number; freeBytes: number; prunable: Entry[] }
+
+/** Walk the folder; the job's globs say what else may be pruned. */
+export async function lookAt(dir: string, prune: string[]): Promise<Look> {
+  const { usedBytes, prunable } = await measure(dir, { prune })
+  return { usedBytes, freeBytes: freeSpace(dir), prunable }
+}
+
+/** The kernel's own account of a filesystem: 3 µs whatever it holds; deleted files that are still open are in it. */
+export function accountOf(dir: string): Omit<Look, 'prunable'> {
+  const { blocks, bfree, bavail, bsize } = statfsSync(dir)
+  return { usedBytes: (blocks - bfree) * bsize, freeBytes: bavail * bsize }
+}
+
+/** Bytes of the folder's files that no walk sees: deleted, but still open or mapped by the training. */
+export function deletedBytes(dir: string, training: Training): number {
+  // In a sandbox /tmp and /var/tmp are folders of the job.
+  const isCharged = (path: string) => path.startsWith(`${dir}/`) || /^\/(var\/)?tmp\//.test(path)
+  return listOpenFiles(training.processes())
+    .filter(({ path }) => isCharged(path))
+    .reduce((sum, file) => sum + file.deletedBytes, 0)
+}
+
+/**
+ * The size of the folder's own filesystem, if it has one no larger than the quota: the kernel lets nothing pass it.
+ * A prepared volume is one; a folder under an XFS or ext4 project quota looks like one to statfs.
+ */
+export function capOf(dir: string, quotaBytes: number): number | undefined {
+  const parentDir = dirname(dir)
+  const sizeOf = (path: string) => {
+    const { blocks, bsize } = statfsSync(path)
+    return blocks * bsize
+  }
+  const sizeBytes = sizeOf(dir)
+  const isOwn = statSync(dir).dev !== statSync(parentDir).dev || sizeBytes !== sizeOf(parentDir)
+  return isOwn && sizeBytes <= quotaBytes ? sizeBytes : undefined
+}

@@ -1,0 +1,17 @@
+/** Train dpi alone: node --import tsx scripts/dpi.ts [--max-disk-mb N] [--retrain] … */
+import { runJob } from '../lib/job.ts'
+import { isEntry, perform, type Run } from '../lib/run.ts'
+import { checkDay1 } from './day1.ts'
+
+/** Pre-flight, train, post-flight of dpi: lib/job.ts. */
+export const trainDpi = (run: Run): Promise<void> => runJob('dpi', run)
+
+if (isEntry(import.meta)) {
+  process.exitCode = await perform(
+    { name: 'scripts/dpi.ts', summary: 'Train dpi alone.', job: 'dpi' },
+    async run => {
+      await checkDay1(run)
+      await trainDpi(run)
+    },
+  )
+}

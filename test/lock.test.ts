@@ -1,0 +1,95 @@
+import { spawn } from 'node:child_process'
+import { closeSync, existsSync, openSync, readFileSync, symlinkSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { TrainerError } from '../lib/errors.ts'
+import { takeLock } from '../lib/lock.ts'
+import { sandbox, until } from './sandbox.ts'
+
+async function refusal(stateDir: string): Promise<TrainerError> {
+  try {
+    ;(await takeLock(stateDir)).release()
+  } catch (error) {
+    if (error instanceof TrainerError) return error
+    throw error
+  }
+  throw new Error('the lock was given')
+}
+
+test('takeLock() writes our pid and gives the lock once', async () => {
+  await using box = await sandbox()
+  const lock = await takeLock(box.dir)
+
+  const error = await refusal(box.dir)
+
+  assert.is(error.code, 'locked')
+  assert.ok(error.message.includes(`pid ${process.pid};`), error.message)
+  assert.is(readFileSync(box.path('lock'), 'utf8'), `${process.pid}\n`)
+  lock.release()
+  ;(await takeLock(box.dir)).release()
+})
+
+test('takeLock() is refused while a child that inherited the descriptor lives, and names that child', async () => {
+  await using box = await sandbox()
+  const lock = await takeLock(box.dir)
+  const child = spawn('sleep', ['60'], { stdio: ['ignore', 'ignore', 'ignore', lock.fd] })
+  lock.release()
+
+  const error = await refusal(box.dir)
+
+  assert.ok(error.message.includes(`pid ${child.pid};`), error.message)
+  child.kill('SIGKILL')
+  await until('the lock is free', () =>
+    takeLock(box.dir).then(
+      free => [free.release()],
+      () => undefined,
+    ),
+  )
+})
+
+test('takeLock() ends a training whose orchestrator is gone, even a frozen one', async () => {
+  await using box = await sandbox()
+  const lock = await takeLock(box.dir)
+  const env = { ...process.env, RANSOMEYE_OUTPUT_DIR: box.path('core', 'work') }
+  const child = spawn('sleep', ['60'], { env, stdio: ['ignore', 'ignore', 'ignore', lock.fd] })
+  child.kill('SIGSTOP')
+  const ended = new Promise(resolve => child.once('exit', (_, signal) => resolve(signal)))
+  lock.release()
+
+  const taken = await takeLock(box.dir)
+
+  assert.is(await ended, 'SIGKILL')
+  taken.release()
+})
+
+test('takeLock() does not take a process that merely has the file open for a holder', async () => {
+  await using box = await sandbox({ lock: '1\n' })
+  const bystander = openSync(box.path('lock'), 'r')
+
+  const lock = await takeLock(box.dir)
+
+  lock.release()
+  closeSync(bystander)
+})
+
+test('takeLock() refuses a lock that is a symbolic link, and does not touch what it names', async () => {
+  await using box = await sandbox()
+  symlinkSync(box.path('elsewhere'), box.path('lock'))
+
+  const error = await refusal(box.dir)
+
+  assert.is(error.exitCode, 3)
+  assert.match(error.message, 'symbolic link')
+  assert.not(existsSync(box.path('elsewhere')))
+})
+
+test('takeLock() takes over whatever text an earlier run has left', async () => {
+  await using box = await sandbox({ lock: 'not a pid, and much longer than one\n'.repeat(100) })
+
+  const lock = await takeLock(box.dir)
+
+  assert.is(readFileSync(box.path('lock'), 'utf8'), `${process.pid}\n`)
+  lock.release()
+})
+
+test.run()

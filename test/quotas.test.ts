@@ -1,0 +1,190 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { TrainerError } from '../lib/errors.ts'
+import { readQuotas } from '../lib/quotas.ts'
+import { schemaFile, schemaText } from '../scripts/schema.ts'
+import { root, trainerRig } from './rig.ts'
+import { sandbox } from './sandbox.ts'
+
+const good = () => JSON.parse(readFileSync(join(root, 'quotas.json'), 'utf8'))
+
+test('readQuotas() gives the three quotas of the seed, with defaults', () => {
+  const { jobs, maxLoadPerCore, dir } = readQuotas(join(root, 'quotas.json'))
+
+  assert.equal([jobs.core.maxDiskMb, jobs.dpi.maxDiskMb, jobs.agent.maxDiskMb], [3072, 3072, 200])
+  assert.equal(jobs.core.models, ['*.onnx'])
+  assert.equal([jobs.core.minFreeMb, jobs.core.sandbox, maxLoadPerCore], [64, 'auto', 0.8])
+  assert.is(dir, root)
+})
+
+test('readQuotas() resolves modelsDir against the folder of the file', async () => {
+  await using box = await sandbox({ 'quotas.json': JSON.stringify({ ...good(), modelsDir: 'models' }) })
+
+  assert.is(readQuotas(box.path('quotas.json')).modelsDir, box.path('models'))
+})
+
+type Change = (quotas: ReturnType<typeof good>) => void
+const faults: [what: string, change: Change, key: string, was: string, expected: string][] = [
+  ['an unknown key', q => Object.assign(q, { job: 1 }), 'job', '', 'not a known key'],
+  [
+    'an unknown key of a job',
+    q => Object.assign(q.jobs.dpi, { maxDisk: 1 }),
+    'jobs.dpi.maxDisk',
+    '',
+    'not a known key',
+  ],
+  ['a fourth job', q => Object.assign(q.jobs, { cloud: {} }), 'jobs.cloud', '', 'not a known key'],
+  ['a missing job', q => delete q.jobs.agent, 'jobs.agent', 'missing', 'an object'],
+  ['no jobs', q => delete q.jobs, 'jobs', 'missing', 'an object'],
+  ['a list of jobs', q => Object.assign(q, { jobs: [] }), 'jobs', '[]', 'an object'],
+  [
+    'a quota of 0',
+    q => Object.assign(q.jobs.core, { maxDiskMb: 0 }),
+    'jobs.core.maxDiskMb',
+    '0',
+    'at least 1',
+  ],
+  [
+    'a negative quota',
+    q => Object.assign(q.jobs.core, { maxDiskMb: -5 }),
+    'jobs.core.maxDiskMb',
+    '-5',
+    'at least 1',
+  ],
+  [
+    'a fractional quota',
+    q => Object.assign(q.jobs.core, { maxDiskMb: 0.5 }),
+    'jobs.core.maxDiskMb',
+    '0.5',
+    'whole',
+  ],
+  [
+    'a quota as text',
+    q => Object.assign(q.jobs.core, { maxDiskMb: '3GB' }),
+    'jobs.core.maxDiskMb',
+    '"3GB"',
+    'whole',
+  ],
+  [
+    'an empty command',
+    q => Object.assign(q.jobs.dpi, { train: [] }),
+    'jobs.dpi.train',
+    '[]',
+    'at least one string',
+  ],
+  ['an empty word', q => Object.assign(q.jobs.dpi, { train: [''] }), 'jobs.dpi.train.0', '""', 'not empty'],
+  [
+    'a shell line',
+    q => Object.assign(q.jobs.dpi, { train: 'python3 t.py' }),
+    'jobs.dpi.train',
+    '"python3 t.py"',
+    'a list',
+  ],
+  [
+    'a glob that climbs out',
+    q => Object.assign(q.jobs.dpi, { models: ['../*'] }),
+    'jobs.dpi.models.0',
+    '"../*"',
+    'without ".."',
+  ],
+  [
+    'braces that climb out',
+    q => Object.assign(q.jobs.dpi, { prune: ['{a,..}/*'] }),
+    'jobs.dpi.prune.0',
+    '"{a,..}/*"',
+    'without ".."',
+  ],
+  [
+    'an absolute glob',
+    q => Object.assign(q.jobs.dpi, { prune: ['/etc/*'] }),
+    'jobs.dpi.prune.0',
+    '"/etc/*"',
+    'relative',
+  ],
+  [
+    'a models folder that climbs out',
+    q => Object.assign(q, { modelsDir: 'a/../../b' }),
+    'modelsDir',
+    '"a/../../b"',
+    'without ".."',
+  ],
+  [
+    'an unknown sandbox',
+    q => Object.assign(q.jobs.core, { sandbox: true }),
+    'jobs.core.sandbox',
+    'true',
+    '"auto", "off" or "required"',
+  ],
+  ['a number in env', q => Object.assign(q.jobs.core, { env: { A: 1 } }), 'jobs.core.env.A', '1', 'a string'],
+  [
+    'a time-out of 0',
+    q => Object.assign(q.jobs.core, { timeoutMinutes: 0 }),
+    'jobs.core.timeoutMinutes',
+    '0',
+    'above 0',
+  ],
+]
+
+for (const [what, change, key, was, expected] of faults) {
+  test(`readQuotas() refuses ${what} and names the key, what it was and what was expected`, async () => {
+    const quotas = good()
+    change(quotas)
+    await using box = await sandbox({ 'quotas.json': JSON.stringify(quotas) })
+
+    const error = refusal(box.path('quotas.json'))
+
+    assert.is(error.code, 'config')
+    assert.ok(error.message.includes(`quotas.json: ${key} is ${was}`), error.message)
+    assert.ok(error.message.includes(expected), error.message)
+  })
+}
+
+test('readQuotas() names every fault of a file, a line each', async () => {
+  const quotas = good()
+  quotas.jobs.core.maxDiskMb = 0
+  quotas.jobs.dpi.train = []
+  await using box = await sandbox({ 'quotas.json': JSON.stringify(quotas) })
+
+  const lines = refusal(box.path('quotas.json')).message.split('\n')
+
+  assert.is(lines.length, 2)
+})
+
+test('tasks.ts ends with 78 and one line for a quotas file that is missing, not JSON or wrong', async () => {
+  await using rig = await trainerRig()
+  const contents = [
+    undefined,
+    '{ "jobs": ',
+    'null',
+    JSON.stringify({ jobs: { core: { maxDiskMb: 0, train: ['true'] } } }),
+  ]
+
+  for (const content of contents) {
+    const file = rig.path(content === undefined ? 'missing.json' : 'wrong.json')
+    if (content !== undefined) writeFileSync(file, content)
+    const { exitCode, stdout, stderr } = await rig.run(['--quotas', file])
+
+    assert.is(exitCode, 78)
+    assert.is(stdout, '')
+    assert.match(stderr, /^ransomeye-trainer: .*(missing|wrong)\.json/)
+    assert.not.match(stderr, /\n\s+at /)
+  }
+})
+
+test('lib/quotas.schema.json is current', () => {
+  assert.is(readFileSync(schemaFile, 'utf8'), schemaText(), 'run: node --import tsx scripts/schema.ts')
+})
+
+function refusal(file: string): TrainerError {
+  try {
+    readQuotas(file)
+  } catch (error) {
+    if (error instanceof TrainerError) return error
+    throw error
+  }
+  throw new Error('was accepted')
+}
+
+test.run()

@@ -1,0 +1,39 @@
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { escapeText, formatBar, formatBytes, formatClock, formatSeconds } from '../lib/text.ts'
+
+test('formatBytes() gives MiB, with a decimal only where it tells something', () => {
+  const shown = [0, 419_430, 200 * 2 ** 20, 3072 * 2 ** 20, -1.5 * 2 ** 20].map(formatBytes)
+
+  assert.equal(shown, ['0 MiB', '0.4 MiB', '200 MiB', '3072 MiB', '-1.5 MiB'])
+})
+
+test('formatSeconds() and formatClock() carry minutes and hours', () => {
+  assert.equal([0.25, 59, 65, 3600 * 2 + 840].map(formatSeconds), [
+    '0.3 s',
+    '59 s',
+    '1 min 05 s',
+    '2 h 14 min',
+  ])
+  assert.equal([7.9, 65, 3723].map(formatClock), ['00:07', '01:05', '1:02:03'])
+})
+
+test('formatBar() stays inside its width, whatever is used', () => {
+  assert.equal(
+    [0, 50, 100, 250].map(used => formatBar(used, 100, 4)),
+    ['░░░░', '██░░', '████', '████'],
+  )
+})
+
+test('escapeText() leaves text in any language and makes control characters visible', () => {
+  assert.is(escapeText('Prüfung 试验 ✓'), 'Prüfung 试验 ✓')
+  assert.is(escapeText('a\nb\x1b[31m\x07\u202e\u0085'), 'a\\x0ab\\x1b[31m\\x07\\u{202e}\\x85')
+})
+
+test('escapeText() tells names apart that differ only in bytes that are not UTF-8', () => {
+  const names = [Buffer.from('a\ufffd'), Buffer.from([0x61, 0xff]), Buffer.from([0x61, 0xfe])]
+
+  assert.equal(names.map(escapeText), ['a\ufffd', 'a\\xff', 'a\\xfe'])
+})
+
+test.run()

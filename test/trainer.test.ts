@@ -1,0 +1,210 @@
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { limitedArgv, sandboxArgv, useSandbox } from '../lib/containment.ts'
+import { safePath } from '../lib/environment.ts'
+import { TrainerError } from '../lib/errors.ts'
+import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
+import { Training } from '../lib/trainer.ts'
+import { type Sandbox, sandbox, until } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
+
+const canSandbox = useSandbox('core', 'auto')
+const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
+
+/** A training of `script`, an ES module, in the box; its lines so far; its lock is an ordinary open file. */
+async function start(box: Sandbox, script: string, isSandboxed = false) {
+  const lines: string[] = []
+  const lockFd = openSync(box.path('lock'), 'a')
+  writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
+  const command = [process.execPath, 'script.mjs']
+  const containment = { jobDir: box.path('job'), workingDir: box.dir, published: [] }
+  const training = await Training.start(
+    {
+      argv: limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30),
+      cwd: box.dir,
+      env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work') },
+      lockFd,
+      isSandboxed,
+    },
+    more => lines.push(...more),
+  )
+  closeSync(lockFd)
+  return { training, lines, said: (line: string) => until(`the line ${line}`, () => lines.includes(line)) }
+}
+
+const folders = { 'job/work/tmp/.keep': 0 }
+
+/** Children that leave the process group in every way there is, each with a mark in its command line. */
+const escapes = (mark: string) => `
+const escape = (...argv) => spawn(argv[0], argv.slice(1), { stdio: 'ignore', detached: true }).unref()
+escape('setsid', 'sh', '-c', 'sleep 300; : ${mark}')
+escape('sh', '-c', '(sleep 300; : ${mark}) & disown 2>/dev/null; exit 0')
+escape('env', '-i', '/usr/bin/setsid', '/bin/sh', '-c', '(setsid /bin/sleep 300 & ) ; sleep 300; : ${mark}')
+spawn('sh', ['-c', 'sleep 300; : ${mark}'], { stdio: 'ignore' })
+setTimeout(() => console.log('ready'), 300)
+setInterval(() => {}, 1000)`
+
+test('Training gives exit code, output of both streams and the time it took', async () => {
+  await using box = await sandbox(folders)
+  const { training, lines } = await start(
+    box,
+    `console.log('out'); console.error('err'); process.exitCode = 3`,
+  )
+
+  const { exitCode, signal, seconds } = await training.exited
+  await training.kill()
+
+  assert.equal([exitCode, signal], [3, null])
+  assert.equal(lines.sort(), ['err', 'out'])
+  assert.ok(seconds > 0 && seconds < 20)
+})
+
+for (const isSandboxed of [false, true]) {
+  const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
+  const testHere = isSandboxed ? sandboxed : test
+
+  testHere(`Training ${where} names the signal that ended it`, async () => {
+    await using box = await sandbox(folders)
+    const { training } = await start(box, `process.kill(process.pid, 'SIGALRM')`, isSandboxed)
+
+    assert.is((await training.exited).signal, 'SIGALRM')
+  })
+
+  testHere(`end() ${where} lets a training finish on SIGTERM`, async () => {
+    await using box = await sandbox(folders)
+    const script = `process.on('SIGTERM', () => { console.log('saved'); process.exit(0) }); setInterval(() => {}, 9); console.log('ready')`
+    const { training, lines, said } = await start(box, script, isSandboxed)
+    await said('ready')
+
+    await training.end()
+
+    assert.is((await training.exited).exitCode, 0)
+    assert.ok(lines.includes('saved'))
+  })
+
+  testHere(`end() ${where} kills a training that ignores SIGTERM, after the grace`, async () => {
+    await using box = await sandbox(folders)
+    const script = `process.on('SIGTERM', () => console.log('no')); setInterval(() => {}, 9); console.log('ready')`
+    const { training, lines, said } = await start(box, script, isSandboxed)
+    await said('ready')
+
+    const startedMs = performance.now()
+    await training.end(400)
+
+    assert.ok(performance.now() - startedMs >= 400)
+    assert.ok(lines.includes('no'))
+    assert.equal(training.processes(), [])
+  })
+
+  testHere(`stop() ${where} stops every process, resume() continues it`, async () => {
+    await using box = await sandbox(folders)
+    const script = `spawn('sh', ['-c', 'while :; do :; done']); let n = 0; setInterval(() => console.log(++n), 5)`
+    const { training, lines } = await start(box, script, isSandboxed)
+    await until('the child runs', () => lines.length > 3 && training.processes().length > 1)
+
+    await until('all are stopped', () => training.stop())
+    const stopped = training.processes().map(isStopped)
+    await delay(100) // lines on their way
+    const before = lines.length
+    await delay(200)
+    const after = lines.length
+    training.resume()
+    await until('it goes on', () => lines.length > after)
+    await training.end(0)
+
+    assert.ok(stopped.length > 1 && stopped.every(Boolean))
+    assert.is(after, before)
+  })
+}
+
+sandboxed(
+  'kill() in the sandbox leaves nothing of children by setsid, double fork and a cleared environment',
+  async () => {
+    await using box = await sandbox(folders)
+    const { training, said } = await start(box, escapes(box.dir), true)
+    await said('ready')
+    const before = marked(box.dir).length
+
+    await training.kill()
+
+    assert.ok(before >= 4, `${before} marked children`)
+    assert.equal(marked(box.dir), [])
+  },
+)
+
+test('kill() of the process group alone, the naive control, leaves children behind', async () => {
+  await using box = await sandbox(folders)
+  const { training, said } = await start(box, escapes(box.dir))
+  await said('ready')
+
+  process.kill(-training.pid, 'SIGKILL')
+  await training.exited
+  const left = marked(box.dir)
+  for (const pid of left) process.kill(pid, 'SIGKILL')
+  await training.kill()
+
+  assert.ok(left.length > 0)
+})
+
+sandboxed('the sandbox shows the machine read-only, but for the job and its own /tmp', async () => {
+  await using box = await sandbox({ ...folders, 'job/core.onnx': 'published' })
+  const script = `
+import fs from 'node:fs'
+const attempt = (name, path) => { try { fs.writeFileSync(path, 'x'); console.log(name, 'written') } catch (error) { console.log(name, error.code) } }
+attempt('etc', '/etc/ransomeye-test')
+attempt('beside', ${JSON.stringify(box.path('beside'))})
+attempt('job', ${JSON.stringify(box.path('job', 'own'))})
+attempt('tmp', '/tmp/own')
+attempt('vartmp', '/var/tmp/own')
+console.log('pids', fs.readdirSync('/proc').filter(name => /^[0-9]+$/.test(name)).length < 6)`
+  const { training, lines } = await start(box, script, true)
+
+  await training.exited
+  await training.kill()
+
+  assert.equal(lines, [
+    'etc EROFS',
+    'beside EROFS',
+    'job written',
+    'tmp written',
+    'vartmp written',
+    'pids true',
+  ])
+  assert.is(readFileSync(box.path('job', 'work', 'tmp', 'own'), 'utf8'), 'x')
+})
+
+test('useSandbox() does not try where it is off, and says why where it is required and impossible', () => {
+  assert.is(useSandbox('core', 'off'), false)
+  if (canSandbox) return assert.is(useSandbox('core', 'required'), true)
+  assert.throws(
+    () => useSandbox('core', 'required'),
+    (error: unknown) =>
+      error instanceof TrainerError && error.exitCode === 78 && /bubblewrap|bwrap/.test(error.message),
+  )
+})
+
+test('Training says that a working folder is missing', async () => {
+  await using box = await sandbox(folders)
+  const lockFd = openSync(box.path('lock'), 'a')
+  const command = { argv: ['true'], cwd: box.path('missing'), env: {}, lockFd, isSandboxed: false }
+
+  const outcome = await Training.start(command, () => {}).then(
+    () => 'started',
+    error => error,
+  )
+
+  closeSync(lockFd)
+  assert.instance(outcome, TrainerError)
+  assert.ok(outcome.message.includes(box.path('missing')))
+})
+
+/** Processes that carry the mark in their command line. */
+function marked(mark: string): number[] {
+  return listProcesses()
+    .map(({ pid }) => pid)
+    .filter(pid => readProc(`${pid}/cmdline`)?.includes(`: ${mark}`))
+}
+
+test.run()
