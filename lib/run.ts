@@ -1,14 +1,14 @@
-import { realpathSync } from 'node:fs'
 import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
-import { type Command, type Program, packageVersion, parseCommand } from './command.ts'
+import { type Command, parseCommand, type Runner } from './command.ts'
 import { messageOf, TrainerError } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
 import { chooseModelsDir, openModelsDir } from './folders.ts'
 import { describeEvent, Journal } from './journal.ts'
 import { type Lock, takeLock } from './lock.ts'
 import type { PublishedCheck } from './models.ts'
+import { packageVersion } from './options.ts'
 import { type JobName, type Quota, type Quotas, readQuotas } from './quotas.ts'
+import { exitCodeOf, runScript, stackOf } from './script.ts'
 import { listenForSignals } from './signals.ts'
 
 /** What the live list shows between events: usage at the last look, and the training's last line. */
@@ -50,22 +50,13 @@ export function quotaOf(run: Run, job: JobName): Quota {
  *
  * @returns the exit status; every failure has been shown as one line by then
  */
-export async function perform(program: Program, body: Step): Promise<number> {
-  // A reader that leaves (`| head`) must not stop a training.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
-  try {
-    const command = parseCommand(process.argv.slice(2), program)
-    if (typeof command === 'string') {
-      process.stdout.write(`${command}\n`)
-      return 0
-    }
-    return await performCommand(command, body)
-  } catch (error) {
-    process.stderr.write(
-      `ransomeye-trainer: ${error instanceof TrainerError ? error.message : stackOf(error)}\n`,
-    )
-    return exitCodeOf(error)
-  }
+export async function perform(runner: Runner, body: Step): Promise<number> {
+  return runScript(async () => {
+    const command = parseCommand(process.argv.slice(2), runner)
+    if (typeof command !== 'string') return performCommand(command, body)
+    process.stdout.write(`${command}\n`)
+    return 0
+  })
 }
 
 async function performCommand(command: Command, body: Step): Promise<number> {
@@ -133,17 +124,4 @@ function printLine(event: TrainerEvent): void {
   const job = 'job' in event && event.job ? `${event.job}: ` : ''
   const level = event.level === 'info' ? '' : `${event.level.toUpperCase()} `
   process.stdout.write(`${event.time} ${level}${job}${describeEvent(event)}\n`)
-}
-
-function exitCodeOf(error: unknown): number {
-  return error instanceof TrainerError ? error.exitCode : 1
-}
-
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error)
-}
-
-/** Is this file the program that was started, and not imported by another? */
-export function isEntry(meta: ImportMeta): boolean {
-  return meta.url === pathToFileURL(realpathSync(process.argv[1] ?? '')).href
 }

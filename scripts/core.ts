@@ -1,6 +1,7 @@
 /** Train core alone: node --import tsx scripts/core.ts [--max-disk-mb N] [--retrain] … */
 import { runJob } from '../lib/job.ts'
-import { isEntry, perform, type Run } from '../lib/run.ts'
+import { perform, type Run } from '../lib/run.ts'
+import { isEntry } from '../lib/script.ts'
 import { checkDay1 } from './day1.ts'
 
 /** Pre-flight, train, post-flight of core: lib/job.ts. */

@@ -4,7 +4,8 @@ import { makeFolder } from '../lib/folders.ts'
 import { checkPublished } from '../lib/models.ts'
 import { adopt } from '../lib/publish.ts'
 import { recover } from '../lib/recovery.ts'
-import { isEntry, perform, type Run } from '../lib/run.ts'
+import { perform, type Run } from '../lib/run.ts'
+import { isEntry } from '../lib/script.ts'
 
 /**
  * The day-1 check: a job whose published models are missing, empty, truncated or garbage gets its seed training in

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { toJsonSchema } from '@valibot/to-json-schema'
 import { quotasSchema } from '../lib/quotas.ts'
-import { isEntry } from '../lib/run.ts'
+import { isEntry } from '../lib/script.ts'
 
 export const schemaFile = join(import.meta.dirname, '..', 'lib', 'quotas.schema.json')
 

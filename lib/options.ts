@@ -1,0 +1,113 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { closest, distance } from 'fastest-levenshtein'
+import { isErrno, messageOf, TrainerError } from './errors.ts'
+
+/** The project's folder. */
+export const root = join(import.meta.dirname, '..')
+
+/** One option of a script: a flag, or one that takes a value. */
+export type Option = { help: string } & ({ type: 'boolean' } | { type: 'string'; value: string })
+
+/** A script as its help shows it. */
+export type Program<O extends Record<string, Option>> = {
+  /** Path from the project's folder. */
+  name: string
+  summary: string
+  /** What may stand on the command line besides options, as help shows it; without it nothing may. */
+  positionals?: string
+  options: O
+  /** Arguments that a first user would try. */
+  example: string
+  /** What else fits on a screen of help. */
+  notes?: string
+}
+
+/** Values as given; options that were left out are undefined. */
+export type Values<O extends Record<string, Option>> = {
+  [name in keyof O]?: O[name] extends { type: 'string' } ? string : boolean
+}
+
+const common = {
+  help: { type: 'boolean', help: 'show this and end' },
+  version: { type: 'boolean', help: 'show the version and end' },
+} as const satisfies Record<string, Option>
+
+/**
+ * Read a script's command line.
+ *
+ * @returns what was given, or the text that was asked for with `--help` or `--version`
+ * @throws {TrainerError} `usage`, with the nearest option where one is close
+ */
+export function readOptions<O extends Record<string, Option>>(
+  args: string[],
+  program: Program<O>,
+): { values: Values<O>; positionals: string[] } | string {
+  const options = { ...program.options, ...common }
+  try {
+    const { values, positionals } = parseArgs({
+      args,
+      options: Object.fromEntries(Object.entries(options).map(([name, { type }]) => [name, { type }])),
+      allowPositionals: program.positionals !== undefined,
+    })
+    if (values.help) return helpOf(program, options)
+    if (values.version) return packageVersion()
+    for (const [name, value] of Object.entries(values)) {
+      if (value === '')
+        throw new TrainerError('usage', `--${name} is "", expected ${expectedOf(options[name]!)}`)
+    }
+    return { values: values as Values<O>, positionals }
+  } catch (cause) {
+    if (!isErrno(cause, ...parseFaults)) throw cause
+    const reason = suggest(messageOf(cause).split('. ')[0]!, Object.keys(options))
+    throw new TrainerError('usage', `${reason}; see node --import tsx ${program.name} --help`, { cause })
+  }
+}
+
+const parseFaults = [
+  'ERR_PARSE_ARGS_UNKNOWN_OPTION',
+  'ERR_PARSE_ARGS_INVALID_OPTION_VALUE',
+  'ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL',
+]
+
+/** The version in package.json. */
+export function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
+}
+
+/** Of the known words the one that was probably meant, as the end of a sentence; else nothing. */
+export function didYouMean(word: string, known: readonly string[]): string {
+  const near = closest(word, [...known])
+  return distance(word, near) <= Math.max(2, near.length / 3) ? `; did you mean ${near}?` : ''
+}
+
+function suggest(reason: string, names: string[]): string {
+  const unknown = /^Unknown option '(--?[^']*)'/.exec(reason)?.[1]
+  return unknown
+    ? `${reason}${didYouMean(
+        unknown,
+        names.map(name => `--${name}`),
+      )}`
+    : reason
+}
+
+function helpOf(program: Program<Record<string, Option>>, options: Record<string, Option>): string {
+  const lines = Object.entries(options).map(([name, option]) => {
+    const value = option.type === 'string' ? ` ${option.value}` : ''
+    return `  ${`--${name}${value}`.padEnd(20)} ${option.help}`
+  })
+  const command = `node --import tsx ${program.name}`
+  const positionals = program.positionals ? ` ${program.positionals}` : ''
+  return [
+    program.summary,
+    `  ${command}${positionals} [options]`,
+    lines.join('\n'),
+    ...(program.notes ? [program.notes] : []),
+    `Example: ${command} ${program.example}`,
+  ].join('\n\n')
+}
+
+function expectedOf(option: Option): string {
+  return option.type === 'string' ? option.value : 'no value'
+}
