@@ -1,0 +1,130 @@
+import { statfsSync } from 'node:fs'
+import { messageOf, TrainerError } from './errors.ts'
+import { findRoot, type MeasureOptions, measure } from './measurement.ts'
+import type { Entry } from './prunable.ts'
+import { MIB } from './quotas.ts'
+import { Remover } from './removal.ts'
+import { escapeText, formatBytes } from './text.ts'
+import { Slice } from './tree.ts'
+
+/** One deletion: the bytes that came free, the entry's modification time (ISO 8601), the usage after it. */
+export type Pruned = { path: string; bytes: number; mtime: string; rule: string; usedBytes: number }
+
+export type EnforceOptions = MeasureOptions & {
+  /** Delete nothing; tell what would be deleted. */
+  dryRun?: boolean
+  /** Called at each deletion. */
+  onPrune?: (pruned: Pruned) => void
+}
+
+/** Other programs may write checkpoints as fast as they are deleted. */
+const MAX_ROUNDS = 10
+
+/** The charged bytes of a folder, as {@link measure} counts them. */
+export async function checkUsage(dir: string): Promise<number> {
+  return (await measure(dir, { keep: [] })).usedBytes
+}
+
+/** The bytes that a program without privileges can still write to the filesystem of `dir`. */
+export function freeSpace(dir: string): number {
+  try {
+    const { bavail, bsize } = statfsSync(dir)
+    return bavail * bsize
+  } catch (cause) {
+    throw new TrainerError('storage', `Cannot tell the free space of ${dir}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/**
+ * Bring a folder's usage to `limitMb` (2^20 bytes each, fractions allowed) or less by deleting checkpoints and
+ * temporary files, oldest first. Published models, their external data and the manifest are never deleted, nor
+ * anything outside the folder, whatever is swapped for a link meanwhile. What a `dryRun` tells is computed.
+ *
+ * @returns the usage at the end, measured anew, and the bytes freed
+ * @throws {TrainerError} `quota-exceeded`, "Model too large for quota": deleting all that may be is not enough;
+ * `storage`: the folder cannot be measured
+ * @example await enforceLimit('/var/lib/ransomeye/models/core', 3072, { onPrune: ({ path }) => console.log(path) })
+ */
+export async function enforceLimit(
+  dir: string,
+  limitMb: number,
+  options: EnforceOptions = {},
+): Promise<{ usedBytes: number; freedBytes: number }> {
+  if (!(limitMb > 0 && limitMb < Infinity))
+    throw new RangeError(`limitMb is ${limitMb}, expected a number above 0`)
+  const limitBytes = limitMb * MIB
+  let freedBytes = 0
+  let failures: string[] = []
+  let isStuck = false
+  for (let round = 0; ; round++) {
+    const { usedBytes, prunable } = await measure(dir, options)
+    if (usedBytes <= limitBytes) return { usedBytes, freedBytes }
+    if (isStuck || round === MAX_ROUNDS) throw tooLarge(dir, usedBytes, limitBytes, failures)
+    const pruned = await pruneOldest(dir, prunable, { ...options, usedBytes, targetBytes: limitBytes })
+    freedBytes += pruned.freedBytes
+    failures = pruned.failures
+    if (options.dryRun) {
+      if (pruned.usedBytes > limitBytes) throw tooLarge(dir, pruned.usedBytes, limitBytes, failures)
+      return { usedBytes: pruned.usedBytes, freedBytes }
+    }
+    isStuck = pruned.usedBytes === usedBytes
+  }
+}
+
+/**
+ * Delete the oldest of `entries`, which {@link measure} has found in `dir`, until a usage of `usedBytes` is down to
+ * `targetBytes`. One that was written to since then is young now, and stays. What others delete meanwhile lowers the
+ * usage, but is not in `freedBytes`.
+ *
+ * @returns the usage as computed, and what could not be deleted, a sentence each
+ */
+export async function pruneOldest(
+  dir: string,
+  entries: Entry[],
+  options: { usedBytes: number; targetBytes: number } & Pick<EnforceOptions, 'dryRun' | 'onPrune'>,
+): Promise<{ usedBytes: number; freedBytes: number; failures: string[] }> {
+  const { targetBytes, dryRun, onPrune } = options
+  const result = { usedBytes: options.usedBytes, freedBytes: 0, failures: [] as string[] }
+  const remover = new Remover(findRoot(dir))
+  const slice = new Slice()
+  try {
+    for (const entry of entries) {
+      if (result.usedBytes <= targetBytes) break
+      if (slice.isOver()) await slice.next()
+      const outcome = dryRun ? 'removed' : await remover.remove(entry)
+      if (outcome instanceof TrainerError) result.failures.push(outcome.message)
+      if (outcome !== 'removed' && outcome !== 'gone') continue
+      const bytes = takeBytes(entry)
+      result.usedBytes -= bytes
+      if (outcome === 'gone') continue
+      result.freedBytes += bytes
+      onPrune?.(describe(entry, bytes, result.usedBytes))
+    }
+  } finally {
+    remover.close()
+  }
+  return result
+}
+
+/** What comes free with an entry: of a hard link nothing, until it is the last. */
+function takeBytes({ ownBytes, inodes }: Entry): number {
+  const last = inodes.filter(inode => ++inode.pruned === inode.names)
+  return last.reduce((sum, { bytes }) => sum + bytes, ownBytes)
+}
+
+function describe({ path, mtimeNs, rule }: Entry, bytes: number, usedBytes: number): Pruned {
+  // A file's time may lie beyond what a Date can hold.
+  const mtimeMs = Math.max(-8.64e15, Math.min(Number(mtimeNs / 1_000_000n), 8.64e15))
+  return { path: escapeText(path), bytes, mtime: new Date(mtimeMs).toISOString(), rule, usedBytes }
+}
+
+function tooLarge(dir: string, usedBytes: number, limitBytes: number, failures: string[]): TrainerError {
+  const more = failures.length > 3 ? `; and ${failures.length - 3} more` : ''
+  const kept = failures.length ? ` (${failures.slice(0, 3).join('; ')}${more})` : ''
+  return new TrainerError(
+    'quota-exceeded',
+    `Model too large for quota: ${escapeText(dir)} holds ${formatBytes(usedBytes)} with nothing left to prune${kept}, ` +
+      `its limit is ${formatBytes(limitBytes)}; raise the limit or remove what is not needed`,
+    { usage: { usedBytes, limitBytes } },
+  )
+}
