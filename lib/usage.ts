@@ -1,7 +1,9 @@
 import { statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { measure } from './measurement.ts'
 import { listOpenFiles } from './open-files.ts'
-import { type Entry, freeSpace, measure } from './storage.ts'
+import type { Entry } from './prunable.ts'
+import { freeSpace } from './storage.ts'
 import type { Training } from './trainer.ts'
 
 /** One look at a job's folder; figures in bytes, what may be pruned oldest first. */
