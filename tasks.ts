@@ -23,7 +23,7 @@ const tasks: Task[] = [
 
 const summary = 'Train the core, dpi and agent models, one after another, each inside its quota.'
 
-process.exitCode = await perform({ name: 'tasks.ts', summary }, async run => {
+process.exitCode = await perform({ name: 'tasks.ts', summary, isQueue: true }, async run => {
   const chosen = tasks.filter(({ job }) => !job || run.command.jobs.includes(job))
   if (isTerminal(run)) return showList(run, chosen)
   for (const { step } of chosen) await step(run)

@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path'
 import { TrainerError } from './errors.ts'
 import { didYouMean, type Option, type Program, readOptions, root } from './options.ts'
 import { type JobName, jobNames } from './quotas.ts'
+import { parseDuration } from './schedule.ts'
 
 /** What a run was asked to do. */
 export type Command = {
@@ -13,6 +14,10 @@ export type Command = {
   retrain: boolean
   dryRun: boolean
   json: boolean
+  /** Stay, and retrain at this interval. */
+  everyMs: number | undefined
+  /** Wait this long at most for a quiet machine between jobs; without it do not wait. */
+  maxWaitMs: number | undefined
 }
 
 /** Where models and quotas are; every script that looks at them takes these. */
@@ -36,11 +41,22 @@ const maxDiskOption = {
   'max-disk-mb': { type: 'string', value: 'N', help: 'the limit of this run in MiB, instead of the quota' },
 } as const satisfies Record<string, Option>
 
+const queueOptions = {
+  every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h or 7d' },
+  'max-wait': {
+    type: 'string',
+    value: 'TIME',
+    help: 'longest wait between jobs for a quiet machine (with --every: 10m)',
+  },
+} as const satisfies Record<string, Option>
+
 const notes = `Exit codes: 0 done, 1 training failed, 2 quota violated, 3 disk full or not writable, 64 wrong usage,
 75 another run holds the lock, 78 quotas.json invalid, 130 SIGINT, 143 SIGTERM`
 
-/** A program that runs the queue: the task list, the day-1 check, or one job alone. */
-export type Runner = { name: string; summary: string; job?: JobName }
+/** A program that makes a run: the whole queue, one job alone, or neither: the day-1 check. */
+export type Runner = { name: string; summary: string; job?: JobName; isQueue?: true }
+
+type AllOptions = typeof options & typeof maxDiskOption & typeof queueOptions
 
 /**
  * Read the command line of a run.
@@ -48,14 +64,16 @@ export type Runner = { name: string; summary: string; job?: JobName }
  * @returns the command, or the text that was asked for with `--help` or `--version`
  * @throws {TrainerError} `usage`
  */
-export function parseCommand(args: string[], { name, summary, job }: Runner): Command | string {
-  const all = { ...options, ...(job ? maxDiskOption : {}) } as typeof options & typeof maxDiskOption
+export function parseCommand(args: string[], { name, summary, job, isQueue }: Runner): Command | string {
+  const all = { ...options, ...(job && maxDiskOption), ...(isQueue && queueOptions) } as AllOptions
   const example = `${job ? '' : 'agent '}--models-dir /tmp/models --retrain`
   const program: Program<typeof all> = { name, summary, options: all, example, notes }
   if (!job) program.positionals = '[core] [dpi] [agent]'
   const read = readOptions(args, program)
   if (typeof read === 'string') return read
   const { values, positionals } = read
+  const everyMs = values.every === undefined ? undefined : parseDuration('--every', values.every)
+  const maxWait = values['max-wait'] ?? (everyMs && '10m')
   return {
     jobs: job ? [job] : chooseJobs(positionals),
     quotasFile: resolve(values.quotas ?? join(root, 'quotas.json')),
@@ -64,6 +82,8 @@ export function parseCommand(args: string[], { name, summary, job }: Runner): Co
     retrain: values.retrain ?? false,
     dryRun: values['dry-run'] ?? false,
     json: values.json ?? false,
+    everyMs,
+    maxWaitMs: maxWait ? parseDuration('--max-wait', maxWait) : undefined,
   }
 }
 

@@ -10,8 +10,16 @@ export type Phase = 'preflight' | 'training' | 'postflight'
 export type EventBody =
   | { event: 'run.start'; modelsDir: string; jobs: JobName[]; version: string; dryRun?: boolean }
   | { event: 'run.done'; exitCode: number; seconds: number; message?: string }
+  | { event: 'run.wait'; job?: JobName; reason: string; seconds: number }
   | { event: 'day1.check'; job: JobName; models: string[]; missing: boolean; reason: string }
-  | { event: 'job.start'; job: JobName; dir: string; limitBytes: number; guarantee: Guarantee; dryRun?: boolean }
+  | {
+      event: 'job.start'
+      job: JobName
+      dir: string
+      limitBytes: number
+      guarantee: Guarantee
+      dryRun?: boolean
+    }
   | { event: 'job.skip'; job: JobName; reason: string }
   | { event: 'job.done'; job: JobName; seconds: number; usedBytes: number }
   | { event: 'job.fail'; job: JobName; code: ErrorCode | 'internal'; message: string }

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
+import type { MeasureOptions } from './measurement.ts'
 import { fileId, listOpenFiles } from './open-files.ts'
 import type { Entry } from './prunable.ts'
 import type { JobName } from './quotas.ts'
@@ -25,8 +26,8 @@ export type Watch = {
   reserveBytes: number
   /** Is its folder a filesystem of its own? Then usage is one system call. */
   isCapped: boolean
-  /** Globs of what may be pruned besides checkpoints and temporary files. */
-  prune: string[]
+  /** What may be pruned besides checkpoints and temporary files, and what must not. */
+  rules: MeasureOptions
   training: Training
   emit: (event: EventBody) => void
   onLook: (look: Look) => void
@@ -74,9 +75,9 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
 }
 
 /** Usage by the cheapest means that counts all of it. */
-async function glance({ dir, isCapped, prune, training }: Watch): Promise<Look> {
+async function glance({ dir, isCapped, rules, training }: Watch): Promise<Look> {
   if (isCapped) return { ...accountOf(dir), prunable: [] }
-  const look = await lookAt(dir, prune)
+  const look = await lookAt(dir, rules)
   return { ...look, usedBytes: look.usedBytes + deletedBytes(dir, training) }
 }
 
@@ -97,7 +98,7 @@ async function relieve(watch: Watch): Promise<Look> {
     look = await glance(watch)
   }
 
-  const { prunable } = await lookAt(watch.dir, watch.prune)
+  const { prunable } = await lookAt(watch.dir, watch.rules)
   await pruneOldest(watch.dir, spare(prunable, watch), {
     usedBytes: look.usedBytes,
     targetBytes: PRUNE_TO * limitNow(watch, look),
@@ -124,8 +125,8 @@ function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
   const tmp = join(dir, 'work', 'tmp')
   const paths = open.flatMap(({ path }) => [path, path.replace(/^\/(var\/)?tmp(?=\/)/, tmp)])
   const closed = prunable.filter(entry => {
-    const folder = `${entry.path}/`
-    return !ids.has(fileId(entry)) && !paths.some(path => path.startsWith(folder))
+    const inside = `${entry.path}/`
+    return !ids.has(fileId(entry)) && !paths.some(path => path.startsWith(inside))
   })
   const newest = closed.findLast(({ rule }) => rule !== '*.tmp')
   return closed.filter(entry => entry !== newest)

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { messageOf, TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
+import { waitForQuiet } from './load.ts'
 import { postflight } from './postflight.ts'
 import { preflight } from './preflight.ts'
 import type { JobName, Quota } from './quotas.ts'
@@ -37,6 +38,8 @@ export async function runJob(name: JobName, run: Run): Promise<void> {
   const startedMs = performance.now()
   try {
     run.signal.throwIfAborted()
+    if (run.trained.size) await waitForQuiet(run, name)
+    run.trained.add(name)
     const budget = await preflight(job)
     if (run.command.dryRun) return
     const report = await train(job, budget)

@@ -81,6 +81,8 @@ export function describeEvent(event: EventBody): string {
       return `ransomeye-trainer ${event.version}: ${event.jobs.join(', ')} in ${event.modelsDir}${event.dryRun ? ' (dry run: nothing is changed)' : ''}`
     case 'run.done':
       return event.message ?? `done with exit code ${event.exitCode} in ${formatSeconds(event.seconds)}`
+    case 'run.wait':
+      return `${event.reason}; for ${formatSeconds(event.seconds)}${event.job ? ' at most' : ''}`
     case 'day1.check':
       return event.missing
         ? `no valid model: ${event.reason}`

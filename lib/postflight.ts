@@ -24,7 +24,7 @@ export async function postflight(job: Job, { limitBytes }: Budget, report: Repor
     ...valid.flatMap(({ path, references }) => [path, ...references]),
   ]
   await enforceLimit(dir, limitBytes / MIB, { prune: quota.prune, keep, onPrune })
-  const { usedBytes, freeBytes } = await lookAt(dir, quota.prune)
+  const { usedBytes, freeBytes } = await lookAt(dir, { keep })
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 
   const reasons = rejected.map(({ path, reason }) => `${path} ${reason}`)

@@ -6,7 +6,8 @@ import { emptyFolder } from './emptying.ts'
 import type { Guarantee } from './events.ts'
 import { makeFolder } from './folders.ts'
 import type { Job } from './job.ts'
-import { findModels } from './models.ts'
+import type { MeasureOptions } from './measurement.ts'
+import { findModels, publishedFiles } from './models.ts'
 import { killAll, processesWithVariable } from './processes.ts'
 import { MIB } from './quotas.ts'
 import { enforceLimit } from './storage.ts'
@@ -48,16 +49,18 @@ export async function preflight(job: Job): Promise<Budget> {
   const budget = { limitBytes: quotaBytes, keptBytes: 0, reserveBytes, isCapped, isSandboxed }
   if (!folderExists) return budget
   if (!dryRun) await clearWork(job)
-  await enforceLimit(dir, quota.maxDiskMb, { prune: quota.prune, dryRun, onPrune })
-  return { ...budget, ...(await plan(job, budget)) }
+  const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
+  await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune })
+  return { ...budget, ...(await plan(job, budget, rules)) }
 }
 
 /** The limit of this run, from what is used, kept and free. */
 async function plan(
   { name, quota, dir, emit }: Job,
   { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
+  rules: MeasureOptions,
 ): Promise<Pick<Budget, 'limitBytes' | 'keptBytes'>> {
-  const { usedBytes, freeBytes, prunable } = await lookAt(dir, quota.prune)
+  const { usedBytes, freeBytes, prunable } = await lookAt(dir, rules)
   const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
   const minFreeBytes = quota.minFreeMb * MIB
   const situation = { quotaBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }

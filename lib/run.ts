@@ -8,7 +8,8 @@ import { type Lock, takeLock } from './lock.ts'
 import type { PublishedCheck } from './models.ts'
 import { packageVersion } from './options.ts'
 import { type JobName, type Quota, type Quotas, readQuotas } from './quotas.ts'
-import { exitCodeOf, runScript, stackOf } from './script.ts'
+import { untilNextPassMs, waitFor } from './schedule.ts'
+import { exitCodeOf, reportFailure, runScript, stackOf } from './script.ts'
 import { listenForSignals } from './signals.ts'
 
 /** What the live list shows between events: usage at the last look, and the training's last line. */
@@ -26,6 +27,8 @@ export type Run = {
   signal: AbortSignal
   /** What the day-1 check found, by job. */
   published: Map<JobName, PublishedCheck>
+  /** Jobs whose training this run has begun. */
+  trained: Set<JobName>
   /** Called for every event once it is in the journal, and for progress; a live list replaces these. */
   onEvent: (event: TrainerEvent) => void
   onProgress: (job: JobName, progress: Progress) => void
@@ -53,32 +56,77 @@ export function quotaOf(run: Run, job: JobName): Quota {
 export async function perform(runner: Runner, body: Step): Promise<number> {
   return runScript(async () => {
     const command = parseCommand(process.argv.slice(2), runner)
-    if (typeof command !== 'string') return performCommand(command, body)
-    process.stdout.write(`${command}\n`)
-    return 0
+    if (typeof command === 'string') {
+      process.stdout.write(`${command}\n`)
+      return 0
+    }
+    const interrupts = listenForSignals()
+    try {
+      return command.everyMs === undefined
+        ? await performOnce(command, body, interrupts.signal)
+        : await performEvery(command.everyMs, command, body, interrupts.signal)
+    } finally {
+      interrupts.close()
+    }
   })
 }
 
-async function performCommand(command: Command, body: Step): Promise<number> {
+/**
+ * Pass after pass until interrupted. The first is an ordinary run; after a success the next one retrains, with
+ * quotas.json read again. A failed pass is tried again with back-off, except a first one that cannot even start.
+ */
+async function performEvery(
+  everyMs: number,
+  command: Command,
+  body: Step,
+  signal: AbortSignal,
+): Promise<number> {
+  let failures = 0
+  for (let passes = 0; ; passes++) {
+    const retrain = command.retrain || (passes > 0 && failures === 0)
+    let waitMs = 0
+    const announceNext = (journal: Journal, exitCode: number) => {
+      if (signal.aborted) return
+      failures = exitCode === 0 ? 0 : failures + 1
+      waitMs = untilNextPassMs(everyMs, failures)
+      journal.emit({ event: 'run.wait', reason: 'the next pass follows', seconds: waitMs / 1000 })
+    }
+    await performOnce({ ...command, retrain }, body, signal, announceNext).catch(error => {
+      if (passes === 0) throw error
+      failures++
+      waitMs = untilNextPassMs(everyMs, failures)
+      return reportFailure(error)
+    })
+    if (!(await waitFor(waitMs, signal))) return signal.reason.exitCode
+  }
+}
+
+async function performOnce(
+  command: Command,
+  body: Step,
+  signal: AbortSignal,
+  atEnd: (journal: Journal, exitCode: number) => void = () => {},
+): Promise<number> {
   const startedMs = performance.now()
   const quotas = readQuotas(command.quotasFile)
   const modelsDir = openModelsDir(chooseModelsDir(command.modelsDir, quotas.modelsDir), command.dryRun)
   const lock = command.dryRun ? undefined : await takeLock(join(modelsDir, '.trainer'))
-  const interrupts = listenForSignals()
-  const run = openRun(command, quotas, modelsDir, lock, interrupts.signal)
+  const run = openRun(command, quotas, modelsDir, lock, signal)
+  const { journal } = run
   const finish = (exitCode: number, message?: string) => {
     const seconds = (performance.now() - startedMs) / 1000
-    run.journal.emit({ event: 'run.done', exitCode, seconds, ...(message === undefined ? {} : { message }) })
+    journal.emit({ event: 'run.done', exitCode, seconds, ...(message !== undefined && { message }) })
+    atEnd(journal, exitCode)
     return exitCode
   }
   try {
-    const dryRun = command.dryRun ? { dryRun: true } : {}
-    run.journal.emit({
+    const { dryRun, jobs } = command
+    journal.emit({
       event: 'run.start',
       modelsDir,
-      jobs: command.jobs,
+      jobs,
       version: packageVersion(),
-      ...dryRun,
+      ...(dryRun && { dryRun }),
     })
     await body(run)
     return finish(0)
@@ -86,8 +134,7 @@ async function performCommand(command: Command, body: Step): Promise<number> {
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)
     return finish(exitCodeOf(error), messageOf(error))
   } finally {
-    interrupts.close()
-    run.journal.close()
+    journal.close()
     lock?.release()
   }
 }
@@ -106,6 +153,7 @@ function openRun(
     lockFd: lock?.fd,
     signal,
     published: new Map(),
+    trained: new Set(),
     journal: new Journal(command.dryRun ? undefined : join(modelsDir, '.trainer'), event =>
       run.onEvent(event),
     ),

@@ -18,11 +18,14 @@ export async function runScript(body: () => Promise<number>): Promise<number> {
   try {
     return await body()
   } catch (error) {
-    process.stderr.write(
-      `ransomeye-trainer: ${error instanceof TrainerError ? error.message : stackOf(error)}\n`,
-    )
-    return exitCodeOf(error)
+    return reportFailure(error)
   }
+}
+
+/** Say on stderr what went wrong, with a stack trace only for a defect of ours; returns the exit status for it. */
+export function reportFailure(error: unknown): number {
+  process.stderr.write(`ransomeye-trainer: ${error instanceof TrainerError ? error.message : stackOf(error)}\n`)
+  return exitCodeOf(error)
 }
 
 /** The exit status of a failure; a defect of ours counts as a failed training. */

@@ -30,9 +30,10 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, dir, emit, onPrune, run } = job
   const progress = new Progress(job, budget.limitBytes)
   const command = trainingArgv(quota, dir, budget.limitBytes)
+  const published = await publishedFiles(dir, quota.models)
   const training = await Training.start(
     {
-      argv: await containedArgv(job, budget, command),
+      argv: containedArgv(job, budget, command, published),
       cwd: run.quotas.dir,
       env: trainingEnvironment(name, quota, dir, budget.limitBytes),
       lockFd: run.lockFd!,
@@ -44,7 +45,16 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
 
   const over = new AbortController()
   const onLook = (look: Look) => progress.takeLook(look)
-  const watch = { ...budget, job: name, dir, prune: quota.prune, training, emit, onPrune, onLook }
+  const watch = {
+    ...budget,
+    job: name,
+    dir,
+    rules: { prune: quota.prune, keep: published },
+    training,
+    emit,
+    onPrune,
+    onLook,
+  }
   const guarding = guard(watch, over.signal)
   try {
     await Promise.race([training.exited, guarding, interruption(job, over.signal)])
@@ -64,8 +74,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   return { seconds: exit.seconds, ranOut }
 }
 
-async function containedArgv({ quota, dir, run }: Job, budget: Budget, command: string[]): Promise<string[]> {
-  const published = await publishedFiles(dir, quota.models)
+function containedArgv({ dir, run }: Job, budget: Budget, command: string[], published: string[]): string[] {
   const containment = { jobDir: dir, workingDir: run.quotas.dir, published }
   const maxFileBytes = budget.limitBytes - budget.keptBytes - FILE_SLACK_BYTES
   return limitedArgv(
@@ -92,12 +101,12 @@ function interruption({ name, quota, run }: Job, over: AbortSignal): Promise<nev
 
 /** Was it the quota, or others on the disk, that stopped this training? Undefined if space was not the matter. */
 async function explainSpace(
-  { name, dir, quota }: Job,
+  { name, dir }: Job,
   { limitBytes, reserveBytes, isCapped }: Budget,
   { signal }: TrainingExit,
   { saysOutOfSpace }: Progress,
 ): Promise<TrainerError | undefined> {
-  const { usedBytes, freeBytes } = isCapped ? accountOf(dir) : await lookAt(dir, quota.prune)
+  const { usedBytes, freeBytes } = isCapped ? accountOf(dir) : await lookAt(dir, { keep: [] })
   const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
   const isFull = usedBytes > 0.97 * limitBytes
   if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS'))) {

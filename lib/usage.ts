@@ -1,18 +1,16 @@
 import { statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { measure } from './measurement.ts'
+import { type MeasureOptions, type Measurement, measure } from './measurement.ts'
 import { listOpenFiles } from './open-files.ts'
-import type { Entry } from './prunable.ts'
 import { freeSpace } from './storage.ts'
 import type { Training } from './trainer.ts'
 
 /** One look at a job's folder; figures in bytes, what may be pruned oldest first. */
-export type Look = { usedBytes: number; freeBytes: number; prunable: Entry[] }
+export type Look = Measurement & { freeBytes: number }
 
-/** Walk the folder; the job's globs say what else may be pruned. */
-export async function lookAt(dir: string, prune: string[]): Promise<Look> {
-  const { usedBytes, prunable } = await measure(dir, { prune })
-  return { usedBytes, freeBytes: freeSpace(dir), prunable }
+/** Walk the folder. */
+export async function lookAt(dir: string, options: MeasureOptions): Promise<Look> {
+  return { ...(await measure(dir, options)), freeBytes: freeSpace(dir) }
 }
 
 /** The kernel's own account of a filesystem: 3 µs whatever it holds; deleted files that are still open are in it. */

@@ -1,0 +1,83 @@
+import { constants } from 'node:fs'
+import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { isErrno, TrainerError } from './errors.ts'
+
+/** Make a folder's entries survive a power cut: without this, a rename can come back undone. */
+export async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+/** Make a file's content survive a power cut. After a failure it must not be tried again: the data may be gone. */
+export async function syncFile(path: string): Promise<void> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  try {
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+/** Write a new file so that it survives a power cut; after a failure it is gone. Replaces a leftover of that name. */
+export async function writeDurably(path: string, content: string): Promise<void> {
+  await rm(path, { force: true })
+  try {
+    await writeFile(path, content, { flag: 'wx', mode: 0o644, flush: true })
+    await syncFolder(dirname(path))
+  } catch (error) {
+    await rm(path, { force: true })
+    throw error
+  }
+}
+
+/**
+ * Move a file to the same name below another folder of the same filesystem, durably, replacing what has that name
+ * there: a reader finds the old file or the new one. Folders on its way are made.
+ */
+export async function moveDurably(from: string, to: string, name: string): Promise<void> {
+  let folder = to
+  for (const part of name.split('/').slice(0, -1)) {
+    folder = join(folder, part)
+    await makeFolderDurably(folder)
+  }
+  await rename(join(from, name), join(to, name))
+  await syncFolder(folder)
+}
+
+async function makeFolderDurably(path: string): Promise<void> {
+  try {
+    await mkdir(path, 0o750)
+  } catch (error) {
+    // A link there would lead the file elsewhere.
+    if (isErrno(error, 'EEXIST') && (await lstat(path)).isDirectory()) return
+    throw error
+  }
+  await syncFolder(dirname(path))
+}
+
+/** A refusal of the system as an error that an operator can act on; any other error as it is. */
+export function storageError(subject: string, cause: unknown): unknown {
+  if (!isSystemError(cause)) return cause
+  // Node has no name for EDQUOT.
+  const code = cause.errno === -122 ? 'EDQUOT' : (cause.code ?? '')
+  const message = code === 'EDQUOT' ? `EDQUOT: disk quota exceeded, ${cause.syscall}` : cause.message
+  const remedy = remedies[code]
+  return new TrainerError('storage', `${subject}: ${message}${remedy ? `; ${remedy}` : ''}`, { cause })
+}
+
+const remedies: Record<string, string> = {
+  ENOSPC: 'free some space on that disk',
+  EDQUOT: 'free some space, or raise the quota of that disk',
+  EIO: 'check that disk',
+  EROFS: 'mount that disk writable',
+  EXDEV: 'work/ must be on the same filesystem as the folder it is in',
+}
+
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error
+}

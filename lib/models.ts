@@ -1,0 +1,148 @@
+import { lstatSync, statSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { messageOf, TrainerError } from './errors.ts'
+import { isOnnx, isPublishable, judgeModel, type Model } from './judge.ts'
+import { compare, MANIFEST, readManifest } from './manifest.ts'
+import { reasonOf } from './plain-file.ts'
+
+export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
+
+/** What Day 1 wants to know of one job. */
+export type PublishedCheck = {
+  /** The valid models, absolute. */
+  models: string[]
+  /** Does the job need its training? */
+  missing: boolean
+  /** Why, for a person. */
+  reason: string
+  /** Files that are not what was published, such as a model that an operator has put there: used, not replaced. */
+  differs: string[]
+  /** For `adopt()`: the valid models, when the manifest does not describe them as they are; else none. */
+  adopt: Model[]
+}
+
+/**
+ * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's own, whose
+ * `work/` is left out, or that `work/`, whose `tmp/` is. A folder that is not there has no models.
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed
+ */
+export async function findModels(folder: string, globs: string[]): Promise<Findings> {
+  return judgeAll(folder, await listNames(folder, globs))
+}
+
+/**
+ * Are a job's published models valid? With a manifest this costs a look at each file and a walk through its
+ * structure; content is hashed only where size or time is not as published (a restored backup). Without one, or
+ * when it was made for other globs, every valid model counts.
+ *
+ * A set is valid as a whole: if one of the models in the manifest is not, the job's training is missing. An ONNX
+ * model that is whole but not the published one is valid still; an opaque one is not: nothing else vouches for it.
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed
+ */
+export async function checkPublished(jobDir: string, globs: string[]): Promise<PublishedCheck> {
+  const { valid, rejected, differs, listed, described } = await inspectPublished(jobDir, globs)
+  const missing = valid.length === 0 || (listed && rejected.length > 0)
+  const reasons = rejected.map(({ path, reason }) => `${relative(jobDir, path)} ${reason}`)
+  if (!missing || !reasons.length) reasons.push(summaryOf(valid, differs, described))
+  return {
+    models: valid.map(({ path }) => path),
+    missing,
+    reason: reasons.join(', '),
+    differs,
+    adopt: missing || described ? [] : valid,
+  }
+}
+
+/**
+ * What must never be pruned: published models, valid or not, the external data they or the manifest name, and the
+ * manifest; absolute paths of the regular files among them.
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed: then nothing may be pruned
+ */
+export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
+  const names = await listNames(jobDir, globs)
+  const listed = [MANIFEST, ...Object.keys(readManifest(jobDir)?.files ?? {}), ...names]
+  const references = judgeAll(jobDir, names).valid.flatMap(model => model.references)
+  const paths = new Set([...listed.map(name => join(jobDir, name)), ...references])
+  return [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
+}
+
+/**
+ * The published models and how they relate to the manifest: `listed` if it names them, `described` if they also are
+ * what it says.
+ */
+export async function inspectPublished(
+  jobDir: string,
+  globs: string[],
+): Promise<Findings & { differs: string[]; listed: boolean; described: boolean }> {
+  const manifest = readManifest(jobDir)
+  const { models = [], model_globs } = manifest?.metadata ?? {}
+  const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
+  const { valid: candidates, rejected } = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
+
+  const valid: Model[] = []
+  const differs = new Set<string>()
+  let described = listed
+  for (const model of candidates) {
+    try {
+      for (const name of namesOf(jobDir, model)) {
+        const likeness = await compare(jobDir, name, manifest)
+        if (likeness !== 'same') described = false
+        if (likeness === 'differs') differs.add(name)
+      }
+      if (differs.has(model.name) && !isOnnx(model.name)) {
+        rejected.push({ path: model.path, reason: 'is not what was published' })
+      } else valid.push(model)
+    } catch (error) {
+      rejected.push({ path: model.path, reason: reasonOf(error) })
+    }
+  }
+  return { valid, rejected, differs: [...differs], listed, described }
+}
+
+/** The files of a model relative to its folder, in the order to publish them: external data first. */
+export function namesOf(folder: string, model: Model): string[] {
+  return [...model.references.map(path => relative(folder, path)), model.name]
+}
+
+function judgeAll(folder: string, names: string[]): Findings {
+  const findings: Findings = { valid: [], rejected: [] }
+  for (const name of names) {
+    try {
+      findings.valid.push(judgeModel(folder, name))
+    } catch (error) {
+      findings.rejected.push({ path: join(folder, name), reason: reasonOf(error) })
+    }
+  }
+  return findings
+}
+
+async function listNames(folder: string, globs: string[]): Promise<string[]> {
+  try {
+    // globby takes a missing folder for an empty one, and so do we; anything else that hides it is an error.
+    if (!statSync(folder, { throwIfNoEntry: false })) return []
+    const { globby } = await import('globby')
+    const names = await globby(globs, {
+      cwd: folder,
+      dot: true,
+      expandDirectories: false,
+      followSymbolicLinks: false,
+      // A link, a FIFO or a folder with a model's name is to be seen, and refused.
+      onlyFiles: false,
+      ignore: ['work/**', 'tmp/**'],
+    })
+    return names.filter(isPublishable).sort()
+  } catch (cause) {
+    throw new TrainerError('storage', `Cannot look for models in ${folder}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+function summaryOf(valid: Model[], differs: string[], described: boolean): string {
+  const names = valid.map(({ name }) => name).join(', ')
+  if (!valid.length) return 'no model is published'
+  if (described) return `${names} as published`
+  return differs.length ? `${names} valid, not as published` : `${names} valid, not in a manifest`
+}
