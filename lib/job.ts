@@ -2,11 +2,12 @@ import { join } from 'node:path'
 import { messageOf, TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
 import { waitForQuiet } from './load.ts'
+import { publishedFiles } from './models.ts'
 import { postflight } from './postflight.ts'
 import { preflight } from './preflight.ts'
 import type { JobName, Quota } from './quotas.ts'
 import type { Run } from './run.ts'
-import { checkUsage, type Pruned } from './storage.ts'
+import { checkUsage, enforceLimit, type Pruned } from './storage.ts'
 import { train } from './train.ts'
 
 /** One job of a run: what its three phases share. */
@@ -45,6 +46,7 @@ export async function runJob(name: JobName, run: Run): Promise<void> {
     const report = await train(job, budget)
     await postflight(job, budget, report)
   } catch (error) {
+    await emptyWork(job, error)
     announce(job, error)
     throw error
   }
@@ -67,6 +69,14 @@ function openJob(name: JobName, run: Run): Job {
     emit,
     onPrune: pruned => emit({ event: 'storage.prune', job: name, ...pruned, ...dryRun }),
   }
+}
+
+/** After a violation: the quota holds again, at the cost of the unpublished work, oldest first. */
+async function emptyWork({ quota, dir, run, onPrune }: Job, error: unknown): Promise<void> {
+  if (!(error instanceof TrainerError && error.code === 'quota-exceeded') || run.command.dryRun) return
+  const prune = [...quota.prune, 'work/*']
+  const keep = await publishedFiles(dir, quota.models)
+  await enforceLimit(dir, quota.maxDiskMb, { prune, keep, onPrune }).catch(() => {}) // the violation is told already
 }
 
 function announce({ name, emit }: Job, error: unknown): void {

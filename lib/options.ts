@@ -60,7 +60,7 @@ export function readOptions<O extends Record<string, Option>>(
     return { values: values as Values<O>, positionals }
   } catch (cause) {
     if (!isErrno(cause, ...parseFaults)) throw cause
-    const reason = suggest(messageOf(cause).split('. ')[0]!, Object.keys(options))
+    const reason = suggest(messageOf(cause).split(/\.\s/)[0]!, Object.keys(options))
     throw new TrainerError('usage', `${reason}; see node --import tsx ${program.name} --help`, { cause })
   }
 }

@@ -24,7 +24,14 @@ export type Rig = Sandbox & {
   events: () => TrainerEvent[]
 }
 
-export type StartOptions = { script?: string; env?: Record<string, string>; prefix?: string[] }
+export type StartOptions = {
+  script?: string
+  env?: Record<string, string>
+  /** A command to run it by, such as strace. */
+  prefix?: string[]
+  /** Give --models-dir; else the run has to find out. */
+  withModelsDir?: boolean
+}
 export type Ended = {
   exitCode: number | null
   signal: NodeJS.Signals | null
@@ -54,17 +61,23 @@ export async function trainerRig(
   writeFileSync(box.path('quotas.json'), JSON.stringify({ ...top, jobs: quotas }))
   const modelsDir = box.path('models')
 
-  const start: Rig['start'] = (args = [], { script = 'tasks.ts', env = {}, prefix = [] } = {}) => {
-    const files = args.includes('--quotas') ? [] : ['--quotas', box.path('quotas.json')]
-    files.push('--models-dir', modelsDir)
+  const start: Rig['start'] = (
+    args = [],
+    { script = 'tasks.ts', env = {}, prefix = [], withModelsDir = true } = {},
+  ) => {
+    const places = [
+      '--quotas',
+      box.path('quotas.json'),
+      ...(withModelsDir ? ['--models-dir', modelsDir] : []),
+    ]
     const [program, ...rest] = [
       ...prefix,
       process.execPath,
       '--import',
       'tsx',
       join(root, script),
+      ...places,
       ...args,
-      ...files,
     ]
     const child = spawn(program!, rest, {
       cwd: root,
