@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto'
-import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { statSync, truncateSync, writeFileSync } from 'node:fs'
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { InferenceSession } from 'onnxruntime-web'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { inspectOnnx } from '../lib/onnx.ts'
 import { type OnnxOptions, onnxModel, writeHugeOnnx } from './onnx-fixture.ts'
+import { bytesRead } from './publishing.ts'
 import { sandbox } from './sandbox.ts'
 
 const faults: [without: NonNullable<OnnxOptions['without']>, reason: string][] = [
@@ -172,11 +173,6 @@ function refusal(file: string): string | undefined {
   } catch (error) {
     return (error as Error).message
   }
-}
-
-/** Bytes that this process has read by system calls so far. */
-function bytesRead(): number {
-  return Number(/^rchar: (\d+)$/m.exec(readFileSync('/proc/self/io', 'utf8'))![1])
 }
 
 test.run()

@@ -1,8 +1,4 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
+import { statSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
@@ -10,9 +6,17 @@ import { judgeModel } from '../lib/judge.ts'
 import { checkPublished } from '../lib/models.ts'
 import { adopt, publish } from '../lib/publish.ts'
 import { onnxModel } from './onnx-fixture.ts'
-import { facts, rejection, sha256Of, trainAndPublish, writeFiles } from './publishing.ts'
+import {
+  facts,
+  filesBelow,
+  readManifest,
+  rejection,
+  sha256Of,
+  snapshot,
+  trainAndPublish,
+  writeFiles,
+} from './publishing.ts'
 import { sandbox } from './sandbox.ts'
-import { versionOf } from './versions.ts'
 
 const { globs } = facts
 
@@ -133,61 +137,6 @@ test('publish() refuses a model that has changed since it was judged', async () 
   assert.equal(snapshot(box.dir), before)
 })
 
-test('publish() refuses external data whose name other content has, and takes the same content', async () => {
-  await using box = await sandbox()
-  const model = (producer: string) => onnxModel({ producer, external: [{ location: 'w.bin' }] })
-  await trainAndPublish(box.dir, { 'core.onnx': model('old'), 'w.bin': 'old' })
-  const before = snapshot(box.dir)
-
-  const error = await rejection(trainAndPublish(box.dir, { 'core.onnx': model('new'), 'w.bin': 'new' }))
-  const after = snapshot(box.dir)
-  await trainAndPublish(box.dir, { 'core.onnx': model('new'), 'w.bin': 'old' })
-
-  assert.is((error as TrainerError).code, 'training-failed')
-  assert.match((error as TrainerError).message, /w\.bin.*give external data a new name each time$/)
-  assert.equal(after, before)
-  assert.equal(readManifest(box.dir).files, { 'w.bin': sha256Of('old'), 'core.onnx': sha256Of(model('new')) })
-})
-
-test('publish() refuses a model in the place of external data that another model needs', async () => {
-  await using box = await sandbox()
-  const old = onnxModel({ external: [{ location: 'data.onnx' }] })
-  await trainAndPublish(
-    box.dir,
-    { 'core.onnx': old, 'data.onnx': onnxModel() },
-    { models: ['core.onnx'], globs: ['core.onnx'] },
-  )
-  const before = snapshot(box.dir)
-
-  const files = { 'data.onnx': onnxModel({ producer: 'new' }) }
-  const error = await rejection(trainAndPublish(box.dir, files, { globs: ['core.onnx'] }))
-
-  assert.match((error as TrainerError).message, /data\.onnx/)
-  assert.equal(snapshot(box.dir), before)
-})
-
-test('publish() refuses to replace a folder, and to go through a link', async () => {
-  await using box = await sandbox({ 'a/core.onnx/x': 1, 'b/x': 1, 'elsewhere/x': 1 })
-  symlinkSync('../elsewhere', box.path('b/sub'))
-
-  const folder = await rejection(trainAndPublish(box.path('a'), { 'core.onnx': onnxModel() }))
-  const link = await rejection(trainAndPublish(box.path('b'), { 'sub/core.onnx': onnxModel() }))
-
-  assert.match((folder as TrainerError).message, /has a folder of that name; move it away$/)
-  assert.is((link as TrainerError).code, 'storage')
-  assert.equal(readdirSync(box.path('elsewhere')), ['x'])
-})
-
-test('publish() replaces a link in the place of a model, not what it leads to', async () => {
-  await using box = await sandbox({ precious: 'precious', 'core/x': 1 })
-  symlinkSync('../precious', box.path('core/core.onnx'))
-
-  await trainAndPublish(box.path('core'), { 'core.onnx': onnxModel() })
-
-  assert.is(readFileSync(box.path('precious'), 'utf8'), 'precious')
-  assert.is((await checkPublished(box.path('core'), globs)).missing, false)
-})
-
 test('publish() keeps external data of the replaced model for its readers, until the next start', async () => {
   await using box = await sandbox()
   const model = (location: string) => onnxModel({ external: [{ location }] })
@@ -197,37 +146,6 @@ test('publish() keeps external data of the replaced model for its readers, until
 
   assert.equal(filesBelow(box.dir), ['core.onnx', 'manifest.json', 'w-1.bin', 'w-2.bin', 'w-3.bin'])
   assert.equal(readManifest(box.dir).metadata.superseded, ['w-1.bin', 'w-2.bin'])
-})
-
-test('a reader gets old or new models, never half of one, while they are published', async () => {
-  await using box = await sandbox()
-  const publishVersion = async (version: number) => {
-    const { model, dataName, data } = versionOf(version)
-    await trainAndPublish(box.dir, { 'core.onnx': model, [dataName]: data })
-  }
-  await publishVersion(1)
-
-  const seen = await readWhile(box.dir, async () => {
-    for (let version = 2; version <= 25; version++) await publishVersion(version)
-  })
-
-  assert.is(seen.torn, 0)
-  assert.ok(seen.versions >= 5, `only ${seen.versions} versions seen in ${seen.whole} reads`)
-})
-
-test('a reader gets halves of models that are written in place (the naive way)', async () => {
-  await using box = await sandbox()
-  const writeVersion = (version: number) => {
-    const { model, dataName, data } = versionOf(version)
-    writeFiles(box.dir, { [dataName]: data, 'core.onnx': model })
-  }
-  writeVersion(1)
-
-  const seen = await readWhile(box.dir, async () => {
-    for (let version = 2; version <= 100; version++) writeVersion(version)
-  })
-
-  assert.ok(seen.torn > 0, `${seen.whole} whole reads`)
 })
 
 test("adopt() takes an operator's own model into the manifest, without the old one's figures", async () => {
@@ -262,39 +180,5 @@ test('adopt() keeps what is known of a model whose time alone has changed', asyn
   )
   assert.equal((await checkPublished(box.dir, globs)).adopt, [])
 })
-
-/** Let a consumer read the model in a process of its own until `action` is over; what it has seen. */
-async function readWhile(
-  jobDir: string,
-  action: () => Promise<void>,
-): Promise<{ whole: number; torn: number; versions: number }> {
-  const script = join(import.meta.dirname, 'model-reader.ts')
-  const reader = spawn(process.execPath, ['--import', 'tsx', script, jobDir], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  })
-  await once(reader.stdout, 'readable')
-  await action()
-  reader.stdin.end()
-  const [, seen] = (await text(reader.stdout)).trim().split('\n')
-  return JSON.parse(seen!)
-}
-
-function readManifest(jobDir: string): { metadata: Record<string, unknown>; files: Record<string, string> } {
-  return JSON.parse(readFileSync(join(jobDir, 'manifest.json'), 'utf8'))
-}
-
-/** Names of all files below a folder, in order. */
-function filesBelow(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
-    .filter(name => !statSync(join(folder, name)).isDirectory())
-    .sort()
-}
-
-/** Everything outside `work/`: names and content. */
-function snapshot(jobDir: string): [name: string, content: string][] {
-  return filesBelow(jobDir)
-    .filter(name => !name.startsWith('work/'))
-    .map(name => [name, readFileSync(join(jobDir, name), 'latin1')])
-}
 
 test.run()

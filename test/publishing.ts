@@ -1,5 +1,6 @@
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { judgeModel } from '../lib/judge.ts'
 import { type Published, publish, type TrainingFacts } from '../lib/publish.ts'
@@ -48,4 +49,44 @@ export async function rejection(promise: Promise<unknown>): Promise<unknown> {
     return error
   }
   throw new Error('was not rejected')
+}
+
+/** Bytes that this process has read by system calls so far. */
+export function bytesRead(): number {
+  return Number(/^rchar: (\d+)$/m.exec(readFileSync('/proc/self/io', 'utf8'))![1])
+}
+
+/** checkPublished() in a process of its own, which a FIFO cannot hold up for ever, and which strace can watch. */
+export function checkApart(
+  jobDir: string,
+  globs: string[],
+  prefix: string[] = [],
+): { status: number | null; stdout: string } {
+  const publisher = join(import.meta.dirname, 'publisher.ts')
+  const argv = [...prefix, process.execPath, '--import', 'tsx', publisher, 'check', jobDir, ...globs]
+  return spawnSync(argv[0]!, argv.slice(1), { encoding: 'utf8', timeout: 20_000 })
+}
+
+/** The manifest as a consumer reads it. */
+export function readManifest(jobDir: string): {
+  metadata: Record<string, unknown>
+  files: Record<string, string>
+} {
+  return JSON.parse(readFileSync(join(jobDir, 'manifest.json'), 'utf8'))
+}
+
+/** Names of all files below a folder, in order. */
+
+export function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter(name => !statSync(join(folder, name)).isDirectory())
+    .sort()
+}
+
+/** Everything outside `work/`: names and content. */
+
+export function snapshot(jobDir: string): [name: string, content: string][] {
+  return filesBelow(jobDir)
+    .filter(name => !name.startsWith('work/'))
+    .map(name => [name, readFileSync(join(jobDir, name), 'latin1')])
 }

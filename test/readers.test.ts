@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { trainAndPublish, writeFiles } from './publishing.ts'
+import { sandbox } from './sandbox.ts'
+import { versionOf } from './versions.ts'
+
+test('a reader gets old or new models, never half of one, while they are published', async () => {
+  await using box = await sandbox()
+  const publishVersion = async (version: number) => {
+    const { model, dataName, data } = versionOf(version)
+    await trainAndPublish(box.dir, { 'core.onnx': model, [dataName]: data })
+  }
+  await publishVersion(1)
+
+  const seen = await readWhile(box.dir, async () => {
+    for (let version = 2; version <= 25; version++) await publishVersion(version)
+  })
+
+  assert.is(seen.torn, 0)
+  assert.ok(seen.versions >= 5, `only ${seen.versions} versions seen in ${seen.whole} reads`)
+})
+
+test('a reader gets halves of models that are written in place (the naive way)', async () => {
+  await using box = await sandbox()
+  const writeVersion = (version: number) => {
+    const { model, dataName, data } = versionOf(version)
+    writeFiles(box.dir, { [dataName]: data, 'core.onnx': model })
+  }
+  writeVersion(1)
+
+  const seen = await readWhile(box.dir, async () => {
+    for (let version = 2; version <= 100; version++) writeVersion(version)
+  })
+
+  assert.ok(seen.torn > 0, `${seen.whole} whole reads`)
+})
+
+/** Let a consumer read the model in a process of its own until `action` is over; what it has seen. */
+async function readWhile(
+  jobDir: string,
+  action: () => Promise<void>,
+): Promise<{ whole: number; torn: number; versions: number }> {
+  const script = join(import.meta.dirname, 'model-reader.ts')
+  const reader = spawn(process.execPath, ['--import', 'tsx', script, jobDir], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  await once(reader.stdout, 'readable')
+  await action()
+  reader.stdin.end()
+  const [, seen] = (await text(reader.stdout)).trim().split('\n')
+  return JSON.parse(seen!)
+}
+
+test.run()
