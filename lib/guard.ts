@@ -15,6 +15,8 @@ const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
 const MIN_WAIT_MS = 10
 const MAX_WAIT_MS = 1000
+/** A writer that has not shown itself yet is taken for one of this many bytes a millisecond (256 MiB/s). */
+const ASSUMED_BYTES_PER_MS = 262_144
 /** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 10_000
 
@@ -42,8 +44,7 @@ export type Watch = {
  * @throws {TrainerError} `quota-exceeded`, or `no-space` if it is others who fill the disk; the training is dead then
  */
 export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
-  let fastestPerMs = 0
-  let waitMs = MIN_WAIT_MS
+  let fastestPerMs = ASSUMED_BYTES_PER_MS
   let before: { usedBytes: number; atMs: number } | undefined
   // When pruning found too little, freezing again at once would only stall it: half of the room must go first.
   let patienceBytes = 0
@@ -57,18 +58,17 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
     before = { usedBytes: look.usedBytes, atMs }
 
     const freezeAbove = Math.max(FREEZE_ABOVE * limitNow(watch, look), patienceBytes)
+    let waitMs = MIN_WAIT_MS
     if (look.usedBytes > freezeAbove) {
-      const relieved = await relieve(watch)
+      const relieved = await relieve(watch, look.usedBytes)
       const limitBytes = limitNow(watch, relieved)
       const isTight = relieved.usedBytes > FREEZE_ABOVE * limitBytes
       patienceBytes = isTight ? relieved.usedBytes + (limitBytes - relieved.usedBytes) / 2 : 0
       before = undefined
-      waitMs = MIN_WAIT_MS
     } else {
-      const soonMs = fastestPerMs > 0 ? (freezeAbove - look.usedBytes) / (2 * fastestPerMs) : MAX_WAIT_MS
-      // A walk of a large tree must not take more than half of the time; a first look knows no rate yet.
-      const atLeastMs = Math.max(MIN_WAIT_MS, performance.now() - atMs)
-      waitMs = Math.max(atLeastMs, Math.min(soonMs, waitMs * 2, MAX_WAIT_MS))
+      const soonMs = Math.min((freezeAbove - look.usedBytes) / (2 * fastestPerMs), MAX_WAIT_MS)
+      // A walk of a large tree must not take more than half of the time.
+      waitMs = Math.max(MIN_WAIT_MS, performance.now() - atMs, soonMs)
     }
     await delay(waitMs, undefined, { signal }).catch(() => {})
   }
@@ -87,23 +87,22 @@ function limitNow({ limitBytes, reserveBytes }: Watch, { usedBytes, freeBytes }:
 }
 
 /** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
-async function relieve(watch: Watch): Promise<Look> {
-  const { job, training, emit } = watch
+async function relieve(watch: Watch, usedBytes: number): Promise<Look> {
+  const { job, dir, training, emit } = watch
   const startedMs = performance.now()
+  let isStopped = training.stop()
+  emit({ event: 'train.freeze', job, usedBytes })
   let look = await glance(watch)
-  emit({ event: 'train.freeze', job, usedBytes: look.usedBytes })
-  while (!training.stop() && look.usedBytes <= limitNow(watch, look)) {
+  while (!isStopped && look.usedBytes <= limitNow(watch, look)) {
     if (performance.now() - startedMs > FREEZE_DEADLINE_MS) break
     await delay(2)
+    isStopped = training.stop()
     look = await glance(watch)
   }
 
-  const { prunable } = await lookAt(watch.dir, watch.rules)
-  await pruneOldest(watch.dir, spare(prunable, watch), {
-    usedBytes: look.usedBytes,
-    targetBytes: PRUNE_TO * limitNow(watch, look),
-    onPrune: watch.onPrune,
-  })
+  const { prunable } = watch.isCapped ? await lookAt(dir, watch.rules) : look
+  const targetBytes = PRUNE_TO * limitNow(watch, look)
+  await pruneOldest(dir, spare(prunable, watch), { ...look, targetBytes, onPrune: watch.onPrune })
   look = await glance(watch)
   watch.onLook(look)
   if (look.usedBytes > limitNow(watch, look)) {

@@ -67,9 +67,7 @@ async function compileGlobs(globs: string[]) {
   // Without the flag, `**` would not match a name with a line break.
   const rules = globs.map(glob => ({ glob, matches: picomatch(glob, { dot: true, flags: 's' }) }))
   return (path: string, kind: 'file' | 'folder' | 'any') =>
-    rules.find(
-      ({ matches }) => (kind !== 'folder' && matches(path)) || (kind !== 'file' && matches(`${path}/`)),
-    )?.glob
+    rules.find(({ matches }) => matches(path) || (kind !== 'file' && matches(`${path}/`)))?.glob
 }
 
 /** Does `path` lie in the trainer's output folder? */

@@ -1,4 +1,6 @@
+import { join } from 'node:path'
 import { limitedArgv, sandboxArgv } from './containment.ts'
+import { emptyFolder } from './emptying.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { TrainerError } from './errors.ts'
 import { guard } from './guard.ts'
@@ -21,7 +23,8 @@ export type Report = {
 }
 
 /**
- * Run the job's training under its guard until it ends by itself, and end whatever it left running.
+ * Run the job's training under its guard until it ends by itself, and end whatever it left running; its temporary files
+ * go too.
  *
  * @throws {TrainerError} `training-failed` (non-zero exit, timed out), `quota-exceeded`, `no-space`, or the
  * interruption; nothing of the training lives on in any case
@@ -58,13 +61,16 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const guarding = guard(watch, over.signal)
   try {
     await Promise.race([training.exited, guarding, interruption(job, over.signal)])
+    over.abort()
+    await guarding // which may have been what ended it, and says why
   } catch (error) {
     await training.end()
     throw error
   } finally {
     over.abort()
     await training.kill()
-    await guarding.catch(() => {}) // its failure has won the race, or comes too late to matter
+    await guarding.catch(() => {}) // told above, or the run has another reason to end
+    await emptyFolder(join(job.workDir, 'tmp'))
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
   }

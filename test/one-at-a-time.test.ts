@@ -1,0 +1,186 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { useSandbox } from '../lib/containment.ts'
+import { isStopped } from '../lib/processes.ts'
+import { type FakeTrainer, publishes, survivors, trainerRig, untilEvent } from './rig.ts'
+import { until } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
+
+const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
+
+/** Notes its start and end with the run it belongs to, so that two at once show; works for as long as told. */
+const noted = (workMs: number): FakeTrainer => `
+fs.appendFileSync(dir + '/notes', 'start\\n')
+await sleep(${workMs})
+${publishes}
+fs.appendFileSync(dir + '/notes', 'end\\n')`
+
+test('of 40 starters at once exactly one runs; the others exit with 75, name it, and touch nothing', async () => {
+  await using rig = await trainerRig({ core: { trainer: noted(500) }, dpi: {}, agent: {} })
+  const starters = Array.from({ length: 40 }, () => rig.start(['core', '--retrain', '--json']))
+
+  const ended = await Promise.all(starters.map(({ ended }) => ended))
+
+  const winners = ended.filter(({ exitCode }) => exitCode === 0)
+  const losers = ended.filter(({ exitCode }) => exitCode === 75)
+  assert.is(winners.length + losers.length, 40)
+  assert.ok(winners.length >= 1)
+  // One that starts when an earlier one has ended may run too; at no time did two.
+  const notes = readFileSync(rig.path('models', 'core', 'work', 'notes'), 'utf8')
+  assert.is(notes, 'start\nend\n'.repeat(winners.length))
+  const pids = new Set(starters.map(({ pid }) => pid))
+  for (const { stderr, stdout } of losers) {
+    const [, named] = /pid (\d+)/.exec(stderr) ?? []
+    assert.ok(pids.has(Number(named)), stderr)
+    assert.is(stdout, '')
+  }
+  assert.is(rig.events().filter(it => it.event === 'run.start').length, winners.length)
+})
+
+sandboxed(
+  'kill -9 of the orchestrator ends its training within a second; the next start works without help',
+  async () => {
+    await using rig = await trainerRig({ core: { trainer: noted(60_000) } })
+    const first = rig.start(['core'])
+    await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+
+    first.child.kill('SIGKILL')
+
+    await until('nothing is left', () => survivors(rig).length === 0, 1000)
+    const second = rig.start(['core', '--json'])
+    await until('the next training runs', () => /train\.start/.test(second.output()))
+    second.child.kill('SIGTERM')
+    assert.is((await second.ended).exitCode, 143)
+  },
+)
+
+test('kill -9 of the orchestrator without a sandbox: the next start ends what is left and never overlaps it', async () => {
+  const trainer = `spawn('setsid', ['sh', '-c', 'sleep 300; : ' + dir], { stdio: 'ignore', detached: true }).unref()\n${noted(1000)}`
+  await using rig = await trainerRig({ core: { trainer, sandbox: 'off' } })
+  const first = rig.start(['core'])
+  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+  first.child.kill('SIGKILL')
+  await first.ended
+
+  const { exitCode } = await rig.run(['core'])
+
+  assert.is(exitCode, 0)
+  assert.is(readFileSync(rig.path('models', 'core', 'work', 'notes'), 'utf8'), 'start\nstart\nend\n')
+  assert.equal(survivors(rig), [])
+})
+
+for (const sandbox of ['auto', 'off'] as const) {
+  const testHere = sandbox === 'off' ? test : sandboxed
+  testHere(
+    `kill -9 while the job is frozen (sandbox ${sandbox}): nothing stays stopped or locked`,
+    async () => {
+      await using rig = await trainerRig({ core: { trainer: noted(60_000), sandbox } })
+      const first = rig.start(['core'])
+      const { pid } = await untilEvent(rig, 'train.start')
+      await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+      for (const member of survivors(rig).filter(it => it !== first.pid)) process.kill(member, 'SIGSTOP')
+      await until('it is stopped', () => isStopped(pid))
+
+      first.child.kill('SIGKILL')
+      await first.ended
+      const second = rig.start(['core'])
+
+      await until('the next training runs', () => /core: training, pid/.test(second.output()))
+      second.child.kill('SIGTERM')
+      await second.ended
+        assert.equal(survivors(rig), [])
+    },
+  )
+
+  testHere(
+    `a training that closes every descriptor (sandbox ${sandbox}) still never overlaps the next`,
+    async () => {
+      const closing = `for (let fd = 3; fd < 256; fd++) try { if (fs.fstatSync(fd).isFile()) fs.closeSync(fd) } catch {}\n${noted(1500)}`
+      await using rig = await trainerRig({ core: { trainer: closing, sandbox } })
+      const first = rig.start(['core'])
+      await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+      first.child.kill('SIGKILL')
+      await first.ended
+
+      const second = await rig.run(['core'])
+
+      assert.is(second.exitCode, 0)
+      assert.is(readFileSync(rig.path('models', 'core', 'work', 'notes'), 'utf8'), 'start\nstart\nend\n')
+      assert.equal(survivors(rig), [])
+    },
+  )
+
+  testHere(
+    `children by setsid, double fork and a cleared environment (sandbox ${sandbox}) end with the job`,
+    async () => {
+      const trainer = `
+const escape = (...argv) => spawn(argv[0], argv.slice(1), { stdio: 'ignore', detached: true }).unref()
+escape('setsid', 'sh', '-c', 'sleep 300; : ' + dir)
+escape('sh', '-c', '(sleep 300; : ' + dir + ') & exit 0')
+escape('env', '-i', '/bin/sh', '-c', 'sleep 300; : ' + dir)
+await sleep(300); ${publishes}`
+      await using rig = await trainerRig({ core: { trainer, sandbox } })
+
+      const { exitCode } = await rig.run(['core'])
+
+      assert.is(exitCode, 0)
+      assert.equal(survivors(rig), [])
+    },
+  )
+}
+
+for (const [signal, exitCode] of [
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+] as const) {
+  test(`${signal} ends the training with SIGTERM and the run with ${exitCode}; the lock is free, nothing is published`, async () => {
+    const trainer = `process.on('SIGTERM', () => { fs.writeFileSync(dir + '/saved', ''); process.exit(0) })\n${noted(60_000)}`
+    await using rig = await trainerRig({ core: { trainer } })
+    const run = rig.start(['--json'])
+    await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+
+    run.child.kill(signal)
+    const ended = await run.ended
+
+    assert.is(ended.exitCode, exitCode)
+    assert.ok(existsSync(rig.path('models', 'core', 'work', 'saved')))
+    assert.not(existsSync(rig.path('models', 'core', 'core.onnx')))
+    assert.is(ended.events.at(-1)?.event, 'run.done')
+    assert.not(ended.events.some(it => it.event === 'train.start' && it.job !== 'core'))
+    const next = rig.start(['core', '--json'])
+    await until('the lock is free', () => /train\.start/.test(next.output()))
+    next.child.kill('SIGKILL')
+    await next.ended
+  })
+}
+
+test('a training that ignores SIGTERM is killed after the grace of ten seconds', async () => {
+  const trainer = `process.on('SIGTERM', () => {})\n${noted(60_000)}`
+  await using rig = await trainerRig({ core: { trainer } })
+  const run = rig.start(['core', '--json'])
+  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+  const signalledMs = performance.now()
+
+  run.child.kill('SIGTERM')
+  await delay(500)
+  run.child.kill('SIGTERM') // an impatient second one changes nothing
+  const { exitCode } = await run.ended
+
+  assert.is(exitCode, 143)
+  assert.ok(performance.now() - signalledMs > 9_900)
+  assert.equal(survivors(rig), [])
+})
+
+test('a training that takes longer than its timeoutMinutes is ended, and the queue stops', async () => {
+  await using rig = await trainerRig({ core: { trainer: noted(60_000), timeoutMinutes: 0.01 } })
+
+  const { exitCode, events } = await rig.run(['--json'])
+
+  assert.is(exitCode, 1)
+  assert.ok(events.some(it => it.event === 'job.fail' && /timed out after 0\.01 min/.test(it.message)))
+  assert.not(events.some(it => it.event === 'train.start' && it.job === 'dpi'))
+})
+
+test.run()
