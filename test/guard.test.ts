@@ -128,12 +128,14 @@ sandboxed(
   'temporary files in /tmp, /var/tmp, TMPDIR and a cache are charged, and gone afterwards',
   async () => {
     const trainer = `
-const mark = ${JSON.stringify('ransomeye-temporary-')} + process.env.MARK
 const homes = ['/tmp', '/var/tmp', process.env.TMPDIR, process.env.XDG_CACHE_HOME, process.env.HF_HOME]
-for (const home of homes) { fs.mkdirSync(home, { recursive: true }); fs.writeFileSync(home + '/' + mark + Math.random(), Buffer.alloc(2 ** 20)) }
+for (const home of homes) {
+  fs.mkdirSync(home, { recursive: true })
+  fs.writeFileSync(home + '/' + process.env.MARK + Math.random(), Buffer.alloc(2 ** 20))
+}
 await sleep(1200); ${publishes}`
-    await using rig = await trainerRig({ core: { trainer } })
-    const before = readdirSync('/tmp').length + readdirSync('/var/tmp').length
+    const mark = `ransomeye-temporary-${process.pid}-`
+    await using rig = await trainerRig({ core: { trainer, env: { MARK: mark } } })
 
     const { exitCode, events } = await rig.run(['core', '--json'])
 
@@ -141,9 +143,7 @@ await sleep(1200); ${publishes}`
     const peak = Math.max(...events.flatMap(it => (it.event === 'storage.usage' ? [it.usedBytes] : [])))
     assert.ok(peak >= 5 * MIB, `${peak} bytes at most`)
     assert.ok((await checkUsage(jobDir(rig))) < MIB)
-    const strays = [...readdirSync('/tmp'), ...readdirSync('/var/tmp')].filter(name =>
-      name.includes(`temporary-${mark}`),
-    )
+    const strays = [...readdirSync('/tmp'), ...readdirSync('/var/tmp')].filter(name => name.includes(mark))
     assert.equal(strays, [])
   },
 )
