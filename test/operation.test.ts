@@ -1,0 +1,390 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { publishes, type Rig, root, survivors, trainerRig, untilEvent } from './rig.ts'
+import { until } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
+
+const MIB = 2 ** 20
+const isRoot = process.getuid?.() === 0
+const asRoot = skipUnless(test, isRoot, 'needs root')
+const hidingSandbox = skipUnless(test, isRoot && existsSync('/usr/bin/bwrap'), 'needs root and bubblewrap')
+const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
+const withFaketime = skipUnless(test, existsSync(faketime), 'needs the Debian package faketime')
+
+/** The rig's models folder as a filesystem of `megabytes` of its own, unmounted at the end. */
+function mountSmallDisk(rig: Rig, megabytes: number): Disposable {
+  mkdirSync(rig.modelsDir)
+  const { status, stderr } = spawnSync('mount', [
+    '-t',
+    'tmpfs',
+    '-o',
+    `size=${megabytes}m`,
+    'tmpfs',
+    rig.modelsDir,
+  ])
+  if (status !== 0) throw new Error(String(stderr))
+  return { [Symbol.dispose]: () => spawnSync('umount', ['-l', rig.modelsDir]) }
+}
+
+asRoot('free space below the need ends with 3 and both figures; no training is started', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 3072 } })
+  using _disk = mountSmallDisk(rig, 80)
+
+  const { exitCode, events } = await rig.run(['--json'])
+
+  assert.is(exitCode, 3)
+  const [fail] = events.filter(it => it.event === 'job.fail')
+  assert.match(fail!.message, /(80|79\.\d) MiB free/)
+  assert.match(fail!.message, /128 MiB needed/)
+  assert.not(events.some(it => it.event === 'train.start'))
+})
+
+asRoot('a disk that holds less than the quota is a warning, and becomes the limit of the run', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 3072 } })
+  using _disk = mountSmallDisk(rig, 300)
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.ok(
+    events.some(it => it.event === 'warning' && /holds less than the quota of 3072 MiB/.test(it.message)),
+  )
+  const [preflight] = events.filter(it => it.event === 'storage.usage')
+  assert.ok(preflight!.limitBytes > 230 * MIB && preflight!.limitBytes <= 236 * MIB)
+})
+
+asRoot('other programs filling the disk are named as the reason, and not the job', async () => {
+  const trainer = `for (let n = 0; ; n++) { fs.writeFileSync(dir + '/part', Buffer.alloc(2 ** 20)); await sleep(20) }`
+  await using rig = await trainerRig({ core: { maxDiskMb: 3072, trainer } })
+  using _disk = mountSmallDisk(rig, 300)
+  const run = rig.start(['core', '--json'])
+  await until('the training writes', () => existsSync(rig.path('models', 'core', 'work', 'part')))
+
+  writeFileSync(join(rig.modelsDir, 'capture.pcap'), Buffer.alloc(260 * MIB))
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 3)
+  const [fail] = events.filter(it => it.event === 'job.fail')
+  assert.match(fail!.message, /other programs fill the disk/)
+  assert.not(events.some(it => it.event === 'quota.exceeded'))
+  assert.equal(survivors(rig), [])
+})
+
+test('a quota that published models alone fill is refused before the training, with the shortfall', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 2 } })
+  await rig.run(['core'])
+  writeFileSync(
+    join(rig.modelsDir, 'core', 'second.onnx'),
+    Buffer.concat([readFileSync(rig.path('fixture.onnx')), field(3 * MIB)]),
+  )
+
+  const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+
+  assert.is(exitCode, 2)
+  const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
+  assert.match(exceeded!.message, /Model too large for quota.*MiB/)
+  assert.not(events.some(it => it.event === 'train.start'))
+  assert.ok(
+    existsSync(join(rig.modelsDir, 'core', 'core.onnx')) &&
+      existsSync(join(rig.modelsDir, 'core', 'second.onnx')),
+  )
+})
+
+test('a training that prints 300 MB, without newlines and with escapes, costs neither memory nor disk', async () => {
+  const trainer = `
+const chunk = Buffer.from(('x'.repeat(100) + '\\x1b[2J\\x07').repeat(10_000))
+for (let n = 0; n < 300; n++) fs.writeSync(1, chunk.subarray(0, 2 ** 20))
+fs.writeSync(1, '\\nthe end\\n'); ${publishes}`
+  await using rig = await trainerRig({ core: { trainer } })
+  const run = rig.start(['core', '--json'])
+  let peakKib = 0
+  const sampling = setInterval(() => {
+    try {
+      peakKib = Math.max(
+        peakKib,
+        Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${run.pid}/status`, 'utf8'))?.[1] ?? 0),
+      )
+    } catch {}
+  }, 20)
+
+  const { exitCode, events, stdout } = await run.ended
+  clearInterval(sampling)
+
+  assert.is(exitCode, 0)
+  assert.ok(peakKib > 10_000 && peakKib < 160 * 1024, `${peakKib} KiB at most`)
+  assert.ok(events.some(it => it.event === 'train.output' && it.line === 'the end'))
+  assert.ok(stdout.length < 100_000)
+  const log = join(rig.modelsDir, '.trainer', 'core.log')
+  assert.ok(statSync(log).size + statSync(`${log}.1`).size <= 8 * MIB)
+  assert.not.match(readFileSync(log, 'latin1'), /[\x00-\x09\x0b-\x1f]/)
+})
+
+for (const [what, spoil] of [
+  ['truncated in a line', (file: string) => writeFileSync(file, readFileSync(file).subarray(0, -20))],
+  ['garbage', (file: string) => writeFileSync(file, Buffer.alloc(5000, 0xff))],
+  ['huge', (file: string) => spawnSync('truncate', ['-s', '10G', file])],
+  ['a folder', (file: string) => spawnSync('sh', ['-c', 'rm "$1" && mkdir "$1"', 'sh', file])],
+] as const) {
+  test(`a journal that is ${what} harms no model, and the next run is journaled whole`, async () => {
+    await using rig = await trainerRig()
+    await rig.run(['core'])
+    const before = readFileSync(rig.path('models', 'core', 'core.onnx'))
+    spoil(join(rig.modelsDir, '.trainer', 'events.jsonl'))
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 0)
+    assert.equal(rig.events().slice(-events.length), events)
+    assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), before)
+  })
+}
+
+withFaketime(
+  'a wall clock that jumps a day back or forth causes no time-out, no pruning, no odd duration',
+  async () => {
+    const trainer = `fs.writeFileSync(dir + '/epoch-1.checkpoint', 'x'); await sleep(2500); ${publishes}`
+    for (const jump of ['-1d', '+1d']) {
+      await using rig = await trainerRig({ core: { trainer, timeoutMinutes: 1 } })
+      const clock = rig.path('clock')
+      writeFileSync(clock, '+0')
+      const env = {
+        LD_PRELOAD: faketime,
+        FAKETIME_TIMESTAMP_FILE: clock,
+        FAKETIME_NO_CACHE: '1',
+        DONT_FAKE_MONOTONIC: '1',
+      }
+      const run = rig.start(['core', '--json'], { env })
+      await until('the training runs', () =>
+        existsSync(rig.path('models', 'core', 'work', 'epoch-1.checkpoint')),
+      )
+
+      writeFileSync(clock, jump)
+      const { exitCode, events } = await run.ended
+
+      assert.is(exitCode, 0)
+      const [start, done] = [events[0]!, events.at(-1)!]
+      const apparentHours = (Date.parse(done.time) - Date.parse(start.time)) / 3_600_000
+      assert.ok(Math.abs(apparentHours) > 20, `the clock jumped ${apparentHours} h`)
+      assert.ok(done.event === 'run.done' && done.seconds > 2 && done.seconds < 60)
+      assert.not(events.some(it => it.event === 'storage.prune'))
+    }
+  },
+)
+
+test('a reader that leaves (| head) does not stop the work', async () => {
+  await using rig = await trainerRig()
+  const script =
+    'set -o pipefail; node --import tsx tasks.ts --quotas "$1" --models-dir "$2" | head -n 1; echo "$?"'
+
+  const { stdout } = spawnSync('bash', ['-c', script, 'bash', rig.path('quotas.json'), rig.modelsDir], {
+    cwd: root,
+  })
+
+  const lines = String(stdout).trim().split('\n')
+  assert.match(lines[0]!, 'ransomeye-trainer')
+  assert.is(lines.at(-1), '0')
+  assert.ok(existsSync(rig.path('models', 'agent', 'agent.onnx')))
+})
+
+test('a terminal without columns, and one that is dumb, get a line an event', async () => {
+  await using rig = await trainerRig()
+  const onTerminal = (setup: string, job: string) => {
+    const command = `${setup}; node --import tsx tasks.ts ${job} --quotas ${rig.path('quotas.json')} --models-dir ${rig.modelsDir}`
+    const { stdout } = spawnSync('script', ['-qec', command, '/dev/null'], {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    return String(stdout)
+  }
+
+  const [zero, dumb, wide] = [
+    onTerminal('stty cols 0', 'core'),
+    onTerminal('stty cols 100; export TERM=dumb', 'dpi'),
+    onTerminal('stty cols 100; export TERM=xterm NO_COLOR=1', 'agent'),
+  ]
+
+  assert.match(zero, /Z core: done in/)
+  assert.match(dumb, /Z dpi: done in/)
+  assert.match(wide, /agent.*MiB of 20 MiB/)
+  assert.not.match(wide, /\x1b\[3\dm/)
+})
+
+test('a models folder that cannot be made ends with 3 and names it', async () => {
+  await using rig = await trainerRig()
+  writeFileSync(rig.path('file'), '')
+
+  const { exitCode, stderr } = await rig.run(['--models-dir', rig.path('file', 'models')])
+
+  assert.is(exitCode, 3)
+  assert.ok(stderr.includes(rig.path('file', 'models')), stderr)
+})
+
+asRoot('a models folder that is not writable for its user ends with 3 and names it', async () => {
+  await using rig = await trainerRig()
+  mkdirSync(rig.modelsDir, { mode: 0o755 })
+  spawnSync('chmod', ['-R', 'a+rX', rig.dir])
+
+  const prefix = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
+  const { exitCode, stderr } = await rig.run([], { prefix })
+
+  assert.is(exitCode, 3)
+  assert.ok(stderr.includes(rig.modelsDir) && /permission denied/i.test(stderr), stderr)
+})
+
+test('links where folders or the lock should be are refused, and nothing behind them is touched', async () => {
+  for (const name of ['.trainer/lock', '.trainer', 'core', 'core/work', 'core/work/tmp']) {
+    await using rig = await trainerRig()
+    mkdirSync(rig.path('precious'))
+    writeFileSync(rig.path('precious', 'old.tmp'), 'kept')
+    mkdirSync(dirname(join(rig.modelsDir, name)), { recursive: true })
+    symlinkSync(rig.path('precious'), join(rig.modelsDir, name))
+
+    const { exitCode, stdout, stderr } = await rig.run(['core'])
+
+    assert.is(exitCode, 3, name)
+    assert.match(stdout + stderr, /symbolic link/)
+    assert.is(readFileSync(rig.path('precious', 'old.tmp'), 'utf8'), 'kept')
+  }
+})
+
+test('NODE_OPTIONS, LD_PRELOAD and PATH of the caller do not reach the training, unless quotas.json says so', async () => {
+  const trainer = `fs.writeFileSync(dir + '/env.json', JSON.stringify(process.env)); ${publishes}`
+  const env = {
+    NODE_OPTIONS: '--no-warnings',
+    LD_PRELOAD: '/nonexistent.so',
+    PATH: `/hostile:${process.env.PATH}`,
+    SECRET: 'x',
+  }
+  await using rig = await trainerRig({
+    core: { trainer },
+    dpi: { trainer, env: { NODE_OPTIONS: '--no-deprecation' } },
+  })
+
+  const { exitCode } = await rig.run([], { env })
+
+  assert.is(exitCode, 0)
+  const [core, dpi] = ['core', 'dpi'].map(job =>
+    JSON.parse(readFileSync(rig.path('models', job, 'work', 'env.json'), 'utf8')),
+  )
+  assert.equal([core.NODE_OPTIONS, core.LD_PRELOAD, core.SECRET], [undefined, undefined, undefined])
+  assert.not.match(core.PATH, 'hostile')
+  assert.is(dpi.NODE_OPTIONS, '--no-deprecation')
+})
+
+test('the training has its own process group, no stdin, and every home of temporary data inside its folder', async () => {
+  const trainer = `
+const { TMPDIR, TMP, TEMP, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, MPLCONFIGDIR } = process.env
+fs.writeFileSync(dir + '/facts.json', JSON.stringify({ cwd: process.cwd(), stdin: fs.readFileSync(0, 'utf8'),
+  homes: [TMPDIR, TMP, TEMP, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, MPLCONFIGDIR],
+  told: ['JOB', 'MAX_DISK_MB', 'OUTPUT_DIR', 'MODEL_DIR'].map(name => process.env['RANSOMEYE_' + name]) })); ${publishes}`
+  await using rig = await trainerRig({ core: { trainer } })
+
+  await rig.run(['core'])
+
+  const work = rig.path('models', 'core', 'work')
+  const facts = JSON.parse(readFileSync(join(work, 'facts.json'), 'utf8'))
+  assert.is(facts.cwd, rig.dir)
+  assert.is(facts.stdin, '')
+  assert.ok(facts.homes.every((home: string) => home.startsWith(`${work}/tmp`)))
+  assert.equal(facts.told, ['core', '20', work, rig.path('models', 'core')])
+})
+
+test('placeholders are filled in, in a command that has any; otherwise the two options are appended', async () => {
+  const trainer = `fs.writeFileSync(dir + '/args.json', JSON.stringify(process.argv.slice(2))); ${publishes}`
+  const train = ['node', 'core.mjs', '--out={outputDir}', '{modelDir}', '{maxDiskMb}m', '$HOME; `id` {other}']
+  await using rig = await trainerRig({ core: { trainer, train } })
+
+  await rig.run(['core'])
+
+  const dir = rig.path('models', 'core')
+  const args = JSON.parse(readFileSync(join(dir, 'work', 'args.json'), 'utf8'))
+  assert.equal(args, [`--out=${dir}/work`, dir, '20m', '$HOME; `id` {other}'])
+})
+
+hidingSandbox('sandbox "required" refuses to run where the sandbox does not work', async () => {
+  await using rig = await trainerRig({ core: { sandbox: 'required' } })
+  const hidden = `mount --bind /dev/null /usr/bin/bwrap && exec "$0" "$@"`
+
+  const { exitCode, events } = await rig.run(['core', '--json'], {
+    prefix: ['unshare', '-m', 'sh', '-c', hidden],
+  })
+
+  assert.is(exitCode, 78)
+  assert.ok(
+    events.some(it => it.event === 'job.fail' && /jobs\.core\.sandbox is "required"/.test(it.message)),
+  )
+  assert.not(events.some(it => it.event === 'train.start'))
+})
+
+test('the run says which guarantee it has', async () => {
+  await using rig = await trainerRig({ dpi: { sandbox: 'off' } })
+
+  await rig.run()
+
+  const guarantees = rig.events().flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
+  assert.is(guarantees[1], 'watch')
+  if (existsSync('/usr/bin/bwrap')) assert.is(guarantees[0], 'watch+sandbox')
+})
+
+test('--every repeats: the second pass retrains, with quotas.json read again; SIGTERM ends the wait at once', async () => {
+  await using rig = await trainerRig()
+  const run = rig.start(['core', '--every', '1s', '--json'])
+  await untilEvent(rig, 'run.wait')
+  writeFileSync(rig.path('quotas.json'), readFileSync(rig.path('quotas.json'), 'utf8').replaceAll('20', '21'))
+  await until('a retraining', () => rig.events().filter(it => it.event === 'train.start').length >= 2)
+  await until('its end', () => rig.events().filter(it => it.event === 'run.wait').length >= 2)
+
+  run.child.kill('SIGTERM')
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 143)
+  const limits = events.flatMap(it => (it.event === 'job.start' ? [it.limitBytes / MIB] : []))
+  assert.equal(limits.slice(0, 2), [20, 21])
+})
+
+test('--every survives a failed pass', async () => {
+  const trainer = `if (!fs.existsSync(dir + '/second')) { fs.writeFileSync(dir + '/second', ''); process.exit(1) }\n${publishes}`
+  await using rig = await trainerRig({ core: { trainer } })
+  const run = rig.start(['core', '--every', '1s', '--json'])
+
+  await untilEvent(rig, 'model.publish')
+  run.child.kill('SIGTERM')
+  const { events } = await run.ended
+
+  const codes = events.flatMap(it => (it.event === 'run.done' ? [it.exitCode] : []))
+  assert.equal(codes.slice(0, 2), [1, codes[1] === 143 ? 143 : 0])
+})
+
+test('between jobs a run with --max-wait waits for a quiet machine, then goes on and says so', async () => {
+  await using rig = await trainerRig({}, { maxLoadPerCore: 0.000001 })
+
+  const { exitCode, events } = await rig.run(['core', 'dpi', '--max-wait', '1s', '--json'])
+
+  assert.is(exitCode, 0)
+  const about = events.filter(it => it.event === 'run.wait' || it.event === 'warning')
+  assert.equal(
+    about.map(it => [it.event, 'job' in it && it.job]),
+    [
+      ['run.wait', 'dpi'],
+      ['warning', 'dpi'],
+    ],
+  )
+})
+
+/** A length-delimited field that no ONNX reader knows: weight without meaning. */
+function field(bytes: number): Buffer {
+  const length: number[] = []
+  for (let rest = bytes; ; rest = Math.floor(rest / 128)) {
+    if (rest < 128) {
+      length.push(rest)
+      break
+    }
+    length.push((rest % 128) + 128)
+  }
+  return Buffer.concat([Buffer.from([0xfa, 0x3f, ...length]), Buffer.alloc(bytes)]) // field 1023
+}
+
+test.run()
