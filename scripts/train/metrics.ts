@@ -1,0 +1,59 @@
+import type { Scored } from './samples.ts'
+
+/** Flat name → figure, as it stands in the model's metadata. */
+export type Metrics = Record<string, number>
+
+/** The share of `items` for which `holds`; NaN if there is none. */
+export function shareOf<T>(items: readonly T[], holds: (item: T) => boolean): number {
+  return items.filter(holds).length / items.length
+}
+
+export function accuracyOf(scored: readonly Scored[]): number {
+  return shareOf(scored, ({ predicted, label }) => predicted === label)
+}
+
+/** The share of the samples of class `label` that are recognised as such. */
+export function recallOf(scored: readonly Scored[], label: number): number {
+  return shareOf(
+    scored.filter(sample => sample.label === label),
+    ({ predicted }) => predicted === label,
+  )
+}
+
+/** The mean over the classes of the harmonic mean of precision and recall. */
+export function macroF1Of(scored: readonly Scored[], classCount: number): number {
+  const scores = Array.from({ length: classCount }, (_, label) => {
+    const hits = scored.filter(sample => sample.label === label && sample.predicted === label).length
+    const claims = scored.filter(sample => sample.predicted === label).length
+    const members = scored.filter(sample => sample.label === label).length
+    return (2 * hits) / (claims + members)
+  })
+  return scores.reduce((sum, score) => sum + score, 0) / classCount
+}
+
+/**
+ * Area under the ROC curve: how likely a random positive item scores above a random negative one. Ties count
+ * half.
+ */
+export function rocAucOf<T>(
+  items: readonly T[],
+  score: (item: T) => number,
+  positive: (item: T) => boolean,
+): number {
+  const ranked = items
+    .map(item => ({ value: score(item), positive: positive(item) }))
+    .sort((a, b) => a.value - b.value)
+  const positives = ranked.filter(item => item.positive).length
+  let rankSum = 0
+  for (let start = 0, end = 0; start < ranked.length; start = end) {
+    while (end < ranked.length && ranked[end]!.value === ranked[start]!.value) end++
+    const meanRank = (start + end + 1) / 2
+    rankSum += meanRank * ranked.slice(start, end).filter(item => item.positive).length
+  }
+  return (rankSum - (positives * (positives + 1)) / 2) / (positives * (ranked.length - positives))
+}
+
+/** A share as a person reads it. */
+export function percentOf(share = Number.NaN): string {
+  return `${(100 * share).toFixed(1)} %`
+}
