@@ -24,6 +24,8 @@ const compressedKinds: readonly string[] = ['packed', 'gzip', 'brotli'] satisfie
 const entropyColumn = blockFeatureNames.indexOf('entropy_bits')
 const fewestTrainingFiles = 24
 const fewestHoldoutFiles = 8
+/** A rate over fewer says nothing. */
+const fewestBlocksToRate = 20
 
 export const agentJob: SeedJob = {
   name: 'agent',
@@ -123,7 +125,7 @@ function measureDecisions(scored: Scored[], score: (sample: Scored) => number): 
   }
   for (const kind of ['plain', ...compressedKinds]) {
     const blocks = scored.filter(sample => sample.kind === kind)
-    if (blocks.length) {
+    if (blocks.length >= fewestBlocksToRate) {
       metrics[`false_positive_rate_${kind}`] = shareOf(blocks, ({ predicted }) => predicted === encrypted)
     }
   }
