@@ -1,5 +1,5 @@
 /** Exit status of every kind of failure; boot scripts and fleet tools branch on these. */
-export const exitCodes = {
+const exitCodes = {
   'training-failed': 1,
   'quota-exceeded': 2,
   'no-space': 3,

@@ -4,12 +4,12 @@ import type { JobName } from './quotas.ts'
 export type Level = 'debug' | 'info' | 'warning' | 'error' | 'critical'
 
 /** When in a job's life a measurement was taken. */
-export type Phase = 'preflight' | 'training' | 'postflight'
+type Phase = 'preflight' | 'training' | 'postflight'
 
 /** Everything that can happen in a run; sizes are bytes, `seconds` and `pausedMs` are monotonic durations. */
 export type EventBody =
   | { event: 'run.start'; modelsDir: string; jobs: JobName[]; version: string; dryRun?: boolean }
-  | { event: 'run.done'; exitCode: number; seconds: number; message?: string }
+  | { event: 'run.done'; exitCode: number; seconds: number; message: string }
   | { event: 'run.wait'; job?: JobName; reason: string; seconds: number }
   | { event: 'day1.check'; job: JobName; models: string[]; missing: boolean; reason: string }
   | {

@@ -80,7 +80,7 @@ export function describeEvent(event: EventBody): string {
     case 'run.start':
       return `ransomeye-trainer ${event.version}: ${event.jobs.join(', ')} in ${event.modelsDir}${event.dryRun ? ' (dry run: nothing is changed)' : ''}`
     case 'run.done':
-      return event.message ?? `done with exit code ${event.exitCode} in ${formatSeconds(event.seconds)}`
+      return `${event.message}${event.exitCode ? ` (exit code ${event.exitCode})` : ''}, after ${formatSeconds(event.seconds)}`
     case 'run.wait':
       return `${event.reason}; for ${formatSeconds(event.seconds)}${event.job ? ' at most' : ''}`
     case 'day1.check':

@@ -7,7 +7,7 @@ import { describeEvent, Journal } from './journal.ts'
 import { type Lock, takeLock } from './lock.ts'
 import type { PublishedCheck } from './models.ts'
 import { packageVersion } from './options.ts'
-import { type JobName, type Quota, type Quotas, readQuotas } from './quotas.ts'
+import { type JobName, type Quotas, readQuotas } from './quotas.ts'
 import { untilNextPassMs, waitFor } from './schedule.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './script.ts'
 import { listenForSignals } from './signals.ts'
@@ -36,17 +36,6 @@ export type Run = {
 
 /** A step of a run: the day-1 check or one job. */
 export type Step = (run: Run) => Promise<void>
-
-/** The folder of one job: published models, manifest and `work/`. */
-export function jobDirOf(run: Run, job: JobName): string {
-  return join(run.modelsDir, job)
-}
-
-/** One job's quota, with a limit given on the command line in place of the file's. */
-export function quotaOf(run: Run, job: JobName): Quota {
-  const quota = run.quotas.jobs[job]
-  return { ...quota, maxDiskMb: run.command.maxDiskMb ?? quota.maxDiskMb }
-}
 
 /**
  * One run from its command line to its exit status: quotas, models folder, lock, journal, signals, then `body`.
@@ -113,9 +102,9 @@ async function performOnce(
   const lock = command.dryRun ? undefined : await takeLock(join(modelsDir, '.trainer'))
   const run = openRun(command, quotas, modelsDir, lock, signal)
   const { journal } = run
-  const finish = (exitCode: number, message?: string) => {
+  const finish = (exitCode: number, message: string) => {
     const seconds = (performance.now() - startedMs) / 1000
-    journal.emit({ event: 'run.done', exitCode, seconds, ...(message !== undefined && { message }) })
+    journal.emit({ event: 'run.done', exitCode, seconds, message })
     atEnd(journal, exitCode)
     return exitCode
   }
@@ -129,7 +118,7 @@ async function performOnce(
       ...(dryRun && { dryRun }),
     })
     await body(run)
-    return finish(0)
+    return finish(0, outcomeOf(run))
   } catch (error) {
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)
     return finish(exitCodeOf(error), messageOf(error))
@@ -137,6 +126,18 @@ async function performOnce(
     journal.close()
     lock?.release()
   }
+}
+
+/** What an operator wants to know at the end of a run that went well. */
+function outcomeOf({ command, modelsDir, published, trained }: Run): string {
+  const missing = command.jobs.filter(job => published.get(job)?.missing)
+  if (command.dryRun)
+    return `dry run, nothing was changed; would train ${trained.size ? [...trained].join(', ') : 'nothing'}`
+  if (trained.size)
+    return `trained ${[...trained].join(', ')}; ${command.jobs.join(', ')} ready in ${modelsDir}`
+  return missing.length
+    ? `${missing.join(', ')} without a valid model in ${modelsDir}`
+    : `nothing to do: ${command.jobs.join(', ')} ready in ${modelsDir}`
 }
 
 function openRun(

@@ -1,7 +1,7 @@
 import type { TrainerEvent } from './events.ts'
 import { describeEvent } from './journal.ts'
 import type { Progress } from './run.ts'
-import { formatBar, formatBytes, formatClock, formatMetrics } from './text.ts'
+import { formatBar, formatBytes, formatClock, formatMetricsTable } from './text.ts'
 
 /** The part of a listr2 task that is painted. */
 export type Painted = { title: string; output: string; skip: (message: string) => void }
@@ -20,9 +20,16 @@ export class Screen {
   #now: Progress = {}
   #notes: string[] = []
   #pruned = { files: 0, bytes: 0, last: '' }
+  readonly #metrics: Record<string, Record<string, number>> = {}
 
   constructor() {
     setInterval(() => this.#paint(), 1000).unref() // so that the clock goes on between events
+  }
+
+  /** The holdout metrics of what was published, as a table; empty if nothing was, or without metrics. */
+  summary(): string {
+    const models = Object.entries(this.#metrics).filter(([, metrics]) => Object.keys(metrics).length)
+    return models.length ? `\n${formatMetricsTable(Object.fromEntries(models))}\n\n` : ''
   }
 
   /** From here on, what happens belongs to this task. */
@@ -58,7 +65,8 @@ export class Screen {
     } else if (event.event === 'train.resume' || event.event === 'train.freeze') {
       this.#now.line = describeEvent(event)
     } else if (event.event === 'model.publish') {
-      this.#notes.push(`published ${event.path}`, formatMetrics(event.metrics))
+      this.#notes.push(`published ${event.path}`)
+      this.#metrics[event.job] = event.metrics
     } else if (event.event === 'run.start' || event.event === 'job.start' || event.event === 'warning') {
       this.#notes.push(describeEvent(event))
     } else if (event.event === 'day1.check') {

@@ -22,11 +22,34 @@ export function formatClock(seconds: number): string {
   return `${hours}${minutes}:${String(whole % 60).padStart(2, '0')}`
 }
 
-/** A model's metrics on one line: `accuracy 0.987, recall 0.97`. */
-export function formatMetrics(metrics: Record<string, number>): string {
-  return Object.entries(metrics)
-    .map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`)
-    .join(', ')
+/** A model's first metrics on one line: `accuracy 0.987, recall 0.97`; a trainer puts those that matter first. */
+export function formatMetrics(metrics: Record<string, number>, most = 4): string {
+  const shown = Object.entries(metrics).slice(0, most)
+  return shown.map(([name, value]) => `${name} ${formatMetric(value)}`).join(', ')
+}
+
+function formatMetric(value: number): string {
+  return Number.isInteger(value) ? String(value) : value.toFixed(3)
+}
+
+/** Rows as an aligned table under a line of heads; the first column is text, the others are figures. */
+function formatTable(heads: string[], rows: string[][]): string {
+  const widths = heads.map((head, column) => Math.max(head.length, ...rows.map(row => row[column]!.length)))
+  const line = (cells: string[]) =>
+    cells
+      .map((cell, column) => (column ? cell.padStart(widths[column]!) : cell.padEnd(widths[0]!)))
+      .join('  ')
+  return [heads, ...rows].map(row => line(row).trimEnd()).join('\n')
+}
+
+/** The first metrics of several models side by side; a metric that a model does not have is left blank. */
+export function formatMetricsTable(models: Record<string, Record<string, number>>, most = 4): string {
+  const names = new Set(Object.values(models).flatMap(metrics => Object.keys(metrics).slice(0, most)))
+  const rows = Object.entries(models).map(([model, metrics]) => [
+    model,
+    ...Array.from(names, name => (metrics[name] === undefined ? '' : formatMetric(metrics[name]))),
+  ])
+  return formatTable(['holdout', ...names], rows)
 }
 
 /** Usage against a quota as a bar: `███████░░░░░`. */

@@ -24,7 +24,7 @@ export type Rig = Sandbox & {
   events: () => TrainerEvent[]
 }
 
-export type StartOptions = {
+type StartOptions = {
   script?: string
   env?: Record<string, string>
   /** A command to run it by, such as strace. */
@@ -32,14 +32,14 @@ export type StartOptions = {
   /** Give --models-dir; else the run has to find out. */
   withModelsDir?: boolean
 }
-export type Ended = {
+type Ended = {
   exitCode: number | null
   signal: NodeJS.Signals | null
   stdout: string
   stderr: string
   events: TrainerEvent[]
 }
-export type Started = { child: ChildProcess; pid: number; output: () => string; ended: Promise<Ended> }
+type Started = { child: ChildProcess; pid: number; output: () => string; ended: Promise<Ended> }
 
 /**
  * A folder with a quotas file of small fake trainers and a models folder, and the means to run tasks.ts on them.

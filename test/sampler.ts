@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 
 /**
  * Watch a folder's charged bytes from outside, in a process of its own and by other means than the program's:
@@ -28,9 +27,4 @@ echo "$peak $samples" > "$report.tmp"; mv "$report.tmp" "$report"`
     const [peakBytes, samples] = existsSync(report) ? readFileSync(report, 'utf8').split(' ').map(Number) : []
     return { peakBytes: peakBytes ?? 0, samples: samples ?? 0 }
   }
-}
-
-/** Where a sampler reports, outside of what it measures. */
-export function reportFile(dir: string): string {
-  return join(dir, 'samples')
 }
