@@ -1,6 +1,7 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from './errors.ts'
-import { compileRules, type Entry, type Inode, inodeId, isInWork, listOldest } from './prunable.ts'
+import { Entry, type Inode, inodeId, listOldest } from './prunable.ts'
+import { compileRules } from './rules.ts'
 import { type Bytes, walk } from './tree.ts'
 
 export type MeasureOptions = {
@@ -42,25 +43,13 @@ export async function measure(dir: string, { prune = [], keep }: MeasureOptions 
       const inode = stats.nlink > 1n && !isFolder ? countName(inodes, stats, bytes) : undefined
       if (!inode || inode.names === 1) usedBytes += bytes
       for (let holder = owner; holder; holder = holder.owner) {
-        if (inode) holder.inodes.push(inode)
-        else holder.ownBytes += bytes
+        holder.add(bytes, inode)
         if (stats.mtimeNs > holder.mtimeNs) holder.mtimeNs = stats.mtimeNs
       }
       const rule = isFolder || stats.isFile() ? ruleOf(path, name, isFolder ? 'folder' : 'file') : undefined
       if (rule === undefined) return owner
-      const { dev, ino, mtimeNs } = stats
-      const content = inode ? { ownBytes: 0, inodes: [inode] } : { ownBytes: bytes, inodes: [] }
-      const entry = {
-        path: Buffer.from(`${path}/${name}`, 'latin1'),
-        isFolder,
-        dev,
-        ino,
-        mtimeNs,
-        rule,
-        bytes,
-        ...content,
-        owner,
-      }
+      const entry = new Entry(path, name, stats, rule, owner)
+      entry.add(bytes, inode)
       found.push(entry)
       return isFolder ? entry : owner
     },
@@ -89,7 +78,7 @@ export function findRoot(dir: string): Bytes {
 
 /** Published files lie outside `work/`: as a rule no entry does, and the models need not be looked at. */
 async function publishedAmong(dir: string, root: Bytes, found: Entry[]): Promise<string[]> {
-  if (found.every(({ path }) => isInWork(root, path))) return []
+  if (found.every(({ folder }) => `${folder}/`.startsWith(`${root}/work/`))) return []
   const { publishedFiles } = await import('./models.ts')
   return publishedFiles(dir)
 }

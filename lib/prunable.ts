@@ -1,4 +1,4 @@
-import { lstatSync, realpathSync } from 'node:fs'
+import { type BigIntStats, lstatSync, realpathSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isErrno } from './errors.ts'
 import { type Bytes, native } from './tree.ts'
@@ -14,65 +14,45 @@ export type Inode = {
 }
 
 /** A file, or a folder as one, that may be pruned. */
-export type Entry = {
-  /** Absolute, byte by byte. */
-  path: Buffer
-  isFolder: boolean
-  dev: bigint
-  ino: bigint
+export class Entry {
+  readonly folder: Bytes
+  readonly name: Bytes
+  readonly isFolder: boolean
+  readonly dev: bigint
+  readonly ino: bigint
   /** Of a folder: that of the newest thing in it, so that a folder being written is young. */
   mtimeNs: bigint
   /** The glob that allows it. */
-  rule: string
-  /** Charged bytes that come free with it, provided that everything older is pruned before. */
-  bytes: number
-  /** Charged bytes that are nowhere else; the rest are hard links. */
-  ownBytes: number
-  inodes: Inode[]
+  readonly rule: string
   /** The prunable folder that it is in, and with which it goes. */
-  owner: Entry | undefined
-}
+  readonly owner: Entry | undefined
+  /** Charged bytes that come free with it, provided that everything older is pruned before. */
+  bytes = 0
+  /** Charged bytes that are nowhere else; the rest are hard links. */
+  ownBytes = 0
+  readonly inodes: Inode[] = []
 
-/** Tells which rule allows a name to be pruned, if any does; `any` is for a name of which nothing else is known. */
-export type RuleOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder' | 'any') => string | undefined
-
-/** The trainer's output folder, below a job's. */
-const WORK = 'work'
-
-/**
- * Make the rules for what is below `root`: files `*.checkpoint` and `*.tmp` at any depth, and whatever matches one
- * of `globs`, which are relative to `root` and to its `work/`. The folders `work` and `work/tmp` themselves never match.
- */
-export async function compileRules(root: Bytes, globs: string[]): Promise<RuleOf> {
-  const matches = globs.length ? await compileGlobs(globs) : undefined
-  const fixed = new Set([join(root, WORK), join(root, WORK, 'tmp')])
-  return (folder, name, kind) => {
-    if (kind !== 'folder') {
-      if (name.endsWith('.checkpoint')) return '*.checkpoint'
-      if (name.endsWith('.tmp')) return '*.tmp'
-    }
-    if (!matches) return undefined
-    const path = `${folder}/${name}`
-    if (fixed.has(path)) return undefined
-    const relative = Buffer.from(path.slice(root.length + 1), 'latin1').toString()
-    const rule = matches(relative, kind)
-    return (
-      rule ?? (relative.startsWith(`${WORK}/`) ? matches(relative.slice(WORK.length + 1), kind) : undefined)
-    )
+  constructor(folder: Bytes, name: Bytes, stats: BigIntStats, rule: string, owner: Entry | undefined) {
+    this.folder = folder
+    this.name = name
+    this.isFolder = stats.isDirectory()
+    this.dev = stats.dev
+    this.ino = stats.ino
+    this.mtimeNs = stats.mtimeNs
+    this.rule = rule
+    this.owner = owner
   }
-}
 
-async function compileGlobs(globs: string[]) {
-  const { default: picomatch } = await import('picomatch')
-  // Without the flag, `**` would not match a name with a line break.
-  const rules = globs.map(glob => ({ glob, matches: picomatch(glob, { dot: true, flags: 's' }) }))
-  return (path: string, kind: 'file' | 'folder' | 'any') =>
-    rules.find(({ matches }) => matches(path) || (kind !== 'file' && matches(`${path}/`)))?.glob
-}
+  /** Absolute, byte by byte. */
+  get path(): Buffer {
+    return Buffer.from(`${this.folder}/${this.name}`, 'latin1')
+  }
 
-/** Does `path` lie in the trainer's output folder? */
-export function isInWork(root: Bytes, path: Buffer): boolean {
-  return path.toString('latin1').startsWith(`${root}/${WORK}/`)
+  /** Charge it with a file: with the bytes, or with one of the names of an inode that has several. */
+  add(bytes: number, inode: Inode | undefined): void {
+    if (inode) this.inodes.push(inode)
+    else this.ownBytes += bytes
+  }
 }
 
 /**
@@ -83,23 +63,29 @@ export function isInWork(root: Bytes, path: Buffer): boolean {
 export function listOldest(found: Entry[], keep: Iterable<string | Buffer>): Entry[] {
   const isKept = keeper(keep)
   const kept = new Set(found.filter(isKept))
-  const entries = found
-    .filter(entry => !kept.has(entry) && (entry.owner === undefined || kept.has(entry.owner)))
-    .map(entry => ({ entry, key: naturalKey(entry.path) }))
-    .sort(
-      (a, b) =>
-        compare(a.entry.mtimeNs, b.entry.mtimeNs) ||
-        compare(a.key, b.key) ||
-        Buffer.compare(a.entry.path, b.entry.path),
-    )
-    .map(({ entry }) => entry)
-
+  const entries = found.filter(entry => !kept.has(entry) && (!entry.owner || kept.has(entry.owner)))
+  sortByAge(entries)
   for (const entry of entries) {
     entry.bytes = entry.ownBytes
     for (const inode of entry.inodes) if (++inode.prunable === inode.names) entry.bytes += inode.bytes
   }
   return entries.filter(
     ({ ownBytes, inodes }) => ownBytes > 0 || inodes.some(inode => inode.prunable === inode.names),
+  )
+}
+
+function sortByAge(entries: Entry[]): void {
+  const keys = new Map<Entry, Bytes>()
+  const keyOf = (entry: Entry) => {
+    const key = keys.get(entry) ?? naturalKey(entry.name)
+    keys.set(entry, key)
+    return key
+  }
+  entries.sort(
+    (a, b) =>
+      compare(a.mtimeNs, b.mtimeNs) ||
+      compare(keyOf(a), keyOf(b)) ||
+      compare(`${a.folder}/${a.name}`, `${b.folder}/${b.name}`),
   )
 }
 
@@ -114,8 +100,9 @@ function keeper(keep: Iterable<string | Buffer>): (entry: Entry) => boolean {
     const stats = lstatSync(native(path), { throwIfNoEntry: false, bigint: true })
     if (stats) ids.add(inodeId(stats))
   }
+  if (!paths.size) return () => false
   return entry => {
-    let path = entry.path.toString('latin1')
+    let path = `${entry.folder}/${entry.name}`
     if (folders.has(path) || ids.has(inodeId(entry)) || entry.inodes.some(({ id }) => ids.has(id)))
       return true
     while (path.length > 1 && !paths.has(path)) path = dirname(path)
@@ -139,8 +126,7 @@ export function inodeId({ dev, ino }: { dev: bigint; ino: bigint }): string {
 }
 
 /** Orders as text what should be ordered with numbers compared as numbers: each is preceded by its length. */
-function naturalKey(path: Buffer): string {
-  const name = basename(path.toString('latin1'))
+function naturalKey(name: Bytes): Bytes {
   return name.replace(/0*(\d+)/g, (_, digits: string) => String.fromCharCode(digits.length) + digits)
 }
 

@@ -1,9 +1,10 @@
 import { closeSync, fstatSync, lstatSync, openSync, rmdirSync, unlinkSync } from 'node:fs'
-import { basename, dirname } from 'node:path'
 import { emptyOpen, reachOf, undeletable } from './emptying.ts'
 import { isErrno, type TrainerError } from './errors.ts'
 import type { Entry } from './prunable.ts'
 import { type Bytes, FOLDER_FLAGS, native, VANISHED, walk } from './tree.ts'
+
+const MAX_FOLDERS = 512
 
 /**
  * Deletes measured entries of one folder. Every folder on the way is opened from the one above it, never through a
@@ -12,16 +13,16 @@ import { type Bytes, FOLDER_FLAGS, native, VANISHED, walk } from './tree.ts'
  */
 export class Remover {
   readonly #root: Bytes
-  /** The folder of the last deletion; the next is often in the same. */
-  #folder: { path: Bytes; fd: number } | undefined
+  /** Open folders: entries of the same time are likely to be in the same few. */
+  readonly #folders = new Map<Bytes, number>()
 
   constructor(root: Bytes) {
     this.#root = root
   }
 
   close(): void {
-    if (this.#folder) closeSync(this.#folder.fd)
-    this.#folder = undefined
+    for (const fd of this.#folders.values()) closeSync(fd)
+    this.#folders.clear()
   }
 
   /**
@@ -31,9 +32,9 @@ export class Remover {
    * that says why it cannot be deleted
    */
   async remove(entry: Entry): Promise<'removed' | 'gone' | 'changed' | TrainerError> {
-    const path = entry.path.toString('latin1')
+    const path = `${entry.folder}/${entry.name}`
     try {
-      const reach = native(`${reachOf(this.#enter(dirname(path)))}/${basename(path)}`)
+      const reach = native(`${reachOf(this.#enter(entry.folder))}/${entry.name}`)
       const stats = lstatSync(reach, { bigint: true })
       if (stats.ino !== entry.ino || stats.dev !== entry.dev) return 'changed'
       if (entry.isFolder) return await removeFolder(path, reach, entry)
@@ -47,18 +48,25 @@ export class Remover {
   }
 
   #enter(path: Bytes): number {
-    if (this.#folder?.path === path) return this.#folder.fd
-    this.close()
-    let fd = openSync(native(this.#root), FOLDER_FLAGS)
-    for (const name of path.slice(this.#root.length).split('/').slice(1)) {
-      const above = fd
-      try {
-        fd = openSync(native(`${reachOf(above)}/${name}`), FOLDER_FLAGS)
-      } finally {
-        closeSync(above)
-      }
+    const known = this.#folders.get(path)
+    if (known !== undefined) return known
+    let at = this.#root
+    let fd = this.#folders.get(at) ?? this.#open(at, at)
+    for (const name of path.slice(at.length).split('/').slice(1)) {
+      at += `/${name}`
+      fd = this.#folders.get(at) ?? this.#open(at, `${reachOf(fd)}/${name}`)
     }
-    this.#folder = { path, fd }
+    return fd
+  }
+
+  #open(path: Bytes, reach: Bytes): number {
+    const fd = openSync(native(reach), FOLDER_FLAGS)
+    this.#folders.set(path, fd)
+    for (const [oldest, oldFd] of this.#folders) {
+      if (this.#folders.size <= MAX_FOLDERS) break
+      this.#folders.delete(oldest)
+      closeSync(oldFd)
+    }
     return fd
   }
 }

@@ -1,0 +1,33 @@
+import type { Bytes } from './tree.ts'
+
+/** Tells which rule allows a name to be pruned, if any does; `any` is for a name of which nothing else is known. */
+export type RuleOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder' | 'any') => string | undefined
+
+/**
+ * Make the rules for what is below `root`: files `*.checkpoint` and `*.tmp` at any depth, and whatever matches one
+ * of `globs`, which are relative to `root` and to its `work/`. The folders `work` and `work/tmp` never match.
+ */
+export async function compileRules(root: Bytes, globs: string[]): Promise<RuleOf> {
+  const matches = globs.length ? await compileGlobs(globs) : undefined
+  const work = `${root}/work`
+  const fixed = [work, `${work}/tmp`]
+  return (folder, name, kind) => {
+    if (kind !== 'folder') {
+      if (name.endsWith('.checkpoint')) return '*.checkpoint'
+      if (name.endsWith('.tmp')) return '*.tmp'
+    }
+    if (!matches) return undefined
+    const path = `${folder}/${name}`
+    if (fixed.includes(path)) return undefined
+    const below = (base: Bytes) => Buffer.from(path.slice(base.length + 1), 'latin1').toString()
+    return (path.startsWith(`${work}/`) && matches(below(work), kind)) || matches(below(root), kind)
+  }
+}
+
+async function compileGlobs(globs: string[]) {
+  const { default: picomatch } = await import('picomatch')
+  // Without the flag, `**` would not match a name with a line break.
+  const rules = globs.map(glob => ({ glob, matches: picomatch(glob, { dot: true, flags: 's' }) }))
+  return (path: string, kind: 'file' | 'folder' | 'any') =>
+    rules.find(({ matches }) => matches(path) || (kind !== 'file' && matches(`${path}/`)))?.glob
+}
