@@ -1,6 +1,6 @@
-import { lstatSync, mkdirSync, realpathSync } from 'node:fs'
+import { lstatSync, mkdirSync, realpathSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
 
 /** Where models are kept: as configured for this run, else the environment's, else the user's default. */
@@ -18,7 +18,7 @@ export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: str
  */
 export function openModelsDir(path: string, dryRun: boolean): string {
   try {
-    if (!dryRun) mkdirSync(path, { recursive: true, mode: 0o750 })
+    if (!dryRun) makeFolders(path)
     const modelsDir = realpathSync(path)
     if (!dryRun) makeFolder(join(modelsDir, '.trainer'))
     return modelsDir
@@ -35,8 +35,19 @@ export function openModelsDir(path: string, dryRun: boolean): string {
  * @throws {TrainerError} `storage` if something else stands there: a link would lead deletions elsewhere
  */
 export function makeFolder(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o750 })
+  makeFolders(path)
   if (lstatSync(path).isSymbolicLink()) {
     throw new TrainerError('storage', `Cannot use ${path}: it is a symbolic link; remove it`)
+  }
+}
+
+/** Not by `recursive: true`, which never comes back from a path below /proc in Node.js 20. */
+function makeFolders(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })) return
+  makeFolders(dirname(path))
+  try {
+    mkdirSync(path, { mode: 0o750 })
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw error // another starter was first
   }
 }
