@@ -1,64 +1,15 @@
+import { beginJob, type JobHistory, takeJobEvent } from './job-history.ts'
 import type { PastEvent } from './past-events.ts'
 import type { JobName } from './quotas.ts'
 
-/** More samples than a screen has columns are thinned out, keeping the larger of two neighbours. */
-const MAX_SAMPLES = 2000
-/** Of anything else that happens often the last ones are kept, beside the counts of all. */
-const MAX_KEPT = 200
-
-/** A figure of a run is taken at `atMs`, milliseconds after the run's start. */
-export type Sample = { atMs: number; usedBytes: number }
-
-/** One deletion: bytes freed, and bytes used after it. */
-export type Prune = {
-  atMs: number
-  path: string
-  bytes: number
-  mtime: string
-  rule: string
-  usedBytes: number
-}
-
-/** The time of a training process; `order` are the places of its first and last event in the journal. */
-export type TrainingSpan = {
-  startMs: number
-  endMs: number
-  order: [first: number, last: number]
-  /** Undefined if its end was not seen: it goes on, or its run was killed. */
-  exit: { exitCode: number | null; signal: string | null } | undefined
-}
-
-/** What one run did with one job. */
-export type JobHistory = {
-  job: JobName
-  outcome: 'done' | 'failed' | 'skipped' | 'unfinished'
-  /** Why it failed or was skipped. */
-  reason: string
-  /** Kind of the failure, as in TrainerError. */
-  code: string | undefined
-  startMs: number
-  endMs: number
-  dir: string | undefined
-  guarantee: string | undefined
-  limitBytes: number | undefined
-  training: TrainingSpan | undefined
-  peakBytes: number
-  samples: Sample[]
-  /** The last ones; `freezeCount` counts all. */
-  freezes: { atMs: number; pausedMs: number }[]
-  freezeCount: number
-  /** The last ones; `pruned` has the sums of all. */
-  prunes: Prune[]
-  pruned: { files: number; bytes: number }
-  published: { path: string; bytes: number; sha256: string; metrics: Record<string, number> }[]
-}
+const DAY_MS = 24 * 60 * 60_000
+const MAX_WARNINGS = 50
 
 /** One run, from the events in the journal. */
 export type RunHistory = {
   run: string
   /** When it began, as an ISO date. */
   startedAt: string
-  version: string | undefined
   /** The jobs it was asked for; those without an entry in `jobs` were never reached. */
   asked: JobName[]
   durationMs: number
@@ -93,8 +44,6 @@ export function groupRuns(events: Iterable<PastEvent>, keep = 10): RunHistory[] 
   return Array.from(runs.values(), recorder => recorder.history)
 }
 
-const DAY_MS = 24 * 60 * 60_000
-
 class Recorder {
   readonly history: RunHistory
   #clockMs: number
@@ -104,7 +53,6 @@ class Recorder {
     this.history = {
       run,
       startedAt: time,
-      version: undefined,
       asked: [],
       durationMs: 0,
       exitCode: undefined,
@@ -119,7 +67,6 @@ class Recorder {
     history.durationMs += this.#sinceLast(event.time)
     switch (event.event) {
       case 'run.start':
-        history.version = event.version
         history.asked = event.jobs
         return
       case 'run.done':
@@ -127,7 +74,7 @@ class Recorder {
         history.message = event.message
         return
       case 'warning':
-        keepLast(history.warnings, event.message)
+        if (history.warnings.push(event.message) > MAX_WARNINGS) history.warnings.shift()
         return
       default:
         takeJobEvent(this.#jobOf(event.job), event, history.durationMs, place)
@@ -144,106 +91,8 @@ class Recorder {
   #jobOf(job: JobName): JobHistory {
     const known = this.history.jobs.find(it => it.job === job)
     if (known) return known
-    const atMs = this.history.durationMs
-    const begun: JobHistory = {
-      job,
-      outcome: 'unfinished',
-      reason: '',
-      code: undefined,
-      startMs: atMs,
-      endMs: atMs,
-      dir: undefined,
-      guarantee: undefined,
-      limitBytes: undefined,
-      training: undefined,
-      peakBytes: 0,
-      samples: [],
-      freezes: [],
-      freezeCount: 0,
-      prunes: [],
-      pruned: { files: 0, bytes: 0 },
-      published: [],
-    }
+    const begun = beginJob(job, this.history.durationMs)
     this.history.jobs.push(begun)
     return begun
   }
-}
-
-type JobEvent = Exclude<PastEvent, { event: 'run.start' | 'run.done' | 'warning' }>
-
-function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, place: number): void {
-  const { training } = history
-  history.endMs = atMs
-  if (training && !training.exit) {
-    training.endMs = atMs
-    training.order[1] = place
-  }
-  if ('limitBytes' in event) history.limitBytes = event.limitBytes
-  if ('usedBytes' in event) takeSample(history, { atMs, usedBytes: event.usedBytes })
-  switch (event.event) {
-    case 'job.start':
-      history.dir = event.dir
-      history.guarantee = event.guarantee
-      return
-    case 'job.skip':
-      history.outcome = 'skipped'
-      history.reason = event.reason
-      return
-    case 'job.done':
-      history.outcome = 'done'
-      return
-    case 'job.fail':
-      history.outcome = 'failed'
-      history.reason = event.message
-      history.code = event.code
-      return
-    case 'train.start':
-      history.training = { startMs: atMs, endMs: atMs, order: [place, place], exit: undefined }
-      return
-    case 'train.exit':
-      if (training) training.exit = { exitCode: event.exitCode, signal: event.signal }
-      return
-    case 'train.freeze':
-      history.freezeCount++
-      keepLast(history.freezes, { atMs, pausedMs: 0 })
-      return
-    case 'train.resume':
-      if (history.freezes.length) history.freezes.at(-1)!.pausedMs = event.pausedMs
-      return
-    case 'storage.prune': {
-      const { path, bytes, mtime, rule, usedBytes } = event
-      history.pruned.files++
-      history.pruned.bytes += bytes
-      keepLast(history.prunes, { atMs, path, bytes, mtime, rule, usedBytes })
-      return
-    }
-    case 'model.publish': {
-      const { path, bytes, sha256, metrics } = event
-      keepLast(history.published, { path, bytes, sha256, metrics })
-      return
-    }
-    case 'storage.usage':
-    case 'quota.exceeded':
-      return
-    default:
-      event satisfies never
-  }
-}
-
-function keepLast<T>(list: T[], item: T): void {
-  if (list.push(item) > MAX_KEPT) list.shift()
-}
-
-function takeSample(history: JobHistory, sample: Sample): void {
-  history.peakBytes = Math.max(history.peakBytes, sample.usedBytes)
-  if (history.samples.push(sample) <= MAX_SAMPLES) return
-  const { samples } = history
-  history.samples = samples.filter((it, index) => {
-    const neighbour = samples[index ^ 1]
-    return (
-      !neighbour ||
-      it.usedBytes > neighbour.usedBytes ||
-      (it.usedBytes === neighbour.usedBytes && index % 2 === 0)
-    )
-  })
 }

@@ -21,7 +21,7 @@ const stamp = {
 
 /** Of each kind of event, what the history tells. */
 const pastEventSchema = v.variant('event', [
-  v.object({ ...stamp, event: v.literal('run.start'), jobs: v.array(job), version: v.string() }),
+  v.object({ ...stamp, event: v.literal('run.start'), jobs: v.array(job) }),
   v.object({ ...stamp, event: v.literal('run.done'), exitCode: number, message: v.optional(v.string()) }),
   v.object({
     ...stamp,
@@ -33,7 +33,7 @@ const pastEventSchema = v.variant('event', [
   }),
   v.object({ ...stamp, event: v.literal('job.skip'), job, reason: v.string() }),
   v.object({ ...stamp, event: v.literal('job.done'), job, usedBytes: number }),
-  v.object({ ...stamp, event: v.literal('job.fail'), job, code: v.string(), message: v.string() }),
+  v.object({ ...stamp, event: v.literal('job.fail'), job, message: v.string() }),
   v.object({ ...stamp, event: v.literal('storage.usage'), job, usedBytes: number, limitBytes: number }),
   v.object({
     ...stamp,

@@ -1,0 +1,110 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { RunHistory } from '../history.ts'
+import { packageVersion } from '../options.ts'
+import { type JobName, jobNames } from '../quotas.ts'
+import { formatBytes } from '../text.ts'
+import { Html, html } from './html.ts'
+import { findOverlaps, type Trained, trainingsOf } from './overlap.ts'
+import { listDeletions, listRuns } from './tables.ts'
+import { drawTimeline } from './timeline.ts'
+import { drawUsage, MAX_STRIPS } from './usage.ts'
+import { count, formatTime } from './words.ts'
+
+const MAX_FAULTS = 10
+
+/** What a report is made of. */
+export type Report = { modelsDir: string; runs: RunHistory[]; models: Html; madeAt: Date }
+
+/** One HTML file that needs nothing else: it has no script, font or picture of its own, and forbids any other's. */
+export function drawPage({ modelsDir, runs, models, madeAt }: Report): string {
+  const css = new Html(readFileSync(join(import.meta.dirname, 'page.css'), 'utf8'))
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>RansomEye training report</title>
+<style>
+${css}</style>
+</head>
+<body>
+<header>
+<h1>RansomEye training report</h1>
+<p class="note">${modelsDir}, ${formatTime(madeAt.toISOString())} UTC, version ${packageVersion()}. All times are UTC.</p>
+</header>
+<main>
+${runs.length ? drawHistory(runs) : html`<p class="verdict">No run is recorded in ${modelsDir} yet.</p>`}
+<section>
+<h2>Models</h2>
+<p class="note">What is published now, as the manifests have it.</p>
+${models}
+</section>
+${
+  runs.length
+    ? html`<section class="deletions">
+<h2>Deleted files</h2>
+${listDeletions(runs)}
+</section>`
+    : ''
+}
+</main>
+</body>
+</html>
+`.text
+}
+
+function drawHistory(runs: RunHistory[]): Html {
+  const trainings = trainingsOf(runs)
+  const trained = jobNames.filter(job => trainings.some(it => it.job.job === job))
+  const usage = trained.map(
+    job => html`<h3><i class="swatch ${job}"></i>${job} <small class="muted">${guaranteeOf(trainings, job)}</small></h3>
+${drawUsage(job, runs)}`,
+  )
+  return html`${drawVerdict(runs, trainings)}
+<section>
+<h2>Timeline</h2>
+<p class="note">Each run from its start, the latest first; each training on a line of its own, begun where the one above it ends.</p>
+${drawTimeline(runs)}
+</section>
+<section>
+<h2>Runs</h2>
+${listRuns(runs)}
+</section>
+<section>
+<h2>Disk usage</h2>
+<p class="note">Each panel is a training, at most the last ${MAX_STRIPS}, the latest at the right and the longer the wider. A stroke above it is a deleted file or a pause.</p>
+${usage.length ? usage : html`<p>Nothing was trained.</p>`}
+</section>`
+}
+
+function guaranteeOf(trainings: Trained[], name: JobName): string {
+  return trainings.findLast(({ job }) => job.job === name)?.job.guarantee ?? ''
+}
+
+/** What the page shows, in two sentences. */
+function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
+  const overlaps = findOverlaps(runs)
+  const excesses = trainings.filter(
+    ({ job }) => job.quotaBytes !== undefined && job.peakBytes > job.quotaBytes,
+  )
+  const nameOf = ({ run, job }: Trained) => `${job.job} (${formatTime(run.startedAt)})`
+  const faults = [
+    ...overlaps.map(([first, second]) => `${nameOf(second)} began before ${nameOf(first)} had ended.`),
+    ...excesses.map(
+      it => `${nameOf(it)} used ${formatBytes(it.job.peakBytes)} of ${formatBytes(it.job.quotaBytes!)}.`,
+    ),
+  ]
+  return html`<p class="verdict ${overlaps.length ? 'bad' : 'good'}">${
+    overlaps.length
+      ? `${count(overlaps.length, 'training')} overlapped another.`
+      : 'No two trainings overlapped.'
+  }</p>
+<p class="verdict ${excesses.length ? 'bad' : 'good'}">${
+    excesses.length
+      ? `${count(excesses.length, 'training')} exceeded its quota.`
+      : 'No measurement was above a quota.'
+  }</p>
+<p class="note">${count(trainings.length, 'training')} in ${count(runs.length, 'run')} since ${formatTime(runs[0]!.startedAt)}. ${faults.slice(0, MAX_FAULTS).join(' ')}</p>`
+}

@@ -1,0 +1,90 @@
+import type { RunHistory } from '../history.ts'
+import type { JobHistory } from '../job-history.ts'
+import { type JobName, jobNames } from '../quotas.ts'
+import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
+import { type Html, html } from './html.ts'
+import { count, formatTime, outcomeOf, resultOf } from './words.ts'
+
+const MAX_DELETIONS = 100
+
+/** A row a run, the latest first: what became of it and of each job, and what it said. */
+export function listRuns(runs: RunHistory[]): Html {
+  return table(
+    ['Started', 'Result', '#Took', ...jobNames, 'Message'],
+    runs.toReversed().map(run => {
+      const result = resultOf(run)
+      return html`<tr>
+<th scope="row">${formatTime(run.startedAt)}</th>
+<td class="${result.tone}">${result.text}</td>
+<td class="number">${formatSeconds(run.durationMs / 1000)}</td>
+${jobNames.map(job => drawOutcome(run, job))}
+<td class="message">${messageOf(run)}${run.warnings.map(warning => html`<p class="muted">${warning}</p>`)}</td>
+</tr>`
+    }),
+  )
+}
+
+/** With the start of each published file's hash, so that a model can be traced to the run that made it. */
+function drawOutcome(run: RunHistory, name: JobName): Html {
+  const job = run.jobs.find(it => it.job === name)
+  if (!job && !run.asked.includes(name)) return html`<td></td>`
+  const { text, tone } = outcomeOf(job)
+  const hashes = job?.published.map(
+    ({ path, sha256, metrics }) =>
+      html`<code title="${path} ${sha256} ${formatMetrics(metrics)}">${sha256.slice(0, 8)}</code>`,
+  )
+  return html`<td class="${tone}">${text}${hashes ?? ''}</td>`
+}
+
+function messageOf({ message, exitCode }: RunHistory): string {
+  if (exitCode === undefined) return 'It was killed, lost its power, or goes on.'
+  return message ?? ''
+}
+
+/** The files that were deleted last, the latest first, below the sums of all. */
+export function listDeletions(runs: RunHistory[]): Html {
+  const jobs = runs.flatMap(run => run.jobs.map(job => ({ run, job })))
+  const sums = jobNames.flatMap(name => {
+    const prunes = jobs.flatMap(({ job }) => (job.job === name && job.prunes.count ? [job.prunes] : []))
+    const files = prunes.reduce((sum, { count }) => sum + count, 0)
+    const bytes = prunes.reduce((sum, { bytes }) => sum + bytes, 0)
+    return files ? [`${name}: ${count(files, 'file')}, ${formatBytes(bytes)}`] : []
+  })
+  if (!sums.length) return html`<p class="note">Nothing was deleted.</p>`
+
+  const latest = jobs
+    .toReversed()
+    .flatMap(({ run, job }) => job.prunes.last.toReversed().map(prune => ({ run, job, prune })))
+    .slice(0, MAX_DELETIONS)
+  const rows = latest.map(({ run, job, prune }) => {
+    const time = new Date(Date.parse(run.startedAt) + prune.atMs).toISOString()
+    return html`<tr>
+<th scope="row">${formatTime(time)}</th>
+<td>${job.job}</td>
+<td class="message">${pathIn(job, prune.path)}</td>
+<td class="number">${formatBytes(prune.bytes)}</td>
+<td>${formatTime(prune.mtime)}</td>
+<td>${prune.rule}</td>
+<td class="number">${formatBytes(prune.usedBytes)}</td>
+</tr>`
+  })
+  return html`<p class="note">${sums.join('; ')}. The last ${rows.length} are listed.</p>
+${table(['Deleted', 'Job', 'File', '#Size', 'Last changed', 'Rule', '#Used after'], rows)}`
+}
+
+function pathIn({ dir }: JobHistory, path: string): string {
+  return dir !== undefined && path.startsWith(`${dir}/`) ? path.slice(dir.length + 1) : path
+}
+
+/** A table that scrolls in a box of its own where it does not fit; a head with `#` is that of a column of figures. */
+function table(heads: readonly string[], rows: Html[]): Html {
+  const cells = heads.map(head =>
+    head.startsWith('#')
+      ? html`<th scope="col" class="number">${head.slice(1)}</th>`
+      : html`<th scope="col">${head}</th>`,
+  )
+  return html`<div class="scroll" tabindex="0"><table>
+<thead><tr>${cells}</tr></thead>
+<tbody>${rows}</tbody>
+</table></div>`
+}

@@ -1,0 +1,187 @@
+import { areaY, axisY, dot, gridY, lineY, type Markish, rect, ruleY, text } from '@observablehq/plot'
+import type { RunHistory } from '../history.ts'
+import type { JobHistory } from '../job-history.ts'
+import { type JobName, MIB } from '../quotas.ts'
+import { formatBytes, formatSeconds } from '../text.ts'
+import { drawChart } from './drawing.ts'
+import type { Html } from './html.ts'
+import { type Trained, trainingsOf } from './overlap.ts'
+import { count, formatTime } from './words.ts'
+
+/** The trainings of a job that its chart has room for. */
+export const MAX_STRIPS = 10
+
+const HEIGHT_PX = 220
+const MARGIN_PX = { top: 40, right: 1, bottom: 38, left: 64 }
+const GAP_PX = 4
+/** A strip is at least this wide, and wider in proportion to its time. */
+const MIN_STRIP_PX = 16
+const CAPTION_PX = 100
+/** Where the strokes for deletions and pauses stand, above the frame. */
+const ROWS_PX = { pruned: -30, paused: -14 }
+
+/** One training of the job, from `fromPx` to `toPx` across the chart. */
+type Strip = Trained & { fromPx: number; toPx: number }
+
+/**
+ * Usage of a job's folder over time against its quota: a strip for each of the last trainings, the latest at the
+ * right, and above it a stroke for each file pruned and for each pause.
+ */
+export function drawUsage(job: JobName, runs: RunHistory[]): Html {
+  const trainings = trainingsOf(runs)
+    .filter(trained => trained.job.job === job)
+    .slice(-MAX_STRIPS)
+  const topBytes = Math.max(MIB, ...trainings.map(({ job }) => Math.max(job.quotaBytes ?? 0, job.peakBytes)))
+
+  return drawChart(width => {
+    const innerPx = width - MARGIN_PX.left - MARGIN_PX.right
+    const strips = layOut(trainings, innerPx)
+    const samples = strips.flatMap(strip =>
+      strip.job.samples.map(({ atMs, usedBytes }) => ({
+        run: strip.run.run,
+        x: placeOf(strip, atMs),
+        y: usedBytes / MIB,
+      })),
+    )
+    return {
+      ariaLabel: `Disk usage of ${job} over time, against its quota`,
+      height: HEIGHT_PX,
+      marginTop: MARGIN_PX.top,
+      marginRight: MARGIN_PX.right,
+      marginBottom: MARGIN_PX.bottom,
+      marginLeft: MARGIN_PX.left,
+      x: { axis: null, domain: [0, innerPx] },
+      y: { domain: [0, (topBytes / MIB) * 1.1] },
+      marks: [
+        rect(strips, { x1: 'fromPx', x2: 'toPx', fill: 'var(--panel)', title: describe }),
+        gridY({ stroke: 'var(--grid)', strokeOpacity: 1, ticks: 4 }),
+        axisY({ ticks: 4, tickSize: 0, label: null, fill: 'var(--muted)', fontSize: 11, tickFormat: mib }),
+        areaY(samples, {
+          x: 'x',
+          y1: 0,
+          y2: 'y',
+          z: 'run',
+          fill: `var(--${job})`,
+          fillOpacity: 0.2,
+          pointerEvents: 'none',
+        }),
+        lineY(samples, {
+          x: 'x',
+          y: 'y',
+          z: 'run',
+          stroke: `var(--${job})`,
+          strokeWidth: 1.5,
+          pointerEvents: 'none',
+        }),
+        ...quotaMarks(strips),
+        ...strokeMarks('pruned', strips, ({ prunes }) => prunes.atMs),
+        ...strokeMarks('paused', strips, ({ freezes }) => freezes.atMs),
+        ...captionMarks(strips, innerPx),
+      ],
+    }
+  })
+}
+
+function layOut(trainings: Trained[], widthPx: number): Strip[] {
+  const shareablePx = widthPx - trainings.length * (MIN_STRIP_PX + GAP_PX) + GAP_PX
+  const durationOf = ({ job }: Trained) => job.endMs - job.startMs
+  const totalMs = trainings.reduce((sum, trained) => sum + durationOf(trained), 0) || 1
+  let fromPx = 0
+  return trainings.map(trained => {
+    const toPx = fromPx + MIN_STRIP_PX + (shareablePx * durationOf(trained)) / totalMs
+    const strip = { ...trained, fromPx, toPx }
+    fromPx = toPx + GAP_PX
+    return strip
+  })
+}
+
+function placeOf({ job, fromPx, toPx }: Strip, atMs: number): number {
+  return fromPx + ((toPx - fromPx) * (atMs - job.startMs)) / (job.endMs - job.startMs || 1)
+}
+
+function quotaMarks(strips: Strip[]): Markish[] {
+  const limited = strips.filter(({ job }) => job.quotaBytes !== undefined)
+  const limitOf = ({ job }: Strip) => job.quotaBytes! / MIB
+  return [
+    ruleY(limited, { x1: 'fromPx', x2: 'toPx', y: limitOf, stroke: 'var(--text)', className: 'quota' }),
+    text(limited.slice(-1), {
+      x: 'toPx',
+      y: limitOf,
+      dx: -4,
+      dy: -8,
+      textAnchor: 'end',
+      text: ({ job }) => `quota ${formatBytes(job.quotaBytes!)}`,
+      fill: 'var(--text)',
+      fontSize: 11,
+      fontWeight: 600,
+    }),
+  ]
+}
+
+function strokeMarks(
+  label: keyof typeof ROWS_PX,
+  strips: Strip[],
+  timesOf: (job: JobHistory) => number[],
+): Markish[] {
+  const places = strips.flatMap(strip => timesOf(strip.job).map(atMs => Math.round(placeOf(strip, atMs))))
+  const row = { frameAnchor: 'top', dy: ROWS_PX[label] } as const
+  return [
+    dot([...new Set(places)], { ...row, className: label, x: x => x, symbol: stroke, fill: 'var(--text)' }),
+    text([label], {
+      ...row,
+      frameAnchor: 'top-left',
+      dx: -9,
+      textAnchor: 'end',
+      lineAnchor: 'middle',
+      fill: 'var(--muted)',
+      fontSize: 11,
+    }),
+  ]
+}
+
+const stroke = {
+  draw(context: { rect: (x: number, y: number, width: number, height: number) => void }) {
+    context.rect(-0.75, -5, 1.5, 10)
+  },
+}
+
+/** Date, duration and peak below each strip that has room for it; the latest always has. */
+function captionMarks(strips: Strip[], widthPx: number): Markish[] {
+  const captions: { x: number; lines: string }[] = []
+  for (const { run, job, fromPx } of strips.toReversed()) {
+    const x = captions.length ? fromPx : Math.max(0, Math.min(fromPx, widthPx - CAPTION_PX))
+    if (captions.length && x + CAPTION_PX > captions.at(-1)!.x) continue
+    captions.push({ x, lines: `${formatTime(run.startedAt)}\n${summaryOf(job)}` })
+  }
+  return [
+    text(captions, {
+      x: 'x',
+      text: 'lines',
+      frameAnchor: 'bottom',
+      lineAnchor: 'top',
+      dy: 8,
+      textAnchor: 'start',
+      fill: 'var(--muted)',
+      fontSize: 11,
+      lineHeight: 1.3,
+    }),
+  ]
+}
+
+function summaryOf({ startMs, endMs, peakBytes, quotaBytes }: JobHistory): string {
+  const share = quotaBytes ? `, peak ${Math.round((100 * peakBytes) / quotaBytes)} %` : ''
+  return `${formatSeconds((endMs - startMs) / 1000)}${share}`
+}
+
+function describe({ run, job }: Strip): string {
+  const { peakBytes, prunes, freezes } = job
+  return [
+    `${formatTime(run.startedAt)}: ${summaryOf(job)} (${formatBytes(peakBytes)})`,
+    `${count(prunes.count, 'file')} pruned (${formatBytes(prunes.bytes)})`,
+    `paused ${count(freezes.count, 'time')} (${formatSeconds(freezes.pausedMs / 1000)})`,
+  ].join(', ')
+}
+
+function mib(value: number): string {
+  return `${value} MiB`
+}

@@ -1,0 +1,55 @@
+import type { RunHistory } from '../history.ts'
+import type { JobHistory } from '../job-history.ts'
+
+/** How a result is coloured. */
+export type Tone = 'good' | 'bad' | 'muted'
+
+const failures: Record<number, string> = {
+  1: 'a training failed',
+  2: 'quota exceeded',
+  3: 'disk full or not writable',
+  130: 'interrupted',
+  143: 'terminated',
+}
+
+/** What became of a run, in a few words. */
+export function resultOf({ exitCode, jobs }: RunHistory): { text: string; tone: Tone } {
+  if (exitCode === undefined) return { text: 'no end recorded', tone: 'bad' }
+  if (exitCode !== 0) return { text: failures[exitCode] ?? `exit code ${exitCode}`, tone: 'bad' }
+  const isIdle = jobs.every(({ outcome }) => outcome === 'skipped')
+  return isIdle ? { text: 'nothing to do', tone: 'muted' } : { text: 'done', tone: 'good' }
+}
+
+const tones: Record<JobHistory['outcome'], Tone> = {
+  done: 'good',
+  failed: 'bad',
+  unfinished: 'bad',
+  skipped: 'muted',
+}
+
+/** What became of a job of a run; without an entry the run never came to it. */
+export function outcomeOf(job: JobHistory | undefined): { text: string; tone: Tone } {
+  if (!job) return { text: 'not started', tone: 'muted' }
+  const { outcome } = job
+  return { text: outcome === 'unfinished' ? 'cut off' : outcome, tone: tones[outcome] }
+}
+
+const clock = new Intl.DateTimeFormat('en-GB', {
+  timeZone: 'UTC',
+  day: 'numeric',
+  month: 'short',
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+})
+
+/** An ISO date as `24 Nov, 11:42:25`, in UTC; anything else as it is. */
+export function formatTime(time: string): string {
+  const date = new Date(time)
+  return Number.isNaN(date.getTime()) ? time : clock.format(date)
+}
+
+/** A number with its noun: `1 run`, `3 runs`. */
+export function count(amount: number, noun: string): string {
+  return `${amount} ${noun}${amount === 1 ? '' : 's'}`
+}

@@ -1,0 +1,82 @@
+/** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
+import { existsSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { placeOptions } from '../lib/command.ts'
+import { messageOf, TrainerError } from '../lib/errors.ts'
+import { chooseModelsDir } from '../lib/folders.ts'
+import { groupRuns } from '../lib/history.ts'
+import { type Program, readOptions, root } from '../lib/options.ts'
+import { readEvents } from '../lib/past-events.ts'
+import { readQuotas } from '../lib/quotas.ts'
+import { isEntry, runScript } from '../lib/script.ts'
+
+const DEFAULT_RUNS = 10
+
+const options = {
+  ...placeOptions,
+  out: { type: 'string', value: 'FILE', help: 'the report, replaced as a whole (default: report.html)' },
+  runs: { type: 'string', value: 'N', help: `how many of the last runs (default: ${DEFAULT_RUNS})` },
+} as const
+
+const program: Program<typeof options> = {
+  name: 'scripts/report.ts',
+  summary: 'Draw the last runs as one HTML file: timeline, disk usage, deletions, models.',
+  options,
+  example: '--models-dir /tmp/models --out /tmp/report.html',
+}
+
+/**
+ * Write the report.
+ *
+ * @returns the line that says where it is, or the text that was asked for with `--help` or `--version`
+ * @throws {TrainerError} `usage`, `config`; `storage` if the journal cannot be read or the file not written
+ */
+export async function writeReport(args: string[]): Promise<string> {
+  const read = readOptions(args, program)
+  if (typeof read === 'string') return read
+  const { values } = read
+  const keep = wholeRuns(values.runs ?? String(DEFAULT_RUNS))
+  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
+  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
+  const runs = groupRuns(readEvents(join(modelsDir, '.trainer')), keep)
+  const [{ drawPage }, { listModels }] = await Promise.all([
+    import('../lib/report/page.ts'),
+    import('../lib/report/models.ts'),
+  ])
+  const models = await listModels(modelsDir, quotas)
+  const out = resolve(values.out ?? 'report.html')
+  const page = drawPage({ modelsDir, runs, models, madeAt: new Date() })
+  try {
+    replaceFile(out, page)
+  } catch (cause) {
+    const reason = `${out}: ${messageOf(cause)}; choose another --out`
+    throw new TrainerError('storage', `Cannot write the report: ${reason}`, { cause })
+  }
+  return `The report is in ${out}`
+}
+
+function wholeRuns(value: string): number {
+  if (/^[1-9]\d{0,3}$/.test(value)) return Number(value)
+  throw new TrainerError('usage', `--runs is "${value}", expected a whole number from 1 to 9999`)
+}
+
+/** A reader of an earlier report sees that one or the new one, never half of one. */
+function replaceFile(path: string, content: string): void {
+  const target = existsSync(path) ? realpathSync(path) : path
+  if (existsSync(target) && !statSync(target).isFile()) throw new Error('it is not a regular file')
+  const temporary = `${target}.${process.pid}.tmp`
+  try {
+    writeFileSync(temporary, content, { flag: 'wx' })
+    renameSync(temporary, target)
+  } catch (error) {
+    if (existsSync(temporary)) rmSync(temporary)
+    throw error
+  }
+}
+
+if (isEntry(import.meta)) {
+  process.exitCode = await runScript(async () => {
+    process.stdout.write(`${await writeReport(process.argv.slice(2))}\n`)
+    return 0
+  })
+}

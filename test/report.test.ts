@@ -1,0 +1,209 @@
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { pathToFileURL } from 'node:url'
+import { chromium, type Page } from 'playwright-core'
+import { test } from 'uvu'
+import type { TrainerError } from '../lib/errors.ts'
+import { writeReport } from '../scripts/report.ts'
+import { publishes, type Rig, trainerRig } from './rig.ts'
+import { sandbox } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
+
+const BROWSER = '/usr/bin/chromium'
+const script = 'scripts/report.ts'
+const evilName = '<img src=x onerror=alert(1)>.tmp'
+const evilText = '</script></title></style><svg onload=alert(2)>'
+
+/** Two runs: in the first all three jobs train and core is pruned; in the second dpi's training fails. */
+async function makeHistory(): Promise<Rig> {
+  const metadata = { trained_on: evilText, performance_metrics: { [evilText]: 0.5, recall: 0.987654 } }
+  const rig = await trainerRig({
+    core: {
+      trainer: `fs.writeFileSync(dir + '/${evilName}', Buffer.alloc(2 ** 20))
+for (let i = 0; i < 30; i++) { fs.writeFileSync(dir + '/' + i + '.checkpoint', Buffer.alloc(2 ** 20)); await sleep(25) }
+fs.writeFileSync(dir + '/metadata.json', ${JSON.stringify(JSON.stringify(metadata))})
+${publishes}`,
+    },
+    dpi: {
+      trainer: `if (fs.existsSync('dpi.fails')) { console.log('${evilText}'); process.exit(3) }
+await sleep(200)
+${publishes}`,
+    },
+    agent: { trainer: `await sleep(200)\n${publishes}` },
+  })
+  assert.equal((await rig.run()).exitCode, 0)
+  writeFileSync(rig.path('dpi.fails'), '')
+  assert.equal((await rig.run(['dpi', '--retrain'])).exitCode, 1)
+  return rig
+}
+
+/** The runs take seconds, and the tests that look at them change nothing. */
+let history: Promise<Rig> | undefined
+const rigWithHistory = () => (history ??= makeHistory())
+test.after(async () => (await history)?.[Symbol.asyncDispose]())
+
+async function reportOf(rig: Rig): Promise<string> {
+  const out = rig.path('report.html')
+  const { exitCode, stdout, stderr } = await rig.run(['--out', out], { script })
+  assert.equal(stderr, '')
+  assert.equal(exitCode, 0)
+  assert.equal(stdout, `The report is in ${out}\n`)
+  return out
+}
+
+test('report writes one page with every run, deletion, model and hash, all of it escaped', async () => {
+  const rig = await rigWithHistory()
+
+  const page = readFileSync(await reportOf(rig), 'utf8')
+
+  const manifest = JSON.parse(readFileSync(`${rig.modelsDir}/core/manifest.json`, 'utf8'))
+  assert.ok(page.includes(manifest.files['core.onnx']))
+  assert.match(page, /No two trainings overlapped\./)
+  assert.match(page, /recall<\/dt><dd>0\.9877</)
+  assert.match(page, /dpi&#39;s training ended with exit code 3/)
+  assert.match(page, /work\/&#60;img src=x onerror=alert\(1\)&#62;\.tmp/)
+  assert.match(page, /&#60;\/script&#62;&#60;\/title&#62;&#60;\/style&#62;&#60;svg onload=alert\(2\)&#62;/)
+  assert.doesNotMatch(page, /<img|<svg onload|<script|onerror=alert\(1\)>/)
+  assert.doesNotMatch(page, /https?:\/\/(?!www\.w3\.org\/(2000\/svg|1999\/xhtml)")/)
+})
+
+skipUnless(
+  test,
+  existsSync(BROWSER),
+  'needs chromium',
+)(
+  'report opens in a browser from disk: charts of every job, both themes, nothing fetched, nothing run',
+  async () => {
+    const rig = await rigWithHistory()
+    const url = pathToFileURL(await reportOf(rig)).href
+    const flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync']
+    flags.push('--disable-background-networking', '--disable-component-update')
+    const browser = await chromium.launch({ executablePath: BROWSER, args: flags })
+    try {
+      const backgrounds = new Set<string>()
+      for (const colorScheme of ['light', 'dark'] as const) {
+        for (const width of [1280, 390]) {
+          const page = await browser.newPage({ colorScheme, viewport: { width, height: 844 } })
+          const { requests, faults } = listen(page)
+          await page.goto(url)
+
+          const bars = await barsOf(page)
+          assert.deepEqual(
+            bars.map(({ fill }) => fill),
+            ['var(--dpi)', 'var(--core)', 'var(--dpi)', 'var(--agent)'],
+          )
+          const [, core, dpi, agent] = bars
+          assert.ok(core!.right <= dpi!.left + 0.01 && dpi!.right <= agent!.left + 0.01)
+
+          for (const job of ['core', 'dpi', 'agent']) {
+            const chart = page.locator(`svg[aria-label^="Disk usage of ${job} "]`).filter({ visible: true })
+            assert.equal((await chart.locator('[aria-label="line"] path').count()) > 0, true)
+            assert.equal(await chart.locator('.quota line').count(), job === 'dpi' ? 2 : 1)
+            assert.equal((await chart.locator('.pruned path').count()) > 0, job === 'core')
+            assert.equal((await chart.locator('.paused path').count()) > 0, job === 'core')
+          }
+          assert.ok((await page.evaluate<number>('document.documentElement.scrollWidth')) <= width)
+          assert.equal(await page.locator('img, script, svg[onload]').count(), 0)
+          backgrounds.add(await page.evaluate<string>('getComputedStyle(document.body).backgroundColor'))
+          assert.deepEqual(requests, [url])
+          assert.deepEqual(faults, [])
+          await page.close()
+        }
+      }
+      assert.equal(backgrounds.size, 2)
+    } finally {
+      await browser.close()
+    }
+  },
+)
+
+/** What a page fetches, and what it should not do at all. */
+function listen(page: Page): { requests: string[]; faults: string[] } {
+  const requests: string[] = []
+  const faults: string[] = []
+  page.on('request', request => requests.push(request.url()))
+  page.on('console', message => faults.push(message.text()))
+  page.on('pageerror', error => faults.push(error.message))
+  page.on('dialog', dialog => {
+    faults.push(dialog.message())
+    void dialog.dismiss()
+  })
+  return { requests, faults }
+}
+
+type Bar = { fill: string; left: number; right: number }
+
+/** The timeline's visible bars, from top to bottom. */
+function barsOf(page: Page): Promise<Bar[]> {
+  return page.evaluate<Bar[]>(`[...document.querySelectorAll('svg[aria-label^="Timeline"] .trainings path')]
+    .map(bar => ({ fill: bar.getAttribute('fill'), ...bar.getBoundingClientRect().toJSON() }))
+    .filter(({ width }) => width > 0)
+    .sort((a, b) => a.top - b.top)`)
+}
+
+test('report says so when there is no history yet', async () => {
+  await using box = await sandbox()
+
+  await writeReport(['--models-dir', box.path('models'), '--out', box.path('r.html')])
+
+  const page = readFileSync(box.path('r.html'), 'utf8')
+  assert.match(page, /No run is recorded in [^<]*models yet/)
+  assert.match(page, /no model is published/)
+})
+
+test('report shows at most the runs that were asked for', async () => {
+  const start = { time: '2026-03-01T10:00:00.000Z', event: 'run.start', jobs: [] }
+  const lines = [1, 2, 3].map(run => JSON.stringify({ ...start, run: `r${run}` }))
+  await using box = await sandbox({ '.trainer/events.jsonl': `${lines.join('\n')}\n` })
+
+  await writeReport(['--models-dir', box.dir, '--out', box.path('r.html'), '--runs', '2'])
+
+  const rows = readFileSync(box.path('r.html'), 'utf8').match(/<tr>\s*<th scope="row">/g)
+  assert.equal(rows?.length, 2)
+})
+
+test('report replaces an earlier one as a whole, through a link too', async () => {
+  await using box = await sandbox({ 'earlier.html': 'earlier' })
+  symlinkSync('earlier.html', box.path('r.html'))
+
+  await writeReport(['--models-dir', box.dir, '--out', box.path('r.html')])
+
+  assert.match(readFileSync(box.path('earlier.html'), 'utf8'), /^<!doctype html>.*<\/html>\n$/s)
+  assert.deepEqual(readdirSync(box.dir).sort(), ['earlier.html', 'r.html'])
+})
+
+test('report refuses to replace what is not a file, and says what it cannot write', async () => {
+  await using box = await sandbox({ 'folder/file': 1 })
+  const places = [
+    box.path('folder'),
+    '/dev/null',
+    box.path('missing', 'r.html'),
+    box.path('folder', 'file', 'r'),
+  ]
+
+  for (const out of places) {
+    await assert.rejects(writeReport(['--models-dir', box.dir, '--out', out]), (error: TrainerError) => {
+      assert.equal(error.code, 'storage')
+      assert.match(error.message, /^Cannot write the report: .+; choose another --out$/)
+      assert.ok(error.message.includes(out))
+      return true
+    })
+  }
+
+  assert.ok(statSync('/dev/null').isCharacterDevice())
+  assert.deepEqual(readdirSync(box.dir), ['folder'])
+})
+
+test('report refuses a number of runs that is none', async () => {
+  await using box = await sandbox()
+
+  for (const runs of ['0', '-1', '1.5', 'ten']) {
+    await assert.rejects(writeReport(['--out', box.path('r.html'), `--runs=${runs}`]), {
+      code: 'usage',
+      message: `--runs is "${runs}", expected a whole number from 1 to 9999`,
+    })
+  }
+  assert.deepEqual(readdirSync(box.dir), [])
+})
+
+test.run()
