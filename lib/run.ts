@@ -3,7 +3,8 @@ import { type Command, parseCommand, type Runner } from './command.ts'
 import { messageOf, TrainerError } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
 import { chooseModelsDir, openModelsDir } from './folders.ts'
-import { describeEvent, Journal } from './journal.ts'
+import { Journal } from './journal.ts'
+import { formatLine, priorityPrefix } from './lines.ts'
 import { type Lock, takeLock } from './lock.ts'
 import type { PublishedCheck } from './models.ts'
 import { packageVersion } from './options.ts'
@@ -169,8 +170,5 @@ function printJson(event: TrainerEvent): void {
 }
 
 function printLine(event: TrainerEvent): void {
-  if (event.level === 'debug') return
-  const job = 'job' in event && event.job ? `${event.job}: ` : ''
-  const level = event.level === 'info' ? '' : `${event.level.toUpperCase()} `
-  process.stdout.write(`${event.time} ${level}${job}${describeEvent(event)}\n`)
+  if (event.level !== 'debug') process.stdout.write(`${priorityPrefix(1, event.level)}${formatLine(event)}\n`)
 }

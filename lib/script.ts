@@ -1,6 +1,7 @@
 import { realpathSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { TrainerError } from './errors.ts'
+import { priorityPrefix } from './lines.ts'
 
 /** Is this file the program that was started, and not imported by another? */
 export function isEntry(meta: ImportMeta): boolean {
@@ -24,7 +25,9 @@ export async function runScript(body: () => Promise<number>): Promise<number> {
 
 /** Say on stderr what went wrong, with a stack trace only for a defect of ours; returns the exit status for it. */
 export function reportFailure(error: unknown): number {
-  process.stderr.write(`ransomeye-trainer: ${error instanceof TrainerError ? error.message : stackOf(error)}\n`)
+  process.stderr.write(
+    `${priorityPrefix(2, 'error')}ransomeye-trainer: ${error instanceof TrainerError ? error.message : stackOf(error)}\n`,
+  )
   return exitCodeOf(error)
 }
 

@@ -1,0 +1,54 @@
+import { spawn } from 'node:child_process'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { formatLine } from '../lib/lines.ts'
+import { root, trainerRig } from './rig.ts'
+
+test('formatLine() begins with the time, and names the level where it is not ordinary, and the job', () => {
+  const time = '2026-01-01T00:00:00.000Z'
+  const warning = {
+    time,
+    level: 'warning',
+    run: 'r',
+    event: 'warning',
+    job: 'core',
+    message: 'careful',
+  } as const
+  const skip = { time, level: 'info', run: 'r', event: 'job.skip', job: 'dpi', reason: 'valid' } as const
+
+  assert.is(formatLine(warning), `${time} WARNING core: careful`)
+  assert.is(formatLine(skip), `${time} dpi: skipped: valid`)
+})
+
+test('lines that journald reads carry its priority, others do not', async () => {
+  await using rig = await trainerRig({ core: { trainer: 'process.exitCode = 1' } })
+  const run = (isJournald: boolean) => {
+    const out = openSync(rig.path(`out-${isJournald}`), 'w')
+    const { dev, ino } = fstatSync(out)
+    const args = [
+      '--import',
+      'tsx',
+      join(root, 'tasks.ts'),
+      '--quotas',
+      rig.path('quotas.json'),
+      '--models-dir',
+      rig.modelsDir,
+    ]
+    const env = { ...process.env, JOURNAL_STREAM: isJournald ? `${dev}:${ino}` : '1:1' }
+    const child = spawn(process.execPath, args, { cwd: root, env, stdio: ['ignore', out, 'ignore'] })
+    closeSync(out)
+    return new Promise(resolve => child.once('exit', resolve)).then(() =>
+      readFileSync(rig.path(`out-${isJournald}`), 'utf8'),
+    )
+  }
+
+  const [read, ordinary] = [await run(true), await run(false)]
+
+  assert.match(read, /^<6>2/)
+  assert.match(read, /\n<3>\S+ ERROR core: failed/)
+  assert.match(ordinary, /^2/)
+})
+
+test.run()
