@@ -1,14 +1,8 @@
 import { join } from 'node:path'
-import { messageOf, TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
-import { waitForQuiet } from './load.ts'
-import { publishedFiles } from './models.ts'
-import { postflight } from './postflight.ts'
-import { preflight } from './preflight.ts'
 import type { JobName, Quota } from './quotas.ts'
 import type { Run } from './run.ts'
-import { checkUsage, enforceLimit, type Pruned } from './storage.ts'
-import { train } from './train.ts'
+import type { Pruned } from './storage.ts'
 
 /** One job of a run: what its three phases share. */
 export type Job = {
@@ -36,22 +30,9 @@ export async function runJob(name: JobName, run: Run): Promise<void> {
     job.emit({ event: 'job.skip', job: name, reason: published.reason })
     return
   }
-  const startedMs = performance.now()
-  try {
-    run.signal.throwIfAborted()
-    if (run.trained.size) await waitForQuiet(run, name)
-    run.trained.add(name)
-    const budget = await preflight(job)
-    if (run.command.dryRun) return
-    const report = await train(job, budget)
-    await postflight(job, budget, report)
-  } catch (error) {
-    await emptyWork(job, error)
-    announce(job, error)
-    throw error
-  }
-  const seconds = (performance.now() - startedMs) / 1000
-  job.emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(job.dir) })
+  // Half of the program's files: the boot of an appliance that has its models must not wait for them.
+  const { runPhases } = await import('./phases.ts')
+  await runPhases(job)
 }
 
 function openJob(name: JobName, run: Run): Job {
@@ -69,25 +50,4 @@ function openJob(name: JobName, run: Run): Job {
     emit,
     onPrune: pruned => emit({ event: 'storage.prune', job: name, ...pruned, ...dryRun }),
   }
-}
-
-/** After a violation: the quota holds again, at the cost of the unpublished work, oldest first. */
-async function emptyWork({ quota, dir, run, onPrune }: Job, error: unknown): Promise<void> {
-  if (!(error instanceof TrainerError && error.code === 'quota-exceeded') || run.command.dryRun) return
-  const prune = [...quota.prune, 'work/*']
-  const keep = await publishedFiles(dir, quota.models)
-  await enforceLimit(dir, quota.maxDiskMb, { prune, keep, onPrune }).catch(() => {}) // the violation is told already
-}
-
-function announce({ name, emit }: Job, error: unknown): void {
-  const message = messageOf(error)
-  if (error instanceof TrainerError && error.usage) {
-    emit({ event: 'quota.exceeded', job: name, ...error.usage, message })
-  }
-  emit({
-    event: 'job.fail',
-    job: name,
-    code: error instanceof TrainerError ? error.code : 'internal',
-    message,
-  })
 }

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { closest, distance } from 'fastest-levenshtein'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
+
+const require = createRequire(import.meta.url)
 
 /** The project's folder. */
 export const root = join(import.meta.dirname, '..')
@@ -78,6 +80,8 @@ export function packageVersion(): string {
 
 /** Of the known words the one that was probably meant, as the end of a sentence; else nothing. */
 export function didYouMean(word: string, known: readonly string[]): string {
+  // Every other start goes without it: it takes longer to load than the options to read.
+  const { closest, distance } = require('fastest-levenshtein') as typeof import('fastest-levenshtein')
   const near = closest(word, [...known])
   return distance(word, near) <= Math.max(2, near.length / 3) ? `; did you mean ${near}?` : ''
 }

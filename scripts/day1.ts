@@ -2,7 +2,6 @@
 import { join } from 'node:path'
 import { makeFolder } from '../lib/folders.ts'
 import { checkPublished } from '../lib/models.ts'
-import { adopt } from '../lib/publish.ts'
 import { recover } from '../lib/recovery.ts'
 import { perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/script.ts'
@@ -35,7 +34,10 @@ export async function checkDay1({ command, journal, modelsDir, published, quotas
         message: `${name} is valid but not what was published here; it is kept`,
       })
     }
-    if (check.adopt.length && !command.dryRun) await adopt(jobDir, job, check.adopt, quotas.jobs[job].models)
+    if (check.adopt.length && !command.dryRun) {
+      const { adopt } = await import('../lib/publish.ts')
+      await adopt(jobDir, job, check.adopt, quotas.jobs[job].models)
+    }
   }
 }
 

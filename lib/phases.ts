@@ -1,0 +1,54 @@
+import { messageOf, TrainerError } from './errors.ts'
+import type { Job } from './job.ts'
+import { waitForQuiet } from './load.ts'
+import { publishedFiles } from './models.ts'
+import { postflight } from './postflight.ts'
+import { preflight } from './preflight.ts'
+import { checkUsage, enforceLimit } from './storage.ts'
+import { train } from './train.ts'
+
+/**
+ * Pre-flight, train, post-flight of one job.
+ *
+ * @throws {TrainerError} of the phase that failed; by then it is an event and nothing published has changed
+ */
+export async function runPhases(job: Job): Promise<void> {
+  const { name, run } = job
+  const startedMs = performance.now()
+  try {
+    run.signal.throwIfAborted()
+    if (run.trained.size) await waitForQuiet(run, name)
+    run.trained.add(name)
+    const budget = await preflight(job)
+    if (run.command.dryRun) return
+    const report = await train(job, budget)
+    await postflight(job, budget, report)
+  } catch (error) {
+    await emptyWork(job, error)
+    announce(job, error)
+    throw error
+  }
+  const seconds = (performance.now() - startedMs) / 1000
+  job.emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(job.dir) })
+}
+
+/** After a violation: the quota holds again, at the cost of the unpublished work, oldest first. */
+async function emptyWork({ quota, dir, run, onPrune }: Job, error: unknown): Promise<void> {
+  if (!(error instanceof TrainerError && error.code === 'quota-exceeded') || run.command.dryRun) return
+  const prune = [...quota.prune, 'work/*']
+  const keep = await publishedFiles(dir, quota.models)
+  await enforceLimit(dir, quota.maxDiskMb, { prune, keep, onPrune }).catch(() => {}) // the violation is told already
+}
+
+function announce({ name, emit }: Job, error: unknown): void {
+  const message = messageOf(error)
+  if (error instanceof TrainerError && error.usage) {
+    emit({ event: 'quota.exceeded', job: name, ...error.usage, message })
+  }
+  emit({
+    event: 'job.fail',
+    job: name,
+    code: error instanceof TrainerError ? error.code : 'internal',
+    message,
+  })
+}
