@@ -15,7 +15,7 @@ export type Model = {
 
 /** Folders in a job's folder that are emptied or hold what is not published, and this program's own files. */
 const unpublishedFolders = ['work', 'tmp']
-const ownFiles = ['manifest.json', 'manifest.json.next', 'metadata.json']
+const ownFiles = ['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json']
 
 /** Can a file of this name, relative to a job's folder, be published there: a plain way down, to nobody's place? */
 export function isPublishable(name: string): boolean {

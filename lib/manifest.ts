@@ -12,7 +12,8 @@ export const MANIFEST = 'manifest.json'
 /** The manifest of a publication in progress: its files are whole and durable, in place or still in `work/`. */
 export const NEXT_MANIFEST = 'manifest.json.next'
 
-const MAX_BYTES = 4 * 2 ** 20
+/** A manifest is small; more than this is not read into memory. */
+export const MANIFEST_MAX_BYTES = 4 * 2 ** 20
 
 const name = v.pipe(v.string(), v.check(isPublishable))
 
@@ -43,11 +44,21 @@ export type Entry = { sha256: string; bytes: number; mtimeNs: string }
 /** Read a manifest; none where there is no readable one: published models are then judged by themselves. */
 export function readManifest(jobDir: string, file = MANIFEST): Manifest | undefined {
   try {
-    const { success, output } = v.safeParse(manifestSchema, JSON.parse(readPlain(jobDir, file, MAX_BYTES)))
+    return parseManifest(readPlain(jobDir, file, MANIFEST_MAX_BYTES))
+  } catch (error) {
+    reasonOf(error) // throws on what is a defect of ours
+    return undefined
+  }
+}
+
+/** The manifest that a text is, if it is one. */
+export function parseManifest(text: string): Manifest | undefined {
+  try {
+    const { success, output } = v.safeParse(manifestSchema, JSON.parse(text))
     return success ? output : undefined
   } catch (error) {
-    if (!(error instanceof SyntaxError)) reasonOf(error) // throws on what is a defect of ours
-    return undefined
+    if (error instanceof SyntaxError) return undefined
+    throw error
   }
 }
 
