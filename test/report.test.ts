@@ -151,6 +151,28 @@ test('report says so when there is no history yet', async () => {
   assert.match(page, /no model is published/)
 })
 
+test('report says which trainings overlapped and which exceeded their quota', async () => {
+  const stamp = { time: '2026-03-01T10:00:00.000Z', run: 'r1' }
+  const lines = [
+    { ...stamp, event: 'job.start', job: 'core', dir: '/m/core', limitBytes: 2 ** 20, guarantee: 'watch' },
+    { ...stamp, event: 'train.start', job: 'core' },
+    { ...stamp, event: 'train.start', job: 'dpi' },
+    { ...stamp, event: 'storage.usage', job: 'core', usedBytes: 3 * 2 ** 20, limitBytes: 2 ** 20 },
+    { ...stamp, event: 'train.exit', job: 'core', exitCode: 0, signal: null },
+  ]
+  const journal = lines.map(line => `${JSON.stringify(line)}\n`).join('')
+  await using box = await sandbox({ '.trainer/events.jsonl': journal })
+
+  await writeReport(['--models-dir', box.dir, '--out', box.path('r.html')])
+
+  const page = readFileSync(box.path('r.html'), 'utf8')
+  assert.match(page, /1 training overlapped another\./)
+  assert.match(page, /dpi \(1 Mar, 10:00:00\) began before core \(1 Mar, 10:00:00\) had ended\./)
+  assert.match(page, /1 training exceeded its quota\./)
+  assert.match(page, /core \(1 Mar, 10:00:00\) used 3 MiB of 1 MiB\./)
+  assert.match(page, /class="trainings"><path [^>]*fill="var\(--bad\)"/)
+})
+
 test('report shows at most the runs that were asked for', async () => {
   const start = { time: '2026-03-01T10:00:00.000Z', event: 'run.start', jobs: [] }
   const lines = [1, 2, 3].map(run => JSON.stringify({ ...start, run: `r${run}` }))

@@ -7,8 +7,10 @@ import { formatSeconds } from '../text.ts'
 import { type Html, html } from './html.ts'
 import { formatTime } from './words.ts'
 
-/** More metrics than this are not a summary; the manifest has them all. */
-const MAX_METRICS = 24
+/** Trainers report what matters first; the rest is folded away. */
+const SHOWN_METRICS = 8
+const MAX_METRICS = 200
+const MAX_ORIGIN = 400
 
 /**
  * A card a job: is it valid, and what its manifest says of the published files. The check is the cheap one of every
@@ -26,28 +28,41 @@ export async function listModels(modelsDir: string, quotas: Quotas): Promise<Htm
 async function drawCard(job: JobName, jobDir: string, globs: string[]): Promise<Html> {
   const { missing, reason } = await checkPublished(jobDir, globs)
   const manifest = readManifest(jobDir)
-  const { trained_at, training_seconds, trained_on, version, performance_metrics } = (manifest?.metadata ??
-    {}) as Record<string, unknown>
-  const facts = [
-    ['trained', typeof trained_at === 'string' ? formatTime(trained_at) : undefined],
-    ['took', typeof training_seconds === 'number' ? formatSeconds(training_seconds) : undefined],
-    ['data', textOf(trained_on)],
-    ['version', version === trained_at ? undefined : textOf(version)],
-    ...Object.entries(metricsOf({ performance_metrics }))
-      .slice(0, MAX_METRICS)
-      .map(([name, value]) => [name, String(Number(value.toPrecision(4)))]),
-  ]
+  const metadata: Record<string, unknown> = manifest?.metadata ?? {}
+  const metrics = Object.entries(metricsOf(metadata)).slice(0, MAX_METRICS)
+  const files = Object.entries(manifest?.files ?? {}).map(([name, sha256]) => {
+    const bytes = manifest?.metadata.sizes[name]
+    return html`<p><b>${name}</b>${bytes === undefined ? '' : ` ${bytes.toLocaleString('en')} bytes`}</p>
+<code>${sha256}</code>`
+  })
   return html`<article>
 <h3><i class="swatch ${job}"></i>${job}</h3>
 <p class="${missing ? 'bad' : 'good'}">${missing ? 'not valid' : 'valid'}: ${reason}</p>
-${Object.entries(manifest?.files ?? {}).map(([name, sha256]) => {
-  const bytes = manifest?.metadata.sizes[name]
-  return html`<p class="file"><b>${name}</b> ${bytes === undefined ? '' : `${bytes.toLocaleString('en')} bytes`}<code>${sha256}</code></p>`
-})}
-<dl>${facts.map(([label, value]) => (label && value ? html`<dt>${label}</dt><dd>${value}</dd>` : ''))}</dl>
+${files}
+<p class="muted">${originOf(metadata)}</p>
+${listMetrics(metrics.slice(0, SHOWN_METRICS))}
+${
+  metrics.length > SHOWN_METRICS
+    ? html`<details><summary>${metrics.length - SHOWN_METRICS} more</summary>${listMetrics(metrics.slice(SHOWN_METRICS))}</details>`
+    : ''
+}
 </article>`
 }
 
-function textOf(value: unknown): string | undefined {
-  return typeof value === 'string' ? value : undefined
+function listMetrics(metrics: [name: string, value: number][]): Html {
+  return html`<dl>${metrics.map(
+    ([name, value]) => html`<dt>${name.replaceAll('_', ' ')}</dt><dd>${Number(value.toPrecision(4))}</dd>`,
+  )}</dl>`
+}
+
+/** When the models were trained, in what time, by which version, and on what. */
+function originOf({ trained_at, training_seconds, version, trained_on }: Record<string, unknown>): string {
+  const parts = [
+    typeof trained_at === 'string' && `trained ${formatTime(trained_at)}`,
+    typeof training_seconds === 'number' && `in ${formatSeconds(training_seconds)}`,
+    typeof version === 'string' && version !== trained_at && `version ${version}`,
+    typeof trained_on === 'string' && `on ${trained_on}`,
+  ]
+  const text = parts.filter(Boolean).join(', ')
+  return text.length > MAX_ORIGIN ? `${text.slice(0, MAX_ORIGIN - 1)}…` : text
 }

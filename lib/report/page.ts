@@ -32,7 +32,7 @@ ${css}</style>
 <body>
 <header>
 <h1>RansomEye training report</h1>
-<p class="note">${modelsDir}, ${formatTime(madeAt.toISOString())} UTC, version ${packageVersion()}. All times are UTC.</p>
+<p class="note">${modelsDir}, ${formatTime(madeAt.getTime())} UTC, version ${packageVersion()}. All times are UTC.</p>
 </header>
 <main>
 ${runs.length ? drawHistory(runs) : html`<p class="verdict">No run is recorded in ${modelsDir} yet.</p>`}

@@ -56,19 +56,18 @@ export function listDeletions(runs: RunHistory[]): Html {
     .toReversed()
     .flatMap(({ run, job }) => job.prunes.last.toReversed().map(prune => ({ run, job, prune })))
     .slice(0, MAX_DELETIONS)
-  const rows = latest.map(({ run, job, prune }) => {
-    const time = new Date(Date.parse(run.startedAt) + prune.atMs).toISOString()
-    return html`<tr>
-<th scope="row">${formatTime(time)}</th>
+  const rows = latest.map(
+    ({ run, job, prune }) => html`<tr>
+<th scope="row">${formatTime(Date.parse(run.startedAt) + prune.atMs)}</th>
 <td>${job.job}</td>
 <td class="message">${pathIn(job, prune.path)}</td>
 <td class="number">${formatBytes(prune.bytes)}</td>
 <td>${formatTime(prune.mtime)}</td>
 <td>${prune.rule}</td>
 <td class="number">${formatBytes(prune.usedBytes)}</td>
-</tr>`
-  })
-  return html`<p class="note">${sums.join('; ')}. The last ${rows.length} are listed.</p>
+</tr>`,
+  )
+  return html`<p class="note">${sums.join('; ')}.${rows.length === MAX_DELETIONS ? ` The last ${MAX_DELETIONS} are listed.` : ''}</p>
 ${table(['Deleted', 'Job', 'File', '#Size', 'Last changed', 'Rule', '#Used after'], rows)}`
 }
 

@@ -43,10 +43,10 @@ const clock = new Intl.DateTimeFormat('en-GB', {
   second: '2-digit',
 })
 
-/** An ISO date as `24 Nov, 11:42:25`, in UTC; anything else as it is. */
-export function formatTime(time: string): string {
+/** A date, ISO or in milliseconds, as `24 Nov, 11:42:25` in UTC; what is no date stays as it is. */
+export function formatTime(time: string | number): string {
   const date = new Date(time)
-  return Number.isNaN(date.getTime()) ? time : clock.format(date)
+  return Number.isNaN(date.getTime()) ? String(time) : clock.format(date)
 }
 
 /** A number with its noun: `1 run`, `3 runs`. */
