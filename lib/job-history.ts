@@ -2,7 +2,7 @@ import type { PastEvent } from './past-events.ts'
 import type { JobName } from './quotas.ts'
 
 /** What is drawn over time is thinned out when there is more of it than a screen has columns. */
-const MAX_DRAWN = 2000
+const MAX_DRAWN = 1000
 /** What is listed is kept to the last ones. */
 const MAX_LISTED = 200
 

@@ -13,7 +13,7 @@ const GAP_PX = 16
 const BAR_PX = 11
 const AXIS_PX = 26
 /** Room for the label of a bar that ends at the right edge. */
-const LABEL_PX = 124
+const LABEL_PX = 132
 
 /**
  * A row a run, the latest first; in it a lane for each training, from the run's start. A lane begins where the one

@@ -39,7 +39,7 @@ export function drawUsage(job: JobName, runs: RunHistory[]): Html {
     const samples = strips.flatMap(strip =>
       strip.job.samples.map(({ atMs, usedBytes }) => ({
         run: strip.run.run,
-        x: placeOf(strip, atMs),
+        x: Math.round(10 * placeOf(strip, atMs)) / 10,
         y: usedBytes / MIB,
       })),
     )
