@@ -1,4 +1,13 @@
-import { closeSync, fchmodSync, fstatSync, openSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
+import {
+  closeSync,
+  fchmodSync,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  rmdirSync,
+  unlinkSync,
+} from 'node:fs'
 import { isErrno, TrainerError } from './errors.ts'
 import { type Bytes, escapeBytes, FOLDER_FLAGS, native, Slice } from './tree.ts'
 
@@ -146,7 +155,8 @@ function unlinkFile(reach: string | Buffer): boolean {
     unlinkSync(reach)
     return true
   } catch (error) {
-    if (isErrno(error, 'EISDIR')) return false
+    // In a folder that may not be changed the system says so before it says what this is.
+    if (isErrno(error, 'EISDIR') || lstatSync(reach).isDirectory()) return false
     throw error
   }
 }
