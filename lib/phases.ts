@@ -1,10 +1,11 @@
 import { messageOf, TrainerError } from './errors.ts'
 import type { Job } from './job.ts'
 import { waitForQuiet } from './load.ts'
+import { measure } from './measurement.ts'
 import { publishedFiles } from './models.ts'
 import { postflight } from './postflight.ts'
 import { preflight } from './preflight.ts'
-import { checkUsage, enforceLimit } from './storage.ts'
+import { checkUsage, enforceLimit, pruneOldest } from './storage.ts'
 import { train } from './train.ts'
 
 /**
@@ -32,12 +33,17 @@ export async function runPhases(job: Job): Promise<void> {
   job.emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(job.dir) })
 }
 
-/** After a violation: the quota holds again, at the cost of the unpublished work, oldest first. */
+/**
+ * After a violation all unpublished files go but the checkpoints that fit: a half-written model is nothing to resume
+ * from, and would leave the next training no room.
+ */
 async function emptyWork({ quota, dir, run, onPrune }: Job, error: unknown): Promise<void> {
   if (!(error instanceof TrainerError && error.code === 'quota-exceeded') || run.command.dryRun) return
-  const prune = [...quota.prune, 'work/*']
   const keep = await publishedFiles(dir, quota.models)
-  await enforceLimit(dir, quota.maxDiskMb, { prune, keep, onPrune }).catch(() => {}) // the violation is told already
+  const { usedBytes, prunable } = await measure(dir, { prune: [...quota.prune, 'work/**'], keep })
+  const remains = prunable.filter(({ rule, isFolder }) => rule === 'work/**' && !isFolder)
+  await pruneOldest(dir, remains, { usedBytes, targetBytes: 0, onPrune })
+  await enforceLimit(dir, quota.maxDiskMb, { prune: quota.prune, keep, onPrune }).catch(() => {}) // told already
 }
 
 function announce({ name, emit }: Job, error: unknown): void {

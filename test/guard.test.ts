@@ -199,6 +199,22 @@ ${publishes}`
   assert.equal(left.sort(), ['optimizer', 'weights'])
 })
 
+test('after a violation the checkpoints that fit are left, and room for the next training', async () => {
+  const trainer = `
+if (fs.existsSync(dir + '/ckpt/epoch-1.checkpoint')) { ${publishes}; process.exit() }
+fs.mkdirSync(dir + '/ckpt')
+fs.writeFileSync(dir + '/ckpt/epoch-1.checkpoint', Buffer.alloc(2 ** 20))
+for (let n = 0; ; n++) { fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)); await sleep(5) }`
+  await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer } })
+
+  const first = await rig.run(['core'])
+  const left = await checkUsage(jobDir(rig))
+  const second = await rig.run(['core'])
+
+  assert.equal([first.exitCode, second.exitCode], [2, 0])
+  assert.ok(left > MIB && left < 2 * MIB)
+})
+
 test('published models stay byte-identical whatever the training does in the sandbox to them', async () => {
   const trainer = `
 if (!fs.existsSync(dir + '/second')) { fs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit() }
