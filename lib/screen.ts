@@ -22,12 +22,12 @@ export class Screen {
   #pruned = { files: 0, bytes: 0, last: '' }
   readonly #metrics: Record<string, Record<string, number>> = {}
 
-  constructor() {
-    setInterval(() => this.#paint(), 1000).unref() // so that the clock goes on between events
-  }
+  // So that the clock goes on between events.
+  readonly #timer = setInterval(() => this.#paint(), 1000).unref()
 
-  /** The holdout metrics of what was published, as a table; empty if nothing was, or without metrics. */
-  summary(): string {
+  /** The list is over: the holdout metrics of what was published, as a table; empty if there are none. */
+  close(): string {
+    clearInterval(this.#timer)
     const models = Object.entries(this.#metrics).filter(([, metrics]) => Object.keys(metrics).length)
     return models.length ? `\n${formatMetricsTable(Object.fromEntries(models))}\n\n` : ''
   }

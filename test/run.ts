@@ -31,7 +31,9 @@ async function runAll(wanted: string[]): Promise<{ exitCode: number; summary: st
     shared.UVU_INDEX = index
     shared.UVU_QUEUE[index] = [name]
     console.log(`\n${name}`)
+    const startedMs = performance.now()
     const outcome = await runFile(file, index)
+    console.log(`  ${((performance.now() - startedMs) / 1000).toFixed(1)} s`)
     passed += outcome.passed
     failed += outcome.failed
     faults.push(...outcome.faults.map(fault => `${name}: ${fault}`))
