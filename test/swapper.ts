@@ -1,6 +1,6 @@
 /**
- * Swaps a folder for a link to another and back, as fast as it can: node swapper.ts FOLDER OUTSIDE.
- * The link stands in the folder's place about half of the time.
+ * Keeps swapping a folder for a link to another and back: node swapper.ts FOLDER OUTSIDE. Each stands for up to half a
+ * millisecond: about as long as a few files take to be listed or deleted.
  */
 import { renameSync, symlinkSync, unlinkSync } from 'node:fs'
 
@@ -9,6 +9,13 @@ process.stdout.write('swapping\n')
 for (;;) {
   renameSync(folder, `${folder}.aside`)
   symlinkSync(outside, folder)
+  linger()
   unlinkSync(folder)
   renameSync(`${folder}.aside`, folder)
+  linger()
+}
+
+function linger(): void {
+  const endMs = performance.now() + Math.random() / 2
+  while (performance.now() < endMs);
 }
