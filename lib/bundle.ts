@@ -1,0 +1,122 @@
+import { createHash, type KeyObject } from 'node:crypto'
+import { createReadStream, createWriteStream } from 'node:fs'
+import { rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import { createGzip } from 'node:zlib'
+import { storageError, syncFolder } from './durable.ts'
+import { TrainerError } from './errors.ts'
+import { MANIFEST, MANIFEST_MAX_BYTES, parseManifest } from './manifest.ts'
+import { openPlain, readPlain, reasonOf, statPlain, UnusableFile } from './plain-file.ts'
+import type { JobName } from './quotas.ts'
+import { signText } from './signature.ts'
+import { type TarEntry, writeTar } from './tarball.ts'
+
+/** The signature over the exact bytes of a bundle's manifest, as base64. */
+export const SIGNATURE = 'manifest.sig'
+
+const PIECE_BYTES = 64 * 1024
+
+/** Where a job's models are published. */
+type Source = { job: JobName; jobDir: string }
+
+/**
+ * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
+ * it lists, in its order. What is bundled is what was published: every file is hashed on its way and compared. The same
+ * models give the same bytes, except for the signature.
+ *
+ * The bundle is made beside `out` and takes its place when it is whole and durable; one that fails is gone.
+ *
+ * @returns the names of the models and their external data
+ * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was published, `storage`, or
+ * the reason of `signal`
+ */
+export async function writeBundle(
+  source: Source,
+  key: KeyObject,
+  out: string,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const { text, files } = readPublished(source)
+  const temporary = `${out}.${process.pid}.tmp`
+  try {
+    await pipeline(
+      writeTar(entriesOf(source, text, files, key)),
+      // Stored, not compressed: weights hardly shrink, and what compression makes of them depends on zlib's version
+      // and on the processor. Pieces of a fixed size keep the framing the same too.
+      createGzip({ level: 0, chunkSize: PIECE_BYTES }),
+      createWriteStream(temporary, { flags: 'wx', flush: true }),
+      { signal },
+    )
+    await rename(temporary, out)
+    await syncFolder(dirname(out))
+  } catch (cause) {
+    await rm(temporary, { force: true })
+    signal.throwIfAborted()
+    throw storageError(`Cannot write ${out}`, cause)
+  }
+  return Object.keys(files)
+}
+
+/** The published manifest, read once: what is signed is what the files are compared with. */
+function readPublished({ job, jobDir }: Source): { text: string; files: Record<string, string> } {
+  try {
+    const text = readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES)
+    const { files } = parseManifest(text) ?? { files: {} }
+    if (!Object.keys(files).length) throw new UnusableFile('describes no model')
+    return { text, files }
+  } catch (cause) {
+    throw unbundled(job, join(jobDir, MANIFEST), cause)
+  }
+}
+
+function* entriesOf(
+  source: Source,
+  manifest: string,
+  files: Record<string, string>,
+  key: KeyObject,
+): Generator<TarEntry, void> {
+  yield textEntry(MANIFEST, manifest)
+  yield textEntry(SIGNATURE, signText(manifest, key))
+  for (const [name, sha256] of Object.entries(files)) {
+    yield { name, bytes: sizeOf(source, name), content: publishedContent(source, name, sha256) }
+  }
+}
+
+function textEntry(name: string, text: string): TarEntry {
+  const content = Buffer.from(text)
+  return { name, bytes: content.length, content: [content] }
+}
+
+function sizeOf({ job, jobDir }: Source, name: string): number {
+  try {
+    return Number(statPlain(jobDir, name).size)
+  } catch (cause) {
+    throw unbundled(job, name, cause)
+  }
+}
+
+/** A published file's content as it goes into the bundle; at its end it turns out whether it was the published one. */
+async function* publishedContent(
+  { job, jobDir }: Source,
+  name: string,
+  sha256: string,
+): AsyncGenerator<Buffer, void> {
+  try {
+    const { fd } = openPlain(jobDir, name)
+    const hash = createHash('sha256')
+    for await (const piece of createReadStream('', { fd, start: 0, highWaterMark: PIECE_BYTES })) {
+      hash.update(piece)
+      yield piece
+    }
+    if (hash.digest('hex') !== sha256) throw new UnusableFile('is not what was published')
+  } catch (cause) {
+    throw unbundled(job, name, cause)
+  }
+}
+
+function unbundled(job: JobName, what: string, cause: unknown): TrainerError {
+  const remedy = `start the trainer first: node --import tsx tasks.ts ${job}`
+  const message = `Cannot bundle ${job}: ${what} ${reasonOf(cause)}; ${remedy}`
+  return new TrainerError('training-failed', message, { cause })
+}

@@ -1,0 +1,71 @@
+/** Bundle and sign a job's published models: node --import tsx scripts/bundle.ts JOB --key FILE [--out FILE] */
+import { statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { writeBundle } from '../lib/bundle.ts'
+import { chooseJobs, placeOptions } from '../lib/command.ts'
+import { TrainerError } from '../lib/errors.ts'
+import { chooseModelsDir } from '../lib/folders.ts'
+import { type Program, readOptions, root } from '../lib/options.ts'
+import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
+import { isEntry, runScript } from '../lib/script.ts'
+import { listenForSignals } from '../lib/signals.ts'
+import { readPrivateKey } from '../lib/signature.ts'
+import { formatBytes } from '../lib/text.ts'
+
+const options = {
+  key: { type: 'string', value: 'FILE', help: 'the private key that signs: PEM, RSA of at least 3072 bits' },
+  out: { type: 'string', value: 'FILE', help: 'the bundle, replaced as a whole (default: JOB.tar.gz)' },
+  ...placeOptions,
+  json: { type: 'boolean', help: 'what was bundled as one JSON object on stdout' },
+} as const
+
+const program: Program<typeof options> = {
+  name: 'scripts/bundle.ts',
+  summary: "Bundle a job's published models with their manifest and its signature.",
+  positionals: 'JOB',
+  options,
+  example: 'core --key private.pem --out core.tar.gz',
+  notes: `A new pair of keys:
+  openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out private.pem
+  openssl pkey -in private.pem -pubout -out public.pem
+
+Exit codes: 0 done, 1 nothing to bundle or not what was published, 3 cannot write, 64 wrong usage or key`,
+}
+
+/**
+ * Bundle one job.
+ *
+ * @returns what was bundled, as a line or as JSON, or the text that was asked for with `--help` or `--version`
+ * @throws {TrainerError} of the options, the key, the models or the disk
+ */
+async function bundle(args: string[]): Promise<string> {
+  const read = readOptions(args, program)
+  if (typeof read === 'string') return read
+  const { values, positionals } = read
+  const job = oneJob(positionals)
+  if (values.key === undefined) throw new TrainerError('usage', 'Name the private key that signs: --key FILE')
+  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
+  const jobDir = join(chooseModelsDir(values['models-dir'], quotas.modelsDir), job)
+  const out = resolve(values.out ?? `${job}.tar.gz`)
+
+  const { signal, close } = listenForSignals()
+  const files = await writeBundle({ job, jobDir }, readPrivateKey(values.key), out, signal)
+  close()
+
+  const { size: bytes } = statSync(out)
+  if (values.json) return JSON.stringify({ bundle: out, job, bytes, files })
+  return `The bundle of ${files.join(', ')} is in ${out}, ${formatBytes(bytes)}`
+}
+
+function oneJob(names: string[]): JobName {
+  const [job] = chooseJobs(names)
+  if (job && names.length === 1) return job
+  throw new TrainerError('usage', `Name one job to bundle: ${jobNames.join(', ')}`)
+}
+
+if (isEntry(import.meta)) {
+  process.exitCode = await runScript(async () => {
+    process.stdout.write(`${await bundle(process.argv.slice(2))}\n`)
+    return 0
+  })
+}
