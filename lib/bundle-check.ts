@@ -3,12 +3,15 @@ import { createReadStream } from 'node:fs'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
 import { SIGNATURE } from './bundle.ts'
-import { isErrno, TrainerError } from './errors.ts'
+import { isErrno } from './errors.ts'
 import { MANIFEST, MANIFEST_MAX_BYTES, type Manifest, parseManifest } from './manifest.ts'
 import { reasonOf, UnusableFile } from './plain-file.ts'
 import { isSigned } from './signature.ts'
 import { collect, readTar, type TarEntry } from './tarball.ts'
 import { escapeText as shown } from './text.ts'
+import type { Verification } from './verify.ts'
+
+type VerifiedFile = Verification['verified'][number]
 
 /** Base64 of a signature by a key of 16,384 bits is shorter. */
 const SIGNATURE_MAX_BYTES = 4096
@@ -20,25 +23,28 @@ const PIECE_BYTES = 64 * 1024
  * and nothing is extracted; until the signature has been checked nothing is read but the manifest and the signature,
  * which have to come first.
  *
- * @returns its manifest
- * @throws {TrainerError} `training-failed` with the first thing that is wrong
+ * @returns the files of a bundle that is good; of any other none, and the first thing that is wrong with it
  */
-export async function checkBundle(file: string, key: KeyObject): Promise<Manifest> {
+export async function checkBundle(file: string, key: KeyObject): Promise<Verification> {
   try {
-    return await pipeline(
+    const verified = await pipeline(
       createReadStream(file),
       createGunzip({ chunkSize: PIECE_BYTES }),
       (chunks: AsyncIterable<Buffer>) => checkEntries(readTar(chunks), key),
     )
-  } catch (cause) {
-    const reason = isErrno(cause, ...gzipFaults) ? 'is not a gzip file, or damaged' : reasonOf(cause)
-    throw new TrainerError('training-failed', `Cannot trust ${file}: it ${reason}`, { cause })
+    return { verified, differences: [] }
+  } catch (error) {
+    const reason = isErrno(error, ...gzipFaults) ? 'is not a gzip file, or damaged' : reasonOf(error)
+    return { verified: [], differences: [{ path: file, reason }] }
   }
 }
 
 const gzipFaults = ['Z_DATA_ERROR', 'Z_BUF_ERROR', 'Z_NEED_DICT']
 
-async function checkEntries(entries: AsyncGenerator<TarEntry, void>, key: KeyObject): Promise<Manifest> {
+async function checkEntries(
+  entries: AsyncGenerator<TarEntry, void>,
+  key: KeyObject,
+): Promise<VerifiedFile[]> {
   const text = await readNext(entries, MANIFEST, MANIFEST_MAX_BYTES)
   const signature = await readNext(entries, SIGNATURE, SIGNATURE_MAX_BYTES)
   if (!isSigned(text, signature.toString('latin1'), key)) {
@@ -47,8 +53,7 @@ async function checkEntries(entries: AsyncGenerator<TarEntry, void>, key: KeyObj
   const manifest = parseManifest(text.toString())
   if (!manifest || !Object.keys(manifest.files).length)
     throw new UnusableFile(`has a ${MANIFEST} that describes no model`)
-  await checkFiles(entries, manifest)
-  return manifest
+  return checkFiles(entries, manifest)
 }
 
 async function readNext(
@@ -64,23 +69,30 @@ async function readNext(
   return collect(entry.content)
 }
 
-async function checkFiles(entries: AsyncIterable<TarEntry>, { files, metadata }: Manifest): Promise<void> {
+async function checkFiles(
+  entries: AsyncIterable<TarEntry>,
+  { files, metadata }: Manifest,
+): Promise<VerifiedFile[]> {
+  const verified: VerifiedFile[] = []
   const awaited = new Map(Object.entries(files))
-  for await (const { name, bytes, content } of entries) {
-    const sha256 = awaited.get(name)
-    if (!awaited.delete(name)) {
-      const reason = Object.hasOwn(files, name) ? 'twice' : 'that its manifest does not list'
-      throw new UnusableFile(`holds ${shown(name)} ${reason}`)
+  for await (const { name: path, bytes, content } of entries) {
+    const sha256 = awaited.get(path)
+    if (sha256 === undefined) {
+      const reason = Object.hasOwn(files, path) ? 'twice' : `that its ${MANIFEST} does not list`
+      throw new UnusableFile(`holds ${shown(path)} ${reason}`)
     }
-    const listedBytes = metadata.sizes[name]
+    const listedBytes = metadata.sizes[path]
     if (listedBytes !== undefined && bytes !== listedBytes) {
-      throw new UnusableFile(`holds ${shown(name)} with ${bytes} bytes, published were ${listedBytes}`)
+      throw new UnusableFile(`holds ${shown(path)} with ${bytes} bytes, published were ${listedBytes}`)
     }
     if ((await sha256Of(content)) !== sha256) {
-      throw new UnusableFile(`holds ${shown(name)} with other content than was published`)
+      throw new UnusableFile(`holds ${shown(path)} with other content than was published`)
     }
+    awaited.delete(path)
+    verified.push({ path, bytes, sha256 })
   }
   if (awaited.size) throw new UnusableFile(`lacks ${[...awaited.keys()].map(shown).join(', ')}`)
+  return verified
 }
 
 async function sha256Of(content: TarEntry['content']): Promise<string> {

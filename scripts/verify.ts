@@ -1,21 +1,26 @@
-/** Is what is published what was trained? node --import tsx scripts/verify.ts [core] [dpi] [agent] [--json] */
+/** Is what is published, or in a bundle, what was trained? node --import tsx scripts/verify.ts [JOB … | --bundle FILE --key FILE] */
 import { join, resolve } from 'node:path'
+import { checkBundle } from '../lib/bundle-check.ts'
 import { chooseJobs, placeOptions } from '../lib/command.ts'
+import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir } from '../lib/folders.ts'
-import { type Program, readOptions, root } from '../lib/options.ts'
+import { type Program, readOptions, root, type Values } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { isEntry, runScript } from '../lib/script.ts'
+import { readPublicKey } from '../lib/signature.ts'
 import { escapeText } from '../lib/text.ts'
 import { type Verification, verifyPublished } from '../lib/verify.ts'
 
 const options = {
   ...placeOptions,
+  bundle: { type: 'string', value: 'FILE', help: 'check this bundle instead; nothing of it is extracted' },
+  key: { type: 'string', value: 'FILE', help: 'the public key that the bundle is checked with' },
   json: { type: 'boolean', help: 'what was found as one JSON object on stdout' },
 } as const
 
 const program: Program<typeof options> = {
   name: 'scripts/verify.ts',
-  summary: 'Check all published files against their manifest: full SHA-256, and the structure of models.',
+  summary: 'Check published files, or a signed bundle of them, against their manifest.',
   positionals: '[core] [dpi] [agent]',
   options,
   example: 'core --models-dir /tmp/models',
@@ -24,7 +29,7 @@ const program: Program<typeof options> = {
 }
 
 /**
- * Verify the chosen jobs.
+ * Verify the chosen jobs, or a bundle.
  *
  * @returns what was found, as lines or as JSON, and whether all is as published; or the text that was asked for with
  * `--help` or `--version`
@@ -34,9 +39,10 @@ async function verify(args: string[]): Promise<{ text: string; ok: boolean }> {
   const read = readOptions(args, program)
   if (typeof read === 'string') return { text: read, ok: true }
   const { values, positionals } = read
+  if (values.bundle !== undefined || values.key !== undefined) return verifyBundle(values, positionals)
   const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
   const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
-  const found: Record<string, Verification> = {}
+  const found: Found = {}
   for (const job of chooseJobs(positionals)) {
     found[job] = await verifyPublished(join(modelsDir, job), quotas.jobs[job].models)
   }
@@ -45,7 +51,24 @@ async function verify(args: string[]): Promise<{ text: string; ok: boolean }> {
   return { text, ok }
 }
 
-function describe(modelsDir: string, found: Record<string, Verification>): string {
+async function verifyBundle(
+  { bundle, key, json }: Values<typeof options>,
+  jobs: string[],
+): Promise<{ text: string; ok: boolean }> {
+  if (bundle === undefined || key === undefined || jobs.length) {
+    throw new TrainerError('usage', 'A bundle is checked by --bundle FILE with --key FILE, and without a job')
+  }
+  const file = resolve(bundle)
+  const found = await checkBundle(file, readPublicKey(key))
+  const ok = !found.differences.length
+  const text = json ? JSON.stringify({ ok, bundle: file, ...found }) : describe(file, { bundle: found })
+  return { text, ok }
+}
+
+/** What was found, by job. */
+type Found = Record<string, Verification>
+
+function describe(place: string, found: Found): string {
   const lines = Object.entries(found).flatMap(([job, { verified, differences }]) => [
     ...verified.map(
       ({ path, bytes, sha256 }) => `${job}: ${escapeText(path)} verified (${bytes} bytes, sha256 ${sha256})`,
@@ -54,12 +77,12 @@ function describe(modelsDir: string, found: Record<string, Verification>): strin
   ])
   const { verified, differences } = total(found)
   const outcome = differences
-    ? `NOT as published: ${differences} ${differences === 1 ? 'difference' : 'differences'} in ${modelsDir}`
-    : `as published: ${verified} ${verified === 1 ? 'file' : 'files'} in ${modelsDir}`
+    ? `NOT as published: ${differences} ${differences === 1 ? 'difference' : 'differences'} in ${place}`
+    : `as published: ${verified} ${verified === 1 ? 'file' : 'files'} in ${place}`
   return [...lines, outcome].join('\n')
 }
 
-function total(found: Record<string, Verification>): { verified: number; differences: number } {
+function total(found: Found): { verified: number; differences: number } {
   const sum = (list: 'verified' | 'differences') =>
     Object.values(found).reduce((n, it) => n + it[list].length, 0)
   return { verified: sum('verified'), differences: sum('differences') }
