@@ -30,11 +30,13 @@ export const placeOptions = {
   quotas: { type: 'string', value: 'FILE', help: 'the quotas file (default: quotas.json of this project)' },
 } as const satisfies Record<string, Option>
 
-const options = {
-  ...placeOptions,
-  retrain: { type: 'boolean', help: 'train although the published models are valid' },
+const runOptions = {
   'dry-run': { type: 'boolean', help: 'say what would be pruned and trained; change nothing' },
   json: { type: 'boolean', help: 'one JSON object a line, nothing else, on stdout' },
+} as const satisfies Record<string, Option>
+
+const retrainOption = {
+  retrain: { type: 'boolean', help: 'train although the published models are valid' },
 } as const satisfies Record<string, Option>
 
 const maxDiskOption = {
@@ -53,10 +55,14 @@ const queueOptions = {
 const notes = `Exit codes: 0 done, 1 training failed, 2 quota violated, 3 disk full or not writable, 64 wrong usage,
 75 another run holds the lock, 78 quotas.json invalid, 130 SIGINT, 143 SIGTERM`
 
-/** A program that makes a run: the whole queue, one job alone, or neither: the day-1 check. */
+/** A program that makes a run: the whole queue, one job alone, or neither: it trains nothing. */
 export type Runner = { name: string; summary: string; job?: JobName; isQueue?: true }
 
-type AllOptions = typeof options & typeof maxDiskOption & typeof queueOptions
+type AllOptions = typeof placeOptions &
+  typeof retrainOption &
+  typeof runOptions &
+  typeof maxDiskOption &
+  typeof queueOptions
 
 /**
  * Read the command line of a run.
@@ -65,8 +71,15 @@ type AllOptions = typeof options & typeof maxDiskOption & typeof queueOptions
  * @throws {TrainerError} `usage`
  */
 export function parseCommand(args: string[], { name, summary, job, isQueue }: Runner): Command | string {
-  const all = { ...options, ...(job && maxDiskOption), ...(isQueue && queueOptions) } as AllOptions
-  const example = `${job ? '' : 'agent '}--models-dir /tmp/models --retrain`
+  const trains = job !== undefined || isQueue
+  const all = {
+    ...placeOptions,
+    ...(trains && retrainOption),
+    ...runOptions,
+    ...(job && maxDiskOption),
+    ...(isQueue && queueOptions),
+  } as AllOptions
+  const example = `${job ? '' : 'agent '}--models-dir /tmp/models ${trains ? '--retrain' : '--dry-run'}`
   const program: Program<typeof all> = { name, summary, options: all, example, notes }
   if (!job) program.positionals = '[core] [dpi] [agent]'
   const read = readOptions(args, program)

@@ -35,7 +35,8 @@ export async function runJob(name: JobName, run: Run): Promise<void> {
   await runPhases(job)
 }
 
-function openJob(name: JobName, run: Run): Job {
+/** What the steps of one job of a run share. */
+export function openJob(name: JobName, run: Run): Job {
   const quota = { ...run.quotas.jobs[name] }
   if (run.command.maxDiskMb !== undefined) quota.maxDiskMb = run.command.maxDiskMb
   const dir = join(run.modelsDir, name)

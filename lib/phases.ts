@@ -46,7 +46,8 @@ async function emptyWork({ quota, dir, run, onPrune }: Job, error: unknown): Pro
   await enforceLimit(dir, quota.maxDiskMb, { prune: quota.prune, keep, onPrune }).catch(() => {}) // told already
 }
 
-function announce({ name, emit }: Job, error: unknown): void {
+/** Say why a job failed, as events. */
+export function announce({ name, emit }: Job, error: unknown): void {
   const message = messageOf(error)
   if (error instanceof TrainerError && error.usage) {
     emit({ event: 'quota.exceeded', job: name, ...error.usage, message })

@@ -30,6 +30,8 @@ export type Run = {
   published: Map<JobName, PublishedCheck>
   /** Jobs whose training this run has begun. */
   trained: Set<JobName>
+  /** What an operator wants to know at the end, from a body that does something else than train. */
+  outcome?: string
   /** Called for every event once it is in the journal, and for progress; a live list replaces these. */
   onEvent: (event: TrainerEvent) => void
   onProgress: (job: JobName, progress: Progress) => void
@@ -119,7 +121,7 @@ async function performOnce(
       ...(dryRun && { dryRun }),
     })
     await body(run)
-    return finish(0, outcomeOf(run))
+    return finish(0, run.outcome ?? outcomeOf(run))
   } catch (error) {
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)
     return finish(exitCodeOf(error), messageOf(error))
