@@ -1,0 +1,72 @@
+/** Prune jobs down to their quotas: node --import tsx scripts/prune.ts [core] [dpi] [agent] [--dry-run] */
+import { existsSync } from 'node:fs'
+import { TrainerError } from '../lib/errors.ts'
+import { type Job, openJob } from '../lib/job.ts'
+import { publishedFiles } from '../lib/models.ts'
+import { announce } from '../lib/phases.ts'
+import { MIB } from '../lib/quotas.ts'
+import { recover } from '../lib/recovery.ts'
+import { perform, type Run } from '../lib/run.ts'
+import { isEntry } from '../lib/script.ts'
+import { enforceLimit, type Pruned } from '../lib/storage.ts'
+import { formatBytes } from '../lib/text.ts'
+import { lookAt } from '../lib/usage.ts'
+
+/**
+ * Bring each job to its quota as the pre-flight of a training does, under the lock of a run and in its journal. A job
+ * that cannot be brought there does not keep the others from it.
+ *
+ * @throws {TrainerError} of the job with the highest exit code, when all have had their turn
+ */
+async function prune(run: Run): Promise<void> {
+  const pruned: Pruned[] = []
+  const failures: TrainerError[] = []
+  for (const name of run.command.jobs) {
+    run.signal.throwIfAborted()
+    const job = openJob(name, run)
+    try {
+      await pruneJob(job, pruned)
+    } catch (error) {
+      if (run.signal.aborted || !(error instanceof TrainerError)) throw error
+      announce(job, error)
+      failures.push(error)
+    }
+  }
+  run.outcome = sumUp(pruned, run.command.dryRun)
+  const [worst] = failures.sort((a, b) => b.exitCode - a.exitCode)
+  if (worst) throw new TrainerError(worst.code, `${run.outcome}; ${worst.message}`, { cause: worst })
+}
+
+async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: Pruned[]): Promise<void> {
+  if (!existsSync(dir)) return
+  const { dryRun } = run.command
+  const startedMs = performance.now()
+  const { usedBytes, freeBytes } = await lookAt(dir, { keep: [] })
+  const limitBytes = quota.maxDiskMb * MIB
+  emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
+
+  if (!dryRun) await recover(dir)
+  const after = await enforceLimit(dir, quota.maxDiskMb, {
+    prune: quota.prune,
+    keep: await publishedFiles(dir, quota.models),
+    dryRun,
+    onPrune: deletion => {
+      pruned.push(deletion)
+      onPrune(deletion)
+      run.signal.throwIfAborted()
+    },
+  })
+  const seconds = (performance.now() - startedMs) / 1000
+  if (!dryRun) emit({ event: 'job.done', job: name, seconds, usedBytes: after.usedBytes })
+}
+
+function sumUp(pruned: Pruned[], isDryRun: boolean): string {
+  const freed = formatBytes(pruned.reduce((sum, { bytes }) => sum + bytes, 0))
+  if (isDryRun) return `dry run, nothing was changed; would prune ${pruned.length} (${freed})`
+  return pruned.length ? `pruned ${pruned.length} (${freed})` : 'nothing to prune'
+}
+
+if (isEntry(import.meta)) {
+  const summary = 'Delete the oldest checkpoints and temporary files of jobs that are over their quota.'
+  process.exitCode = await perform({ name: 'scripts/prune.ts', summary }, prune)
+}
