@@ -100,7 +100,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
 withNumpy(
   'a Python training survives a tiny quota: its checkpoint folders go oldest first while it runs',
   async () => {
-    const options = ['--features', '65536', '--steps', '80', '--save-steps', '1']
+    const options = ['--features', '65536', '--steps', '50', '--save-steps', '1']
     await using rig = await pythonRig({ ...recipe(options), maxDiskMb: 20 })
 
     const { exitCode, events } = await rig.run(['core', '--json'])
@@ -111,12 +111,12 @@ withNumpy(
       events.findIndex(it => it.event === 'train.exit'),
     )
     const pruned = during.flatMap(it => (it.event === 'storage.prune' ? [basename(it.path)] : []))
-    assert.ok(pruned.length >= 40, `${pruned.length} pruned`)
+    assert.ok(pruned.length >= 10, `${pruned.length} pruned`)
     assert.equal(
       pruned,
       pruned.map((_, index) => `checkpoint-${index + 1}`),
     )
-    assert.ok(checkpointsOf(rig).includes(80))
+    assert.ok(checkpointsOf(rig).includes(50))
     assert.ok(events.every(it => it.event !== 'storage.usage' || it.usedBytes <= 20 * 2 ** 20))
     assert.ok(existsSync(model(rig)))
   },
