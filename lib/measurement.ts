@@ -29,9 +29,9 @@ export async function measure(dir: string, { prune = [], keep }: MeasureOptions 
   const ruleOf = await compileRules(root, prune)
   const inodes = new Map<string, Inode>()
   const found: Entry[] = []
-  let usedBytes = chargeOf(lstatSync(dir))
+  let usedBytes = 0
 
-  await walk<Entry | undefined>(root, undefined, {
+  const rootStats = await walk<Entry | undefined>(root, undefined, {
     isExact: ({ path, data: owner }, name) => owner !== undefined || ruleOf(path, name, 'any') !== undefined,
     visit({ path, data: owner }, name, stats) {
       const bytes = chargeOf(stats)
@@ -54,6 +54,7 @@ export async function measure(dir: string, { prune = [], keep }: MeasureOptions 
       return isFolder ? entry : owner
     },
   })
+  usedBytes += chargeOf(rootStats)
   return { usedBytes, prunable: listOldest(found, keep ?? (await publishedAmong(dir, root, found))) }
 }
 

@@ -1,10 +1,14 @@
 import { closeSync, fstatSync, lstatSync, openSync, rmdirSync, unlinkSync } from 'node:fs'
+import { unlink } from 'node:fs/promises'
 import { emptyOpen, reachOf, undeletable } from './emptying.ts'
 import { isErrno, type TrainerError } from './errors.ts'
 import type { Entry } from './prunable.ts'
+import { MIB } from './quotas.ts'
 import { type Bytes, FOLDER_FLAGS, native, VANISHED, walk } from './tree.ts'
 
 const MAX_FOLDERS = 512
+/** To free this much takes a filesystem so long that the screen and signals must not wait for it. */
+const LARGE_BYTES = 64 * MIB
 
 /**
  * Deletes measured entries of one folder. Every folder on the way is opened from the one above it, never through a
@@ -39,7 +43,8 @@ export class Remover {
       if (stats.ino !== entry.ino || stats.dev !== entry.dev) return 'changed'
       if (entry.isFolder) return await removeFolder(path, reach, entry)
       if (stats.mtimeNs !== entry.mtimeNs) return 'changed'
-      unlinkSync(reach)
+      if (stats.size < LARGE_BYTES) unlinkSync(reach)
+      else await unlink(reach)
       return 'removed'
     } catch (cause) {
       if (isErrno(cause, ...VANISHED)) return 'gone'

@@ -10,7 +10,7 @@ import { escapeText } from './text.ts'
 export type Bytes = string
 
 /** A folder of a walk: its path, how a system call reaches it, and what the visitor returned for it. */
-export type Folder<T> = { path: Bytes; reach: Bytes; data: T }
+type Folder<T> = { path: Bytes; reach: Bytes; data: T }
 
 /** What is done at each name of a walk. */
 export type Visitor<T> = {
@@ -35,10 +35,11 @@ const MAX_REACH_BYTES = 3800
  * Links are never followed; paths may be longer than PATH_MAX. What vanishes meanwhile is passed over, and what is
  * renamed meanwhile may be visited twice or not at all.
  *
+ * @returns what `root` itself is
  * @throws {TrainerError} `storage`: a folder cannot be read, or another filesystem is mounted on it; it is named
  */
-export async function walk<T>(root: Bytes, data: T, visitor: Visitor<T>): Promise<void> {
-  const device = lstatSync(native(root)).dev
+export async function walk<T>(root: Bytes, data: T, visitor: Visitor<T>): Promise<Stats> {
+  const rootStats = statRoot(root)
   // Besides folders: descriptors, each to be closed once the folders above it in this stack are done.
   const pending: (Folder<T> | number)[] = [{ path: root, reach: root, data }]
   const slice = new Slice()
@@ -48,19 +49,28 @@ export async function walk<T>(root: Bytes, data: T, visitor: Visitor<T>): Promis
         closeSync(next)
         continue
       }
-      const names = enter(next, pending)
+      const names = enter(next, root, pending)
       for (let start = 0; start < names.length; start += BATCH_NAMES) {
-        visitBatch(next, names, start, device, visitor, pending)
+        visitBatch(next, names, start, rootStats.dev, visitor, pending)
         if (slice.isOver()) await slice.next()
       }
     }
   } finally {
     for (const left of pending) if (typeof left === 'number') closeSync(left)
   }
+  return rootStats
+}
+
+function statRoot(root: Bytes): Stats {
+  try {
+    return lstatSync(native(root))
+  } catch (cause) {
+    throw unreadable(root, cause)
+  }
 }
 
 /** List a folder. One whose path is too long to go on with is reached through a descriptor from here on. */
-function enter<T>(folder: Folder<T>, pending: (Folder<T> | number)[]): Bytes[] {
+function enter<T>(folder: Folder<T>, root: Bytes, pending: (Folder<T> | number)[]): Bytes[] {
   try {
     if (folder.reach.length > MAX_REACH_BYTES) {
       const fd = openSync(native(folder.reach), FOLDER_FLAGS)
@@ -69,7 +79,7 @@ function enter<T>(folder: Folder<T>, pending: (Folder<T> | number)[]): Bytes[] {
     }
     return readdirSync(native(folder.reach), 'latin1')
   } catch (cause) {
-    if (isErrno(cause, ...VANISHED)) return []
+    if (folder.path !== root && isErrno(cause, ...VANISHED)) return []
     throw unreadable(folder.path, cause)
   }
 }
