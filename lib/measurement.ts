@@ -1,7 +1,7 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from './errors.ts'
 import { Entry, type Inode, inodeId, listOldest } from './prunable.ts'
-import { compileRules } from './rules.ts'
+import { compileRules, PRUNABLE_ENDING } from './rules.ts'
 import { type Bytes, walk } from './tree.ts'
 
 export type MeasureOptions = {
@@ -31,7 +31,11 @@ export async function measure(dir: string, { prune = [], keep }: MeasureOptions 
   const found: Entry[] = []
   let usedBytes = 0
 
+  const addBytes = (bytes: number) => {
+    usedBytes += bytes
+  }
   const rootStats = await walk<Entry | undefined>(root, undefined, {
+    ...(!prune.length && { ordinary: { except: PRUNABLE_ENDING, add: addBytes } }),
     isExact: ({ path, data: owner }, name) => owner !== undefined || ruleOf(path, name, 'any') !== undefined,
     visit({ path, data: owner }, name, stats) {
       const bytes = chargeOf(stats)

@@ -3,6 +3,9 @@ import type { Bytes } from './tree.ts'
 /** Tells which rule allows a name to be pruned, if any does; `any` is for a name of which nothing else is known. */
 export type RuleOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder' | 'any') => string | undefined
 
+/** Of files that may be pruned without a glob. */
+export const PRUNABLE_ENDING = /\.(checkpoint|tmp)$/
+
 /**
  * Make the rules for what is below `root`: files `*.checkpoint` and `*.tmp` at any depth, and whatever matches one
  * of `globs`, which are relative to `root` and to its `work/`. The folders `work` and `work/tmp` never match.
@@ -12,10 +15,8 @@ export async function compileRules(root: Bytes, globs: string[]): Promise<RuleOf
   const work = `${root}/work`
   const fixed = [work, `${work}/tmp`]
   return (folder, name, kind) => {
-    if (kind !== 'folder') {
-      if (name.endsWith('.checkpoint')) return '*.checkpoint'
-      if (name.endsWith('.tmp')) return '*.tmp'
-    }
+    const ending = kind === 'folder' ? null : PRUNABLE_ENDING.exec(name)
+    if (ending) return `*${ending[0]}`
     if (!matches) return undefined
     const path = `${folder}/${name}`
     if (fixed.includes(path)) return undefined

@@ -1,6 +1,7 @@
 import { type BigIntStats, closeSync, constants, lstatSync, openSync, readdirSync, type Stats } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isErrno, TrainerError } from './errors.ts'
+import { type Ordinary, SecondThread } from './second-thread.ts'
 import { escapeText } from './text.ts'
 
 /**
@@ -10,12 +11,14 @@ import { escapeText } from './text.ts'
 export type Bytes = string
 
 /** A folder of a walk: its path, how a system call reaches it, and what the visitor returned for it. */
-type Folder<T> = { path: Bytes; reach: Bytes; data: T }
+export type Folder<T> = { path: Bytes; reach: Bytes; data: T }
 
 /** What is done at each name of a walk. */
 export type Visitor<T> = {
   /** Does `visit` need the nanoseconds and the full inode number? They take longer. */
   isExact: (folder: Folder<T>, name: Bytes) => boolean
+  /** Files that need no visit, because all that matters is their charged bytes: those not matched by `except`. */
+  ordinary?: Ordinary
   /** Called once a name; one that has several hard links comes exact. For a folder the result becomes its `data`. */
   visit: (folder: Folder<T>, name: Bytes, stats: Stats | BigIntStats) => T
 }
@@ -43,19 +46,23 @@ export async function walk<T>(root: Bytes, data: T, visitor: Visitor<T>): Promis
   // Besides folders: descriptors, each to be closed once the folders above it in this stack are done.
   const pending: (Folder<T> | number)[] = [{ path: root, reach: root, data }]
   const slice = new Slice()
+  const second = visitor.ordinary && new SecondThread<T>(visitor.ordinary)
+  const visitAll = async (folder: Folder<T>, names: Bytes[]) => {
+    for (let start = 0; start < names.length; start += BATCH_NAMES) {
+      visitBatch(folder, names, start, rootStats.dev, visitor, pending)
+      if (slice.isOver()) await slice.next()
+    }
+  }
   try {
-    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-      if (typeof next === 'number') {
-        closeSync(next)
-        continue
-      }
-      const names = enter(next, root, pending)
-      for (let start = 0; start < names.length; start += BATCH_NAMES) {
-        visitBatch(next, names, start, rootStats.dev, visitor, pending)
-        if (slice.isOver()) await slice.next()
-      }
+    while (pending.length || second?.isBusy) {
+      for (const { folder, names } of second?.exchange(pending) ?? []) await visitAll(folder, names)
+      const next = pending.pop()
+      if (next === undefined) await slice.next()
+      else if (typeof next === 'number') closeSync(next)
+      else await visitAll(next, enter(next, root, pending))
     }
   } finally {
+    second?.close()
     for (const left of pending) if (typeof left === 'number') closeSync(left)
   }
   return rootStats
