@@ -1,6 +1,6 @@
 import { statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { type MeasureOptions, type Measurement, measure } from './measurement.ts'
+import { type Measurement, type MeasureOptions, measure } from './measurement.ts'
 import { listOpenFiles } from './open-files.ts'
 import { freeSpace } from './storage.ts'
 import type { Training } from './trainer.ts'

@@ -90,7 +90,7 @@ for (const sandbox of ['auto', 'off'] as const) {
       await until('the next training runs', () => /core: training, pid/.test(second.output()))
       second.child.kill('SIGTERM')
       await second.ended
-        assert.equal(survivors(rig), [])
+      assert.equal(survivors(rig), [])
     },
   )
 

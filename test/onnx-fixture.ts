@@ -2,7 +2,7 @@ import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 
 /** Where a tensor's values are kept, as the model says: numbers become decimal strings, as ONNX has it. */
-export type External = { location?: string; offset?: number | string; length?: number | string }
+type External = { location?: string; offset?: number | string; length?: number | string }
 
 export type OnnxOptions = {
   /** `producer_name`: models that differ in it differ in content and in nothing else. */
