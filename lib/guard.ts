@@ -7,7 +7,7 @@ import type { MeasureOptions } from './measurement.ts'
 import { fileId, listOpenFiles } from './open-files.ts'
 import type { Entry } from './prunable.ts'
 import type { JobName } from './quotas.ts'
-import { type Pruned, pruneOldest } from './storage.ts'
+import { freeSpace, type Pruned, pruneOldest } from './storage.ts'
 import { formatBytes } from './text.ts'
 import type { Training } from './trainer.ts'
 import { accountOf, deletedBytes, type Look, lookAt } from './usage.ts'
@@ -40,7 +40,8 @@ export type Watch = {
 /**
  * Keep a running training inside its limit until `signal` says that it has ended. Above 90 % it is frozen, the
  * oldest checkpoints are pruned down to 80 %, and it is resumed. The next look comes the sooner the less room
- * there is for the fastest writer seen, between 10 ms and 1 s.
+ * there is for the fastest writer seen, between 10 ms and 1 s, and at once when the disk's free space says that
+ * somebody is faster.
  *
  * @throws {TrainerError} `quota-exceeded`, or `no-space` if it is others who fill the disk; the training is dead then
  */
@@ -53,26 +54,44 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
 
   while (!signal.aborted) {
     const atMs = performance.now()
+    const freeBytes = freeSpace(watch.dir)
     const look = await glance(watch)
+    const tookMs = performance.now() - atMs
     watch.onLook(look)
     if (before)
       fastestPerMs = Math.max(fastestPerMs, (look.usedBytes - before.usedBytes) / (atMs - before.atMs))
     before = { usedBytes: look.usedBytes, atMs }
 
     const freezeAbove = Math.max(FREEZE_ABOVE * limitNow(watch, look), patienceBytes)
-    let waitMs = MIN_WAIT_MS
-    if (look.usedBytes > freezeAbove) {
+    const roomBytes = Math.max(0, freezeAbove - look.usedBytes)
+    if (!roomBytes) {
       const relieved = await relieve(watch, look.usedBytes)
       const limitBytes = limitNow(watch, relieved)
       const isTight = relieved.usedBytes > FREEZE_ABOVE * limitBytes
       patienceBytes = isTight ? relieved.usedBytes + (limitBytes - relieved.usedBytes) / 2 : 0
       before = undefined
-    } else {
-      const soonMs = Math.min((freezeAbove - look.usedBytes) / (2 * fastestPerMs), MAX_WAIT_MS)
-      // A walk of a large tree must not take more than half of the time.
-      waitMs = Math.max(MIN_WAIT_MS, performance.now() - atMs, soonMs)
     }
-    await delay(waitMs, undefined, { signal }).catch(() => {})
+    const wait = {
+      // A walk of a large tree must not take more than half of the time.
+      leastMs: Math.max(MIN_WAIT_MS, tookMs),
+      mostMs: Math.min(roomBytes / (2 * fastestPerMs), MAX_WAIT_MS),
+      // A burst: half of the room is gone, whoever took it.
+      freeBytes: freeBytes - roomBytes / 2,
+    }
+    await waitToLook(watch.dir, wait, signal)
+  }
+}
+
+/** Wait, but no longer than the disk has `freeBytes`: to ask for that takes 3 µs, whatever the folder holds. */
+async function waitToLook(
+  dir: string,
+  { leastMs, mostMs, freeBytes }: { leastMs: number; mostMs: number; freeBytes: number },
+  signal: AbortSignal,
+): Promise<void> {
+  const startedMs = performance.now()
+  for (let sliceMs = leastMs; !signal.aborted; sliceMs = Math.max(MIN_WAIT_MS, mostMs / 10)) {
+    await delay(sliceMs, undefined, { signal }).catch(() => {})
+    if (performance.now() - startedMs >= mostMs || freeSpace(dir) < freeBytes) return
   }
 }
 
