@@ -61,9 +61,7 @@ function deletedMappings(pid: number): OpenFile[] {
     const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16))
     const deletedBytes = Number.parseInt(offset!, 16) + end! - start!
     const id = fileId({ dev: makedev(major!, minor!), ino: Number(inode) })
-    return [
-      { id, path: Buffer.from(path.join(' ').slice(0, -DELETED.length), 'latin1').toString(), deletedBytes },
-    ]
+    return [{ id, path: path.join(' ').slice(0, -DELETED.length), deletedBytes }]
   })
 }
 

@@ -35,7 +35,8 @@ function readProcess(pid: number): Process | [] {
 /** A file below /proc, or undefined when the process is gone or not ours to read. */
 export function readProc(path: string): string | undefined {
   try {
-    return readFileSync(`/proc/${path}`, 'latin1')
+    // As UTF-8 Node reads it in one call; else it would set 64 KiB aside for every file that says it has no size.
+    return readFileSync(`/proc/${path}`, 'utf8')
   } catch {
     return undefined
   }
@@ -43,7 +44,7 @@ export function readProc(path: string): string | undefined {
 
 /** Processes started with `NAME=value` in their environment. */
 export function processesWithVariable(name: string, value: string): number[] {
-  const wanted = `\0${name}=${Buffer.from(value).toString('latin1')}\0`
+  const wanted = `\0${name}=${value}\0`
   return listProcesses()
     .filter(
       ({ pid, state }) =>
