@@ -232,4 +232,14 @@ process.exit(1)`
     assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
 })
 
+test('every training has the lowest priority, also when the guard of one before has raised ours', async () => {
+  const trainer = `console.log('nice', (await import('node:os')).getPriority()); ${publishes}`
+  await using rig = await trainerRig({ core: { trainer }, dpi: { trainer } })
+
+  const { events } = await rig.run(['core', 'dpi', '--json'])
+
+  const lines = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
+  assert.equal(lines, ['nice 19', 'nice 19'])
+})
+
 test.run()
