@@ -32,14 +32,14 @@ type StartOptions = {
   /** Give --models-dir; else the run has to find out. */
   withModelsDir?: boolean
 }
-type Ended = {
+export type Ended = {
   exitCode: number | null
   signal: NodeJS.Signals | null
   stdout: string
   stderr: string
   events: TrainerEvent[]
 }
-type Started = { child: ChildProcess; pid: number; output: () => string; ended: Promise<Ended> }
+export type Started = { child: ChildProcess; pid: number; output: () => string; ended: Promise<Ended> }
 
 /**
  * A folder with a quotas file of small fake trainers and a models folder, and the means to run tasks.ts on them.
