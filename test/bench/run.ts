@@ -56,7 +56,7 @@ async function slowing({ signal }: Bench): Promise<Row> {
   const aloneDir = rig.path('alone')
   mkdirSync(aloneDir)
   const env = { ...process.env, RANSOMEYE_OUTPUT_DIR: aloneDir, RANSOMEYE_JOB: 'core' }
-  const { ours, alone } = await inTurns(5, signal, {
+  const { ours, alone } = await inTurns(1, signal, {
     ours: async () => {
       const { events } = await untilEnd(rig.start(['core', '--retrain', '--json']), signal)
       const exit = events.find(it => it.event === 'train.exit')
