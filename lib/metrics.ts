@@ -1,0 +1,166 @@
+import { chmodSync, existsSync, lstatSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { messageOf } from './errors.ts'
+import type { TrainerEvent } from './events.ts'
+import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './exposition.ts'
+import { readManifest } from './manifest.ts'
+import { readPlain, reasonOf } from './plain-file.ts'
+import { type JobName, jobNames, MIB, type Quotas } from './quotas.ts'
+
+const FILE = 'metrics.prom'
+const MAX_BYTES = 64 * 1024
+const REFRESH_EVERY_MS = 10_000
+
+/**
+ * Keeps `.trainer/metrics.prom` for the textfile collector of Prometheus's node_exporter: written when a training
+ * begins, while it runs, and when a job and the run end. Counters go on from the file of the run before. A run that
+ * trains nothing replaces the figures in that file; it does not load the library that makes a new one.
+ *
+ * A reader finds the old file or the new one, but it is not made to survive a power cut. If it cannot be written, `warn`
+ * is told once, and the run goes on.
+ */
+export class Metrics {
+  readonly #modelsDir: string
+  readonly #quotas: Quotas
+  readonly #warn: (message: string) => void
+  readonly #samples: Map<string, number>
+  #page: string
+  #startedAt = ''
+  /** Pruning alone says nothing about how the last training ended. */
+  #looksAfterModels = false
+  #trains = false
+  #hasWarned = false
+  #writtenMs = 0
+  #writing = Promise.resolve()
+
+  constructor(modelsDir: string, quotas: Quotas, warn: (message: string) => void) {
+    this.#modelsDir = modelsDir
+    this.#quotas = quotas
+    this.#warn = warn
+    this.#page = readPage(join(modelsDir, '.trainer'))
+    this.#samples = parseMetrics(this.#page)
+  }
+
+  /** Take what an event tells. */
+  take(event: TrainerEvent): void {
+    if ('usedBytes' in event) this.#set('usage_bytes', event.usedBytes, event.job)
+    switch (event.event) {
+      case 'run.start':
+        this.#startedAt = event.time
+        break
+      case 'job.skip':
+        this.#looksAfterModels = true
+        break
+      case 'job.start':
+        this.#looksAfterModels = true
+        this.#trains = true
+        this.#set('run_in_progress', 1)
+        this.#set('run_start_timestamp_seconds', secondsOf(this.#startedAt))
+        this.#write()
+        break
+      case 'storage.usage':
+        if (this.#trains && performance.now() - this.#writtenMs > REFRESH_EVERY_MS) this.#write()
+        break
+      case 'storage.prune':
+        this.#add('pruned_bytes_total', event.bytes, event.job)
+        break
+      case 'train.freeze':
+        this.#add('freezes_total', 1, event.job)
+        break
+      case 'job.done':
+      case 'job.fail':
+        if (this.#trains) this.#write()
+        break
+      case 'run.done':
+        this.#set('run_in_progress', 0)
+        if (this.#looksAfterModels || event.exitCode !== 0) this.#end(event)
+        this.#write()
+    }
+  }
+
+  /** Wait until everything that was taken is in the file. */
+  async close(): Promise<void> {
+    await this.#writing
+  }
+
+  #end({ time, exitCode, seconds }: Extract<TrainerEvent, { event: 'run.done' }>): void {
+    this.#set('run_start_timestamp_seconds', secondsOf(this.#startedAt))
+    this.#set('last_duration_seconds', seconds)
+    this.#set('last_exit_code', exitCode)
+    if (exitCode === 0) this.#set('last_success_timestamp_seconds', secondsOf(time))
+  }
+
+  #set(family: Family, value: number, job?: JobName): void {
+    this.#samples.set(nameSample(family, job), value)
+  }
+
+  #add(family: Family, amount: number, job: JobName): void {
+    this.#set(family, (this.#samples.get(nameSample(family, job)) ?? 0) + amount, job)
+  }
+
+  #write(): void {
+    this.#writtenMs = performance.now()
+    this.#writing = this.#writing
+      .then(() => this.#writeNow())
+      .catch(error => {
+        if (!this.#hasWarned) this.#warn(`${FILE} is not up to date: ${messageOf(error)}`)
+        this.#hasWarned = true
+      })
+  }
+
+  async #writeNow(): Promise<void> {
+    for (const job of jobNames) await this.#look(job)
+    this.#set('update_timestamp_seconds', Date.now() / 1000)
+    const replaced = this.#trains ? undefined : replaceFigures(this.#page, this.#samples)
+    this.#page = replaced ?? (await renderMetrics(this.#samples))
+    replacePage(join(this.#modelsDir, '.trainer'), this.#page)
+  }
+
+  /** What no event has to tell. */
+  async #look(job: JobName): Promise<void> {
+    const dir = join(this.#modelsDir, job)
+    this.#set('limit_bytes', this.#quotas.jobs[job].maxDiskMb * MIB, job)
+    const { bavail, bsize } = statfsSync(existsSync(dir) ? dir : this.#modelsDir)
+    this.#set('free_bytes', bavail * bsize, job)
+    this.#add('pruned_bytes_total', 0, job)
+    this.#add('freezes_total', 0, job)
+    const { bytes, trainedAt } = lookAtModel(dir)
+    this.#set('model_bytes', bytes, job)
+    const trained = nameSample('model_trained_timestamp_seconds', job)
+    if (trainedAt > 0) this.#samples.set(trained, trainedAt / 1000)
+    else this.#samples.delete(trained)
+    if (this.#samples.has(nameSample('usage_bytes', job)) || !existsSync(dir)) return
+    const { checkUsage } = await import('./storage.ts')
+    const usedBytes = await checkUsage(dir).catch(() => undefined) // the job's own run says why
+    if (usedBytes !== undefined) this.#set('usage_bytes', usedBytes, job)
+  }
+}
+
+function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
+  const { files = {}, metadata = {} } = readManifest(dir) ?? {}
+  const sizes = Object.keys(files).map(name => lstatSync(join(dir, name), { throwIfNoEntry: false })?.size)
+  const trainedAt = 'trained_at' in metadata ? Date.parse(String(metadata.trained_at)) : Number.NaN
+  // Half of a model is none.
+  return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }
+}
+
+function readPage(stateDir: string): string {
+  try {
+    return readPlain(stateDir, FILE, MAX_BYTES)
+  } catch (error) {
+    reasonOf(error)
+    return ''
+  }
+}
+
+function replacePage(stateDir: string, page: string): void {
+  const temporary = join(stateDir, `${FILE}.tmp`)
+  rmSync(temporary, { force: true })
+  writeFileSync(temporary, page, { flag: 'wx' })
+  chmodSync(temporary, 0o644) // for the collector, whatever the umask
+  renameSync(temporary, join(stateDir, FILE))
+}
+
+function secondsOf(time: string): number {
+  return Date.parse(time) / 1000
+}

@@ -1,0 +1,327 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import type { TrainerEvent } from '../lib/events.ts'
+import { parseMetrics, renderMetrics, replaceFigures } from '../lib/exposition.ts'
+import { Metrics } from '../lib/metrics.ts'
+import { MIB, readQuotas } from '../lib/quotas.ts'
+import { readManifest } from './publishing.ts'
+import { publishes, type Rig, root, trainerRig, untilEvent } from './rig.ts'
+import { until } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
+
+const hasPromtool = spawnSync('promtool', ['--version']).status === 0
+const promtoolTest = skipUnless(test, hasPromtool, 'needs promtool (Debian package prometheus)')
+const canTrace = spawnSync('strace', ['-f', 'true']).status === 0
+const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
+
+const alerts = join(root, 'docs', 'alerts.yml')
+const fileOf = (rig: Rig) => join(rig.modelsDir, '.trainer', 'metrics.prom')
+const figuresOf = (rig: Rig) => parseMetrics(readFileSync(fileOf(rig), 'utf8'))
+
+/** The last event of its kind in the journal. */
+function lastEvent<E extends TrainerEvent['event']>(rig: Rig, event: E): Extract<TrainerEvent, { event: E }> {
+  const found = rig.events().findLast((it): it is Extract<TrainerEvent, { event: E }> => it.event === event)
+  assert.ok(found, event)
+  return found
+}
+
+test('a run leaves figures of itself, of every quota and of every model', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 7 } })
+
+  await rig.run()
+
+  const figures = figuresOf(rig)
+  const { seconds, time } = lastEvent(rig, 'run.done')
+  assert.equal(figures.get('run_in_progress'), 0)
+  assert.equal(figures.get('last_exit_code'), 0)
+  assert.equal(figures.get('last_duration_seconds'), seconds)
+  assert.equal(figures.get('last_success_timestamp_seconds'), Date.parse(time) / 1000)
+  assert.equal(
+    figures.get('run_start_timestamp_seconds'),
+    Date.parse(lastEvent(rig, 'run.start').time) / 1000,
+  )
+  const { usedBytes } = lastEvent(rig, 'job.done')
+  assert.equal(figures.get('usage_bytes{model="agent"}'), usedBytes)
+  assert.equal(figures.get('limit_bytes{model="core"}'), 7 * MIB)
+  assert.ok(figures.get('free_bytes{model="core"}')! > 0)
+  const model = statSync(join(rig.modelsDir, 'dpi', 'dpi.onnx'))
+  assert.equal(figures.get('model_bytes{model="dpi"}'), model.size)
+  const { trained_at } = readManifest(join(rig.modelsDir, 'dpi')).metadata
+  assert.equal(
+    figures.get('model_trained_timestamp_seconds{model="dpi"}'),
+    Date.parse(String(trained_at)) / 1000,
+  )
+})
+
+promtoolTest(
+  'promtool finds nothing to mend in the figures of a run, nor in those of a first failed one',
+  async () => {
+    await using rig = await trainerRig({ core: { maxDiskMb: 2 } })
+    await using failing = await trainerRig({ core: { trainer: 'process.exit(1)' } })
+
+    await Promise.all([rig.run(), failing.run()])
+
+    for (const it of [rig, failing]) {
+      const input = readFileSync(fileOf(it))
+      const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
+        input,
+        encoding: 'utf8',
+      })
+      assert.equal(`${stdout}${stderr}`, '')
+      assert.equal(status, 0)
+    }
+  },
+)
+
+test('a failed training leaves its exit code, and the time of the last success as it was', async () => {
+  const trainer = `if (fs.existsSync(dir + '/../fail')) process.exit(3); ${publishes}`
+  await using rig = await trainerRig({ core: { trainer } })
+  await rig.run(['core'])
+  const before = figuresOf(rig)
+  writeFileSync(join(rig.modelsDir, 'core', 'fail'), '')
+
+  await rig.run(['core', '--retrain'])
+
+  const after = figuresOf(rig)
+  assert.equal(after.get('last_exit_code'), 1)
+  assert.equal(after.get('last_success_timestamp_seconds'), before.get('last_success_timestamp_seconds'))
+  assert.ok(after.get('run_start_timestamp_seconds')! > before.get('run_start_timestamp_seconds')!)
+})
+
+test('a run is in progress while it trains, also when it was killed, until the next run', async () => {
+  await using rig = await trainerRig({
+    core: { trainer: `if (!fs.existsSync(dir + '/../go')) await sleep(60_000); ${publishes}` },
+  })
+  const run = rig.start(['core'])
+  await untilEvent(rig, 'train.start')
+  const training = await until('figures of a run in progress', () =>
+    existsSync(fileOf(rig)) ? figuresOf(rig) : undefined,
+  )
+  run.child.kill('SIGKILL')
+  await run.ended
+  const killed = figuresOf(rig)
+  writeFileSync(join(rig.modelsDir, 'core', 'go'), '')
+
+  const { exitCode } = await rig.run(['core'])
+
+  const started = lastEvent(rig, 'run.start')
+  assert.equal(training.get('run_in_progress'), 1)
+  assert.equal(training.get('last_exit_code'), undefined)
+  assert.equal(killed.get('run_in_progress'), 1)
+  assert.ok(killed.get('run_start_timestamp_seconds')! < Date.parse(started.time) / 1000)
+  assert.equal(exitCode, 0)
+  assert.equal(figuresOf(rig).get('run_in_progress'), 0)
+})
+
+test('counters go on from run to run, and begin anew where the file is damaged', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 2 } })
+  const work = join(rig.modelsDir, 'core', 'work')
+  mkdirSync(work, { recursive: true })
+  const pruneThreeMib = async () => {
+    for (const name of ['1.tmp', '2.tmp', '3.tmp']) writeFileSync(join(work, name), Buffer.alloc(MIB, 1))
+    await rig.run(['core'], { script: 'scripts/prune.ts' })
+    return figuresOf(rig).get('pruned_bytes_total{model="core"}')
+  }
+
+  const first = await pruneThreeMib()
+  rmSync(work, { recursive: true })
+  mkdirSync(work)
+  const second = await pruneThreeMib()
+  rmSync(work, { recursive: true })
+  mkdirSync(work)
+  writeFileSync(fileOf(rig), 'ransomeye_trainer_pruned_bytes_total{model="core"} many\n\0')
+  const third = await pruneThreeMib()
+
+  assert.equal(first, 2 * MIB)
+  assert.equal(second, 4 * MIB)
+  assert.equal(third, 2 * MIB)
+})
+
+test('pruning by hand does not pass for a training that went well, but a violated quota is told', async () => {
+  await using rig = await trainerRig({ core: { trainer: 'process.exit(1)' } })
+  await rig.run(['core'])
+  const prune = () => rig.run(['core'], { script: 'scripts/prune.ts' })
+
+  const pruned = await prune()
+  const afterPruning = figuresOf(rig)
+  writeFileSync(join(rig.modelsDir, 'core', 'core.onnx'), Buffer.alloc(21 * MIB, 1))
+  const violated = await prune()
+
+  assert.equal(pruned.exitCode, 0)
+  assert.equal(afterPruning.get('last_exit_code'), 1)
+  assert.equal(violated.exitCode, 2)
+  assert.equal(figuresOf(rig).get('last_exit_code'), 2)
+  assert.ok(figuresOf(rig).get('usage_bytes{model="core"}')! > 21 * MIB)
+})
+
+test('what is no run leaves the figures alone: a dry run, a start that the lock refuses', async () => {
+  await using rig = await trainerRig({ core: { trainer: `await sleep(60_000)` } })
+  const run = rig.start(['core'])
+  await untilEvent(rig, 'train.start')
+  await until('figures', () => existsSync(fileOf(rig)))
+  const before = readFileSync(fileOf(rig), 'utf8')
+
+  const dry = await rig.run(['--dry-run'])
+  const refused = await rig.run()
+
+  assert.deepEqual([dry.exitCode, refused.exitCode], [0, 75])
+  assert.equal(readFileSync(fileOf(rig), 'utf8'), before)
+  run.child.kill('SIGTERM')
+  await run.ended
+})
+
+test('a model of which a file is missing has no bytes', async () => {
+  await using rig = await trainerRig({ dpi: { trainer: 'process.exit(1)' } })
+  await rig.run(['core'])
+  rmSync(join(rig.modelsDir, 'core', 'core.onnx'))
+
+  await rig.run(['dpi'])
+
+  assert.equal(figuresOf(rig).get('model_bytes{model="core"}'), 0)
+  assert.equal(figuresOf(rig).get('model_bytes{model="dpi"}'), 0)
+})
+
+test('the figures can be read by a collector that is another user, whatever the umask', async () => {
+  await using rig = await trainerRig()
+
+  await rig.run(['core'], { prefix: ['sh', '-c', 'umask 077; exec "$@"', 'sh'] })
+
+  assert.equal(statSync(fileOf(rig)).mode & 0o777, 0o644)
+})
+
+test('figures that cannot be written are warned of once, and end no run', async () => {
+  await using rig = await trainerRig()
+  mkdirSync(`${fileOf(rig)}.tmp`, { recursive: true })
+
+  const { exitCode, stdout } = await rig.run()
+
+  assert.equal(exitCode, 0)
+  assert.equal(stdout.match(/WARNING metrics\.prom is not up to date: /g)?.length, 1)
+})
+
+traceTest('a start with nothing to train replaces the figures without loading the library', async () => {
+  await using rig = await trainerRig()
+  const trace = rig.path('trace')
+  const prefix = ['strace', '-f', '-qq', '-o', trace, '-e', 'trace=open,openat']
+  await rig.run(['core'], { prefix })
+  const training = readFileSync(trace, 'utf8')
+  const before = figuresOf(rig)
+
+  await rig.run(['core'], { prefix })
+
+  const idle = readFileSync(trace, 'utf8')
+  assert.match(training, /prom-client/)
+  assert.match(idle, /exposition\.ts/)
+  assert.ok(!idle.includes('prom-client'))
+  assert.ok(
+    figuresOf(rig).get('last_success_timestamp_seconds')! > before.get('last_success_timestamp_seconds')!,
+  )
+  assert.deepEqual([...figuresOf(rig).keys()], [...before.keys()])
+})
+
+test('usage is brought up to date while a training runs, every ten seconds at most', async () => {
+  await using rig = await trainerRig()
+  mkdirSync(join(rig.modelsDir, '.trainer'), { recursive: true })
+  const metrics = new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), assert.fail)
+  const stamp = { time: new Date().toISOString(), level: 'info', run: 'r', job: 'core' } as const
+  const usage = (usedBytes: number) =>
+    ({ ...stamp, event: 'storage.usage', phase: 'training', usedBytes, limitBytes: 1, freeBytes: 1 }) as const
+  const written = async () => {
+    await metrics.close()
+    return figuresOf(rig).get('usage_bytes{model="core"}')
+  }
+  const { now } = performance
+  metrics.take(usage(1))
+  metrics.take({ ...stamp, event: 'job.start', dir: '', limitBytes: 1, guarantee: 'watch' })
+
+  const atStart = await written()
+  metrics.take(usage(2))
+  const atOnce = await written()
+  performance.now = () => now.call(performance) + 10_001
+  metrics.take(usage(3))
+  performance.now = now
+  const later = await written()
+
+  assert.deepEqual([atStart, atOnce, later], [1, 1, 3])
+})
+
+test('replaceFigures() makes what renderMetrics() makes, or nothing if there are other figures', async () => {
+  const page = await renderMetrics(
+    new Map([
+      ['run_in_progress', 1],
+      ['free_bytes{model="core"}', 5],
+    ]),
+  )
+  const others = new Map([
+    ['run_in_progress', 0],
+    ['free_bytes{model="core"}', 1.5],
+  ])
+
+  const replaced = replaceFigures(page, others)
+
+  assert.equal(replaced, await renderMetrics(others))
+  assert.deepEqual(
+    parseMetrics(page),
+    new Map([
+      ['free_bytes{model="core"}', 5],
+      ['run_in_progress', 1],
+    ]),
+  )
+  assert.equal(replaceFigures(page, new Map([['run_in_progress', 0]])), undefined)
+  assert.equal(replaceFigures(page, new Map(others).set('last_exit_code', 0)), undefined)
+  assert.equal(replaceFigures('', others), undefined)
+})
+
+promtoolTest(
+  'the alerts fire for a model that is missing, a failed run and a killed one, and else not',
+  async () => {
+    await using rig = await trainerRig()
+    const cases: { series: Record<string, string>; fires: string[] }[] = [
+      {
+        series: { 'model_bytes{model="core"}': '5000', last_exit_code: '0', run_in_progress: '0' },
+        fires: [],
+      },
+      {
+        series: { 'model_bytes{model="core"}': '0', last_exit_code: '143' },
+        fires: ['RansomeyeModelMissing'],
+      },
+      {
+        series: { last_exit_code: '2', run_in_progress: '0', update_timestamp_seconds: '0' },
+        fires: ['RansomeyeTrainingFailed'],
+      },
+      {
+        series: { run_in_progress: '1', update_timestamp_seconds: '0' },
+        fires: ['RansomeyeTrainingStalled'],
+      },
+      { series: { run_in_progress: '1', update_timestamp_seconds: '6000' }, fires: [] },
+    ]
+    const tests = cases.map(({ series, fires }) => ({
+      interval: '1m',
+      input_series: Object.entries(series).map(([name, value]) => ({
+        series: `ransomeye_trainer_${name}`,
+        values: `${value}x120`,
+      })),
+      promql_expr_test: [
+        {
+          expr: 'count by (alertname) (ALERTS{alertstate="firing"})',
+          eval_time: '2h',
+          exp_samples: fires.map(alertname => ({ labels: `{alertname="${alertname}"}`, value: 1 })),
+        },
+      ],
+    }))
+    // JSON is YAML.
+    writeFileSync(rig.path('tests.yml'), JSON.stringify({ rule_files: [alerts], tests }))
+
+    const checked = spawnSync('promtool', ['check', 'rules', alerts], { encoding: 'utf8' })
+    const tested = spawnSync('promtool', ['test', 'rules', rig.path('tests.yml')], { encoding: 'utf8' })
+
+    assert.equal(checked.status, 0, checked.stderr)
+    assert.match(checked.stdout, /SUCCESS: 3 rules found/)
+    assert.equal(tested.status, 0, tested.stdout + tested.stderr)
+  },
+)
+
+test.run()
