@@ -6,6 +6,7 @@ import { chooseModelsDir, openModelsDir } from './folders.ts'
 import { Journal } from './journal.ts'
 import { formatLine, priorityPrefix } from './lines.ts'
 import { type Lock, takeLock } from './lock.ts'
+import { Metrics } from './metrics.ts'
 import type { PublishedCheck } from './models.ts'
 import { packageVersion } from './options.ts'
 import { type JobName, type Quotas, readQuotas } from './quotas.ts'
@@ -22,6 +23,8 @@ export type Run = {
   quotas: Quotas
   modelsDir: string
   journal: Journal
+  /** None in a dry run, which leaves no trace. */
+  metrics: Metrics | undefined
   /** Descriptor of the held lock, for the training to inherit; none in a dry run, which starts nothing. */
   lockFd: number | undefined
   /** Aborted by SIGINT or SIGTERM; its reason is the TrainerError to end with. */
@@ -126,6 +129,7 @@ async function performOnce(
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)
     return finish(exitCodeOf(error), messageOf(error))
   } finally {
+    await run.metrics?.close()
     journal.close()
     lock?.release()
   }
@@ -150,17 +154,21 @@ function openRun(
   lock: Lock | undefined,
   signal: AbortSignal,
 ): Run {
+  const warn = (message: string) => run.journal.emit({ event: 'warning', message })
+  const metrics = command.dryRun ? undefined : new Metrics(modelsDir, quotas, warn)
   const run: Run = {
     command,
     quotas,
     modelsDir,
+    metrics,
     lockFd: lock?.fd,
     signal,
     published: new Map(),
     trained: new Set(),
-    journal: new Journal(command.dryRun ? undefined : join(modelsDir, '.trainer'), event =>
-      run.onEvent(event),
-    ),
+    journal: new Journal(command.dryRun ? undefined : join(modelsDir, '.trainer'), event => {
+      metrics?.take(event)
+      run.onEvent(event)
+    }),
     onEvent: command.json ? printJson : printLine,
     onProgress: () => {},
   }
