@@ -4,6 +4,7 @@ import {
   constants,
   fstatSync,
   ftruncateSync,
+  lstatSync,
   openSync,
   readdirSync,
   readSync,
@@ -14,6 +15,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { safePath } from './environment.ts'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { readPlain } from './plain-file.ts'
 import { isStopped, killAll, listProcesses, readProc } from './processes.ts'
 
 const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
@@ -35,11 +37,11 @@ export async function takeLock(stateDir: string): Promise<Lock> {
   try {
     if (!flock(fd)) {
       const owner = recordedPid(fd)
-      const holders = lockHolders(fd)
+      const holders = lockHolders(fstatSync(fd))
       const isOwned = owner !== undefined && holders.includes(owner)
       if (isOwned || !holders.some(isOrphanedTraining)) throw heldBy(path, owner, holders)
-      await killAll(() => lockHolders(fd).filter(isOrphanedTraining))
-      if (!(await retryFlock(fd))) throw heldBy(path, owner, lockHolders(fd))
+      await killAll(() => lockHolders(fstatSync(fd)).filter(isOrphanedTraining))
+      if (!(await retryFlock(fd))) throw heldBy(path, owner, lockHolders(fstatSync(fd)))
     }
     ftruncateSync(fd)
     writeSync(fd, `${process.pid}\n`, 0)
@@ -47,6 +49,38 @@ export async function takeLock(stateDir: string): Promise<Lock> {
   } catch (error) {
     closeSync(fd)
     throw error
+  }
+}
+
+/**
+ * Is the lock held, and by whom? Told by what /proc shows: the lock is not touched, not even for a moment.
+ *
+ * @returns the holder, without a pid if it is another user's; undefined if the lock is free
+ * @throws {TrainerError} `storage` if this user cannot look into the folder
+ */
+export function findHolder(stateDir: string): { pid: number | undefined } | undefined {
+  const path = join(stateDir, 'lock')
+  try {
+    const file = lstatSync(path, { throwIfNoEntry: false })
+    if (!file?.isFile()) return undefined
+    const holders = lockHolders(file)
+    if (!holders.length && !isListed(file)) return undefined
+    return { pid: namedHolders(readOwner(stateDir), holders)[0] }
+  } catch (cause) {
+    throw new TrainerError('storage', `Cannot look at ${path}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/** What anybody can see of another user's lock. The device is not compared: on btrfs and overlays stat() has another. */
+function isListed({ ino }: { ino: number }): boolean {
+  return new RegExp(`^\\d+: FLOCK .*:${ino} `, 'm').test(readProc('locks') ?? '')
+}
+
+function readOwner(stateDir: string): number | undefined {
+  try {
+    return pidIn(readPlain(stateDir, 'lock', 64))
+  } catch {
+    return undefined // not for this user to read, or gone
   }
 }
 
@@ -86,13 +120,16 @@ async function retryFlock(fd: number, deadlineMs = 5_000): Promise<boolean> {
 
 function recordedPid(fd: number): number | undefined {
   const content = Buffer.alloc(16)
-  const pid = Number.parseInt(content.toString('latin1', 0, readSync(fd, content, 0, 16, 0)), 10)
+  return pidIn(content.toString('latin1', 0, readSync(fd, content, 0, 16, 0)))
+}
+
+function pidIn(text: string): number | undefined {
+  const pid = Number.parseInt(text, 10)
   return pid > 0 ? pid : undefined
 }
 
 /** Processes with a descriptor on which the kernel shows this lock; merely having the file open is not enough. */
-function lockHolders(fd: number): number[] {
-  const { dev, ino } = fstatSync(fd)
+function lockHolders({ dev, ino }: { dev: number; ino: number }): number[] {
   const holdsIt = (pid: number, name: string) => {
     const { dev: itsDev, ino: itsIno } = statSync(`/proc/${pid}/fd/${name}`)
     return itsDev === dev && itsIno === ino && !!readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
@@ -112,9 +149,13 @@ function isOrphanedTraining(pid: number): boolean {
 }
 
 function heldBy(path: string, pid: number | undefined, holders: number[]): TrainerError {
-  const named = pid !== undefined && (holders.includes(pid) || !holders.length) ? [pid] : holders
   return new TrainerError(
     'locked',
-    `Another run holds ${path}: pid ${named.join(', ') || 'unknown'}; wait for its end or stop it`,
+    `Another run holds ${path}: pid ${namedHolders(pid, holders).join(', ') || 'unknown'}; wait for its end or stop it`,
   )
+}
+
+/** The run itself, as it has written down; its training holds the lock too. */
+function namedHolders(owner: number | undefined, holders: number[]): number[] {
+  return owner !== undefined && (holders.includes(owner) || !holders.length) ? [owner] : holders
 }
