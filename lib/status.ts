@@ -1,0 +1,167 @@
+import { existsSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { TrainerError } from './errors.ts'
+import { groupRuns, type RunHistory } from './history.ts'
+import type { JobHistory } from './job-history.ts'
+import { findHolder } from './lock.ts'
+import { readManifest } from './manifest.ts'
+import { measure } from './measurement.ts'
+import { checkPublished, publishedFiles } from './models.ts'
+import { readEvents } from './past-events.ts'
+import { type JobName, jobNames, MIB, type Quota, type Quotas } from './quotas.ts'
+import { freeSpace } from './storage.ts'
+import { accountOf, capOf } from './usage.ts'
+
+/**
+ * How the trainer and its jobs stand, as `scripts/status.ts --json` prints it: sizes in bytes, times in ISO 8601, `null`
+ * for what is not known.
+ */
+export type Status = {
+  modelsDir: string
+  freeBytes: number | null
+  /** The run that holds the lock. */
+  running: {
+    /** Not known to another user. */
+    pid: number | null
+    startedAt: string | null
+    job: JobName | null
+    step: Step
+  } | null
+  /** The last run before that; without an exit code if it was killed or lost its power. */
+  lastRun: { startedAt: string | null; exitCode: number | null; message: string | null } | null
+  jobs: JobStatus[]
+}
+
+type Step = 'day-1 check' | 'between jobs' | 'pre-flight' | 'training' | 'post-flight'
+
+export type JobStatus = {
+  job: JobName
+  /** Valid published models, by their names in the job's folder. */
+  models: string[]
+  /** Would a run leave this job alone? */
+  valid: boolean | null
+  /** Why it is valid or not, or why that is not known. */
+  reason: string
+  trainedAt: string | null
+  usedBytes: number | null
+  limitBytes: number
+  /** Checkpoints and temporary files that may be pruned. */
+  prunable: { count: number; bytes: number } | null
+  /** Of the last training: what bounded its bytes. */
+  guarantee: string | null
+  /** What became of the last training, or of pruning by hand if that failed; `at` is when it ended. */
+  lastResult: { outcome: 'done' | 'failed' | 'cut off' | 'running'; at: string | null; reason: string } | null
+}
+
+/** The journal's size bounds it before this does. */
+const KEPT_RUNS = 1000
+
+/**
+ * Read how everything stands. Nothing is written and the lock is not touched, so it may be asked at any time.
+ *
+ * @throws {TrainerError} `storage` if this user cannot read the journal or look at the lock
+ */
+export async function readStatus(modelsDir: string, quotas: Quotas): Promise<Status> {
+  const stateDir = join(modelsDir, '.trainer')
+  const holder = findHolder(stateDir)
+  const runs = groupRuns(readEvents(stateDir), KEPT_RUNS)
+  const current = holder && runs.at(-1)?.exitCode === undefined ? runs.at(-1) : undefined
+  const last = current ? runs.at(-2) : runs.at(-1)
+  const jobs: JobStatus[] = []
+  for (const job of jobNames) {
+    jobs.push({
+      ...(await lookAtJob(job, join(modelsDir, job), quotas.jobs[job])),
+      guarantee: runs.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1) ?? null,
+      lastResult: lastResultOf(job, runs, current),
+    })
+  }
+  return {
+    modelsDir,
+    freeBytes: existsSync(modelsDir) ? freeSpace(modelsDir) : null,
+    running: holder
+      ? { pid: holder.pid ?? null, startedAt: isoOf(current?.startedAt), ...stepOf(current) }
+      : null,
+    lastRun: last
+      ? { startedAt: isoOf(last.startedAt), exitCode: last.exitCode ?? null, message: last.message ?? null }
+      : null,
+    jobs,
+  }
+}
+
+type Look = Omit<JobStatus, 'guarantee' | 'lastResult'>
+
+async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look> {
+  const limitBytes = quota.maxDiskMb * MIB
+  const unknown = {
+    job,
+    models: [],
+    valid: null,
+    trainedAt: null,
+    usedBytes: null,
+    limitBytes,
+    prunable: null,
+  }
+  try {
+    const { models, missing, reason } = await checkPublished(dir, quota.models)
+    return {
+      job,
+      models: models.map(path => relative(dir, path)),
+      valid: !missing,
+      reason,
+      trainedAt: isoOf(readManifest(dir)?.metadata.trained_at),
+      limitBytes,
+      ...(await measureJob(dir, quota, limitBytes)),
+    }
+  } catch (error) {
+    if (error instanceof TrainerError) return { ...unknown, reason: error.message }
+    throw error
+  }
+}
+
+async function measureJob(
+  dir: string,
+  quota: Quota,
+  limitBytes: number,
+): Promise<Pick<JobStatus, 'usedBytes' | 'prunable'>> {
+  if (!existsSync(dir)) return { usedBytes: 0, prunable: { count: 0, bytes: 0 } }
+  const keep = await publishedFiles(dir, quota.models)
+  const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
+  return {
+    usedBytes: capOf(dir, limitBytes) === undefined ? usedBytes : accountOf(dir).usedBytes,
+    prunable: { count: prunable.length, bytes: prunable.reduce((sum, { bytes }) => sum + bytes, 0) },
+  }
+}
+
+function jobIn({ jobs }: RunHistory, name: JobName): JobHistory | undefined {
+  return jobs.find(({ job }) => job === name)
+}
+
+/** The step that a run is at, from the last that it has written down. */
+function stepOf(run: RunHistory | undefined): { job: JobName | null; step: Step } {
+  const last = run?.jobs.at(-1)
+  if (!last) return { job: null, step: 'day-1 check' }
+  if (last.outcome !== 'unfinished') return { job: null, step: 'between jobs' }
+  const { job, training } = last
+  if (!training) return { job, step: 'pre-flight' }
+  return { job, step: training.exit ? 'post-flight' : 'training' }
+}
+
+function lastResultOf(
+  name: JobName,
+  runs: RunHistory[],
+  current: RunHistory | undefined,
+): JobStatus['lastResult'] {
+  for (const run of runs.toReversed()) {
+    const job = jobIn(run, name)
+    if (!job || job.outcome === 'skipped' || (job.outcome === 'done' && !job.training)) continue
+    const at = isoOf(Date.parse(run.startedAt) + job.endMs)
+    const unfinished = run === current ? 'running' : 'cut off'
+    return { outcome: job.outcome === 'unfinished' ? unfinished : job.outcome, at, reason: job.reason }
+  }
+  return null
+}
+
+function isoOf(time: unknown): string | null {
+  const date = new Date(typeof time === 'number' || typeof time === 'string' ? time : Number.NaN)
+  return Number.isNaN(date.getTime()) ? null : date.toISOString()
+}

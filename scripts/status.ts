@@ -1,0 +1,49 @@
+/** How do the jobs stand? node --import tsx scripts/status.ts [--json] */
+import { join, resolve } from 'node:path'
+import { placeOptions } from '../lib/command.ts'
+import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
+import { type Program, readOptions, root } from '../lib/options.ts'
+import { readQuotas } from '../lib/quotas.ts'
+import { isEntry, runScript } from '../lib/script.ts'
+import { readStatus } from '../lib/status.ts'
+import { drawStatus } from '../lib/status-table.ts'
+
+const options = {
+  ...placeOptions,
+  json: { type: 'boolean', help: 'one JSON object on stdout, sizes in bytes' },
+} as const
+
+const program: Program<typeof options> = {
+  name: 'scripts/status.ts',
+  summary: 'Show each job: its model, usage of its quota, and last training; and whether a run goes on.',
+  options,
+  example: '--models-dir /tmp/models',
+  notes: 'It changes nothing, and may be asked while a run goes on.',
+}
+
+/**
+ * Show the status.
+ *
+ * @returns the table or the JSON, or the text that was asked for with `--help` or `--version`
+ * @throws {TrainerError} `usage`, `config`; `storage` if this user cannot look into the models folder
+ */
+async function showStatus(args: string[]): Promise<string> {
+  const read = readOptions(args, program)
+  if (typeof read === 'string') return read
+  const { values } = read
+  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
+  const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), true)
+  const status = await readStatus(modelsDir, quotas)
+  return values.json ? JSON.stringify(status) : drawStatus(status, isColoured())
+}
+
+function isColoured(): boolean {
+  return process.stdout.isTTY && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
+}
+
+if (isEntry(import.meta)) {
+  process.exitCode = await runScript(async () => {
+    process.stdout.write(`${await showStatus(process.argv.slice(2))}\n`)
+    return 0
+  })
+}

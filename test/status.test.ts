@@ -1,0 +1,304 @@
+import assert from 'node:assert/strict'
+import { execFileSync, spawnSync } from 'node:child_process'
+import {
+  appendFileSync,
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import { jobNames, MIB } from '../lib/quotas.ts'
+import type { Status } from '../lib/status.ts'
+import { drawStatus } from '../lib/status-table.ts'
+import { checkUsage } from '../lib/storage.ts'
+import { readManifest } from './publishing.ts'
+import { publishes, type Rig, root, survivors, trainerRig, untilEvent } from './rig.ts'
+import { until } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
+
+const script = 'scripts/status.ts'
+const waits = `await sleep(60_000)`
+const canTrace = spawnSync('strace', ['-f', 'true']).status === 0
+const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
+const rootTest = skipUnless(test, process.getuid?.() === 0, 'needs root')
+const hasScript = spawnSync('script', ['--version']).status === 0
+const terminalTest = skipUnless(test, hasScript, 'needs script (Debian package bsdutils)')
+const asNobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
+
+async function statusOf(rig: Rig, options: { prefix?: string[] } = {}): Promise<Status> {
+  const { exitCode, stdout, stderr } = await rig.run(['--json'], { script, ...options })
+  assert.equal(exitCode, 0, stderr)
+  return JSON.parse(stdout)
+}
+
+/** Every file below a folder, with all that a write changes. */
+function traceOf(dir: string): string[] {
+  return readdirSync(dir, { recursive: true, encoding: 'utf8' })
+    .sort()
+    .map(name => {
+      const { ino, size, mtimeMs, ctimeMs } = lstatSync(join(dir, name))
+      return `${name} ${ino} ${size} ${mtimeMs} ${ctimeMs}`
+    })
+}
+
+test('status shows each job in a row: model, date, usage of the quota, prunable files, guarantee, result', async () => {
+  const trainer = `${publishes}; fs.writeFileSync(dir + '/1.checkpoint', Buffer.alloc(5 * 2 ** 20, 1))`
+  await using rig = await trainerRig({
+    core: { maxDiskMb: 10, trainer, sandbox: 'off' },
+    dpi: { sandbox: 'off' },
+  })
+  await rig.run(['core', 'dpi'])
+
+  const { exitCode, stdout } = await rig.run([], { script })
+
+  assert.equal(exitCode, 0)
+  const today = String(readManifest(join(rig.modelsDir, 'core')).metadata.trained_at).slice(0, 10)
+  assert.match(
+    stdout,
+    new RegExp(`^core +core\\.onnx +yes +${today} +███░░░ 5\\.0 of 10 MiB +1, 5 MiB +watch +done$`, 'm'),
+  )
+  assert.match(
+    stdout,
+    new RegExp(`^dpi +dpi\\.onnx +yes +${today} +░{6} 0\\.0 of 20 MiB +- +watch +done$`, 'm'),
+  )
+  assert.match(stdout, /^agent +- +no +- +░{6} 0 of 20 MiB +- +- +-$/m)
+  assert.match(stdout, /^agent is not valid: no model is published$/m)
+  assert.match(stdout, /^not running; the last run, of .* ended with exit code 0: trained core, dpi;/m)
+})
+
+test('status --json has the figures in bytes and the times in ISO 8601', async () => {
+  const trainer = `${publishes}; for (const name of ['1.tmp', '2.tmp']) fs.writeFileSync(dir + '/' + name, Buffer.alloc(8192, 1))`
+  await using rig = await trainerRig({ core: { trainer } })
+  await rig.run(['core'])
+
+  const status = await statusOf(rig)
+
+  assert.deepEqual(Object.keys(status), ['modelsDir', 'freeBytes', 'running', 'lastRun', 'jobs'])
+  assert.equal(status.modelsDir, rig.modelsDir)
+  assert.equal(status.running, null)
+  assert.deepEqual(
+    status.jobs.map(({ job }) => job),
+    [...jobNames],
+  )
+  const [core] = status.jobs
+  const done = rig.events().find(({ event }) => event === 'job.done')
+  const { guarantee, lastResult, ...rest } = core!
+  assert.deepEqual(rest, {
+    job: 'core',
+    models: ['core.onnx'],
+    valid: true,
+    reason: 'core.onnx as published',
+    trainedAt: readManifest(join(rig.modelsDir, 'core')).metadata.trained_at,
+    limitBytes: 20 * MIB,
+    usedBytes: await checkUsage(join(rig.modelsDir, 'core')),
+    prunable: { count: 2, bytes: 16384 },
+  })
+  assert.deepEqual(lastResult, { outcome: 'done', at: done?.time, reason: '' })
+  assert.match(String(guarantee), /^watch/)
+})
+
+test('status says what runs, at which step and since when, while the run holds the lock', async () => {
+  await using rig = await trainerRig({ dpi: { trainer: waits } })
+  const run = rig.start(['core', 'dpi'])
+  await untilEvent(rig, 'train.start', 'dpi')
+
+  const { running, lastRun, jobs } = await statusOf(rig)
+  const { stdout } = await rig.run([], { script })
+  run.child.kill('SIGTERM')
+  await run.ended
+  const after = await statusOf(rig)
+
+  const startedAt = rig.events()[0]!.time
+  assert.deepEqual(running, { pid: run.pid, startedAt, job: 'dpi', step: 'training' })
+  assert.equal(lastRun, null)
+  assert.deepEqual(
+    jobs.map(({ lastResult }) => lastResult?.outcome),
+    ['done', 'running', undefined],
+  )
+  assert.match(stdout, new RegExp(`^running: dpi, training, since .*, pid ${run.pid}$`, 'm'))
+  assert.equal(after.running, null)
+  assert.equal(after.lastRun?.exitCode, 143)
+  assert.equal(after.jobs[1]?.lastResult?.outcome, 'failed')
+})
+
+traceTest('status never writes, and never takes the lock, not even for a moment', async () => {
+  await using rig = await trainerRig()
+  await rig.run(['core'])
+  const before = traceOf(rig.modelsDir)
+  const trace = rig.path('trace')
+
+  await statusOf(rig, { prefix: ['strace', '-f', '-qq', '-o', trace, '-e', 'trace=flock,fcntl,execve'] })
+
+  assert.deepEqual(traceOf(rig.modelsDir), before)
+  const calls = readFileSync(trace, 'utf8')
+  assert.match(calls, /execve\(.*status\.ts/)
+  assert.ok(!/flock|F_(OFD_)?SETLK/.test(calls), calls)
+})
+
+test('status makes no models folder where there is none', async () => {
+  await using rig = await trainerRig()
+
+  const { exitCode, stdout } = await rig.run([], { script })
+
+  assert.equal(exitCode, 0)
+  assert.match(stdout, /models, not there yet$/m)
+  assert.match(stdout, /^not running, and no run is recorded$/m)
+  assert.ok(!existsSync(rig.modelsDir))
+})
+
+test('status reads a torn journal, and says that a run was killed', async () => {
+  await using rig = await trainerRig({ core: { trainer: waits } })
+  const run = rig.start(['core'])
+  await untilEvent(rig, 'train.start')
+  run.child.kill('SIGKILL')
+  await run.ended
+  await until('the end of its training', () => !survivors(rig).length)
+  appendFileSync(
+    join(rig.modelsDir, '.trainer', 'events.jsonl'),
+    '\0\xff{"time":"2026-\n[]\n{"event":"run.start","ti',
+  )
+
+  const { running, lastRun, jobs } = await statusOf(rig)
+
+  assert.equal(running, null)
+  assert.equal(lastRun?.exitCode, null)
+  assert.equal(jobs[0]?.lastResult?.outcome, 'cut off')
+})
+
+test('status gives the reason of a failure, and keeps to the last training when pruning follows', async () => {
+  await using rig = await trainerRig({
+    core: { trainer: `console.log('no \\x1b[31mdata'); process.exit(4)` },
+  })
+  await rig.run(['core'])
+  await rig.run([], { script: 'scripts/prune.ts' })
+
+  const { stdout } = await rig.run([], { script })
+
+  assert.match(stdout, /^core +- +no .* failed$/m)
+  assert.match(stdout, /^core failed at .*: core's training ended with exit code 4;/m)
+  assert.match(stdout, /ended with exit code 0: nothing to prune$/m)
+  assert.ok(!stdout.includes('\x1b'))
+})
+
+test('status shows the other jobs when one cannot be measured', async () => {
+  await using rig = await trainerRig()
+  mkdirSync(rig.modelsDir)
+  writeFileSync(join(rig.modelsDir, 'dpi'), 'not a folder')
+
+  const { jobs } = await statusOf(rig)
+
+  assert.deepEqual(
+    jobs.map(({ usedBytes }) => usedBytes),
+    [0, null, 0],
+  )
+  assert.equal(jobs[1]?.valid, null)
+  assert.match(jobs[1]?.reason, /^Cannot .*dpi/)
+})
+
+rootTest('status sees the run of another user, or says what it may not read', async () => {
+  await using rig = await trainerRig({ core: { trainer: waits } })
+  const run = rig.start(['core'])
+  await untilEvent(rig, 'train.start')
+  chmodSync(rig.dir, 0o755)
+  execFileSync('chmod', ['-R', 'go+rX', rig.modelsDir])
+  const lock = join(rig.modelsDir, '.trainer', 'lock')
+
+  const readable = await statusOf(rig, { prefix: asNobody })
+  chmodSync(lock, 0o600)
+  const withoutPid = await statusOf(rig, { prefix: asNobody })
+  chmodSync(rig.modelsDir, 0o700)
+  const refused = await rig.run([], { script, prefix: asNobody })
+  run.child.kill('SIGTERM')
+  await run.ended
+
+  assert.equal(readable.running?.pid, run.pid)
+  assert.equal(readable.running?.step, 'training')
+  assert.deepEqual(withoutPid.running, { ...readable.running, pid: null })
+  assert.equal(refused.exitCode, 3)
+  assert.match(refused.stderr, /^ransomeye-trainer: Cannot .*EACCES.*\n$/)
+})
+
+rootTest('status asks the kernel for the usage of a folder that is a filesystem of its own', async () => {
+  await using rig = await trainerRig()
+  const core = join(rig.modelsDir, 'core')
+  mkdirSync(core, { recursive: true })
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=10m', 'none', core])
+  try {
+    const fd = openSync(join(core, 'deleted'), 'w')
+    writeFileSync(fd, Buffer.alloc(3 * MIB, 1))
+    rmSync(join(core, 'deleted'))
+
+    const { jobs } = await statusOf(rig)
+    closeSync(fd)
+
+    assert.equal(await checkUsage(core), 0)
+    assert.equal(jobs[0]?.usedBytes, 3 * MIB)
+  } finally {
+    execFileSync('umount', [core])
+  }
+})
+
+terminalTest('status is coloured on a terminal only, and there not with NO_COLOR', async () => {
+  await using rig = await trainerRig()
+  const argv = [process.execPath, '--import', 'tsx', join(root, script), '--models-dir', rig.modelsDir]
+  const onTerminal = (env: Record<string, string>) =>
+    spawnSync('script', ['-qec', argv.join(' '), '/dev/null'], {
+      cwd: root,
+      env: { ...process.env, TERM: 'xterm', ...env },
+      encoding: 'utf8',
+    }).stdout
+
+  const coloured = onTerminal({ NO_COLOR: '' })
+  const plain = onTerminal({ NO_COLOR: '1' })
+  const dumb = onTerminal({ TERM: 'dumb' })
+  const piped = await rig.run([], { script, env: { TERM: 'xterm' } })
+
+  assert.match(coloured, /\x1b\[31mno {3}\x1b\[0m/)
+  for (const text of [plain, dumb, piped.stdout]) {
+    assert.match(text, /^core /m)
+    assert.ok(!text.includes('\x1b'))
+  }
+})
+
+test('drawStatus() fits 100 columns with long names and reasons, and quotas up to 97 GiB', () => {
+  const job: Status['jobs'][number] = {
+    job: 'agent',
+    models: [`${'long-name-'.repeat(9)}.onnx`, 'other.onnx'],
+    valid: false,
+    reason: 'word '.repeat(60),
+    trainedAt: '2026-01-02T03:04:05.000Z',
+    usedBytes: 12_345 * MIB,
+    limitBytes: 99_999 * MIB,
+    prunable: { count: 9999, bytes: 99_999 * MIB },
+    guarantee: 'kernel+sandbox',
+    lastResult: { outcome: 'cut off', at: '2026-01-02T03:04:05.000Z', reason: 'because '.repeat(50) },
+  }
+  const status: Status = {
+    modelsDir: '/var/lib/ransomeye/models',
+    freeBytes: 1e15,
+    running: null,
+    lastRun: { startedAt: '2026-01-02T03:04:05.000Z', exitCode: 1, message: 'text '.repeat(50) },
+    jobs: [job],
+  }
+
+  const text = drawStatus(status, false)
+
+  assert.deepEqual(
+    text.split('\n').filter(line => line.length > 100),
+    [],
+  )
+  assert.match(
+    text,
+    /^agent +lon\S*… +no +2026-01-02 +█░{5} 12345 of 99999 MiB +9999, 99999 MiB +kernel\+sandbox +cut off$/m,
+  )
+})
+
+test.run()
