@@ -1,10 +1,7 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { trainAndPublish, writeFiles } from './publishing.ts'
+import { readWhile } from './read-while.ts'
 import { sandbox } from './sandbox.ts'
 import { versionOf } from './versions.ts'
 
@@ -38,21 +35,5 @@ test('a reader gets halves of models that are written in place (the naive way)',
 
   assert.ok(seen.torn > 0, `${seen.whole} whole reads`)
 })
-
-/** Let a consumer read the model in a process of its own until `action` is over; what it has seen. */
-async function readWhile(
-  jobDir: string,
-  action: () => Promise<void>,
-): Promise<{ whole: number; torn: number; versions: number }> {
-  const script = join(import.meta.dirname, 'model-reader.ts')
-  const reader = spawn(process.execPath, ['--import', 'tsx', script, jobDir], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  })
-  await once(reader.stdout, 'readable')
-  await action()
-  reader.stdin.end()
-  const [, seen] = (await text(reader.stdout)).trim().split('\n')
-  return JSON.parse(seen!)
-}
 
 test.run()

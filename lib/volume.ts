@@ -1,0 +1,193 @@
+import { lstatSync, rmSync, statSync } from 'node:fs'
+import { rename } from 'node:fs/promises'
+import { join } from 'node:path'
+import { storageError, syncFile, syncFolder } from './durable.ts'
+import { TrainerError } from './errors.ts'
+import { makeFolder } from './folders.ts'
+import { type JobName, MIB } from './quotas.ts'
+import type { Pruned } from './storage.ts'
+import { formatBytes } from './text.ts'
+import { accountOf } from './usage.ts'
+import { fillImage } from './volume/filling.ts'
+import { imageBytesFor, inspectImage, MIN_QUOTA_BYTES } from './volume/image.ts'
+import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
+import { assertHolds, copyBeneath, reclaim } from './volume/moving.ts'
+import {
+  assertNotElsewhere,
+  handOver,
+  isMounted,
+  makeVolumesDir,
+  type Owner,
+  type Volume,
+} from './volume/place.ts'
+import { ProgramFailure } from './volume/program.ts'
+
+/** What there is of a volume; sizes in bytes. */
+export type VolumeStatus = {
+  job: JobName
+  folder: string
+  image: string
+  state: 'none' | 'unmounted' | 'mounted'
+  quotaBytes: number
+  imageBytes: number
+  /** Of `imageBytes`: really there on the disk. Less, if somebody has trimmed the volume. */
+  reservedBytes: number
+  /** If mounted: what files can fill, and do. */
+  usableBytes?: number
+  usedBytes?: number
+}
+
+/**
+ * Make the job's folder a filesystem of its own that is no larger than the quota, with all that is in the folder. Up to the
+ * moment in which it is mounted over the folder everything there stays as it is; what lies beneath then is deleted last.
+ * Whatever is there already of an earlier attempt is used or made anew.
+ *
+ * @param owner whose everything in it is to be; if not given, what is the models folder's owner's
+ * @param onPrune called when the folder holds more than fits, for each checkpoint or temporary file that is deleted
+ * @throws {TrainerError} `config` (a quota too small), `no-space`, `quota-exceeded` (models that do not fit), `storage`
+ */
+export async function createVolume(
+  volume: Volume,
+  owner: Owner | undefined,
+  onPrune: (pruned: Pruned) => void,
+): Promise<void> {
+  const { job, quota, folder, image, modelsDir, volumesDir, run } = volume
+  const quotaBytes = quota.maxDiskMb * MIB
+  if (quotaBytes < MIN_QUOTA_BYTES) {
+    throw new TrainerError(
+      'config',
+      `Cannot make ${job}'s volume: maxDiskMb is ${quota.maxDiskMb}, at least ${MIN_QUOTA_BYTES / MIB} are needed`,
+    )
+  }
+  makeFolder(folder)
+  const stateDir = join(modelsDir, '.trainer')
+  handOver([modelsDir, stateDir, join(stateDir, 'lock'), folder], owner ?? statSync(modelsDir))
+  makeVolumesDir(volumesDir)
+  await isMounted(volume)
+  const wantedBytes = imageBytesFor(quotaBytes)
+  const { bytes = wantedBytes } = inspectImage(image, job) ?? {}
+  if (bytes !== wantedBytes) {
+    throw new TrainerError(
+      'storage',
+      `Cannot make ${job}'s volume: ${image} has ${formatBytes(bytes)}, which does not fit its quota of ` +
+        `${formatBytes(quotaBytes)}; remove the volume and create it anew`,
+    )
+  }
+  if (!lstatSync(image, { throwIfNoEntry: false })) {
+    const fresh = `${image}.tmp`
+    try {
+      await fillImage(volume, fresh, wantedBytes, onPrune)
+      await assertHolds(volume, fresh)
+      await syncFile(fresh)
+      await rename(fresh, image)
+    } finally {
+      rmSync(fresh, { force: true })
+    }
+    await syncFolder(volumesDir)
+  }
+  await mountVolume(volume)
+  if (owner) await run(['chown', '--recursive', '--no-dereference', `${owner.uid}:${owner.gid}`, folder])
+}
+
+/**
+ * Mount the volume over the job's folder; nothing is done if it is.
+ *
+ * @throws {TrainerError} `storage`: there is none, it is in use elsewhere, or the folder has files that it has not;
+ * `no-space`: it is mounted, but somebody had trimmed it and what came free is in use
+ */
+export async function mountVolume(volume: Volume): Promise<void> {
+  const { job, folder, image, run } = volume
+  await attach(volume)
+  refuseTrim(mountedOn(folder)!)
+  const { bytes, reservedBytes } = inspectImage(image, job)!
+  try {
+    // Of what is there already it changes nothing.
+    await run(['fallocate', '--length', String(bytes), image])
+  } catch (cause) {
+    if (!(cause instanceof ProgramFailure)) throw cause
+    throw new TrainerError(
+      'no-space',
+      `${job}'s volume is mounted, but ${formatBytes(bytes - reservedBytes)} of ${image} cannot be reserved again: ` +
+        `${cause.message}; free some and mount it once more`,
+      { cause },
+    )
+  }
+}
+
+/**
+ * Unmount the volume; the folder itself has all of its files from the same moment on.
+ *
+ * @returns false if it is not mounted
+ * @throws {TrainerError} `no-space`; `storage`: it is in use, and stays mounted
+ */
+export async function unmountVolume(volume: Volume): Promise<boolean> {
+  const { job, folder, run } = volume
+  if (!(await isMounted(volume))) return false
+  await copyBeneath(volume)
+  try {
+    await unmount(folder, run)
+  } catch (cause) {
+    await reclaim(volume)
+    if (!(cause instanceof ProgramFailure)) throw cause
+    const reason = `${cause.message}; stop what uses it (fuser -vm ${folder} tells)`
+    throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${reason}`, { cause })
+  }
+  return true
+}
+
+/**
+ * Unmount the volume and delete its image; the folder itself keeps all of its files.
+ *
+ * @returns false if there is none
+ * @throws {TrainerError} as {@link mountVolume} and {@link unmountVolume}
+ */
+export async function removeVolume(volume: Volume): Promise<boolean> {
+  const { job, image, volumesDir } = volume
+  rmSync(`${image}.tmp`, { force: true })
+  if (!(await isMounted(volume)) && !inspectImage(image, job)) return false
+  // One that was never unmounted in the proper way may have all of the models, and the folder none.
+  await attach(volume)
+  await unmountVolume(volume)
+  rmSync(image)
+  await syncFolder(volumesDir)
+  return true
+}
+
+/** What there is of a volume; changes nothing. */
+export async function volumeStatus(volume: Volume): Promise<VolumeStatus> {
+  const { job, quota, folder, image } = volume
+  const isHere = await isMounted(volume)
+  const found = inspectImage(image, job)
+  const { usedBytes, freeBytes } = isHere ? accountOf(folder) : { usedBytes: 0, freeBytes: 0 }
+  return {
+    job,
+    folder,
+    image,
+    state: isHere ? 'mounted' : found ? 'unmounted' : 'none',
+    quotaBytes: quota.maxDiskMb * MIB,
+    imageBytes: found?.bytes ?? 0,
+    reservedBytes: found?.reservedBytes ?? 0,
+    ...(isHere && { usableBytes: usedBytes + freeBytes, usedBytes }),
+  }
+}
+
+/** A failed program or a refusal of the system as an error that an operator can act on; any other error as it is. */
+export function volumeError(subject: string, cause: unknown): unknown {
+  if (!(cause instanceof ProgramFailure)) return storageError(subject, cause)
+  return new TrainerError('storage', `${subject}: ${cause.message}`, { cause })
+}
+
+/** Mount it if it is not, and free what lies beneath. */
+async function attach(volume: Volume): Promise<void> {
+  const { job, folder, image, run } = volume
+  const isThere = await isMounted(volume)
+  if (!inspectImage(image, job)) {
+    throw new TrainerError('storage', `Cannot mount ${job}'s volume: there is no ${image}; create it`)
+  }
+  await assertNotElsewhere(volume)
+  if (!isThere) {
+    await assertHolds(volume, image)
+    await mountImage(image, folder, run)
+  }
+  await reclaim(volume)
+}

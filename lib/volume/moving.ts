@@ -1,0 +1,116 @@
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { syncFolder } from '../durable.ts'
+import { emptyFolder } from '../emptying.ts'
+import { TrainerError } from '../errors.ts'
+import { checkUsage, freeSpace } from '../storage.ts'
+import { formatBytes } from '../text.ts'
+import { native } from '../tree.ts'
+import { findDifference } from './contents.ts'
+import { HiddenMounts } from './hidden-mounts.ts'
+import { mountImage } from './mounts.ts'
+import type { Volume } from './place.ts'
+
+/** Copy the files of a folder, which no training writes to now, into another one; their owners and times too. */
+export async function copyFiles({ run }: Volume, from: string, to: string): Promise<void> {
+  const temporary = join(from, 'work', 'tmp')
+  if (existsSync(temporary)) await emptyFolder(temporary)
+  await run(['cp', '--archive', '--', `${from}/.`, to])
+  await run(['sync', '--file-system', to])
+}
+
+/**
+ * Is everything that is in the job's folder now also in an image that is to be mounted over it?
+ *
+ * @throws {TrainerError} `storage` with the first file that is not
+ */
+export async function assertHolds({ job, folder, image, run }: Volume, file: string): Promise<void> {
+  if (!readdirSync(folder).length) return
+  await using hidden = await HiddenMounts.open(run)
+  // Not read-only: after a power cut its journal has to be replayed.
+  await mountImage(file, folder, hidden.run)
+  const difference = await findDifference(folder, hidden.path(folder))
+  await hidden.run(['umount', folder])
+  if (difference === undefined) return
+  throw new TrainerError(
+    'storage',
+    `Cannot mount ${job}'s volume over ${folder}: ${difference} there is not, or is otherwise, in the volume; ` +
+      `to keep the folder's files delete ${image}, to keep the volume's move those away`,
+  )
+}
+
+/**
+ * Delete what lies beneath the mounted volume: what it was copied from, or a copy of it.
+ *
+ * @throws {TrainerError} `storage` with the first file there that is not in the volume too; nothing is deleted then
+ */
+export async function reclaim(volume: Volume): Promise<void> {
+  await using hidden = await openBeneath(volume)
+  await emptyBeneath(volume, hidden)
+}
+
+/**
+ * Put a copy of the volume's files beneath it, so that all of them are still there when it is unmounted.
+ *
+ * @throws {TrainerError} `no-space`, with both figures; `storage`
+ */
+export async function copyBeneath(volume: Volume): Promise<void> {
+  const { job, folder, modelsDir, volumesDir, run } = volume
+  await using hidden = await openBeneath(volume)
+  await emptyBeneath(volume, hidden)
+  const [neededBytes, freeBytes] = [await checkUsage(folder), freeSpace(modelsDir)]
+  if (neededBytes > freeBytes) {
+    throw new TrainerError(
+      'no-space',
+      `Cannot unmount ${job}'s volume: ${formatBytes(freeBytes)} free on ${modelsDir}, ` +
+        `${formatBytes(neededBytes)} needed for its files; prune it or free some`,
+    )
+  }
+  // Both by way of the hidden mounts: what is renamed must not change its mount.
+  const beneath = hidden.path(folder)
+  const passage = hidden.path(join(volumesDir, `${job}.out`))
+  await run(['rm', '-rf', '--', passage])
+  mkdirSync(passage, { mode: 0o700 })
+  await copyFiles(volume, folder, passage)
+  const difference = await findDifference(folder, passage)
+  if (difference !== undefined) {
+    throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${difference} is being changed`)
+  }
+  const { uid, gid, mode } = statSync(folder)
+  chownSync(beneath, uid, gid)
+  chmodSync(beneath, mode & 0o7777)
+  for (const name of readdirSync(passage, 'latin1')) {
+    renameSync(native(`${passage}/${name}`), native(`${beneath}/${name}`))
+  }
+  rmdirSync(passage)
+  await syncFolder(beneath)
+}
+
+async function openBeneath({ folder, run }: Volume): Promise<HiddenMounts> {
+  const hidden = await HiddenMounts.open(run)
+  await hidden.run(['umount', folder])
+  return hidden
+}
+
+async function emptyBeneath({ job, folder, modelsDir }: Volume, hidden: HiddenMounts): Promise<void> {
+  const beneath = hidden.path(folder)
+  if (!readdirSync(beneath).length) return
+  const difference = await findDifference(beneath, folder)
+  if (difference !== undefined) {
+    throw new TrainerError(
+      'storage',
+      `Cannot free what lies beneath ${job}'s volume: ${difference} there is not, or is otherwise, in the volume; ` +
+        `move it away, it is in /mnt/${job} after mount --bind ${modelsDir} /mnt`,
+    )
+  }
+  await emptyFolder(beneath)
+}

@@ -1,0 +1,161 @@
+/** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
+import { join, resolve } from 'node:path'
+import { chooseJobs, placeOptions } from '../lib/command.ts'
+import { TrainerError } from '../lib/errors.ts'
+import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
+import { takeLock } from '../lib/lock.ts'
+import { didYouMean, type Program, readOptions, root } from '../lib/options.ts'
+import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
+import { isEntry, runScript } from '../lib/script.ts'
+import { formatBytes } from '../lib/text.ts'
+import { locateVolume, type Owner, type Volume } from '../lib/volume/place.ts'
+import { programRunner, type RunProgram } from '../lib/volume/program.ts'
+import { mountUnit } from '../lib/volume/unit.ts'
+import {
+  createVolume,
+  mountVolume,
+  removeVolume,
+  unmountVolume,
+  type VolumeStatus,
+  volumeError,
+  volumeStatus,
+} from '../lib/volume.ts'
+
+const commands = ['create', 'mount', 'unmount', 'remove', 'status'] as const
+type Command = (typeof commands)[number]
+
+const options = {
+  ...placeOptions,
+  owner: {
+    type: 'string',
+    value: 'USER',
+    help: "create: the service's user (default: owner of the models folder)",
+  },
+  json: { type: 'boolean', help: 'status: as one JSON object' },
+  unit: {
+    type: 'boolean',
+    help: 'status: the systemd unit that mounts the volume at boot, and nothing else',
+  },
+} as const
+
+const program: Program<typeof options> = {
+  name: 'scripts/volume.ts',
+  summary:
+    "Make a job's folder a filesystem of its own, no larger than its quota, reserved on the disk (root).",
+  positionals: `${commands.join('|')} JOB`,
+  options,
+  example: 'create core --owner ransomeye',
+  notes: `create   make the volume with all that is in the folder, mount it, and print its systemd unit
+mount    mount it over the folder        unmount  unmount it; the folder keeps its files
+status   what there is of it             remove   unmount it and delete its image; the folder keeps its files
+
+Exit codes: 0 done, 2 models too large for it, 3 not enough space or not possible here, 64 wrong usage or not
+root, 75 a run holds the lock, 78 quotas.json invalid or the quota below 16 MiB`,
+}
+
+/**
+ * Do what the command line says.
+ *
+ * @returns what to print
+ * @throws {TrainerError} of the options, the quotas, the lock or the volume
+ */
+async function manageVolume(args: string[], print: (line: string) => void): Promise<string> {
+  const read = readOptions(args, program)
+  if (typeof read === 'string') return read
+  const { values, positionals } = read
+  const [command, job] = chooseCommand(positionals)
+  if (process.getuid?.() !== 0)
+    throw new TrainerError('usage', `Cannot ${command} a volume: only root can; use sudo`)
+  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
+  const isStatus = command === 'status'
+  const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), isStatus)
+  const lock = isStatus ? undefined : await takeLock(join(modelsDir, '.trainer'))
+  try {
+    const run = programRunner(lock?.fd)
+    const volume = locateVolume(job, quotas.jobs[job], modelsDir, run)
+    if (isStatus) {
+      const status = await volumeStatus(volume)
+      if (values.unit) return mountUnit(volume.image, volume.folder).text.trimEnd()
+      return values.json ? JSON.stringify(status) : describeStatus(status)
+    }
+    const owner = values.owner === undefined ? undefined : await findUser(values.owner, run)
+    return await change(command, volume, owner, print)
+  } catch (cause) {
+    throw volumeError(`Cannot ${command} ${job}'s volume`, cause)
+  } finally {
+    lock?.release()
+  }
+}
+
+async function change(
+  command: Exclude<Command, 'status'>,
+  volume: Volume,
+  owner: Owner | undefined,
+  print: (line: string) => void,
+): Promise<string> {
+  const { job, folder, image } = volume
+  switch (command) {
+    case 'create':
+      await createVolume(volume, owner, ({ path, bytes }) => print(`pruned ${path} (${formatBytes(bytes)})`))
+      return `${describeStatus(await volumeStatus(volume))}\n\n${mountUnit(image, folder).text.trimEnd()}`
+    case 'mount':
+      await mountVolume(volume)
+      return describeStatus(await volumeStatus(volume))
+    case 'unmount':
+      return (await unmountVolume(volume))
+        ? `${job}'s volume is unmounted; ${folder} has its files, and until it is mounted again nothing caps them`
+        : `${job}'s volume is not mounted`
+    case 'remove':
+      return (await removeVolume(volume))
+        ? `${job}'s volume is removed; ${folder} has its files`
+        : `${job} has no volume`
+  }
+}
+
+function chooseCommand([word = '', ...names]: string[]): [Command, JobName] {
+  const command = commands.find(it => it === word)
+  if (!command) {
+    const fault = word ? `Unknown command "${word}"` : 'No command'
+    throw new TrainerError(
+      'usage',
+      `${fault}; the commands are ${commands.join(', ')}${didYouMean(word, commands)}`,
+    )
+  }
+  const [job] = chooseJobs(names)
+  if (job && names.length === 1) return [command, job]
+  throw new TrainerError('usage', `Name one job to ${command} the volume of: ${jobNames.join(', ')}`)
+}
+
+async function findUser(name: string, run: RunProgram): Promise<Owner> {
+  try {
+    const [uid, gid] = [await run(['id', '-u', '--', name]), await run(['id', '-g', '--', name])]
+    return { uid: Number(uid), gid: Number(gid) }
+  } catch (cause) {
+    throw new TrainerError('usage', `--owner is "${name}", expected a user of this machine`, { cause })
+  }
+}
+
+function describeStatus(status: VolumeStatus): string {
+  const { job, folder, image, state, imageBytes, reservedBytes, quotaBytes } = status
+  if (state === 'none') return `${job} has no volume; create makes one of ${formatBytes(quotaBytes)} at most`
+  const where = state === 'mounted' ? `mounted on ${folder}, ${used(status)}` : `not mounted on ${folder}`
+  const missingBytes = imageBytes - reservedBytes
+  const reserved = missingBytes
+    ? `${formatBytes(missingBytes)} of it NOT reserved (it was trimmed); mount reserves it again`
+    : 'all of it reserved'
+  const fit = imageBytes > quotaBytes ? ', LARGER than the quota: remove it and create it anew' : ''
+  return `${job}'s volume is ${where}
+its image is ${image}, ${formatBytes(imageBytes)} of a quota of ${formatBytes(quotaBytes)}, ${reserved}${fit}`
+}
+
+function used({ usedBytes = 0, usableBytes = 0 }: VolumeStatus): string {
+  return `${formatBytes(usedBytes)} of ${formatBytes(usableBytes)} used`
+}
+
+if (isEntry(import.meta)) {
+  process.exitCode = await runScript(async () => {
+    const print = (line: string) => process.stdout.write(`${line}\n`)
+    print(await manageVolume(process.argv.slice(2), print))
+    return 0
+  })
+}

@@ -1,0 +1,284 @@
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { takeLock } from '../lib/lock.ts'
+import { trainAndPublish } from './publishing.ts'
+import { readWhile } from './read-while.ts'
+import type { Started } from './rig.ts'
+import { skipUnless } from './skips.ts'
+import { versionOf } from './versions.ts'
+import { hasLoopDevices, mountOptions, must, type VolumeRig, volumeRig } from './volume-rig.ts'
+
+const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const script = 'scripts/volume.ts'
+
+test('wrong usage ends with 64 and says what is right', async () => {
+  await using rig = await volumeRig()
+  const faults: [args: string[], said: RegExp][] = [
+    [[], /No command; the commands are create, mount, unmount, remove, status/],
+    [['crate', 'core'], /Unknown command "crate".*did you mean create\?/],
+    [['create'], /Name one job to create the volume of: core, dpi, agent/],
+    [['create', 'core', 'dpi'], /Name one job/],
+    [['create', 'cor'], /Unknown job "cor".*did you mean core\?/],
+  ]
+
+  const ended = await Promise.all(faults.map(([args]) => rig.run(args, { script })))
+
+  for (const [index, { exitCode, stderr, stdout }] of ended.entries()) {
+    assert.is(exitCode, 64)
+    assert.match(stderr, faults[index]![1])
+    assert.is(stdout, '')
+  }
+  assert.not(existsSync(rig.modelsDir))
+})
+
+skipUnless(
+  test,
+  process.getuid?.() === 0,
+  'needs root',
+)('whoever is not root is told so, with 64', async () => {
+  await using rig = await volumeRig()
+  const prefix = ['unshare', '--user', '--map-user=1000']
+
+  const { exitCode, stderr } = await rig.run(['create', 'core'], { script, prefix })
+
+  assert.is(exitCode, 64)
+  assert.match(stderr, /Cannot create a volume: only root can/)
+})
+
+mounting('a quota that is too small for a filesystem ends with 78', async () => {
+  await using rig = await volumeRig({ maxDiskMb: 15 })
+
+  const { exitCode, stderr } = await rig.volume('create')
+
+  assert.is(exitCode, 78)
+  assert.match(stderr, /maxDiskMb is 15, at least 16 are needed/)
+})
+
+mounting('an owner that is no user of the machine ends with 64', async () => {
+  await using rig = await volumeRig()
+
+  const { exitCode, stderr } = await rig.volume('create', '--owner', 'nobody-of-that-name')
+
+  assert.is(exitCode, 64)
+  assert.match(stderr, /--owner is "nobody-of-that-name"/)
+  assert.not(existsSync(rig.image))
+})
+
+mounting('while a run holds the lock nothing is changed: 75, naming it; status works', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.path('models', '.trainer'), { recursive: true })
+  const lock = await takeLock(rig.path('models', '.trainer'))
+
+  const { exitCode, stderr } = await rig.volume('create')
+  const status = await rig.volume('status')
+
+  lock.release()
+  assert.is(exitCode, 75)
+  assert.match(stderr, `pid ${process.pid}`)
+  assert.is(status.exitCode, 0)
+  assert.not(existsSync(dirname(rig.image)))
+})
+
+mounting('too little space on the disk ends with 3 and both figures', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.modelsDir)
+  must('mount', '-t', 'tmpfs', '-o', 'size=50m', 'tmpfs', rig.modelsDir)
+
+  const { exitCode, stderr } = await rig.volume('create')
+
+  assert.is(exitCode, 3)
+  assert.match(stderr, /50(\.0)? MiB free on .*models, 88(\.0)? MiB needed/)
+  assert.equal(readdirSync(dirname(rig.image)), [])
+})
+
+mounting('another filesystem on the folder is left alone', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.folder, { recursive: true })
+  must('mount', '-t', 'tmpfs', 'foreign', rig.folder)
+  writeFileSync(join(rig.folder, 'core.onnx'), 'theirs')
+
+  const ended = []
+  for (const command of ['status', 'create', 'mount', 'unmount', 'remove'])
+    ended.push(await rig.volume(command))
+
+  for (const { exitCode, stderr } of ended) {
+    assert.is(exitCode, 3)
+    assert.match(stderr, /Cannot use .*models\/core for core's volume: foreign is mounted on it/)
+  }
+  assert.is(readFileSync(join(rig.folder, 'core.onnx'), 'utf8'), 'theirs')
+})
+
+const foreigners: [name: string, reason: RegExp, make: (image: string) => void][] = [
+  ['a text', /it was not made here/, image => writeFileSync(image, 'theirs')],
+  [
+    'another ext4',
+    /it was not made here/,
+    image => {
+      writeFileSync(image, '')
+      truncateSync(image, 24 * 2 ** 20)
+      must('mkfs.ext4', '-q', '-L', 'ransomeye-core', image)
+    },
+  ],
+  ['a symbolic link', /is a symbolic link/, image => symlinkSync('/etc/hostname', image)],
+  ['a folder', /is a folder/, image => mkdirSync(image)],
+]
+
+for (const [name, reason, make] of foreigners) {
+  mounting(`${name} in the place of the image is left alone`, async () => {
+    await using rig = await volumeRig()
+    mkdirSync(dirname(rig.image), { recursive: true, mode: 0o700 })
+    make(rig.image)
+    const before = must('stat', '--format=%i %s %y', rig.image)
+
+    const ended = [await rig.volume('create'), await rig.volume('mount'), await rig.volume('remove')]
+
+    for (const { exitCode, stderr } of ended) {
+      assert.is(exitCode, 3)
+      assert.match(stderr, reason)
+      assert.match(stderr, rig.image)
+    }
+    assert.is(must('stat', '--format=%i %s %y', rig.image), before)
+  })
+}
+
+mounting('a folder of images that others can write to is not trusted', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.path('elsewhere'))
+  mkdirSync(rig.path('models', '.trainer'), { recursive: true })
+  symlinkSync(rig.path('elsewhere'), dirname(rig.image))
+
+  const { exitCode, stderr } = await rig.volume('create')
+
+  assert.is(exitCode, 3)
+  assert.match(stderr, /volumes: it must be a folder that only root can write to/)
+  assert.equal(readdirSync(rig.path('elsewhere')), [])
+})
+
+mounting('an image that is attached elsewhere is neither mounted a second time nor deleted', async () => {
+  await using rig = await volumeRig()
+  await rig.volume('create')
+  must('umount', rig.folder)
+  const device = must('losetup', '--find', '--show', rig.image).trim()
+
+  const ended = [await rig.volume('mount'), await rig.volume('remove')]
+
+  for (const { exitCode, stderr } of ended) {
+    assert.is(exitCode, 3)
+    assert.match(stderr, new RegExp(`core\\.img is attached to ${device}`))
+  }
+  assert.ok(existsSync(rig.image))
+  assert.is(mountOptions(rig.folder), undefined)
+})
+
+mounting('an image of another quota is not used for this one', async () => {
+  await using rig = await volumeRig()
+  await rig.volume('create')
+  const quotas = readFileSync(rig.path('quotas.json'), 'utf8')
+  writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":24', '"maxDiskMb":20'))
+
+  const { exitCode, stderr } = await rig.volume('create')
+  const status = await rig.volume('status')
+
+  assert.is(exitCode, 3)
+  assert.match(stderr, /does not fit its quota of 20 MiB; remove the volume and create it anew/)
+  assert.match(status.stdout, /LARGER than the quota/)
+})
+
+mounting('mount without a volume ends with 3; unmount and remove have nothing to do', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.folder, { recursive: true })
+
+  const mounted = await rig.volume('mount')
+  const rest = [await rig.volume('unmount'), await rig.volume('remove')]
+
+  assert.is(mounted.exitCode, 3)
+  assert.match(mounted.stderr, /there is no .*core\.img; create it/)
+  assert.equal(
+    rest.map(({ exitCode }) => exitCode),
+    [0, 0],
+  )
+})
+
+/**
+ * Kill a script when it starts its program number `step`, counting from 1.
+ *
+ * @returns false if it has fewer
+ */
+async function killAtStep(run: Started, step: number): Promise<boolean> {
+  const seen = new Set<string>()
+  while (run.child.exitCode === null && seen.size < step) {
+    for (const pid of childrenOf(run.pid)) seen.add(pid)
+    await setImmediate()
+  }
+  run.child.kill('SIGKILL')
+  return (await run.ended).signal === 'SIGKILL'
+}
+
+function childrenOf(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean)
+  } catch {
+    return [] // it has ended
+  }
+}
+
+/**
+ * Kill `create` at each step from `first` on in strides of two, then let it complete; the same with `remove`.
+ *
+ * @returns how often each was killed
+ */
+async function sweep(rig: VolumeRig, first: number): Promise<{ create: number; remove: number }> {
+  const kills = { create: 0, remove: 0 }
+  let wasKilled = true
+  for (let step = first; wasKilled; step += 2) {
+    wasKilled = false
+    for (const command of ['create', 'remove'] as const) {
+      if (await killAtStep(rig.start([command, 'core'], { script }), step)) {
+        kills[command]++
+        wasKilled = true
+      }
+      const { exitCode, stderr } = await rig.volume(command)
+      assert.is(exitCode, 0, `${command} after a kill at step ${step}: ${stderr}`)
+      const isMade = command === 'create'
+      assert.is(mountOptions(rig.folder) !== undefined, isMade)
+      assert.equal(readdirSync(dirname(rig.image)), isMade ? ['core.img'] : [])
+    }
+  }
+  return kills
+}
+
+mounting(
+  'create and remove that are killed at any step complete at the next start; a reader never misses a model',
+  async () => {
+    const swept = await Promise.all(
+      [1, 2].map(async first => {
+        await using rig = await volumeRig()
+        const { model, dataName, data } = versionOf(1)
+        await trainAndPublish(rig.folder, { 'core.onnx': model, [dataName]: data })
+        let kills = { create: 0, remove: 0 }
+        const seen = await readWhile(rig.folder, async () => {
+          kills = await sweep(rig, first)
+        })
+        return { kills, seen }
+      }),
+    )
+
+    for (const { kills, seen } of swept) {
+      assert.is(seen.torn, 0)
+      assert.ok(kills.create >= 6 && kills.remove >= 5, JSON.stringify(kills))
+    }
+  },
+)
+
+test.run()
