@@ -7,11 +7,11 @@ const POLL_MS = 5_000
 
 /**
  * Before a job that follows another: wait while the 1-minute load average is above `maxLoadPerCore` × cores, at
- * most the run's `--max-wait`. A run that neither repeats nor has that option does not wait.
+ * most the run's `--max-wait`. A run that neither repeats nor has that option does not wait, nor does a dry run.
  */
 export async function waitForQuiet(run: Run, job: JobName): Promise<void> {
-  const { maxWaitMs } = run.command
-  if (maxWaitMs === undefined) return
+  const { dryRun, maxWaitMs } = run.command
+  if (dryRun || maxWaitMs === undefined) return
   const limit = run.quotas.maxLoadPerCore * availableParallelism()
   const startedMs = performance.now()
   const waitedMs = () => performance.now() - startedMs
