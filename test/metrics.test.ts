@@ -3,11 +3,12 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
-import type { TrainerEvent } from '../lib/events.ts'
+import type { EventBody, TrainerEvent } from '../lib/events.ts'
 import { parseMetrics, renderMetrics, replaceFigures } from '../lib/exposition.ts'
 import { Metrics } from '../lib/metrics.ts'
 import { MIB, readQuotas } from '../lib/quotas.ts'
-import { readManifest } from './publishing.ts'
+import { onnxModel } from './onnx-fixture.ts'
+import { readManifest, trainAndPublish } from './publishing.ts'
 import { publishes, type Rig, root, trainerRig, untilEvent } from './rig.ts'
 import { until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
@@ -26,6 +27,24 @@ function lastEvent<E extends TrainerEvent['event']>(rig: Rig, event: E): Extract
   const found = rig.events().findLast((it): it is Extract<TrainerEvent, { event: E }> => it.event === event)
   assert.ok(found, event)
   return found
+}
+
+/** An event as the journal writes it. */
+function stamped(body: EventBody): TrainerEvent {
+  return { time: new Date().toISOString(), level: 'info', run: 'r', ...body }
+}
+
+function openMetrics(rig: Rig): Metrics {
+  mkdirSync(join(rig.modelsDir, '.trainer'), { recursive: true })
+  return new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), assert.fail)
+}
+
+/** What a run does with its metrics, with these events in it. */
+async function feed(rig: Rig, ...bodies: EventBody[]): Promise<void> {
+  const metrics = openMetrics(rig)
+  const end = { event: 'run.done', exitCode: 0, seconds: 1, message: '' } as const
+  for (const body of [...bodies, end]) metrics.take(stamped(body))
+  await metrics.close()
 }
 
 test('a run leaves figures of itself, of every quota and of every model', async () => {
@@ -117,33 +136,45 @@ test('a run is in progress while it trains, also when it was killed, until the n
 })
 
 test('counters go on from run to run, and begin anew where the file is damaged', async () => {
-  await using rig = await trainerRig({ core: { maxDiskMb: 2 } })
-  const work = join(rig.modelsDir, 'core', 'work')
-  mkdirSync(work, { recursive: true })
-  const pruneThreeMib = async () => {
-    for (const name of ['1.tmp', '2.tmp', '3.tmp']) writeFileSync(join(work, name), Buffer.alloc(MIB, 1))
-    await rig.run(['core'], { script: 'scripts/prune.ts' })
-    return figuresOf(rig).get('pruned_bytes_total{model="core"}')
+  await using rig = await trainerRig()
+  const job = 'core'
+  const prune = {
+    event: 'storage.prune',
+    job,
+    path: '',
+    bytes: 5,
+    mtime: '',
+    rule: '',
+    usedBytes: 1,
+  } as const
+  const freeze = { event: 'train.freeze', job, usedBytes: 1 } as const
+  const runOnce = async () => {
+    await feed(rig, prune, prune, freeze)
+    const figures = figuresOf(rig)
+    return [figures.get('pruned_bytes_total{model="core"}'), figures.get('freezes_total{model="core"}')]
   }
 
-  const first = await pruneThreeMib()
-  rmSync(work, { recursive: true })
-  mkdirSync(work)
-  const second = await pruneThreeMib()
-  rmSync(work, { recursive: true })
-  mkdirSync(work)
+  const first = await runOnce()
+  const second = await runOnce()
   writeFileSync(fileOf(rig), 'ransomeye_trainer_pruned_bytes_total{model="core"} many\n\0')
-  const third = await pruneThreeMib()
+  const third = await runOnce()
 
-  assert.equal(first, 2 * MIB)
-  assert.equal(second, 4 * MIB)
-  assert.equal(third, 2 * MIB)
+  assert.deepEqual(
+    [first, second, third],
+    [
+      [10, 1],
+      [20, 2],
+      [10, 1],
+    ],
+  )
 })
 
 test('pruning by hand does not pass for a training that went well, but a violated quota is told', async () => {
   await using rig = await trainerRig({ core: { trainer: 'process.exit(1)' } })
   await rig.run(['core'])
   const prune = () => rig.run(['core'], { script: 'scripts/prune.ts' })
+  for (const name of ['1.tmp', '2.tmp'])
+    writeFileSync(join(rig.modelsDir, 'core', name), Buffer.alloc(11 * MIB, 1))
 
   const pruned = await prune()
   const afterPruning = figuresOf(rig)
@@ -152,6 +183,7 @@ test('pruning by hand does not pass for a training that went well, but a violate
 
   assert.equal(pruned.exitCode, 0)
   assert.equal(afterPruning.get('last_exit_code'), 1)
+  assert.equal(afterPruning.get('pruned_bytes_total{model="core"}'), 11 * MIB)
   assert.equal(violated.exitCode, 2)
   assert.equal(figuresOf(rig).get('last_exit_code'), 2)
   assert.ok(figuresOf(rig).get('usage_bytes{model="core"}')! > 21 * MIB)
@@ -174,14 +206,20 @@ test('what is no run leaves the figures alone: a dry run, a start that the lock 
 })
 
 test('a model of which a file is missing has no bytes', async () => {
-  await using rig = await trainerRig({ dpi: { trainer: 'process.exit(1)' } })
-  await rig.run(['core'])
-  rmSync(join(rig.modelsDir, 'core', 'core.onnx'))
+  await using rig = await trainerRig()
+  const core = join(rig.modelsDir, 'core')
+  const model = onnxModel({ external: [{ location: 'weights.bin' }] })
+  await trainAndPublish(core, { 'core.onnx': model, 'weights.bin': 'weights' })
+  const bytes = async () => {
+    await feed(rig)
+    return figuresOf(rig).get('model_bytes{model="core"}')
+  }
 
-  await rig.run(['dpi'])
+  const whole = await bytes()
+  rmSync(join(core, 'weights.bin'))
+  const half = await bytes()
 
-  assert.equal(figuresOf(rig).get('model_bytes{model="core"}'), 0)
-  assert.equal(figuresOf(rig).get('model_bytes{model="dpi"}'), 0)
+  assert.deepEqual([whole, half], [model.length + 7, 0])
 })
 
 test('the figures can be read by a collector that is another user, whatever the umask', async () => {
@@ -224,18 +262,17 @@ traceTest('a start with nothing to train replaces the figures without loading th
 
 test('usage is brought up to date while a training runs, every ten seconds at most', async () => {
   await using rig = await trainerRig()
-  mkdirSync(join(rig.modelsDir, '.trainer'), { recursive: true })
-  const metrics = new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), assert.fail)
-  const stamp = { time: new Date().toISOString(), level: 'info', run: 'r', job: 'core' } as const
+  const metrics = openMetrics(rig)
+  const job = 'core'
   const usage = (usedBytes: number) =>
-    ({ ...stamp, event: 'storage.usage', phase: 'training', usedBytes, limitBytes: 1, freeBytes: 1 }) as const
+    stamped({ event: 'storage.usage', job, phase: 'training', usedBytes, limitBytes: 1, freeBytes: 1 })
   const written = async () => {
     await metrics.close()
     return figuresOf(rig).get('usage_bytes{model="core"}')
   }
   const { now } = performance
   metrics.take(usage(1))
-  metrics.take({ ...stamp, event: 'job.start', dir: '', limitBytes: 1, guarantee: 'watch' })
+  metrics.take(stamped({ event: 'job.start', job, dir: '', limitBytes: 1, guarantee: 'watch' }))
 
   const atStart = await written()
   metrics.take(usage(2))
