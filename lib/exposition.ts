@@ -40,13 +40,13 @@ export function parseMetrics(text: string): Samples {
     text.matchAll(sampleLine),
     ([, , name, value]) => [name!, Number(value)] as const,
   )
-  return new Map(samples.filter(([, value]) => Number.isFinite(value)))
+  return new Map(samples.filter(([, value]) => value >= 0 && value < Infinity))
 }
 
 /** The same file with other figures, without loading a library; undefined unless it has exactly these samples. */
 export function replaceFigures(text: string, samples: Samples): string | undefined {
-  const names = parseMetrics(text)
-  if (names.size !== samples.size || [...names.keys()].some(name => !samples.has(name))) return undefined
+  const names = Array.from(text.matchAll(sampleLine), ([, , name]) => name!)
+  if (names.length !== samples.size || !names.every(name => samples.has(name))) return undefined
   return text.replace(sampleLine, (_, fullName, name) => `${fullName} ${samples.get(name)}`)
 }
 

@@ -10,6 +10,7 @@ type Tone = 'good' | 'bad' | 'plain'
 type Cell = [text: string, tone: Tone]
 
 const colours: Record<Tone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain: '' }
+const tones: Record<string, Tone> = { done: 'good', failed: 'bad', 'cut off': 'bad' }
 
 /**
  * The status for a person, 100 columns wide: what runs, a row a job, and below it why a job is not as it should be.
@@ -83,7 +84,7 @@ function cellsOf({
       : [drawUsage(usedBytes, limitBytes), usedBytes > limitBytes ? 'bad' : 'plain'],
     [prunable?.count ? `${prunable.count}, ${formatBytes(prunable.bytes)}` : '-', 'plain'],
     [guarantee ?? '-', 'plain'],
-    [outcome, outcome === 'done' ? 'good' : outcome === 'failed' || outcome === 'cut off' ? 'bad' : 'plain'],
+    [outcome, tones[outcome] ?? 'plain'],
   ]
 }
 
@@ -97,7 +98,7 @@ function clip(text: string, width: number): string {
 }
 
 function formatTime(iso: string | null): string {
-  return iso === null ? 'an unknown time' : `${iso.slice(0, 10)} ${iso.slice(11, 19)}`
+  return iso === null ? 'an unknown time' : `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`
 }
 
 /** Lines of at most 100 columns, but for words that are longer. */

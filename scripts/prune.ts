@@ -1,5 +1,6 @@
 /** Prune jobs down to their quotas: node --import tsx scripts/prune.ts [core] [dpi] [agent] [--dry-run] */
-import { existsSync } from 'node:fs'
+import { statSync } from 'node:fs'
+import { storageError } from '../lib/durable.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { type Job, openJob } from '../lib/job.ts'
 import { publishedFiles } from '../lib/models.ts'
@@ -38,7 +39,7 @@ async function prune(run: Run): Promise<void> {
 }
 
 async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: Pruned[]): Promise<void> {
-  if (!existsSync(dir)) return
+  if (!isThere(dir)) return
   const { dryRun } = run.command
   const startedMs = performance.now()
   const { usedBytes, freeBytes } = await lookAt(dir, { keep: [] })
@@ -58,6 +59,15 @@ async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: P
   })
   const seconds = (performance.now() - startedMs) / 1000
   if (!dryRun) emit({ event: 'job.done', job: name, seconds, usedBytes: after.usedBytes })
+}
+
+/** What this user may not look into is not taken for missing. */
+function isThere(dir: string): boolean {
+  try {
+    return statSync(dir, { throwIfNoEntry: false }) !== undefined
+  } catch (cause) {
+    throw storageError(`Cannot prune ${dir}`, cause)
+  }
 }
 
 function sumUp(pruned: Pruned[], isDryRun: boolean): string {

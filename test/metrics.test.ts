@@ -234,7 +234,7 @@ test('figures that cannot be written are warned of once, and end no run', async 
   await using rig = await trainerRig()
   mkdirSync(`${fileOf(rig)}.tmp`, { recursive: true })
 
-  const { exitCode, stdout } = await rig.run()
+  const { exitCode, stdout } = await rig.run(['core'])
 
   assert.equal(exitCode, 0)
   assert.equal(stdout.match(/WARNING metrics\.prom is not up to date: /g)?.length, 1)
@@ -309,6 +309,7 @@ test('replaceFigures() makes what renderMetrics() makes, or nothing if there are
   )
   assert.equal(replaceFigures(page, new Map([['run_in_progress', 0]])), undefined)
   assert.equal(replaceFigures(page, new Map(others).set('last_exit_code', 0)), undefined)
+  assert.equal(replaceFigures(`${page}ransomeye_trainer_other many\n`, others), undefined)
   assert.equal(replaceFigures('', others), undefined)
 })
 

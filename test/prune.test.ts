@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readdirSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import { groupRuns } from '../lib/history.ts'
@@ -7,8 +16,12 @@ import { readEvents } from '../lib/past-events.ts'
 import { MIB } from '../lib/quotas.ts'
 import { trainerRig, untilEvent } from './rig.ts'
 import { until } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
 
 const script = 'scripts/prune.ts'
+const canTrace = spawnSync('strace', ['-D', 'true']).status === 0
+const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
+const rootTest = skipUnless(test, process.getuid?.() === 0, 'needs root')
 
 /** Checkpoints of one MiB in a job's `work/`, the first the oldest. */
 function writeCheckpoints(modelsDir: string, job: string, names: string[], bytes = MIB): string {
@@ -131,7 +144,20 @@ test('prune ends with the highest exit code of its jobs', async () => {
   assert.deepEqual(readdirSync(outside), ['1.tmp'])
 })
 
-test('prune stops at SIGINT, between two deletions', async () => {
+rootTest('prune --dry-run does not take for empty what this user may not look into', async () => {
+  await using rig = await trainerRig()
+  writeCheckpoints(rig.modelsDir, 'core', ['1.tmp'], 21 * MIB)
+  chmodSync(rig.dir, 0o755)
+  chmodSync(rig.modelsDir, 0o700)
+  const prefix = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
+
+  const { exitCode, stdout } = await rig.run(['core', '--dry-run'], { script, prefix })
+
+  assert.equal(exitCode, 3)
+  assert.match(stdout, /core: failed: Cannot prune .*core: EACCES/)
+})
+
+traceTest('prune stops at SIGINT, between two deletions', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 1 } })
   const names = Array.from({ length: 400 }, (_, index) => `${index}.tmp`)
   const work = writeCheckpoints(rig.modelsDir, 'core', names, 8192)
