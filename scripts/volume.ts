@@ -56,10 +56,11 @@ root, 75 a run holds the lock, 78 quotas.json invalid or the quota below 16 MiB`
 /**
  * Do what the command line says.
  *
- * @returns what to print
+ * @param print called with a line for each file that `create` deletes
+ * @returns what to print at the end
  * @throws {TrainerError} of the options, the quotas, the lock or the volume
  */
-async function manageVolume(args: string[], print: (line: string) => void): Promise<string> {
+export async function manageVolume(args: string[], print: (line: string) => void): Promise<string> {
   const read = readOptions(args, program)
   if (typeof read === 'string') return read
   const { values, positionals } = read

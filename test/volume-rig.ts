@@ -1,6 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
-import { type Ended, type FakeTrainer, type Rig, trainerRig } from './rig.ts'
+import { TrainerError } from '../lib/errors.ts'
+import { manageVolume } from '../scripts/volume.ts'
+import { type FakeTrainer, type Rig, trainerRig } from './rig.ts'
 
 /** Can volumes be mounted here? */
 export const hasLoopDevices =
@@ -23,12 +25,14 @@ export function must(program: string, ...args: string[]): string {
   return stdout
 }
 
+type Outcome = { exitCode: number; stdout: string; stderr: string }
+
 export type VolumeRig = Rig & {
   /** core's folder. */
   folder: string
   image: string
-  /** scripts/volume.ts with this command for core. */
-  volume: (command: string, ...args: string[]) => Promise<Ended>
+  /** scripts/volume.ts with this command for core, in this process: half of it would be the start of another. */
+  volume: (command: string, ...options: string[]) => Promise<Outcome>
   /** What the image takes of the disk, and the most of it that could be read. */
   disk: () => { blockBytes: number; sizeBytes: number }
 }
@@ -48,7 +52,16 @@ export async function volumeRig({
     ...rig,
     image,
     folder: rig.path('models', 'core'),
-    volume: (command, ...args) => rig.run([command, 'core', ...args], { script: 'scripts/volume.ts' }),
+    volume: (command, ...options) =>
+      manage([
+        '--quotas',
+        rig.path('quotas.json'),
+        '--models-dir',
+        rig.modelsDir,
+        command,
+        'core',
+        ...options,
+      ]),
     disk: () => {
       const { size, blocks } = statSync(image)
       return { blockBytes: blocks * 512, sizeBytes: size }
@@ -57,6 +70,29 @@ export async function volumeRig({
       clear(rig.dir)
       await rig[Symbol.asyncDispose]()
     },
+  }
+}
+
+/** A rig whose volume is there. */
+export async function createdRig(maxDiskMb?: number): Promise<VolumeRig> {
+  const rig = await volumeRig(maxDiskMb === undefined ? {} : { maxDiskMb })
+  const { exitCode, stderr } = await rig.volume('create')
+  if (exitCode === 0) return rig
+  await rig[Symbol.asyncDispose]()
+  throw new Error(stderr)
+}
+
+async function manage(args: string[]): Promise<Outcome> {
+  let stdout = ''
+  const print = (line: string) => {
+    stdout += `${line}\n`
+  }
+  try {
+    print(await manageVolume(args, print))
+    return { exitCode: 0, stdout, stderr: '' }
+  } catch (error) {
+    if (!(error instanceof TrainerError)) throw error
+    return { exitCode: error.exitCode, stdout, stderr: error.message }
   }
 }
 

@@ -8,16 +8,11 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { takeLock } from '../lib/lock.ts'
-import { trainAndPublish } from './publishing.ts'
-import { readWhile } from './read-while.ts'
-import type { Started } from './rig.ts'
 import { skipUnless } from './skips.ts'
-import { versionOf } from './versions.ts'
-import { hasLoopDevices, mountOptions, must, type VolumeRig, volumeRig } from './volume-rig.ts'
+import { hasLoopDevices, mountOptions, must, volumeRig } from './volume-rig.ts'
 
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
 const script = 'scripts/volume.ts'
@@ -209,76 +204,5 @@ mounting('mount without a volume ends with 3; unmount and remove have nothing to
     [0, 0],
   )
 })
-
-/**
- * Kill a script when it starts its program number `step`, counting from 1.
- *
- * @returns false if it has fewer
- */
-async function killAtStep(run: Started, step: number): Promise<boolean> {
-  const seen = new Set<string>()
-  while (run.child.exitCode === null && seen.size < step) {
-    for (const pid of childrenOf(run.pid)) seen.add(pid)
-    await setImmediate()
-  }
-  run.child.kill('SIGKILL')
-  return (await run.ended).signal === 'SIGKILL'
-}
-
-function childrenOf(pid: number): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean)
-  } catch {
-    return [] // it has ended
-  }
-}
-
-/**
- * Kill `create` at each step from `first` on in strides of two, then let it complete; the same with `remove`.
- *
- * @returns how often each was killed
- */
-async function sweep(rig: VolumeRig, first: number): Promise<{ create: number; remove: number }> {
-  const kills = { create: 0, remove: 0 }
-  let wasKilled = true
-  for (let step = first; wasKilled; step += 2) {
-    wasKilled = false
-    for (const command of ['create', 'remove'] as const) {
-      if (await killAtStep(rig.start([command, 'core'], { script }), step)) {
-        kills[command]++
-        wasKilled = true
-      }
-      const { exitCode, stderr } = await rig.volume(command)
-      assert.is(exitCode, 0, `${command} after a kill at step ${step}: ${stderr}`)
-      const isMade = command === 'create'
-      assert.is(mountOptions(rig.folder) !== undefined, isMade)
-      assert.equal(readdirSync(dirname(rig.image)), isMade ? ['core.img'] : [])
-    }
-  }
-  return kills
-}
-
-mounting(
-  'create and remove that are killed at any step complete at the next start; a reader never misses a model',
-  async () => {
-    const swept = await Promise.all(
-      [1, 2].map(async first => {
-        await using rig = await volumeRig()
-        const { model, dataName, data } = versionOf(1)
-        await trainAndPublish(rig.folder, { 'core.onnx': model, [dataName]: data })
-        let kills = { create: 0, remove: 0 }
-        const seen = await readWhile(rig.folder, async () => {
-          kills = await sweep(rig, first)
-        })
-        return { kills, seen }
-      }),
-    )
-
-    for (const { kills, seen } of swept) {
-      assert.is(seen.torn, 0)
-      assert.ok(kills.create >= 6 && kills.remove >= 5, JSON.stringify(kills))
-    }
-  },
-)
 
 test.run()
