@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { limitedArgv, sandboxArgv } from './containment.ts'
 import { emptyFolder } from './emptying.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
@@ -31,6 +32,8 @@ export type Report = {
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, dir, emit, onPrune, run } = job
+  // A flood of output is garbage at once: V8 would let its space for new objects grow by 30 MiB over it.
+  setFlagsFromString('--semi-space-growth-factor=1')
   const progress = new Progress(job, budget.limitBytes)
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const published = await publishedFiles(dir, quota.models)

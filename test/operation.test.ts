@@ -114,7 +114,7 @@ fs.writeSync(1, '\\nthe end\\n'); ${publishes}`
   clearInterval(sampling)
 
   assert.is(exitCode, 0)
-  assert.ok(peakKib > 10_000 && peakKib < 160 * 1024, `${peakKib} KiB at most`)
+  assert.ok(peakKib > 10_000 && peakKib < 120 * 1024, `${peakKib} KiB at most`)
   assert.ok(events.some(it => it.event === 'train.output' && it.line === 'the end'))
   assert.ok(stdout.length < 100_000)
   const log = join(rig.modelsDir, '.trainer', 'core.log')
