@@ -50,7 +50,7 @@ mounting(
 )
 
 mounting('a volume of 3 GiB leaves 3023 MiB for files', async () => {
-  await using rig = await createdRig(3072)
+  await using rig = await createdRig({ maxDiskMb: 3072 })
 
   const { bavail, bsize } = statfsSync(rig.folder)
 

@@ -37,14 +37,10 @@ export type VolumeRig = Rig & {
   disk: () => { blockBytes: number; sizeBytes: number }
 }
 
+type RigOptions = { maxDiskMb?: number; trainer?: FakeTrainer }
+
 /** A rig for core's volume; whatever a test leaves mounted or attached goes with it. */
-export async function volumeRig({
-  maxDiskMb = 24,
-  trainer,
-}: {
-  maxDiskMb?: number
-  trainer?: FakeTrainer
-} = {}): Promise<VolumeRig> {
+export async function volumeRig({ maxDiskMb = 24, trainer }: RigOptions = {}): Promise<VolumeRig> {
   const core = { maxDiskMb, minFreeMb: 1, ...(trainer !== undefined && { trainer }) }
   const rig = await trainerRig({ core })
   const image = rig.path('models', '.trainer', 'volumes', 'core.img')
@@ -74,8 +70,8 @@ export async function volumeRig({
 }
 
 /** A rig whose volume is there. */
-export async function createdRig(maxDiskMb?: number): Promise<VolumeRig> {
-  const rig = await volumeRig(maxDiskMb === undefined ? {} : { maxDiskMb })
+export async function createdRig(options?: RigOptions): Promise<VolumeRig> {
+  const rig = await volumeRig(options)
   const { exitCode, stderr } = await rig.volume('create')
   if (exitCode === 0) return rig
   await rig[Symbol.asyncDispose]()

@@ -4,27 +4,35 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { useSandbox } from '../lib/containment.ts'
 import { onnxModel } from './onnx-fixture.ts'
+import { trainAndPublish } from './publishing.ts'
 import { type FakeTrainer, publishes, survivors } from './rig.ts'
 import { sampleUsage } from './sampler.ts'
 import { skipUnless } from './skips.ts'
-import { hasLoopDevices, volumeRig } from './volume-rig.ts'
+import { createdRig, hasLoopDevices, type VolumeRig } from './volume-rig.ts'
 
 const MIB = 2 ** 20
 const QUOTA_MB = 24
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
 const guarantee = useSandbox('core', 'auto') ? 'kernel+sandbox' : 'kernel'
 
-/** The first training publishes; every later one does `body`. */
-const afterwards = (body: string): FakeTrainer => `
-if (!fs.existsSync(dir + '/second')) { fs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit() }
-const run = (...argv) => { const { status } = spawnSync(argv[0], argv.slice(1), { cwd: dir, stdio: ['ignore', 1, 1] }); if (status !== 0) process.exit(1) }
-${body}`
+/** Runs a program in the training's output folder, as long as that goes well. */
+const running: FakeTrainer = `
+const run = (program, ...args) => {
+  if (spawnSync(program, args, { cwd: dir, stdio: ['ignore', 1, 1] }).status !== 0) process.exit(1)
+}
+`
+
+/** A rig whose volume has a published model, to be retrained. */
+async function publishedRig(trainer: FakeTrainer): Promise<VolumeRig> {
+  const rig = await createdRig({ maxDiskMb: QUOTA_MB, trainer })
+  await trainAndPublish(rig.folder, { 'core.onnx': onnxModel() })
+  return rig
+}
 
 mounting(
   'a training in a volume says that the kernel guarantees its quota, and publishes as anywhere',
   async () => {
-    await using rig = await volumeRig({ maxDiskMb: QUOTA_MB })
-    await rig.volume('create')
+    await using rig = await createdRig({ maxDiskMb: QUOTA_MB })
 
     const { exitCode, events } = await rig.run(['core', '--json'])
 
@@ -39,10 +47,13 @@ mounting(
   'a training that writes checkpoints for three times its volume survives, pruned oldest first',
   async () => {
     const trainer = `
-for (let n = 0; n < 30; n++) { fs.writeFileSync(dir + '/epoch-' + n + '.checkpoint', Buffer.alloc(2 * 2 ** 20, n)); await sleep(60) }
+for (let n = 0; n < 30; n++) {
+  const fd = fs.openSync(dir + '/epoch-' + n + '.checkpoint', 'w')
+  for (let m = 0; m < 4; m++) { fs.writeSync(fd, Buffer.alloc(2 ** 20, n)); await sleep(30) }
+  fs.closeSync(fd)
+}
 ${publishes}`
-    await using rig = await volumeRig({ maxDiskMb: QUOTA_MB, trainer })
-    await rig.volume('create')
+    await using rig = await createdRig({ maxDiskMb: 40, trainer })
 
     const { exitCode, events } = await rig.run(['core', '--json'])
 
@@ -89,9 +100,7 @@ for (const [name, body] of floods) {
   )(
     `a training that fills its volume by ${name} has failed by quota: 0 bytes over, old model as it was`,
     async () => {
-      await using rig = await volumeRig({ maxDiskMb: QUOTA_MB, trainer: afterwards(body) })
-      await rig.volume('create')
-      await rig.run(['core'])
+      await using rig = await publishedRig(running + body)
       const before = rig.disk()
       const stopSampling = sampleUsage(rig.folder, rig.path('samples'))
 
@@ -114,12 +123,8 @@ for (const [name, body] of floods) {
 mounting(
   'a training that swallows that its volume is full and exits with 0 has failed by quota',
   async () => {
-    const trainer = afterwards(
-      `try { for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)) } catch (error) { console.log('ignored', error.code) }`,
-    )
-    await using rig = await volumeRig({ maxDiskMb: QUOTA_MB, trainer })
-    await rig.volume('create')
-    await rig.run(['core'])
+    const trainer = `try { for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)) } catch (error) { console.log('ignored', error.code) }`
+    await using rig = await publishedRig(trainer)
 
     const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
 
@@ -132,8 +137,7 @@ mounting('after a violation the next training has its volume to itself again', a
   const trainer = `
 if (fs.existsSync(process.env.RANSOMEYE_MODEL_DIR + '/enough')) { ${publishes}; process.exit() }
 for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20))`
-  await using rig = await volumeRig({ maxDiskMb: QUOTA_MB, trainer })
-  await rig.volume('create')
+  await using rig = await createdRig({ maxDiskMb: QUOTA_MB, trainer })
   const first = await rig.run(['core'])
   writeFileSync(join(rig.folder, 'enough'), '')
 
