@@ -37,7 +37,7 @@ export async function elapsedMs(action: () => Promise<unknown>): Promise<number>
 /**
  * Run a program and wait for its end.
  *
- * @throws {Error} its exit code is not 0
+ * @throws {Error} its exit code is not 0, or it was interrupted
  */
 export function runProgram(
   [program, ...args]: string[],
@@ -48,7 +48,7 @@ export function runProgram(
     const child = spawn(program!, args, { stdio: ['ignore', 'ignore', 'pipe'], ...options, signal })
     let complaint = ''
     child.stderr?.on('data', chunk => (complaint = `${complaint}${chunk}`.slice(-300)))
-    child.once('error', reject)
+    child.on('error', reason => (complaint = reason.message)) // an interrupt too, and then it has still to end
     child.once('close', code => {
       if (code === 0) resolve()
       else reject(new Error(`${program} ended with ${code}: ${complaint}`))
