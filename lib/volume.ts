@@ -1,4 +1,4 @@
-import { lstatSync, rmSync, statSync } from 'node:fs'
+import { rmSync, statSync } from 'node:fs'
 import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { storageError, syncFile, syncFolder } from './durable.ts'
@@ -42,7 +42,7 @@ export type VolumeStatus = {
  * moment in which it is mounted over the folder everything there stays as it is; what lies beneath then is deleted last.
  * Whatever is there already of an earlier attempt is used or made anew.
  *
- * @param owner whose everything in it is to be; if not given, what is the models folder's owner's
+ * @param owner gets everything in it; if not given, files keep their owners
  * @param onPrune called when the folder holds more than fits, for each checkpoint or temporary file that is deleted
  * @throws {TrainerError} `config` (a quota too small), `no-space`, `quota-exceeded` (models that do not fit), `storage`
  */
@@ -59,31 +59,20 @@ export async function createVolume(
       `Cannot make ${job}'s volume: maxDiskMb is ${quota.maxDiskMb}, at least ${MIN_QUOTA_BYTES / MIB} are needed`,
     )
   }
+  const wantedBytes = imageBytesFor(quotaBytes)
   makeFolder(folder)
+  await isMounted(volume) // else nothing there is ours to touch
   const stateDir = join(modelsDir, '.trainer')
   handOver([modelsDir, stateDir, join(stateDir, 'lock'), folder], owner ?? statSync(modelsDir))
   makeVolumesDir(volumesDir)
-  await isMounted(volume)
-  const wantedBytes = imageBytesFor(quotaBytes)
-  const { bytes = wantedBytes } = inspectImage(image, job) ?? {}
-  if (bytes !== wantedBytes) {
+  const found = inspectImage(image, job)
+  if (!found) await makeFilled(volume, wantedBytes, onPrune)
+  else if (found.bytes !== wantedBytes) {
     throw new TrainerError(
       'storage',
-      `Cannot make ${job}'s volume: ${image} has ${formatBytes(bytes)}, which does not fit its quota of ` +
+      `Cannot make ${job}'s volume: ${image} has ${formatBytes(found.bytes)}, which does not fit its quota of ` +
         `${formatBytes(quotaBytes)}; remove the volume and create it anew`,
     )
-  }
-  if (!lstatSync(image, { throwIfNoEntry: false })) {
-    const fresh = `${image}.tmp`
-    try {
-      await fillImage(volume, fresh, wantedBytes, onPrune)
-      await assertHolds(volume, fresh)
-      await syncFile(fresh)
-      await rename(fresh, image)
-    } finally {
-      rmSync(fresh, { force: true })
-    }
-    await syncFolder(volumesDir)
   }
   await mountVolume(volume)
   if (owner) await run(['chown', '--recursive', '--no-dereference', `${owner.uid}:${owner.gid}`, folder])
@@ -145,7 +134,7 @@ export async function removeVolume(volume: Volume): Promise<boolean> {
   const { job, image, volumesDir } = volume
   rmSync(`${image}.tmp`, { force: true })
   if (!(await isMounted(volume)) && !inspectImage(image, job)) return false
-  // One that was never unmounted in the proper way may have all of the models, and the folder none.
+  // One that was unmounted by others may have all of the models, and the folder none.
   await attach(volume)
   await unmountVolume(volume)
   rmSync(image)
@@ -175,6 +164,21 @@ export async function volumeStatus(volume: Volume): Promise<VolumeStatus> {
 export function volumeError(subject: string, cause: unknown): unknown {
   if (!(cause instanceof ProgramFailure)) return storageError(subject, cause)
   return new TrainerError('storage', `${subject}: ${cause.message}`, { cause })
+}
+
+/** Make the image under another name until it is complete: one of its own name can be relied upon. */
+async function makeFilled(volume: Volume, bytes: number, onPrune: (pruned: Pruned) => void): Promise<void> {
+  const { image, volumesDir } = volume
+  const fresh = `${image}.tmp`
+  try {
+    await fillImage(volume, fresh, bytes, onPrune)
+    await assertHolds(volume, fresh)
+    await syncFile(fresh)
+    await rename(fresh, image)
+  } finally {
+    rmSync(fresh, { force: true })
+  }
+  await syncFolder(volumesDir)
 }
 
 /** Mount it if it is not, and free what lies beneath. */
