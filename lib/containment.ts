@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { constants, getPriority } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import { safePath } from './environment.ts'
 import { TrainerError } from './errors.ts'
@@ -74,11 +75,13 @@ export function sandboxArgv(command: string[], { jobDir, workingDir, published }
  * dumps, the lowest processor and I/O priority; its first process dies with us, sandbox or not.
  */
 export function limitedArgv(command: string[], maxFileBytes: number): string[] {
+  // Counted from ours, which the guard may have raised; where it is the lowest already, changing it may be forbidden.
+  const lower = constants.priority.PRIORITY_LOW - getPriority()
   return [
     ...['prlimit', `--fsize=${maxFileBytes}`, '--core=0', '--'],
     ...['setpriv', '--pdeathsig', 'KILL', '--'],
-    // It adds to what we have, which may be less than 0 for the guard's sake; the system stops at 19.
-    ...['ionice', '-t', '-c', '3', 'nice', '-n', '39'],
+    ...['ionice', '-t', '-c', '3'],
+    ...(lower ? ['nice', '-n', String(lower)] : []),
     ...command,
   ]
 }

@@ -45,19 +45,21 @@ export async function ensureFolder(path: string): Promise<string[]> {
   return [`made ${path}`]
 }
 
-/** Why the services' user cannot run a command; undefined if it can. */
-export async function obstacleTo(command: string[]): Promise<string | undefined> {
+/** Can the services' user run this command? */
+export async function userCanRun(command: string[]): Promise<boolean> {
   const identity = [`--reuid=${SERVICE_USER}`, `--regid=${SERVICE_USER}`, '--init-groups']
-  return run(['setpriv', ...identity, '--', ...command]).then(() => undefined, messageOf)
+  return succeeds(['setpriv', ...identity, '--', ...command])
 }
 
 async function userExists(image: string | undefined): Promise<boolean> {
-  if (image === undefined) {
-    return run(['getent', 'passwd', SERVICE_USER]).then(
-      () => true,
-      () => false,
-    )
-  }
+  if (image === undefined) return succeeds(['getent', 'passwd', SERVICE_USER])
   const users = join(image, 'etc', 'passwd')
   return existsSync(users) && new RegExp(`^${SERVICE_USER}:`, 'm').test(readFileSync(users, 'utf8'))
+}
+
+function succeeds(argv: string[]): Promise<boolean> {
+  return run(argv).then(
+    () => true,
+    () => false,
+  )
 }

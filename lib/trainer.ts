@@ -59,12 +59,13 @@ export class Training {
    * @throws {TrainerError} `training-failed` if no process could be made
    */
   static async start(command: TrainingCommand, onLines: (lines: string[]) => void): Promise<Training> {
-    const { $ } = await import('zx/core')
+    const { $, quote } = await import('zx/core')
     const { argv, cwd, env, lockFd } = command
     // zx keeps all that it reads from stdout in memory: the training's output goes through a pipe of our own.
     const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe'] as const
     const options = { cwd, env, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
-    const bash = { shell: '/bin/bash', prefix: '', postfix: '' } // whatever ZX_* variables say
+    // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
+    const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
     const started = $({ ...options, ...bash })`exec ${argv} >&4 2>&4 4>&-`
     const { child } = started
     if (!child?.pid) {

@@ -87,22 +87,22 @@ ${backOff(systemdVersion)}
 # The main process ends a training within 10 s; whatever is left of the unit after that is killed.
 KillMode=mixed
 TimeoutStopSec=30s
+
+# All of it after the rest of the machine; a training that is killed for want of memory is a failed training.
 OOMPolicy=continue
 OOMScoreAdjust=500
-
-# A training runs at nice 19, so that the guard over it comes first, and both after the rest of the machine.
-Nice=10
+Nice=19
 IOSchedulingClass=idle
 CPUWeight=20
 IOWeight=20
 
-# Nothing but the models can be written, so no byte escapes the quotas: a sandboxed training has its own /tmp in
-# there, and one without sandbox has no /tmp at all.
+# Nothing but the models can be written, so no byte escapes the quotas: in the sandbox /tmp is a folder in there, and
+# outside there is none. (A drop-in with InaccessiblePaths= gives the service a private one.)
 ${writable(modelsDir)}
 UMask=0027
 ProtectSystem=strict
-ProtectHome=${[modelsDir, ...command].some(isBelowHome) ? 'read-only' : 'yes'}
-PrivateTmp=yes
+ProtectHome=tmpfs
+${homesOf([modelsDir, ...command])}PrivateTmp=yes
 InaccessiblePaths=/tmp /var/tmp
 PrivateMounts=yes
 
@@ -110,15 +110,17 @@ PrivateMounts=yes
 PrivateDevices=yes
 DevicePolicy=closed
 
-# Left out: ProtectKernelTunables=, ProtectKernelLogs= and ProcSubset= cover parts of /proc, for which the kernel
-# refuses the sandbox a /proc of its own; MemoryDenyWriteExecute= stops V8's compiler; RemoveIPC= would take the
-# shared memory of this user's other services. The sandbox needs the three namespaces and @mount.
+# The sandbox needs the three namespaces and @mount. Left out, because it would stop working: ProtectKernelTunables=,
+# ProtectKernelLogs=, ProtectHostname= and ProcSubset= cover parts of /proc, and then the kernel refuses it a /proc of
+# its own; RestrictSUIDSGID= forbids openat2. MemoryDenyWriteExecute= would stop V8's compiler, and RemoveIPC= take
+# away the shared memory of this user's other services.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
 RestrictNamespaces=user mnt pid
 SystemCallArchitectures=native
 SystemCallFilter=@system-service @mount
+SystemCallFilter=~@resources
 SystemCallErrorNumber=EPERM
 PrivateUsers=yes
 PrivateIPC=yes
@@ -129,10 +131,8 @@ ProtectProc=invisible
 ProtectControlGroups=yes
 ProtectKernelModules=yes
 ProtectClock=yes
-ProtectHostname=yes
 LockPersonality=yes
 RestrictRealtime=yes
-RestrictSUIDSGID=yes
 KeyringMode=private
 ${unit.install}`
   return { name: `${name}.service`, text }
@@ -153,8 +153,10 @@ ReadOnlyPaths=/var/lib/ransomeye
 ${open}`
 }
 
-function isBelowHome(path: string): boolean {
-  return /^(file:\/\/)?\/(home|root|run\/user)\//.test(path)
+/** Of the homes, which are hidden, those that hold something that the service needs. */
+function homesOf(paths: string[]): string {
+  const homes = paths.flatMap(path => /^(\/home\/[^/]+|\/root|\/run\/user\/[^/]+)\//.exec(path)?.[1] ?? [])
+  return [...new Set(homes)].map(home => `BindReadOnlyPaths=${quote(home)}\n`).join('')
 }
 
 function timer(every: string): Unit {

@@ -8,7 +8,7 @@ import { dropIns, installUnits, type Machine, systemdVersion, uninstallUnits } f
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { isEntry, runScript } from '../lib/script.ts'
-import { ensureFolder, ensureUser, obstacleTo } from '../lib/service-user.ts'
+import { ensureFolder, ensureUser, userCanRun } from '../lib/service-user.ts'
 import { MODELS_FOLDER, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/units.ts'
 
 const options = {
@@ -60,17 +60,15 @@ export async function install(args: string[]): Promise<string> {
   if (version === undefined) return [...changes, bootLine(command, modelsDir)].join('\n')
   changes.push(...(await installUnits(machine, units)))
   if (!changes.length) changes.push('nothing to do: all of it is installed')
-  if (machine.image === undefined) changes.push(...(await adviceOn(trainer)))
+  if (machine.image === undefined) changes.push(await adviceOn(trainer))
   return changes.join('\n')
 }
 
 async function uninstall(machine: Machine): Promise<string> {
   const changes = await uninstallUnits(machine)
   if (!changes.length) return 'nothing to do: none of it is installed'
-  return [
-    ...changes,
-    ['kept models, state', `the user ${SERVICE_USER}`, ...dropIns(machine)].join(', '),
-  ].join('\n')
+  const kept = ['kept models, state', `the user ${SERVICE_USER}`, ...dropIns(machine)].join(', ')
+  return [...changes, kept].join('\n')
 }
 
 /** @throws {TrainerError} `usage` if that machine is not there, or not ours to change */
@@ -86,12 +84,11 @@ function chooseMachine(image: string | undefined): Machine {
   )
 }
 
-async function adviceOn(trainer: string[]): Promise<string[]> {
-  const obstacle = /^\/(var\/)?tmp\//.test(root)
-    ? 'it has no /tmp'
-    : await obstacleTo([...trainer, '--version'])
-  if (obstacle) return [`WARNING: the service cannot run ${root} (${obstacle}); move it, such as to /opt`]
-  return ['It runs at the next boot, or with: systemctl start --no-block ransomeye-trainer']
+async function adviceOn(trainer: string[]): Promise<string> {
+  const isHidden = /^\/(var\/)?tmp\//.test(root)
+  return isHidden || !(await userCanRun([...trainer, '--version']))
+    ? `WARNING: the service cannot run what is in ${root}; move it, such as to /opt, and install it from there`
+    : 'It runs at the next boot, or now: systemctl start --no-block ransomeye-trainer'
 }
 
 function bootLine(command: string[], modelsDir: string): string {

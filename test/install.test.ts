@@ -249,14 +249,14 @@ test('install refuses an image that is not there, and a path that cannot stand i
   )
 })
 
-test('install lets a project below /home be read, and models elsewhere be written', async () => {
+test('install shows the service the one home that it needs, and lets it write models elsewhere', () => {
   const [unit] = renderUnits({
     command: ['/usr/bin/node', '/home/ransomeye/rebuild/core/trainer/tasks.ts'],
     modelsDir: '/srv/my models',
     systemdVersion: 252,
   })
 
-  assert.match(unit!.text, /^ProtectHome=read-only$/m)
+  assert.match(unit!.text, /^ProtectHome=tmpfs\nBindReadOnlyPaths=\/home\/ransomeye\n/m)
   assert.match(unit!.text, /^ReadWritePaths=-"\/srv\/my models"$/m)
   assert.doesNotMatch(unit!.text, /StateDirectory/)
 })

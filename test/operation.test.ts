@@ -250,6 +250,14 @@ test('links where folders or the lock should be are refused, and nothing behind 
   }
 })
 
+test('a run trains with an empty environment, as early boot scripts have it', async () => {
+  await using rig = await trainerRig()
+
+  const { exitCode, stdout } = await rig.run(['core'], { prefix: ['env', '-i'] })
+
+  assert.is(exitCode, 0, stdout)
+})
+
 test('NODE_OPTIONS, LD_PRELOAD and PATH of the caller do not reach the training, unless quotas.json says so', async () => {
   const trainer = `fs.writeFileSync(dir + '/env.json', JSON.stringify(process.env)); ${publishes}`
   const env = {

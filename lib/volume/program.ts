@@ -17,16 +17,17 @@ export type RunProgram = (argv: string[]) => Promise<string>
 export function programRunner(lockFd?: number): RunProgram {
   const inherited = lockFd === undefined ? [] : [lockFd]
   return async argv => {
-    const { $ } = await import('zx/core')
+    const { $, quote } = await import('zx/core')
     const { exitCode, stdout, stderr } = await $({
       env: { PATH: safePath, LC_ALL: 'C' },
       stdio: ['ignore', 'pipe', 'pipe', ...inherited],
       nothrow: true,
       quiet: true,
-      // Whatever ZX_* variables say.
+      // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
       shell: '/bin/bash',
       prefix: '',
       postfix: '',
+      quote,
     })`exec setpriv --pdeathsig KILL -- ${argv}`
     if (exitCode === 0) return stdout
     const said = stderr.trim().replaceAll(/\s*\n\s*/g, '; ') || `ended with ${exitCode}`
