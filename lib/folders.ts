@@ -3,11 +3,14 @@ import { homedir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
 
+/** Where the system's models are unless an operator chose another folder. */
+export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
+
 /** Where models are kept: as configured for this run, else the environment's, else the user's default. */
 export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: string | undefined): string {
   const chosen = fromCommand ?? (process.env.RANSOMEYE_MODELS_DIR || fromQuotas)
   if (chosen !== undefined) return resolve(chosen)
-  if (process.getuid?.() === 0) return '/var/lib/ransomeye/models'
+  if (process.getuid?.() === 0) return SYSTEM_MODELS_DIR
   return join(process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'ransomeye', 'models')
 }
 

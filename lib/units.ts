@@ -1,11 +1,9 @@
+import { repetition } from './calendar.ts'
 import { TrainerError } from './errors.ts'
-import { parseDuration } from './schedule.ts'
+import { SYSTEM_MODELS_DIR } from './folders.ts'
 
 /** The user that RansomEye's services run as. */
 export const SERVICE_USER = 'ransomeye'
-
-/** Where models are unless an operator chose another folder. */
-export const MODELS_FOLDER = '/var/lib/ransomeye/models'
 
 /** The first line of every unit from here; a file without it is somebody else's. */
 export const MARK = '# Made by ransomeye-trainer. Changes belong into a drop-in: systemctl edit '
@@ -96,8 +94,8 @@ IOSchedulingClass=idle
 CPUWeight=20
 IOWeight=20
 
-# Nothing but the models can be written, so no byte escapes the quotas: in the sandbox /tmp is a folder in there, and
-# outside there is none. (A drop-in with InaccessiblePaths= gives the service a private one.)
+# On disk nothing but the models can be written, so no byte escapes the quotas: in the sandbox /tmp is a folder there,
+# outside it there is none. (A drop-in with InaccessiblePaths= gives the service a private one.)
 ${writable(modelsDir)}
 UMask=0027
 ProtectSystem=strict
@@ -146,7 +144,7 @@ function backOff(systemdVersion: number): string {
 /** Of the product's state the models alone; a folder elsewhere has to be there. */
 function writable(modelsDir: string): string {
   const open = `ReadWritePaths=-${quote(modelsDir)}`
-  if (modelsDir !== MODELS_FOLDER) return open
+  if (modelsDir !== SYSTEM_MODELS_DIR) return open
   return `StateDirectory=ransomeye ransomeye/models
 StateDirectoryMode=0750
 ReadOnlyPaths=/var/lib/ransomeye
@@ -160,7 +158,7 @@ function homesOf(paths: string[]): string {
 }
 
 function timer(every: string): Unit {
-  const { calendar, spread } = schedule(every)
+  const { calendar, spread } = repetition(every)
   const name = 'ransomeye-retrain.timer'
   const text = `${MARK}${name}
 [Unit]
@@ -176,19 +174,6 @@ Persistent=yes
 WantedBy=timers.target
 `
   return { name, text }
-}
-
-const HOUR_MS = 3_600_000
-const calendars: Record<number, string> = { 24: 'daily', 168: 'weekly', 336: '*-*-01,15', 720: 'monthly' }
-
-/** A persistent timer needs a calendar, and that repeats few intervals evenly. */
-function schedule(every: string): { calendar: string; spread: string } {
-  const hours = parseDuration('--every', every) / HOUR_MS
-  const calendar =
-    calendars[hours] ?? (24 % hours === 0 && hours >= 1 ? `*-*-* 00/${hours}:00:00` : undefined)
-  if (calendar) return { calendar, spread: `${Math.min(hours * 6, 360)}min` }
-  const expected = '1h, 2h, 3h, 4h, 6h, 8h, 12h, 1d, 7d, 14d or 30d'
-  throw new TrainerError('usage', `--every is "${every}", expected ${expected}: what a calendar can repeat`)
 }
 
 /** One word of a setting: see "Quoting" in systemd.syntax(7) and "Specifiers" in systemd.unit(5). */

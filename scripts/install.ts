@@ -3,13 +3,13 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { placeOptions } from '../lib/command.ts'
 import { TrainerError } from '../lib/errors.ts'
-import { chooseModelsDir } from '../lib/folders.ts'
+import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/folders.ts'
 import { dropIns, installUnits, type Machine, systemdVersion, uninstallUnits } from '../lib/installation.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { isEntry, runScript } from '../lib/script.ts'
 import { ensureFolder, ensureUser, userCanRun } from '../lib/service-user.ts'
-import { MODELS_FOLDER, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/units.ts'
+import { renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/units.ts'
 
 const options = {
   ...placeOptions,
@@ -47,7 +47,7 @@ export async function install(args: string[]): Promise<string> {
 
   const quotasFile = values.quotas && resolve(values.quotas)
   const quotas = readQuotas(quotasFile ?? join(root, 'quotas.json'))
-  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir ?? MODELS_FOLDER)
+  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir ?? SYSTEM_MODELS_DIR)
   const trainer = [process.execPath, '--import', import.meta.resolve('tsx'), join(root, 'tasks.ts')]
   const command = [...trainer, '--max-wait', '10m', ...(quotasFile ? ['--quotas', quotasFile] : [])]
   const version = await systemdVersion()
