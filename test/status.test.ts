@@ -141,8 +141,7 @@ traceTest('status never writes, and never takes the lock, not even for a moment'
   const before = traceOf(rig.modelsDir)
   const trace = rig.path('trace')
 
-  await jsonOf(rig) // compiled now: the compiler is a program of its own, with locks of its own
-  await jsonOf(rig, ['strace', '-f', '-qq', '-o', trace, '-e', 'trace=flock,fcntl,execve'])
+  await jsonOf(rig, ['strace', '-f', '-qq', '-s', '4096', '-o', trace, '-e', 'trace=flock,fcntl,execve'])
 
   assert.deepEqual(traceOf(rig.modelsDir), before)
   const calls = readFileSync(trace, 'utf8')
