@@ -16,7 +16,10 @@ const groups = new Map<string, { title: string; measure: Group }>([
   ['storage', { title: 'Measuring and pruning', measure: measureStorage }],
   ['start', { title: 'Starting', measure: measureStart }],
   ['run', { title: 'Whole runs', measure: measureRuns }],
-  ['overshoot', { title: 'Bytes above the quota, seen from outside', measure: measureOvershoot }],
+  [
+    'overshoot',
+    { title: 'Bytes above the quota, seen from outside; the most of all rounds', measure: measureOvershoot },
+  ],
   ['guard', { title: 'What the guard costs', measure: measureGuard }],
 ])
 const names = [...groups.keys()]
@@ -41,7 +44,7 @@ process.exitCode = await runScript(async () => {
   }
   const chosen = chooseGroups(read.positionals)
   const interrupts = listenForSignals()
-  const bench = { signal: interrupts.signal, idleMs: 1000 * Number(read.values.seconds ?? 60) }
+  const bench = { signal: interrupts.signal, idleMs: 1000 * wholeSeconds(read.values.seconds ?? '60') }
   print(`${describeMachine()}. Medians of rounds in which the two take turns.`)
   for (const { title, measure } of chosen) {
     print(`\n### ${title}\n\n${tableHead}`)
@@ -63,6 +66,11 @@ function chooseGroups(wanted: string[]) {
     throw new TrainerError('usage', `Unknown group "${unknown}"; the groups are ${names.join(', ')}${remedy}`)
   }
   return [...groups].flatMap(([name, group]) => (!wanted.length || wanted.includes(name) ? [group] : []))
+}
+
+function wholeSeconds(value: string): number {
+  if (/^[1-9]\d{0,4}$/.test(value)) return Number(value)
+  throw new TrainerError('usage', `--seconds is "${value}", expected a whole number of at least 1`)
 }
 
 function print(text: string): void {

@@ -126,7 +126,7 @@ await sleep(1e9)`
   const run = rig.start(['core'])
   const end = untilEnd(run, signal)
   await untilEvent(rig, 'train.start')
-  await delay(1000, undefined, { signal }) // the start itself is not meant
+  await delay(3000, undefined, { signal }) // the start itself is not meant
 
   const beforeMs = processorMs(run.pid)
   await Promise.race([end, delay(idleMs, undefined, { signal })])

@@ -46,7 +46,7 @@ function line(cells: string[]): string {
 }
 
 function formatRatio(ratio: number): string {
-  return `${ratio.toFixed(2)} ×`
+  return ratio > 0 && ratio < 0.005 ? '< 0.01 ×' : `${ratio.toFixed(2)} ×`
 }
 
 /** Milliseconds as `2.7 µs`, `9.2 ms` or `1.3 s`. */
