@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { MIB } from '../../lib/quotas.ts'
@@ -15,7 +15,7 @@ const volumeScript = 'scripts/volume.ts'
 
 /** How far writers at full speed get above their quota: the most of all rounds, since a quota is no average. */
 export async function* measureOvershoot({ signal }: Bench): AsyncGenerator<Row> {
-  const canCap = process.getuid?.() === 0 && existsSync(join(root, volumeScript))
+  const canCap = process.getuid?.() === 0
   for (const writer of writers) {
     const { what, watchAimBytes } = writer
     const { loop, watch, kernel } = await inTurns(ROUNDS, signal, {
@@ -52,7 +52,7 @@ async function overshootOfRun(writer: Writer, signal: AbortSignal, isCapped: boo
   if (start?.guarantee.startsWith('kernel') !== isCapped) throw new Error(`it ran under ${start?.guarantee}`)
   // What the program itself saw counts too: the sampler cannot look at every moment.
   const told = events.flatMap(it => (it.event === 'quota.exceeded' ? [it.usedBytes] : []))
-  return Math.max(0, Math.max(peakBytes, ...told) - writer.quotaMb * MIB)
+  return above(writer.quotaMb * MIB, Math.max(peakBytes, ...told))
 }
 
 async function overshootOfLoop(writer: Writer, signal: AbortSignal): Promise<number> {
@@ -67,7 +67,13 @@ async function overshootOfLoop(writer: Writer, signal: AbortSignal): Promise<num
   await runProgram([join(import.meta.dirname, 'du-loop.sh'), dir, String(limitBytes), ...command], signal, {
     env,
   })
-  return Math.max(0, (await sampler.stop()) - limitBytes)
+  return above(limitBytes, await sampler.stop())
+}
+
+function above(limitBytes: number, peakBytes: number): number {
+  if (peakBytes < limitBytes / 2)
+    throw new Error(`only ${peakBytes} bytes were ever seen: nothing was watched`)
+  return Math.max(0, peakBytes - limitBytes)
 }
 
 /** A training's settings, and the folder in /tmp where it may leave temporary files. */
