@@ -1,5 +1,5 @@
-import { beginJob, type JobHistory, takeJobEvent } from './job-history.ts'
-import type { PastEvent } from './past-events.ts'
+import { beginJob, type JobHistory, takeJobEvent } from './history/job-history.ts'
+import type { PastEvent } from './history/past-events.ts'
 import type { JobName } from './quotas.ts'
 
 const DAY_MS = 24 * 60 * 60_000

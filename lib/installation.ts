@@ -3,7 +3,7 @@ import { rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { storageError, syncFolder, writeDurably } from './durable.ts'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { MARK, UNIT_FOLDER, type Unit, unitNames } from './units.ts'
+import { MARK, UNIT_FOLDER, type Unit, unitNames } from './installation/units.ts'
 import { programRunner } from './volume/program.ts'
 
 const run = programRunner()

@@ -2,8 +2,8 @@ import { chmodSync, existsSync, lstatSync, renameSync, rmSync, statfsSync, write
 import { join } from 'node:path'
 import { messageOf } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
-import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './exposition.ts'
-import { readManifest } from './manifest.ts'
+import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './metrics/exposition.ts'
+import { readManifest } from './models/manifest.ts'
 import { readPlain, reasonOf } from './plain-file.ts'
 import { type JobName, jobNames, MIB, type Quotas } from './quotas.ts'
 

@@ -2,8 +2,8 @@ import { lstatSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { messageOf, TrainerError } from './errors.ts'
-import { isOnnx, isPublishable, judgeModel, type Model } from './judge.ts'
-import { compare, MANIFEST, readManifest } from './manifest.ts'
+import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
+import { compare, MANIFEST, readManifest } from './models/manifest.ts'
 import { reasonOf } from './plain-file.ts'
 
 export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }

@@ -1,12 +1,12 @@
 import { messageOf, TrainerError } from './errors.ts'
 import type { Job } from './job.ts'
-import { waitForQuiet } from './load.ts'
-import { measure } from './measurement.ts'
 import { publishedFiles } from './models.ts'
-import { postflight } from './postflight.ts'
-import { preflight } from './preflight.ts'
+import { postflight } from './phases/postflight.ts'
+import { preflight } from './phases/preflight.ts'
+import { train } from './phases/train.ts'
+import { waitForQuiet } from './run/load.ts'
+import { measure } from './storage/measurement.ts'
 import { checkUsage, enforceLimit, pruneOldest } from './storage.ts'
-import { train } from './train.ts'
 
 /**
  * Pre-flight, train, post-flight of one job.

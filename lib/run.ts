@@ -1,18 +1,18 @@
 import { join } from 'node:path'
-import { type Command, parseCommand, type Runner } from './command.ts'
 import { messageOf, TrainerError } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
 import { chooseModelsDir, openModelsDir } from './folders.ts'
 import { Journal } from './journal.ts'
-import { formatLine, priorityPrefix } from './lines.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { Metrics } from './metrics.ts'
 import type { PublishedCheck } from './models.ts'
 import { packageVersion } from './options.ts'
 import { type JobName, type Quotas, readQuotas } from './quotas.ts'
-import { untilNextPassMs, waitFor } from './schedule.ts'
+import { type Command, parseCommand, type Runner } from './run/command.ts'
+import { formatLine, priorityPrefix } from './run/lines.ts'
+import { untilNextPassMs, waitFor } from './run/schedule.ts'
+import { listenForSignals } from './run/signals.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './script.ts'
-import { listenForSignals } from './signals.ts'
 
 /** What the live list shows between events: usage at the last look, and the training's last line. */
 export type Progress = { usedBytes?: number; limitBytes?: number; line?: string }

@@ -1,7 +1,7 @@
 import { realpathSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { TrainerError } from './errors.ts'
-import { priorityPrefix } from './lines.ts'
+import { priorityPrefix } from './run/lines.ts'
 
 /** Is this file the program that was started, and not imported by another? */
 export function isEntry(meta: ImportMeta): boolean {

@@ -1,11 +1,11 @@
 import { statfsSync } from 'node:fs'
 import { messageOf, TrainerError } from './errors.ts'
-import { findRoot, type MeasureOptions, measure } from './measurement.ts'
-import type { Entry } from './prunable.ts'
 import { MIB } from './quotas.ts'
-import { Remover } from './removal.ts'
+import { findRoot, type MeasureOptions, measure } from './storage/measurement.ts'
+import type { Entry } from './storage/prunable.ts'
+import { Remover } from './storage/removal.ts'
+import { Slice } from './storage/tree.ts'
 import { escapeText, formatBytes } from './text.ts'
-import { Slice } from './tree.ts'
 
 /** One deletion: the bytes that came free, the entry's modification time (ISO 8601), the usage after it. */
 export type Pruned = { path: string; bytes: number; mtime: string; rule: string; usedBytes: number }

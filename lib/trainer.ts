@@ -4,7 +4,6 @@ import type { Readable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from './errors.ts'
-import { OutputLines } from './output.ts'
 import {
   isStopped,
   killAll,
@@ -13,6 +12,7 @@ import {
   processesWithVariable,
   signalProcess,
 } from './processes.ts'
+import { OutputLines } from './trainer/output.ts'
 
 /** Time between SIGTERM and SIGKILL. */
 const GRACE_MS = 10_000

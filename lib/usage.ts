@@ -1,8 +1,8 @@
 import { statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { type Measurement, type MeasureOptions, measure } from './measurement.ts'
-import { listOpenFiles } from './open-files.ts'
+import { type Measurement, type MeasureOptions, measure } from './storage/measurement.ts'
 import { freeSpace } from './storage.ts'
+import { listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
 
 /** One look at a job's folder; figures in bytes, what may be pruned oldest first. */

@@ -1,8 +1,14 @@
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { judgeModel } from './judge.ts'
-import { describeFile, MANIFEST, MANIFEST_MAX_BYTES, NEXT_MANIFEST, parseManifest } from './manifest.ts'
+import { judgeModel } from './models/judge.ts'
+import {
+  describeFile,
+  MANIFEST,
+  MANIFEST_MAX_BYTES,
+  NEXT_MANIFEST,
+  parseManifest,
+} from './models/manifest.ts'
 import { findModels, namesOf } from './models.ts'
 import { readPlain, reasonOf, UnusableFile } from './plain-file.ts'
 

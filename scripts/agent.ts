@@ -1,10 +1,11 @@
 /** Train agent alone: node --import tsx scripts/agent.ts [--max-disk-mb N] [--retrain] … */
-import { runJob } from '../lib/job.ts'
+
 import { perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/script.ts'
+import { runJob } from '../lib/step.ts'
 import { checkDay1 } from './day1.ts'
 
-/** Pre-flight, train, post-flight of agent: lib/job.ts. */
+/** Pre-flight, train, post-flight of agent: lib/phases.ts. */
 export const trainAgent = (run: Run): Promise<void> => runJob('agent', run)
 
 if (isEntry(import.meta)) {

@@ -1,15 +1,15 @@
 /** Bundle and sign a job's published models: node --import tsx scripts/bundle.ts JOB --key FILE [--out FILE] */
 import { statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { readPrivateKey } from '../lib/bundle/signature.ts'
 import { writeBundle } from '../lib/bundle.ts'
-import { chooseJobs, placeOptions } from '../lib/command.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir } from '../lib/folders.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
+import { chooseJobs, placeOptions } from '../lib/run/command.ts'
+import { listenForSignals } from '../lib/run/signals.ts'
 import { isEntry, runScript } from '../lib/script.ts'
-import { listenForSignals } from '../lib/signals.ts'
-import { readPrivateKey } from '../lib/signature.ts'
 import { formatBytes } from '../lib/text.ts'
 
 const options = {

@@ -1,10 +1,11 @@
 /** Train core alone: node --import tsx scripts/core.ts [--max-disk-mb N] [--retrain] … */
-import { runJob } from '../lib/job.ts'
+
 import { perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/script.ts'
+import { runJob } from '../lib/step.ts'
 import { checkDay1 } from './day1.ts'
 
-/** Pre-flight, train, post-flight of core: lib/job.ts. */
+/** Pre-flight, train, post-flight of core: lib/phases.ts. */
 export const trainCore = (run: Run): Promise<void> => runJob('core', run)
 
 if (isEntry(import.meta)) {

@@ -1,8 +1,8 @@
 /** Which jobs have no valid published model? Alone: node --import tsx scripts/day1.ts [core] [dpi] [agent] */
 import { join } from 'node:path'
 import { makeFolder } from '../lib/folders.ts'
+import { recover } from '../lib/models/recovery.ts'
 import { checkPublished } from '../lib/models.ts'
-import { recover } from '../lib/recovery.ts'
 import { perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/script.ts'
 
@@ -35,7 +35,7 @@ export async function checkDay1({ command, journal, modelsDir, published, quotas
       })
     }
     if (check.adopt.length && !command.dryRun) {
-      const { adopt } = await import('../lib/publish.ts')
+      const { adopt } = await import('../lib/models/publish.ts')
       await adopt(jobDir, job, check.adopt, quotas.jobs[job].models)
     }
   }

@@ -1,15 +1,15 @@
 /** Install the systemd units: node --import tsx scripts/install.ts [--every TIME] [--print | --uninstall] */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { placeOptions } from '../lib/command.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/folders.ts'
+import { ensureFolder, ensureUser, userCanRun } from '../lib/installation/service-user.ts'
+import { renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/installation/units.ts'
 import { dropIns, installUnits, type Machine, systemdVersion, uninstallUnits } from '../lib/installation.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
+import { placeOptions } from '../lib/run/command.ts'
 import { isEntry, runScript } from '../lib/script.ts'
-import { ensureFolder, ensureUser, userCanRun } from '../lib/service-user.ts'
-import { renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/units.ts'
 
 const options = {
   ...placeOptions,

@@ -1,13 +1,13 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
 import { existsSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { placeOptions } from '../lib/command.ts'
 import { messageOf, TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir } from '../lib/folders.ts'
+import { readEvents } from '../lib/history/past-events.ts'
 import { groupRuns } from '../lib/history.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
-import { readEvents } from '../lib/past-events.ts'
 import { readQuotas } from '../lib/quotas.ts'
+import { placeOptions } from '../lib/run/command.ts'
 import { isEntry, runScript } from '../lib/script.ts'
 
 const DEFAULT_RUNS = 10

@@ -1,12 +1,12 @@
 /** How do the jobs stand? node --import tsx scripts/status.ts [--json] */
 import { join, resolve } from 'node:path'
-import { placeOptions } from '../lib/command.ts'
 import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
+import { placeOptions } from '../lib/run/command.ts'
 import { isEntry, runScript } from '../lib/script.ts'
+import { drawStatus } from '../lib/status/table.ts'
 import { readStatus } from '../lib/status.ts'
-import { drawStatus } from '../lib/status-table.ts'
 
 const options = {
   ...placeOptions,

@@ -1,13 +1,13 @@
 /** Is what is published, or in a bundle, what was trained? node --import tsx scripts/verify.ts [JOB … | --bundle FILE --key FILE] */
 import { join, resolve } from 'node:path'
-import { checkBundle } from '../lib/bundle-check.ts'
-import { chooseJobs, placeOptions } from '../lib/command.ts'
+import { checkBundle } from '../lib/bundle/check.ts'
+import { readPublicKey } from '../lib/bundle/signature.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir } from '../lib/folders.ts'
 import { type Program, readOptions, root, type Values } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
+import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { isEntry, runScript } from '../lib/script.ts'
-import { readPublicKey } from '../lib/signature.ts'
 import { escapeText } from '../lib/text.ts'
 import { type Verification, verifyPublished } from '../lib/verify.ts'
 

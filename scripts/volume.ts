@@ -1,11 +1,11 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
 import { join, resolve } from 'node:path'
-import { chooseJobs, placeOptions } from '../lib/command.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
 import { takeLock } from '../lib/lock.ts'
 import { didYouMean, type Program, readOptions, root } from '../lib/options.ts'
 import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
+import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { isEntry, runScript } from '../lib/script.ts'
 import { formatBytes } from '../lib/text.ts'
 import { locateVolume, type Owner, type Volume } from '../lib/volume/place.ts'

@@ -2,8 +2,8 @@
 
 import { messageOf, TrainerError } from '../lib/errors.ts'
 import { didYouMean, type Program, readOptions } from '../lib/options.ts'
+import { listenForSignals } from '../lib/run/signals.ts'
 import { runScript } from '../lib/script.ts'
-import { listenForSignals } from '../lib/signals.ts'
 import { measureGuard } from './bench/guard.ts'
 import { describeMachine } from './bench/machine.ts'
 import { measureOvershoot } from './bench/overshoot.ts'

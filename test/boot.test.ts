@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import type { TrainerEvent } from '../lib/events.ts'
-import { renderUnits } from '../lib/units.ts'
+import { renderUnits } from '../lib/installation/units.ts'
 import { bootMachine, canBoot, type Machine } from './machine.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { root } from './rig.ts'

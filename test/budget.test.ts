@@ -1,7 +1,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { planBudget } from '../lib/budget.ts'
 import { TrainerError } from '../lib/errors.ts'
+import { planBudget } from '../lib/phases/budget.ts'
 
 const MIB = 2 ** 20
 const roomy = {

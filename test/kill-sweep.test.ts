@@ -1,6 +1,6 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { useSandbox } from '../lib/containment.ts'
+import { useSandbox } from '../lib/trainer/containment.ts'
 import { sweep } from './kill-sweep.ts'
 import { skipUnless } from './skips.ts'
 

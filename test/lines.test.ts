@@ -3,7 +3,7 @@ import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { formatLine } from '../lib/lines.ts'
+import { formatLine } from '../lib/run/lines.ts'
 import { root, trainerRig } from './rig.ts'
 
 test('formatLine() begins with the time, and names the level where it is not ordinary, and the job', () => {

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { join } from 'node:path'
 import { test } from 'uvu'
 import type { EventBody, TrainerEvent } from '../lib/events.ts'
-import { parseMetrics, renderMetrics, replaceFigures } from '../lib/exposition.ts'
+import { parseMetrics, renderMetrics, replaceFigures } from '../lib/metrics/exposition.ts'
 import { Metrics } from '../lib/metrics.ts'
 import { MIB, readQuotas } from '../lib/quotas.ts'
 import { onnxModel } from './onnx-fixture.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'uvu'
+import type { PastEvent } from '../lib/history/past-events.ts'
 import { groupRuns } from '../lib/history.ts'
-import type { PastEvent } from '../lib/past-events.ts'
 import type { JobName } from '../lib/quotas.ts'
 import { findOverlaps } from '../lib/report/overlap.ts'
 

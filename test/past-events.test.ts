@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
-import { readEvents } from '../lib/past-events.ts'
+import { readEvents } from '../lib/history/past-events.ts'
 import { MIB } from '../lib/quotas.ts'
 import { sandbox } from './sandbox.ts'
 

@@ -2,9 +2,9 @@ import { statSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
-import { judgeModel } from '../lib/judge.ts'
+import { judgeModel } from '../lib/models/judge.ts'
+import { adopt, publish } from '../lib/models/publish.ts'
 import { checkPublished } from '../lib/models.ts'
-import { adopt, publish } from '../lib/publish.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import {
   facts,

@@ -7,10 +7,10 @@
  */
 import { join } from 'node:path'
 import { messageOf } from '../lib/errors.ts'
-import { judgeModel } from '../lib/judge.ts'
+import { judgeModel } from '../lib/models/judge.ts'
+import { publish } from '../lib/models/publish.ts'
+import { recover } from '../lib/models/recovery.ts'
 import { checkPublished } from '../lib/models.ts'
-import { publish } from '../lib/publish.ts'
-import { recover } from '../lib/recovery.ts'
 
 const [command, jobDir, ...names] = process.argv.slice(2) as [string, string, ...string[]]
 try {

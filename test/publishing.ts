@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { judgeModel } from '../lib/judge.ts'
-import { type Published, publish, type TrainingFacts } from '../lib/publish.ts'
+import { judgeModel } from '../lib/models/judge.ts'
+import { type Published, publish, type TrainingFacts } from '../lib/models/publish.ts'
 
 /** A training as the manifest tells of it. */
 export const facts: TrainingFacts = {

@@ -15,7 +15,7 @@ import { basename, dirname } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
-import { measure } from '../lib/measurement.ts'
+import { measure } from '../lib/storage/measurement.ts'
 import {
   checkUsage,
   type EnforceOptions,

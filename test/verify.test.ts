@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
-import { NEXT_MANIFEST } from '../lib/manifest.ts'
+import { NEXT_MANIFEST } from '../lib/models/manifest.ts'
 import { type Verification, verifyPublished } from '../lib/verify.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { readManifest, sha256Of, snapshot, trainAndPublish } from './publishing.ts'

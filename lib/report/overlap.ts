@@ -1,5 +1,5 @@
+import type { JobHistory, TrainingSpan } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
-import type { JobHistory, TrainingSpan } from '../job-history.ts'
 
 /** A job of a run whose training was started. */
 export type Trained = { run: RunHistory; job: JobHistory; training: TrainingSpan }

@@ -1,5 +1,5 @@
+import type { JobHistory } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
-import type { JobHistory } from '../job-history.ts'
 import { type JobName, jobNames } from '../quotas.ts'
 import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
 import { type Html, html } from './html.ts'

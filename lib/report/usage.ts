@@ -1,6 +1,6 @@
 import { areaY, axisY, dot, gridY, lineY, type Markish, rect, ruleY, text } from '@observablehq/plot'
+import type { JobHistory } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
-import type { JobHistory } from '../job-history.ts'
 import { type JobName, MIB } from '../quotas.ts'
 import { formatBytes, formatSeconds } from '../text.ts'
 import { drawChart } from './drawing.ts'

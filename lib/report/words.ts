@@ -1,5 +1,5 @@
+import type { JobHistory } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
-import type { JobHistory } from '../job-history.ts'
 
 /** How a result is coloured. */
 export type Tone = 'good' | 'bad' | 'muted'

@@ -9,7 +9,7 @@ import {
   type Stats,
 } from 'node:fs'
 import { MIB } from '../quotas.ts'
-import { type Bytes, escapeBytes, native, walk } from '../tree.ts'
+import { type Bytes, escapeBytes, native, walk } from '../storage/tree.ts'
 
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY, S_IFMT } = constants
 

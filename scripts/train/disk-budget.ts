@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
 import { TrainerError } from '../../lib/errors.ts'
-import { measure } from '../../lib/measurement.ts'
 import { MIB } from '../../lib/quotas.ts'
+import { measure } from '../../lib/storage/measurement.ts'
 import { formatBytes } from '../../lib/text.ts'
 import { encodeCheckpoint, isCheckpoint, type TrainingState } from './checkpoint.ts'
 

@@ -1,0 +1,152 @@
+import { closeSync } from 'node:fs'
+import { rename } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import { syncFolder, writeDurably } from '../durable.ts'
+import { openPlain, readPlain, reasonOf, sha256, statPlain } from '../plain-file.ts'
+import type { JobName } from '../quotas.ts'
+import { isOnnx, isPublishable } from './judge.ts'
+
+export const MANIFEST = 'manifest.json'
+
+/** The manifest of a publication in progress: its files are whole and durable, in place or still in `work/`. */
+export const NEXT_MANIFEST = 'manifest.json.next'
+
+/** A manifest is small; more than this is not read into memory. */
+export const MANIFEST_MAX_BYTES = 4 * 2 ** 20
+
+const name = v.pipe(v.string(), v.check(isPublishable))
+
+const manifestSchema = v.object({
+  metadata: v.looseObject({
+    /** The listed files that are models; the others are their external data. */
+    models: v.optional(v.array(name), []),
+    /** What the job called a model when it was published. */
+    model_globs: v.optional(v.array(v.string()), []),
+    sizes: v.optional(v.record(v.string(), v.number()), {}),
+    /** Modification times in nanoseconds, as decimal strings: more digits than a JSON number keeps. */
+    mtimes_ns: v.optional(v.record(v.string(), v.string()), {}),
+    /** External data of models that have been replaced: kept for readers until the next run begins. */
+    superseded: v.optional(v.array(name), []),
+  }),
+  files: v.record(name, v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
+})
+
+/**
+ * What is published in a job's folder: SHA-256 in hex by path, external data before models, and everything known
+ * about it as metadata. The form is that of RansomEye's model bundles; any other key in `metadata` is kept.
+ */
+export type Manifest = v.InferOutput<typeof manifestSchema>
+
+/** One file as a manifest describes it. */
+export type Entry = { sha256: string; bytes: number; mtimeNs: string }
+
+/** Read a manifest; none where there is no readable one: published models are then judged by themselves. */
+export function readManifest(jobDir: string, file = MANIFEST): Manifest | undefined {
+  try {
+    return parseManifest(readPlain(jobDir, file, MANIFEST_MAX_BYTES))
+  } catch (error) {
+    reasonOf(error) // throws on what is a defect of ours
+    return undefined
+  }
+}
+
+/** The manifest that a text is, if it is one. */
+export function parseManifest(text: string): Manifest | undefined {
+  try {
+    const { success, output } = v.safeParse(manifestSchema, JSON.parse(text))
+    return success ? output : undefined
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
+  }
+}
+
+/** What goes into a manifest. */
+export type Contents = {
+  job: JobName
+  globs: string[]
+  /** Names of the models; the first is the one that consumers load. */
+  models: string[]
+  /** All files by name, external data before models. */
+  entries: Map<string, Entry>
+  /** What is known of the models besides, such as what the trainer reported; the manifest's own keys win. */
+  metadata: Record<string, unknown>
+  superseded: string[]
+}
+
+/** Put a manifest together, with every key that RansomEye's consumers expect. */
+export function composeManifest({ job, globs, models, entries, metadata, superseded }: Contents): Manifest {
+  const byName = <T>(pick: (entry: Entry) => T) =>
+    Object.fromEntries(Array.from(entries, ([name, entry]) => [name, pick(entry)]))
+  return {
+    metadata: {
+      version: 'unknown',
+      features: [],
+      trained_on: 'unknown',
+      performance_metrics: {},
+      ...metadata,
+      name: job,
+      model_type: models.every(isOnnx) ? 'onnx' : 'other',
+      model_file: models[0],
+      models,
+      model_globs: globs,
+      sizes: byName(({ bytes }) => bytes),
+      mtimes_ns: byName(({ mtimeNs }) => mtimeNs),
+      superseded,
+    },
+    files: byName(entry => entry.sha256),
+  }
+}
+
+/** Write the next manifest, durably; until it is committed the current one stands. */
+export async function planManifest(jobDir: string, manifest: Manifest): Promise<void> {
+  await writeDurably(join(jobDir, NEXT_MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`)
+}
+
+/** Make the next manifest the current one, durably. */
+export async function commitManifest(jobDir: string): Promise<void> {
+  await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
+  await syncFolder(jobDir)
+}
+
+/** How a file on disk relates to a manifest: `touched` has the same content with another time. */
+export type Likeness = 'same' | 'touched' | 'differs' | 'unlisted'
+
+/**
+ * Compare a file with a manifest, cheaply where size and modification time agree, else by its SHA-256.
+ *
+ * @throws {UnusableFile} it is missing or not a plain file
+ */
+export async function compare(
+  folder: string,
+  name: string,
+  manifest: Manifest | undefined,
+): Promise<Likeness> {
+  const listed = manifest?.files[name]
+  if (!listed) return 'unlisted'
+  if (knownEntry(folder, name, manifest)) return 'same'
+  const listedBytes = manifest.metadata.sizes[name]
+  if (listedBytes !== undefined && listedBytes !== Number(statPlain(folder, name).size)) return 'differs'
+  return (await describeFile(folder, name)).sha256 === listed ? 'touched' : 'differs'
+}
+
+/** What a manifest says of a file, if size and modification time agree with it. */
+export function knownEntry(folder: string, name: string, manifest: Manifest | undefined): Entry | undefined {
+  const sha256 = manifest?.files[name]
+  if (!sha256) return undefined
+  const { size, mtimeNs } = statPlain(folder, name)
+  const entry = { sha256, bytes: Number(size), mtimeNs: String(mtimeNs) }
+  const { sizes, mtimes_ns } = manifest.metadata
+  return sizes[name] === entry.bytes && mtimes_ns[name] === entry.mtimeNs ? entry : undefined
+}
+
+/** Describe a file for a manifest: reads it whole. */
+export async function describeFile(folder: string, name: string): Promise<Entry> {
+  const { fd, stats } = openPlain(folder, name)
+  try {
+    return { sha256: await sha256(fd), bytes: Number(stats.size), mtimeNs: String(stats.mtimeNs) }
+  } finally {
+    closeSync(fd)
+  }
+}

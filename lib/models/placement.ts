@@ -1,0 +1,81 @@
+import { lstatSync, type Stats } from 'node:fs'
+import { rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { moveDurably, syncFolder } from '../durable.ts'
+import { TrainerError } from '../errors.ts'
+import { reasonOf, statPlain } from '../plain-file.ts'
+import { describeFile, type Entry, MANIFEST, NEXT_MANIFEST } from './manifest.ts'
+import { finishPublication } from './recovery.ts'
+
+/**
+ * Can these files take their places among what is published?
+ *
+ * @param arrivals all files to publish, by name
+ * @param shared names of external data, of these models or of published ones that stay
+ * @throws {TrainerError} `training-failed` with the name that is taken
+ */
+export async function assertPlaces(
+  jobDir: string,
+  arrivals: Map<string, Entry>,
+  shared: Set<string>,
+): Promise<void> {
+  for (const [name, entry] of arrivals) {
+    const found = lookAt(join(jobDir, name))
+    if (found?.isDirectory()) {
+      throw new TrainerError(
+        'training-failed',
+        `Cannot publish ${name}: ${jobDir} has a folder of that name; move it away`,
+      )
+    }
+    if (found && shared.has(name) && !(await isSame(jobDir, name, entry))) {
+      throw new TrainerError(
+        'training-failed',
+        `Cannot publish ${name}: ${jobDir} has other external data of that name, and a model that is being read ` +
+          'would get half of each; let the training give external data a new name each time',
+      )
+    }
+  }
+}
+
+/**
+ * Move files from `work/` to their places and make the next manifest the current one. When a step fails it is undone,
+ * unless a published file has been replaced by then: that cannot be undone, so it is finished as after a crash.
+ *
+ * @throws the system's error, in either case
+ */
+export async function place(jobDir: string, names: string[]): Promise<void> {
+  const work = join(jobDir, 'work')
+  const replaced = names.filter(name => lookAt(join(jobDir, name)))
+  try {
+    for (const name of names) await moveDurably(work, jobDir, name)
+    await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
+  } catch (error) {
+    const moved = names.filter(name => !lookAt(join(work, name)))
+    const settled = moved.some(name => replaced.includes(name))
+      ? finishPublication(jobDir)
+      : undo(jobDir, moved)
+    await settled.catch(() => {}) // the disk is failing: the next start does it
+    throw error
+  }
+  await syncFolder(jobDir)
+}
+
+async function undo(jobDir: string, moved: string[]): Promise<void> {
+  for (const name of moved) await moveDurably(jobDir, join(jobDir, 'work'), name)
+  await rm(join(jobDir, NEXT_MANIFEST), { force: true })
+}
+
+async function isSame(folder: string, name: string, { bytes, sha256 }: Entry): Promise<boolean> {
+  try {
+    return (
+      statPlain(folder, name).size === BigInt(bytes) && (await describeFile(folder, name)).sha256 === sha256
+    )
+  } catch (error) {
+    reasonOf(error)
+    return false
+  }
+}
+
+function lookAt(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false })
+}

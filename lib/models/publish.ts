@@ -1,0 +1,153 @@
+import { rm } from 'node:fs/promises'
+import { join, relative } from 'node:path'
+import { storageError, syncFile } from '../durable.ts'
+import { TrainerError } from '../errors.ts'
+import { inspectPublished, namesOf } from '../models.ts'
+import { reasonOf } from '../plain-file.ts'
+import type { JobName } from '../quotas.ts'
+import { judgeModel, type Model } from './judge.ts'
+import {
+  commitManifest,
+  composeManifest,
+  describeFile,
+  type Entry,
+  knownEntry,
+  type Manifest,
+  planManifest,
+  readManifest,
+} from './manifest.ts'
+import { assertPlaces, place } from './placement.ts'
+import { metricsOf, type Reported } from './reported.ts'
+
+/** What is known of a training, for the manifest. */
+export type TrainingFacts = {
+  /** The job's `models`. */
+  globs: string[]
+  trainedAt: Date
+  seconds: number
+  reported: Reported
+}
+
+/** A published model. */
+export type Published = { path: string; bytes: number; sha256: string; metrics: Record<string, number> }
+
+/**
+ * Publish valid models of `work/` with their external data, in place of published ones of the same name; others
+ * stay published. A reader finds each old model or the new one, whole, at every moment: all files are made durable,
+ * then a manifest of the new state is written beside the current one, then the files are renamed into place, external
+ * data first, and that manifest last. After a crash `recover()` finishes it, or there is nothing to finish.
+ *
+ * External data never replaces other content, because a reader of the published model would get half of each.
+ *
+ * @throws {TrainerError} `training-failed` if the files do not fit beside what is published; `storage` if the
+ * system refuses a step. What was published is unchanged, unless a file of it had been replaced already; then the
+ * publication counts as cut off, and is finished
+ */
+export async function publish(
+  jobDir: string,
+  job: JobName,
+  models: Model[],
+  { globs, trainedAt, seconds, reported }: TrainingFacts,
+): Promise<Published[]> {
+  const names = models.map(({ name }) => name)
+  try {
+    const arrivals = await sealModels(join(jobDir, 'work'), names)
+    const published = await inspectPublished(jobDir, globs)
+    const kept = published.valid.filter(({ name }) => !arrivals.has(name))
+    const keptData = kept.flatMap(({ references }) => references.map(path => relative(jobDir, path)))
+    const ownData = [...arrivals.keys()].filter(name => !names.includes(name))
+    await assertPlaces(jobDir, arrivals, new Set([...ownData, ...keptData]))
+
+    const previous = readManifest(jobDir)
+    const entries = new Map([...arrivals, ...(await describeModels(jobDir, kept, previous))])
+    const trained_at = trainedAt.toISOString()
+    const manifest = composeManifest({
+      job,
+      globs,
+      models: [...names, ...kept.map(({ name }) => name)],
+      entries,
+      metadata: { version: trained_at, ...reported, trained_at, training_seconds: seconds },
+      superseded: supersededBy(entries, previous),
+    })
+    await planManifest(jobDir, manifest)
+    await place(jobDir, [...arrivals.keys()])
+
+    const metrics = metricsOf(reported)
+    return names.map(name => {
+      const { bytes, sha256 } = arrivals.get(name)!
+      return { path: join(jobDir, name), bytes, sha256, metrics }
+    })
+  } catch (cause) {
+    throw storageError(`Cannot publish ${names.join(', ')} in ${jobDir}`, cause)
+  }
+}
+
+/**
+ * Take valid models into the manifest as they are on disk: an operator's own, or published ones whose times have
+ * changed. What was reported of a model is kept only if its content is the same.
+ *
+ * @throws {TrainerError} `storage`
+ */
+export async function adopt(jobDir: string, job: JobName, models: Model[], globs: string[]): Promise<void> {
+  const names = models.map(({ name }) => name)
+  try {
+    const previous = readManifest(jobDir)
+    const entries = await describeModels(jobDir, models, previous)
+    const isKnown = Array.from(entries).every(([name, { sha256 }]) => previous?.files[name] === sha256)
+    const metadata = isKnown ? previous!.metadata : { adopted_at: new Date().toISOString() }
+    const superseded = supersededBy(entries, previous)
+    await planManifest(jobDir, composeManifest({ job, globs, models: names, entries, metadata, superseded }))
+    await commitManifest(jobDir)
+  } catch (cause) {
+    throw storageError(`Cannot take ${names.join(', ')} into the manifest of ${jobDir}`, cause)
+  }
+}
+
+/** Judge models once more, and make them and their external data durable; external data comes first. */
+async function sealModels(work: string, models: string[]): Promise<Map<string, Entry>> {
+  const entries = new Map<string, Entry>()
+  const names = models.flatMap(name => namesOf(work, judgeAgain(work, name)))
+  for (const name of new Set(names)) {
+    try {
+      await syncFile(join(work, name))
+    } catch (error) {
+      // A second fsync would succeed without the data that this one has lost.
+      await rm(join(work, name), { force: true })
+      throw error
+    }
+    entries.set(name, await describeFile(work, name))
+  }
+  return entries
+}
+
+function judgeAgain(work: string, name: string): Model {
+  try {
+    return judgeModel(work, name)
+  } catch (cause) {
+    throw new TrainerError('training-failed', `Cannot publish ${join(work, name)}: it ${reasonOf(cause)}`, {
+      cause,
+    })
+  }
+}
+
+/** Describe published models and their external data, without reading what the manifest describes as it is. */
+async function describeModels(
+  jobDir: string,
+  models: Model[],
+  manifest: Manifest | undefined,
+): Promise<Map<string, Entry>> {
+  const entries = new Map<string, Entry>()
+  for (const name of models.flatMap(model => namesOf(jobDir, model))) {
+    entries.set(name, knownEntry(jobDir, name, manifest) ?? (await describeFile(jobDir, name)))
+  }
+  return entries
+}
+
+/** External data that no model needs once `entries` are published; it is removed by the next start. */
+function supersededBy(entries: Map<string, Entry>, manifest: Manifest | undefined): string[] {
+  if (!manifest) return []
+  const { models, superseded } = manifest.metadata
+  // A manifest that does not say which files are models was not written here.
+  const data = models.length ? Object.keys(manifest.files).filter(name => !models.includes(name)) : []
+  return [...new Set([...superseded, ...data])].filter(name => !entries.has(name))
+}

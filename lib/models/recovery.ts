@@ -1,0 +1,83 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { moveDurably, storageError } from '../durable.ts'
+import { publishedFiles } from '../models.ts'
+import { reasonOf, statPlain } from '../plain-file.ts'
+import {
+  commitManifest,
+  compare,
+  type Manifest,
+  NEXT_MANIFEST,
+  planManifest,
+  readManifest,
+} from './manifest.ts'
+
+/** Only ONNX models refer to other files. */
+const ANY_ONNX = '**/*.[oO][nN][nN][xX]'
+
+/**
+ * Settle what a publication left when it was cut off, under the lock and before anything else is done in the job's
+ * folder; and remove external data of replaced models, which was kept for readers that were just loading them.
+ *
+ * @throws {TrainerError} `storage`
+ */
+export async function recover(jobDir: string): Promise<void> {
+  try {
+    await finishPublication(jobDir)
+    await dropSuperseded(jobDir)
+  } catch (cause) {
+    throw storageError(`Cannot finish the last publication in ${jobDir}`, cause)
+  }
+}
+
+/**
+ * Finish a publication that was cut off: once its manifest was on disk, everything it lists is moved into place;
+ * before that it had changed nothing, and its leftovers are removed.
+ */
+export async function finishPublication(jobDir: string): Promise<void> {
+  const planned = readManifest(jobDir, NEXT_MANIFEST)
+  if (planned) await redo(jobDir, planned)
+  await rm(join(jobDir, NEXT_MANIFEST), { force: true })
+}
+
+async function redo(jobDir: string, planned: Manifest): Promise<void> {
+  const work = join(jobDir, 'work')
+  const arrivals: string[] = []
+  for (const name of Object.keys(planned.files)) {
+    if (await isAsPlanned(work, name, planned)) arrivals.push(name)
+    // Somebody has removed or changed a file: what is in place stays, each file whole.
+    else if (!(await isAsPlanned(jobDir, name, planned))) return
+  }
+  for (const name of arrivals) await moveDurably(work, jobDir, name)
+  await commitManifest(jobDir)
+}
+
+async function isAsPlanned(folder: string, name: string, planned: Manifest): Promise<boolean> {
+  try {
+    return ['same', 'touched'].includes(await compare(folder, name, planned))
+  } catch (error) {
+    reasonOf(error)
+    return false
+  }
+}
+
+async function dropSuperseded(jobDir: string): Promise<void> {
+  const manifest = readManifest(jobDir)
+  if (!manifest?.metadata.superseded.length) return
+  const used = new Set(await publishedFiles(jobDir, [ANY_ONNX]))
+  for (const name of manifest.metadata.superseded) {
+    // Not through a folder that has become a link.
+    if (!used.has(join(jobDir, name)) && isPlain(jobDir, name)) await rm(join(jobDir, name))
+  }
+  await planManifest(jobDir, { ...manifest, metadata: { ...manifest.metadata, superseded: [] } })
+  await commitManifest(jobDir)
+}
+
+function isPlain(folder: string, name: string): boolean {
+  try {
+    return statPlain(folder, name).isFile()
+  } catch (error) {
+    reasonOf(error)
+    return false
+  }
+}

@@ -1,0 +1,87 @@
+import { existsSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Guarantee } from '../events.ts'
+import { makeFolder } from '../folders.ts'
+import type { Job } from '../job.ts'
+import { findModels, publishedFiles } from '../models.ts'
+import { killAll, processesWithVariable } from '../processes.ts'
+import { MIB } from '../quotas.ts'
+import { emptyFolder } from '../storage/emptying.ts'
+import type { MeasureOptions } from '../storage/measurement.ts'
+import { enforceLimit } from '../storage.ts'
+import { formatBytes } from '../text.ts'
+import { useSandbox } from '../trainer/containment.ts'
+import { capOf, lookAt } from '../usage.ts'
+import { planBudget } from './budget.ts'
+
+/** What a training may use, found out before it starts; bytes. */
+export type Budget = {
+  limitBytes: number
+  /** Charged now and not prunable: what the training writes has to fit beside it. */
+  keptBytes: number
+  /** Left free on a shared disk for the rest of the machine. */
+  reserveBytes: number
+  /** Is the job's folder a filesystem of its own, no larger than the quota? */
+  isCapped: boolean
+  isSandboxed: boolean
+}
+
+const RESERVE_BYTES = 64 * MIB
+
+/**
+ * Before a training: end what an earlier one left running, empty its temporary folder, prune to the quota, and
+ * refuse a start that could only fail.
+ *
+ * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
+ */
+export async function preflight(job: Job): Promise<Budget> {
+  const { name, quota, dir, workDir, emit, onPrune, run } = job
+  const { dryRun } = run.command
+  const quotaBytes = quota.maxDiskMb * MIB
+  if (!dryRun) for (const folder of [dir, workDir, join(workDir, 'tmp')]) makeFolder(folder)
+  const folderExists = existsSync(dir)
+  const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
+  const isSandboxed = useSandbox(name, quota.sandbox)
+  const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
+  emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
+
+  const reserveBytes = isCapped ? 0 : RESERVE_BYTES
+  const budget = { limitBytes: quotaBytes, keptBytes: 0, reserveBytes, isCapped, isSandboxed }
+  if (!folderExists) return budget
+  if (!dryRun) await clearWork(job)
+  const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
+  await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune })
+  return { ...budget, ...(await plan(job, budget, rules)) }
+}
+
+/** The limit of this run, from what is used, kept and free. */
+async function plan(
+  { name, quota, dir, emit }: Job,
+  { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
+  rules: MeasureOptions,
+): Promise<Pick<Budget, 'limitBytes' | 'keptBytes'>> {
+  const { usedBytes, freeBytes, prunable } = await lookAt(dir, rules)
+  const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
+  const minFreeBytes = quota.minFreeMb * MIB
+  const situation = { quotaBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
+  const limitBytes = planBudget({ job: name, dir, ...situation })
+  emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
+  if (limitBytes < quotaBytes && !isCapped) {
+    const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
+    emit({ event: 'warning', job: name, message })
+  }
+  return { limitBytes, keptBytes }
+}
+
+/** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */
+async function clearWork({ quota, workDir }: Job): Promise<void> {
+  await killAll(() => processesWithVariable('RANSOMEYE_OUTPUT_DIR', workDir))
+  await emptyFolder(join(workDir, 'tmp'))
+  const { valid, rejected } = await findModels(workDir, quota.models)
+  const stale = [
+    ...valid.map(({ path }) => path),
+    ...rejected.map(({ path }) => path),
+    join(workDir, 'metadata.json'),
+  ]
+  for (const path of stale) rmSync(path, { recursive: true, force: true })
+}

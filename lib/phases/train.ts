@@ -1,0 +1,144 @@
+import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { trainingArgv, trainingEnvironment } from '../environment.ts'
+import { TrainerError } from '../errors.ts'
+import { guard } from '../guard.ts'
+import type { Job } from '../job.ts'
+import { publishedFiles } from '../models.ts'
+import { emptyFolder } from '../storage/emptying.ts'
+import { formatBytes } from '../text.ts'
+import { limitedArgv, sandboxArgv } from '../trainer/containment.ts'
+import { Training, type TrainingExit } from '../trainer.ts'
+import { accountOf, type Look, lookAt } from '../usage.ts'
+import type { Budget } from './preflight.ts'
+import { Progress } from './progress.ts'
+
+/** Room beside one largest file for folders and small files. */
+const FILE_SLACK_BYTES = 256 * 1024
+
+/** What is known of a training that exited with 0. */
+export type Report = {
+  seconds: number
+  /** Why it must have run out of space, if it did: such a training may exit with 0 all the same. */
+  ranOut: TrainerError | undefined
+}
+
+/**
+ * Run the job's training under its guard until it ends by itself, and end whatever it left running; its temporary files
+ * go too.
+ *
+ * @throws {TrainerError} `training-failed` (non-zero exit, timed out), `quota-exceeded`, `no-space`, or the
+ * interruption; nothing of the training lives on in any case
+ */
+export async function train(job: Job, budget: Budget): Promise<Report> {
+  const { name, quota, dir, emit, onPrune, run } = job
+  // A flood of output is garbage at once: V8 would let its space for new objects grow by 30 MiB over it.
+  setFlagsFromString('--semi-space-growth-factor=1')
+  const progress = new Progress(job, budget.limitBytes)
+  const command = trainingArgv(quota, dir, budget.limitBytes)
+  const published = await publishedFiles(dir, quota.models)
+  const training = await Training.start(
+    {
+      argv: containedArgv(job, budget, command, published),
+      cwd: run.quotas.dir,
+      env: trainingEnvironment(name, quota, dir, budget.limitBytes),
+      lockFd: run.lockFd!,
+      isSandboxed: budget.isSandboxed,
+    },
+    lines => progress.takeLines(lines),
+  )
+  emit({ event: 'train.start', job: name, pid: training.pid, argv: command })
+
+  const over = new AbortController()
+  const onLook = (look: Look) => progress.takeLook(look)
+  const watch = {
+    ...budget,
+    job: name,
+    dir,
+    rules: { prune: quota.prune, keep: published },
+    training,
+    emit,
+    onPrune,
+    onLook,
+  }
+  const guarding = guard(watch, over.signal)
+  try {
+    await Promise.race([training.exited, guarding, interruption(job, over.signal)])
+    over.abort()
+    await guarding // which may have been what ended it, and says why
+  } catch (error) {
+    await training.end()
+    throw error
+  } finally {
+    over.abort()
+    await training.kill()
+    await guarding.catch(() => {}) // told above, or the run has another reason to end
+    await emptyFolder(join(job.workDir, 'tmp'))
+    progress.close()
+    emit({ event: 'train.exit', job: name, ...(await training.exited) })
+  }
+  const exit = await training.exited
+  const ranOut = await explainSpace(job, budget, exit, progress)
+  if (exit.exitCode !== 0) throw ranOut ?? failed(name, exit, progress)
+  return { seconds: exit.seconds, ranOut }
+}
+
+function containedArgv({ dir, run }: Job, budget: Budget, command: string[], published: string[]): string[] {
+  const containment = { jobDir: dir, workingDir: run.quotas.dir, published }
+  const maxFileBytes = budget.limitBytes - budget.keptBytes - FILE_SLACK_BYTES
+  return limitedArgv(
+    budget.isSandboxed ? sandboxArgv(command, containment) : command,
+    Math.max(maxFileBytes, FILE_SLACK_BYTES),
+  )
+}
+
+/** Rejects when the run is interrupted or the training's time is up; both by the monotonic clock. */
+function interruption({ name, quota, run }: Job, over: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const interrupt = () => reject(run.signal.reason)
+    if (run.signal.aborted) interrupt()
+    run.signal.addEventListener('abort', interrupt, { signal: over })
+    if (quota.timeoutMinutes === undefined) return
+    const late = new TrainerError(
+      'training-failed',
+      `${name}'s training timed out after ${quota.timeoutMinutes} min; raise its timeoutMinutes or make it faster`,
+    )
+    const timer = setTimeout(reject, quota.timeoutMinutes * 60_000, late)
+    over.addEventListener('abort', () => clearTimeout(timer))
+  })
+}
+
+/** Was it the quota, or others on the disk, that stopped this training? Undefined if space was not the matter. */
+async function explainSpace(
+  { name, dir }: Job,
+  { limitBytes, reserveBytes, isCapped }: Budget,
+  { signal }: TrainingExit,
+  { saysOutOfSpace }: Progress,
+): Promise<TrainerError | undefined> {
+  const { usedBytes, freeBytes } = isCapped ? accountOf(dir) : await lookAt(dir, { keep: [] })
+  const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
+  const isFull = usedBytes > 0.97 * limitBytes
+  if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS'))) {
+    const message = `Model too large for quota: ${name}'s training ran into its limit with ${used} in ${dir}; raise its maxDiskMb or make it write less`
+    return new TrainerError('quota-exceeded', message, { usage: { usedBytes, limitBytes } })
+  }
+  if (!saysOutOfSpace) return undefined
+  if (freeBytes > reserveBytes) {
+    const message = `Model too large for quota: ${name}'s training was refused a write with ${used} in ${dir}: one file must not pass the quota; raise its maxDiskMb or make it write less`
+    return new TrainerError('quota-exceeded', message, { usage: { usedBytes, limitBytes } })
+  }
+  return new TrainerError(
+    'no-space',
+    `Stopped ${name}: other programs fill the disk, ${formatBytes(freeBytes)} free on ${dir} with ${used} by ${name}; free some and start again`,
+  )
+}
+
+function failed(
+  job: string,
+  { exitCode, signal }: TrainingExit,
+  { lastLine, logPath }: Progress,
+): TrainerError {
+  const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
+  const last = lastLine ? `its last line was "${lastLine}", all` : 'nothing printed;'
+  return new TrainerError('training-failed', `${job}'s training ${how}; ${last} its output is in ${logPath}`)
+}

@@ -1,0 +1,120 @@
+import { join, resolve } from 'node:path'
+import { TrainerError } from '../errors.ts'
+import { didYouMean, type Option, type Program, readOptions, root } from '../options.ts'
+import { type JobName, jobNames } from '../quotas.ts'
+import { parseDuration } from './schedule.ts'
+
+/** What a run was asked to do. */
+export type Command = {
+  jobs: JobName[]
+  quotasFile: string
+  modelsDir: string | undefined
+  /** Of one job's own script: the limit of this run instead of the quota file's, in MiB. */
+  maxDiskMb: number | undefined
+  retrain: boolean
+  dryRun: boolean
+  json: boolean
+  /** Stay, and retrain at this interval. */
+  everyMs: number | undefined
+  /** Wait this long at most for a quiet machine between jobs; without it do not wait. */
+  maxWaitMs: number | undefined
+}
+
+/** Where models and quotas are; every script that looks at them takes these. */
+export const placeOptions = {
+  'models-dir': {
+    type: 'string',
+    value: 'DIR',
+    help: 'models and state (else RANSOMEYE_MODELS_DIR, else modelsDir of the quotas)',
+  },
+  quotas: { type: 'string', value: 'FILE', help: 'the quotas file (default: quotas.json of this project)' },
+} as const satisfies Record<string, Option>
+
+const runOptions = {
+  'dry-run': { type: 'boolean', help: 'say what would be pruned and trained; change nothing' },
+  json: { type: 'boolean', help: 'one JSON object a line, nothing else, on stdout' },
+} as const satisfies Record<string, Option>
+
+const retrainOption = {
+  retrain: { type: 'boolean', help: 'train although the published models are valid' },
+} as const satisfies Record<string, Option>
+
+const maxDiskOption = {
+  'max-disk-mb': { type: 'string', value: 'N', help: 'the limit of this run in MiB, instead of the quota' },
+} as const satisfies Record<string, Option>
+
+const queueOptions = {
+  every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h or 7d' },
+  'max-wait': {
+    type: 'string',
+    value: 'TIME',
+    help: 'longest wait between jobs for a quiet machine (with --every: 10m)',
+  },
+} as const satisfies Record<string, Option>
+
+const notes = `Exit codes: 0 done, 1 training failed, 2 quota violated, 3 disk full or not writable, 64 wrong usage,
+75 another run holds the lock, 78 quotas.json invalid, 130 SIGINT, 143 SIGTERM`
+
+/** A program that makes a run: the whole queue, one job alone, or neither: it trains nothing. */
+export type Runner = { name: string; summary: string; job?: JobName; isQueue?: true }
+
+type AllOptions = typeof placeOptions &
+  typeof retrainOption &
+  typeof runOptions &
+  typeof maxDiskOption &
+  typeof queueOptions
+
+/**
+ * Read the command line of a run.
+ *
+ * @returns the command, or the text that was asked for with `--help` or `--version`
+ * @throws {TrainerError} `usage`
+ */
+export function parseCommand(args: string[], { name, summary, job, isQueue }: Runner): Command | string {
+  const trains = job !== undefined || isQueue
+  const all = {
+    ...placeOptions,
+    ...(trains && retrainOption),
+    ...runOptions,
+    ...(job && maxDiskOption),
+    ...(isQueue && queueOptions),
+  } as AllOptions
+  const example = `${job ? '' : 'agent '}--models-dir /tmp/models ${trains ? '--retrain' : '--dry-run'}`
+  const program: Program<typeof all> = { name, summary, options: all, example, notes }
+  if (!job) program.positionals = '[core] [dpi] [agent]'
+  const read = readOptions(args, program)
+  if (typeof read === 'string') return read
+  const { values, positionals } = read
+  const everyMs = values.every === undefined ? undefined : parseDuration('--every', values.every)
+  const maxWait = values['max-wait'] ?? (everyMs && '10m')
+  return {
+    jobs: job ? [job] : chooseJobs(positionals),
+    quotasFile: resolve(values.quotas ?? join(root, 'quotas.json')),
+    modelsDir: values['models-dir'],
+    maxDiskMb: values['max-disk-mb'] === undefined ? undefined : wholeMb(values['max-disk-mb']),
+    retrain: values.retrain ?? false,
+    dryRun: values['dry-run'] ?? false,
+    json: values.json ?? false,
+    everyMs,
+    maxWaitMs: maxWait ? parseDuration('--max-wait', maxWait) : undefined,
+  }
+}
+
+/**
+ * The jobs named, in the order in which they run; none named means all.
+ *
+ * @throws {TrainerError} `usage`
+ */
+export function chooseJobs(names: string[]): JobName[] {
+  const unknown = names.find(name => !jobNames.some(job => job === name))
+  if (unknown !== undefined) {
+    const remedy = didYouMean(unknown, jobNames)
+    throw new TrainerError('usage', `Unknown job "${unknown}"; the jobs are ${jobNames.join(', ')}${remedy}`)
+  }
+  return jobNames.filter(job => !names.length || names.includes(job))
+}
+
+function wholeMb(value: string): number {
+  if (/^[1-9]\d{0,9}$/.test(value)) return Number(value)
+  throw new TrainerError('usage', `--max-disk-mb is "${value}", expected a whole number of at least 1`)
+}

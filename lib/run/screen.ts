@@ -1,0 +1,92 @@
+import type { TrainerEvent } from '../events.ts'
+import { describeEvent } from '../journal.ts'
+import type { Progress } from '../run.ts'
+import { formatBar, formatBytes, formatClock, formatMetricsTable } from '../text.ts'
+
+/** The part of a listr2 task that is painted. */
+export type Painted = { title: string; output: string; skip: (message: string) => void }
+
+/** At most this many lines stay below a task; the journal has all of them. */
+const MAX_NOTES = 8
+
+/**
+ * The words of the live list: usage against quota as a bar with figures, elapsed time, the training's last line;
+ * and what was pruned, published or warned of, which stays when the task is done.
+ */
+export class Screen {
+  #task: Painted | undefined
+  #title = ''
+  #startedMs = 0
+  #now: Progress = {}
+  #notes: string[] = []
+  #pruned = { files: 0, bytes: 0, last: '' }
+  readonly #metrics: Record<string, Record<string, number>> = {}
+
+  // So that the clock goes on between events.
+  readonly #timer = setInterval(() => this.#paint(), 1000).unref()
+
+  /** The list is over: the holdout metrics of what was published, as a table; empty if there are none. */
+  close(): string {
+    clearInterval(this.#timer)
+    const models = Object.entries(this.#metrics).filter(([, metrics]) => Object.keys(metrics).length)
+    return models.length ? `\n${formatMetricsTable(Object.fromEntries(models))}\n\n` : ''
+  }
+
+  /** From here on, what happens belongs to this task. */
+  begin(task: Painted, title: string): void {
+    this.#task = task
+    this.#title = title
+    this.#startedMs = performance.now()
+    this.#now = {}
+    this.#notes = []
+    this.#pruned = { files: 0, bytes: 0, last: '' }
+  }
+
+  /** The task is over: its clock stands, the training's last line goes. */
+  end(): void {
+    delete this.#now.line
+    this.#paint()
+    this.#task = undefined
+  }
+
+  takeProgress(progress: Progress): void {
+    Object.assign(this.#now, progress)
+    this.#paint()
+  }
+
+  takeEvent(event: TrainerEvent): void {
+    if (event.event === 'job.skip') {
+      this.#task?.skip(`${this.#title}: skipped, ${event.reason}`)
+    } else if (event.event === 'storage.prune') {
+      const { files, bytes } = this.#pruned
+      this.#pruned = { files: files + 1, bytes: bytes + event.bytes, last: event.path }
+    } else if (event.event === 'storage.usage') {
+      this.#now = { ...this.#now, usedBytes: event.usedBytes, limitBytes: event.limitBytes }
+    } else if (event.event === 'train.resume' || event.event === 'train.freeze') {
+      this.#now.line = describeEvent(event)
+    } else if (event.event === 'model.publish') {
+      this.#notes.push(`published ${event.path}`)
+      this.#metrics[event.job] = event.metrics
+    } else if (event.event === 'run.start' || event.event === 'job.start' || event.event === 'warning') {
+      this.#notes.push(describeEvent(event))
+    } else if (event.event === 'day1.check') {
+      this.#notes.push(`${event.job}: ${describeEvent(event)}`)
+    }
+    this.#paint()
+  }
+
+  #paint(): void {
+    if (!this.#task) return
+    const { usedBytes, limitBytes, line } = this.#now
+    const usage =
+      usedBytes === undefined || limitBytes === undefined
+        ? ''
+        : `  ${formatBar(usedBytes, limitBytes)} ${formatBytes(usedBytes)} of ${formatBytes(limitBytes)}`
+    const clock = `  ${formatClock((performance.now() - this.#startedMs) / 1000)}`
+    this.#task.title = `${this.#title}${usage}${usage && clock}`
+    const { files, bytes, last } = this.#pruned
+    const pruned = files ? [`pruned ${files} (${formatBytes(bytes)}), last ${last}`] : []
+    const notes = this.#notes.filter(note => note !== '').slice(-MAX_NOTES)
+    this.#task.output = [...notes, ...pruned, ...(line ? [`> ${line}`] : [])].join('\n')
+  }
+}

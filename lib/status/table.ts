@@ -1,0 +1,114 @@
+import type { JobStatus, Status } from '../status.ts'
+import { escapeText, formatBar, formatBytes, formatSeconds } from '../text.ts'
+
+const WIDTH = 100
+const GAP = '  '
+const heads = ['job', 'model', 'valid', 'trained', 'usage of quota', 'prunable', 'guarantee', 'last']
+const MODEL_COLUMN = 1
+
+type Tone = 'good' | 'bad' | 'plain'
+type Cell = [text: string, tone: Tone]
+
+const colours: Record<Tone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain: '' }
+const tones: Record<string, Tone> = { done: 'good', failed: 'bad', 'cut off': 'bad' }
+
+/**
+ * The status for a person, 100 columns wide: what runs, a row a job, and below it why a job is not as it should be.
+ *
+ * @param now the time to count a run's duration to, in milliseconds
+ */
+export function drawStatus(status: Status, isColoured: boolean, now = Date.now()): string {
+  const { modelsDir, freeBytes, jobs } = status
+  const free = freeBytes === null ? 'not there yet' : `${formatBytes(freeBytes)} free on the disk`
+  const lines = [...wrap(`${escapeText(modelsDir)}, ${free}`), ...wrap(describeRun(status, now)), '']
+  const notes = jobs.flatMap(describeFaults).flatMap(wrap)
+  return [...lines, ...drawTable(jobs, isColoured), ...(notes.length ? ['', ...notes] : [])].join('\n')
+}
+
+function describeRun({ running, lastRun }: Status, now: number): string {
+  if (running) {
+    const { pid, job, step, startedAt } = running
+    const since = startedAt
+      ? `, since ${formatTime(startedAt)} (${formatSeconds(Math.max(0, now - Date.parse(startedAt)) / 1000)})`
+      : ''
+    return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}`
+  }
+  if (!lastRun) return 'not running, and no run is recorded'
+  const { startedAt, exitCode, message } = lastRun
+  const end = exitCode === null ? 'was killed or lost its power' : `ended with exit code ${exitCode}`
+  return `not running; the last run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
+}
+
+function describeFaults({ job, valid, reason, lastResult }: JobStatus): string[] {
+  const faults = valid ? [] : [`${job}${valid === null ? '' : ' is not valid'}: ${escapeText(reason)}`]
+  if (lastResult?.outcome === 'failed') {
+    faults.push(`${job} failed at ${formatTime(lastResult.at)}: ${escapeText(lastResult.reason)}`)
+  }
+  return faults
+}
+
+function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {
+  const rows = [heads.map((head): Cell => [head, 'plain']), ...jobs.map(cellsOf)]
+  const widths = heads.map((_, column) => Math.max(...rows.map(row => row[column]![0].length)))
+  const excess = widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length) - WIDTH
+  if (excess > 0) widths[MODEL_COLUMN] = Math.max(5, widths[MODEL_COLUMN]! - excess)
+  return rows.map(row => {
+    const cells = row.map(([text, tone], column) => {
+      const cell = clip(text, widths[column]!).padEnd(widths[column]!)
+      return isColoured && tone !== 'plain' ? `${colours[tone]}${cell}\x1b[0m` : cell
+    })
+    return cells.join(GAP).trimEnd()
+  })
+}
+
+function cellsOf({
+  job,
+  models,
+  valid,
+  trainedAt,
+  usedBytes,
+  limitBytes,
+  prunable,
+  guarantee,
+  lastResult,
+}: JobStatus): Cell[] {
+  const [first = '-', ...others] = models.map(escapeText)
+  const outcome = lastResult?.outcome ?? '-'
+  return [
+    [job, 'plain'],
+    [others.length ? `${first} +${others.length}` : first, 'plain'],
+    valid ? ['yes', 'good'] : [valid === null ? '-' : 'no', 'bad'],
+    [trainedAt?.slice(0, 10) ?? '-', 'plain'],
+    usedBytes === null
+      ? ['-', 'bad']
+      : [drawUsage(usedBytes, limitBytes), usedBytes > limitBytes ? 'bad' : 'plain'],
+    [prunable?.count ? `${prunable.count}, ${formatBytes(prunable.bytes)}` : '-', 'plain'],
+    [guarantee ?? '-', 'plain'],
+    [outcome, tones[outcome] ?? 'plain'],
+  ]
+}
+
+function drawUsage(usedBytes: number, limitBytes: number): string {
+  const used = formatBytes(usedBytes).replace(/ MiB$/, '')
+  return `${formatBar(usedBytes, limitBytes, 6)} ${used} of ${formatBytes(limitBytes)}`
+}
+
+function clip(text: string, width: number): string {
+  return text.length > width ? `${text.slice(0, width - 1)}…` : text
+}
+
+function formatTime(iso: string | null): string {
+  return iso === null ? 'an unknown time' : `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`
+}
+
+/** Lines of at most 100 columns, but for words that are longer. */
+function wrap(text: string): string[] {
+  const lines: string[] = ['']
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)!
+    if (!line || line.length + 1 + word.length <= WIDTH)
+      lines[lines.length - 1] = line ? `${line} ${word}` : word
+    else lines.push(`  ${word}`)
+  }
+  return lines
+}

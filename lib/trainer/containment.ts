@@ -1,0 +1,87 @@
+import { spawnSync } from 'node:child_process'
+import { constants, getPriority } from 'node:os'
+import { isAbsolute, join } from 'node:path'
+import { safePath } from '../environment.ts'
+import { TrainerError } from '../errors.ts'
+import type { JobName, Quota } from '../quotas.ts'
+
+/** A filesystem that can only be read, devices (GPUs too) as they are, and a process tree that dies with us. */
+const base = [
+  '--die-with-parent',
+  '--unshare-pid',
+  '--ro-bind',
+  '/',
+  '/',
+  '--dev-bind',
+  '/dev',
+  '/dev',
+  '--proc',
+  '/proc',
+]
+
+/**
+ * Should this job's training run in a bubblewrap sandbox? Found out by making one: a distribution may forbid it.
+ *
+ * @throws {TrainerError} `config` if the job requires the sandbox and it does not work here.
+ */
+export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
+  if (sandbox === 'off') return false
+  const { status, error, stderr } = spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
+  if (status === 0) return true
+  if (sandbox === 'auto') return false
+  const reason = error ? 'bwrap is not installed (Debian package bubblewrap)' : String(stderr).trim()
+  throw new TrainerError(
+    'config',
+    `jobs.${job}.sandbox is "required", but the sandbox does not work: ${reason}`,
+  )
+}
+
+/** What a sandbox shows of the machine; all paths are absolute and real. */
+export type Containment = {
+  /** The job's folder, the one place that can be written. */
+  jobDir: string
+  /** The training's working directory; stays visible, read-only, wherever it is. */
+  workingDir: string
+  /** Published files inside the job's folder, which the training can read but neither change nor remove. */
+  published: string[]
+}
+
+/**
+ * Wrap a command so that no process of it escapes, by setsid, double fork or a cleared environment, and so that
+ * `/tmp` and `/var/tmp` are the job's own `work/tmp`: temporary data counts.
+ */
+export function sandboxArgv(command: string[], { jobDir, workingDir, published }: Containment): string[] {
+  const tmp = join(jobDir, 'work', 'tmp')
+  // Only what lies under the two covered folders has to be shown again, on top of them; --ro-bind-try because
+  // an argument may merely look like a path.
+  const readable = [
+    workingDir,
+    ...command.filter(argument => isAbsolute(argument) && !jobDir.startsWith(argument)),
+  ]
+  const uncovered = readable.filter(path => /^\/(var\/)?tmp\/./.test(path))
+  return [
+    'bwrap',
+    ...base,
+    ...['--bind', tmp, '/tmp', '--bind', tmp, '/var/tmp'],
+    ...uncovered.flatMap(path => ['--ro-bind-try', path, path]),
+    ...['--bind', jobDir, jobDir],
+    ...published.flatMap(path => ['--ro-bind', path, path]),
+    ...['--chdir', workingDir, '--', ...command],
+  ]
+}
+
+/**
+ * Wrap a command in limits that every process it starts inherits: no file larger than `maxFileBytes`, no core
+ * dumps, the lowest processor and I/O priority; its first process dies with us, sandbox or not.
+ */
+export function limitedArgv(command: string[], maxFileBytes: number): string[] {
+  // Counted from ours, which the guard may have raised; where it is the lowest already, changing it may be forbidden.
+  const lower = constants.priority.PRIORITY_LOW - getPriority()
+  return [
+    ...['prlimit', `--fsize=${maxFileBytes}`, '--core=0', '--'],
+    ...['setpriv', '--pdeathsig', 'KILL', '--'],
+    ...['ionice', '-t', '-c', '3'],
+    ...(lower ? ['nice', '-n', String(lower)] : []),
+    ...command,
+  ]
+}
