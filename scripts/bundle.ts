@@ -13,7 +13,7 @@ import { isEntry, runScript } from '../lib/script.ts'
 import { formatBytes } from '../lib/text.ts'
 
 const options = {
-  key: { type: 'string', value: 'FILE', help: 'the private key that signs: PEM, RSA of at least 3072 bits' },
+  key: { type: 'string', value: 'FILE', help: 'the private key that signs: PEM, RSA, 3072 bits or more' },
   out: { type: 'string', value: 'FILE', help: 'the bundle, replaced as a whole (default: JOB.tar.gz)' },
   ...placeOptions,
   json: { type: 'boolean', help: 'what was bundled as one JSON object on stdout' },
@@ -24,12 +24,13 @@ const program: Program<typeof options> = {
   summary: "Bundle a job's published models with their manifest and its signature.",
   positionals: 'JOB',
   options,
-  example: 'core --key private.pem --out core.tar.gz',
+  example: 'core --key private.pem',
   notes: `A new pair of keys:
   openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out private.pem
   openssl pkey -in private.pem -pubout -out public.pem
 
-Exit codes: 0 done, 1 nothing to bundle or not what was published, 3 cannot write, 64 wrong usage or key`,
+Exit codes: 0 done, 1 nothing to bundle or not what was published,
+3 cannot write, 64 wrong usage or key`,
 }
 
 /**

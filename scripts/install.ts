@@ -16,11 +16,11 @@ const options = {
   every: {
     type: 'string',
     value: 'TIME',
-    help: 'also retrain, such as every 1d, 7d or 30d (default: never)',
+    help: 'also retrain, such as every 1d or 7d (default: never)',
   },
   print: { type: 'boolean', help: 'show the units; change nothing' },
-  uninstall: { type: 'boolean', help: 'stop and remove what was installed; keep models, state and drop-ins' },
-  root: { type: 'string', value: 'DIR', help: 'for the image of a machine in DIR instead of this machine' },
+  uninstall: { type: 'boolean', help: 'stop and remove it; keep models, state and drop-ins' },
+  root: { type: 'string', value: 'DIR', help: 'into the image of a machine instead of this machine' },
 } as const
 
 const program: Program<typeof options> = {
@@ -28,8 +28,9 @@ const program: Program<typeof options> = {
   summary: 'Install the systemd service that trains missing models at boot.',
   options,
   example: '--every 7d',
-  notes: `It runs as the user ${SERVICE_USER}, who is made if missing. Installing again brings the machine to the
-options given then. Without systemd it shows the line for another boot script.`,
+  notes: `It runs as the user ${SERVICE_USER}, who is made if missing. Installing again
+brings the machine to the options given then. Without systemd it shows the line
+for another boot script.`,
 }
 
 /**

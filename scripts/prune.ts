@@ -77,6 +77,6 @@ function sumUp(pruned: Pruned[], isDryRun: boolean): string {
 }
 
 if (isEntry(import.meta)) {
-  const summary = 'Delete the oldest checkpoints and temporary files of jobs that are over their quota.'
+  const summary = 'Delete the oldest checkpoints and temporary files until quotas are kept.'
   process.exitCode = await perform({ name: 'scripts/prune.ts', summary }, prune)
 }

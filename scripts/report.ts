@@ -22,7 +22,7 @@ const program: Program<typeof options> = {
   name: 'scripts/report.ts',
   summary: 'Draw the last runs as one HTML file: timeline, disk usage, deletions, models.',
   options,
-  example: '--models-dir /tmp/models --out /tmp/report.html',
+  example: '--out /tmp/report.html',
 }
 
 /**

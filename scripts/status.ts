@@ -15,7 +15,7 @@ const options = {
 
 const program: Program<typeof options> = {
   name: 'scripts/status.ts',
-  summary: 'Show each job: its model, usage of its quota, and last training; and whether a run goes on.',
+  summary: "Show each job's model, usage, and last training, and what runs now.",
   options,
   example: '--models-dir /tmp/models',
   notes: 'It changes nothing, and may be asked while a run goes on.',

@@ -24,8 +24,8 @@ const program: Program<typeof options> = {
   positionals: '[core] [dpi] [agent]',
   options,
   example: 'core --models-dir /tmp/models',
-  notes: `Exit codes: 0 all is as published, 1 something differs (each is named), 3 cannot read, 64 wrong usage,
-78 quotas.json invalid`,
+  notes: `Exit codes: 0 all is as published, 1 something differs (each is named),
+3 cannot read, 64 wrong usage, 78 quotas.json invalid`,
 }
 
 /**

@@ -29,28 +29,30 @@ const options = {
   owner: {
     type: 'string',
     value: 'USER',
-    help: "create: the service's user (default: owner of the models folder)",
+    help: 'create: whose it is (default: owner of the models folder)',
   },
   json: { type: 'boolean', help: 'status: as one JSON object' },
   unit: {
     type: 'boolean',
-    help: 'status: the systemd unit that mounts the volume at boot, and nothing else',
+    help: 'status: just the systemd unit that mounts it at boot',
   },
 } as const
 
 const program: Program<typeof options> = {
   name: 'scripts/volume.ts',
-  summary:
-    "Make a job's folder a filesystem of its own, no larger than its quota, reserved on the disk (root).",
-  positionals: `${commands.join('|')} JOB`,
+  summary: "Make a job's folder a filesystem of its own within its quota (root only).",
+  positionals: 'COMMAND JOB',
   options,
   example: 'create core --owner ransomeye',
-  notes: `create   make the volume with all that is in the folder, mount it, and print its systemd unit
-mount    mount it over the folder        unmount  unmount it; the folder keeps its files
-status   what there is of it             remove   unmount it and delete its image; the folder keeps its files
+  notes: `Commands:
+  create          make it with all that is in the folder; mount it; print a unit
+  mount, unmount  over the folder, which keeps its files either way
+  remove          unmount and delete it; the folder keeps its files
+  status          what there is of it
 
-Exit codes: 0 done, 2 models too large for it, 3 not enough space or not possible here, 64 wrong usage or not
-root, 75 a run holds the lock, 78 quotas.json invalid or the quota below 16 MiB`,
+Exit codes: 0 done, 2 models too large for it, 3 no space or not possible here,
+64 wrong usage or not root, 75 a run holds the lock, 78 quotas.json invalid or
+the quota below 16 MiB`,
 }
 
 /**

@@ -311,18 +311,6 @@ for (const [args, named] of [
   })
 }
 
-test('--help fits a screen, --version is the version', async () => {
-  await using rig = await trainerRig()
-
-  const help = await rig.run(['--help'])
-  const version = await rig.run(['--version'])
-
-  assert.equal([help.exitCode, version.exitCode], [0, 0])
-  assert.ok(help.stdout.split('\n').length <= 24)
-  assert.match(help.stdout, 'Example: node --import tsx tasks.ts')
-  assert.match(version.stdout, /^\d+\.\d+\.\d+\n$/)
-})
-
 test('where models are kept: the option, else the environment, else quotas.json, else the state folder', async () => {
   await using box = await sandbox()
   await using rig = await trainerRig({}, { modelsDir: 'from-quotas' })

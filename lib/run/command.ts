@@ -25,13 +25,13 @@ export const placeOptions = {
   'models-dir': {
     type: 'string',
     value: 'DIR',
-    help: 'models and state (else RANSOMEYE_MODELS_DIR, else modelsDir of the quotas)',
+    help: 'models and state (else RANSOMEYE_MODELS_DIR, modelsDir)',
   },
-  quotas: { type: 'string', value: 'FILE', help: 'the quotas file (default: quotas.json of this project)' },
+  quotas: { type: 'string', value: 'FILE', help: 'the quotas (default: quotas.json of this project)' },
 } as const satisfies Record<string, Option>
 
 const runOptions = {
-  'dry-run': { type: 'boolean', help: 'say what would be pruned and trained; change nothing' },
+  'dry-run': { type: 'boolean', help: 'say what would be done; change nothing' },
   json: { type: 'boolean', help: 'one JSON object a line, nothing else, on stdout' },
 } as const satisfies Record<string, Option>
 
@@ -44,16 +44,17 @@ const maxDiskOption = {
 } as const satisfies Record<string, Option>
 
 const queueOptions = {
-  every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h or 7d' },
+  every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h' },
   'max-wait': {
     type: 'string',
     value: 'TIME',
-    help: 'longest wait between jobs for a quiet machine (with --every: 10m)',
+    help: 'longest wait for a quiet machine between jobs',
   },
 } as const satisfies Record<string, Option>
 
-const notes = `Exit codes: 0 done, 1 training failed, 2 quota violated, 3 disk full or not writable, 64 wrong usage,
-75 another run holds the lock, 78 quotas.json invalid, 130 SIGINT, 143 SIGTERM`
+const exitCodes = `2 quota violated, 3 disk full or not
+writable, 64 wrong usage, 75 another run holds the lock, 78 quotas.json
+invalid, 130 SIGINT, 143 SIGTERM`
 
 /** A program that makes a run: the whole queue, one job alone, or neither: it trains nothing. */
 export type Runner = { name: string; summary: string; job?: JobName; isQueue?: true }
@@ -79,7 +80,8 @@ export function parseCommand(args: string[], { name, summary, job, isQueue }: Ru
     ...(job && maxDiskOption),
     ...(isQueue && queueOptions),
   } as AllOptions
-  const example = `${job ? '' : 'agent '}--models-dir /tmp/models ${trains ? '--retrain' : '--dry-run'}`
+  const example = `${job ? '' : 'agent '}${trains ? '--retrain' : '--dry-run'} --models-dir /tmp/m`
+  const notes = `Exit codes: 0 done, ${trains ? '1 training failed, ' : ''}${exitCodes}`
   const program: Program<typeof all> = { name, summary, options: all, example, notes }
   if (!job) program.positionals = '[core] [dpi] [agent]'
   const read = readOptions(args, program)
