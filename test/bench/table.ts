@@ -49,10 +49,11 @@ function formatRatio(ratio: number): string {
   return ratio > 0 && ratio < 0.005 ? '< 0.01 ×' : `${ratio.toFixed(2)} ×`
 }
 
-/** Milliseconds as `2.7 µs`, `9.2 ms` or `1.3 s`. */
+/** Milliseconds as `2.7 µs`, `9.2 ms`, `11.3 s` or `1 min 05 s`. */
 export function formatMs(ms: number): string {
   if (ms < 0.1) return `${(ms * 1000).toFixed(1)} µs`
-  if (ms >= 1000) return formatSeconds(ms / 1000)
+  if (ms >= 60_000) return formatSeconds(ms / 1000)
+  if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`
   return `${ms < 100 ? ms.toFixed(1) : Math.round(ms)} ms`
 }
 
