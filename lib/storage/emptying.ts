@@ -9,7 +9,8 @@ import {
   unlinkSync,
 } from 'node:fs'
 import { isErrno, TrainerError } from '../errors.ts'
-import { type Bytes, escapeBytes, FOLDER_FLAGS, native, Slice } from './tree.ts'
+import { type Bytes, escapeBytes, native } from './path.ts'
+import { FOLDER_FLAGS, Slice } from './tree.ts'
 
 /**
  * Delete everything in a folder; a link in it goes as a link, and a filesystem mounted in it stays.

@@ -1,8 +1,9 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from '../errors.ts'
+import type { Bytes } from './path.ts'
 import { Entry, type Inode, inodeId, listOldest } from './prunable.ts'
 import { compileRules, PRUNABLE_ENDING } from './rules.ts'
-import { type Bytes, walk } from './tree.ts'
+import { walk } from './tree.ts'
 
 export type MeasureOptions = {
   /** Globs of what may be pruned besides `*.checkpoint` and `*.tmp` files; relative to the folder or its `work/`. */

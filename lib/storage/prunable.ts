@@ -1,7 +1,7 @@
 import { type BigIntStats, lstatSync, realpathSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isErrno } from '../errors.ts'
-import { type Bytes, native } from './tree.ts'
+import { type Bytes, native } from './path.ts'
 
 /** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
 export type Inode = {

@@ -3,8 +3,9 @@ import { unlink } from 'node:fs/promises'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { MIB } from '../quotas.ts'
 import { emptyOpen, reachOf, undeletable } from './emptying.ts'
+import { type Bytes, native } from './path.ts'
 import type { Entry } from './prunable.ts'
-import { type Bytes, FOLDER_FLAGS, native, VANISHED, walk } from './tree.ts'
+import { FOLDER_FLAGS, VANISHED, walk } from './tree.ts'
 
 const MAX_FOLDERS = 512
 /** To free this much takes a filesystem so long that the screen and signals must not wait for it. */

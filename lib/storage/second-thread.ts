@@ -1,6 +1,6 @@
 import type fs from 'node:fs'
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
-import type { Bytes, Folder } from './tree.ts'
+import type { Bytes, Folder } from './path.ts'
 
 /** Files of which only the charged bytes matter: those whose names do not match `except`. */
 export type Ordinary = { except: RegExp; add: (bytes: number) => void }

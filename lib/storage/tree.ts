@@ -1,17 +1,8 @@
 import { type BigIntStats, closeSync, constants, lstatSync, openSync, readdirSync, type Stats } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isErrno, TrainerError } from '../errors.ts'
-import { escapeText } from '../text.ts'
+import { type Bytes, escapeBytes, type Folder, native } from './path.ts'
 import { type Ordinary, SecondThread } from './second-thread.ts'
-
-/**
- * A path or a name as the kernel has it: every character is one byte (Node calls this latin1), so that no name is
- * ambiguous or lost, and `<` compares raw bytes.
- */
-export type Bytes = string
-
-/** A folder of a walk: its path, how a system call reaches it, and what the visitor returned for it. */
-export type Folder<T> = { path: Bytes; reach: Bytes; data: T }
 
 /** What is done at each name of a walk. */
 export type Visitor<T> = {
@@ -153,14 +144,4 @@ export class Slice {
     await nextTurn()
     this.#endMs = performance.now() + 8
   }
-}
-
-/** `path` in the form that Node hands on byte by byte. */
-export function native(path: Bytes): string | Buffer {
-  return /[\x80-\xff]/.test(path) ? Buffer.from(path, 'latin1') : path
-}
-
-/** `path` for people and logs. */
-export function escapeBytes(path: Bytes): string {
-  return escapeText(Buffer.from(path, 'latin1'))
 }

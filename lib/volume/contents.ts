@@ -9,7 +9,8 @@ import {
   type Stats,
 } from 'node:fs'
 import { MIB } from '../quotas.ts'
-import { type Bytes, escapeBytes, native, walk } from '../storage/tree.ts'
+import { type Bytes, escapeBytes, native } from '../storage/path.ts'
+import { walk } from '../storage/tree.ts'
 
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY, S_IFMT } = constants
 
