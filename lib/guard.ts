@@ -8,6 +8,7 @@ import type { MeasureOptions } from './storage/measurement.ts'
 import type { Entry } from './storage/prunable.ts'
 import { freeSpace, type Pruned, pruneOldest } from './storage.ts'
 import { formatBytes } from './text.ts'
+import { temporaryFolder } from './trainer/containment.ts'
 import { fileId, listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
 import { accountOf, deletedBytes, type Look, lookAt } from './usage.ts'
@@ -152,7 +153,7 @@ function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
   const open = listOpenFiles(training.processes())
   const ids = new Set(open.map(({ id }) => id))
   const tmp = join(dir, 'work', 'tmp')
-  const paths = open.flatMap(({ path }) => [path, path.replace(/^\/(var\/)?tmp(?=\/)/, tmp)])
+  const paths = open.flatMap(({ path }) => [path, path.replace(temporaryFolder, tmp)])
   const closed = prunable.filter(entry => {
     const inside = `${entry.path}/`
     return !ids.has(fileId(entry)) && !paths.some(path => path.startsWith(inside))

@@ -2,6 +2,7 @@ import { statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { type Measurement, type MeasureOptions, measure } from './storage/measurement.ts'
 import { freeSpace } from './storage.ts'
+import { temporaryFolder } from './trainer/containment.ts'
 import { listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
 
@@ -21,8 +22,8 @@ export function accountOf(dir: string): Omit<Look, 'prunable'> {
 
 /** Bytes of the folder's files that no walk sees: deleted, but still open or mapped by the training. */
 export function deletedBytes(dir: string, training: Training): number {
-  // In a sandbox /tmp and /var/tmp are folders of the job.
-  const isCharged = (path: string) => path.startsWith(`${dir}/`) || /^\/(var\/)?tmp\//.test(path)
+  // In a sandbox those are folders of the job.
+  const isCharged = (path: string) => path.startsWith(`${dir}/`) || temporaryFolder.test(path)
   return listOpenFiles(training.processes())
     .filter(({ path }) => isCharged(path))
     .reduce((sum, file) => sum + file.deletedBytes, 0)

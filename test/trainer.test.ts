@@ -19,7 +19,7 @@ async function start(box: Sandbox, script: string, isSandboxed = false) {
   const lockFd = openSync(box.path('lock'), 'a')
   writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
   const command = [process.execPath, 'script.mjs']
-  const containment = { jobDir: box.path('job'), workingDir: box.dir, published: [] }
+  const containment = { jobDir: box.path('job'), workingDir: box.dir }
   const training = await Training.start(
     {
       argv: limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30),
@@ -148,32 +148,47 @@ test('kill() of the process group alone, the naive control, leaves children behi
   assert.ok(left.length > 0)
 })
 
-sandboxed('the sandbox shows the machine read-only, but for the job and its own /tmp', async () => {
-  await using box = await sandbox({ ...folders, 'job/core.onnx': 'published' })
-  const script = `
+sandboxed(
+  'the sandbox shows the machine read-only, but for the output folder and its own /tmp, and keeps the lock',
+  async () => {
+    await using box = await sandbox({ ...folders, 'job/core.onnx': 'published' })
+    const script = `
 import fs from 'node:fs'
 const attempt = (name, path) => { try { fs.writeFileSync(path, 'x'); console.log(name, 'written') } catch (error) { console.log(name, error.code) } }
 attempt('etc', '/etc/ransomeye-test')
 attempt('beside', ${JSON.stringify(box.path('beside'))})
 attempt('job', ${JSON.stringify(box.path('job', 'own'))})
+attempt('work', ${JSON.stringify(box.path('job', 'work', 'own'))})
+attempt('null', '/dev/null')
 attempt('tmp', '/tmp/own')
+attempt('shm', '/dev/shm/own')
 attempt('vartmp', '/var/tmp/own')
+console.log('lock', spawnSync('sh', ['-c', 'flock -u 3']).status !== 0)
+console.log('moved', spawnSync('mv', [${JSON.stringify(box.path('job', 'work'))}, ${JSON.stringify(box.path('job', 'gone'))}]).status)
+console.log('unmounted', spawnSync('umount', ['/tmp']).status)
 console.log('pids', fs.readdirSync('/proc').filter(name => /^[0-9]+$/.test(name)).length < 6)`
-  const { training, lines } = await start(box, script, true)
+    const { training, lines } = await start(box, script, true)
 
-  await training.exited
-  await training.kill()
+    await training.exited
+    await training.kill()
 
-  assert.equal(lines, [
-    'etc EROFS',
-    'beside EROFS',
-    'job written',
-    'tmp written',
-    'vartmp written',
-    'pids true',
-  ])
-  assert.is(readFileSync(box.path('job', 'work', 'tmp', 'own'), 'utf8'), 'x')
-})
+    assert.equal(lines, [
+      'etc EROFS',
+      'beside EROFS',
+      'job EROFS',
+      'work written',
+      'null written',
+      'tmp written',
+      'shm written',
+      'vartmp written',
+      'lock true',
+      'moved 1',
+      'unmounted 32',
+      'pids true',
+    ])
+    assert.is(readFileSync(box.path('job', 'work', 'tmp', 'own'), 'utf8'), 'x')
+  },
+)
 
 test('useSandbox() does not try where it is off, and says why where it is required and impossible', () => {
   assert.is(useSandbox('core', 'off'), false)

@@ -1,9 +1,11 @@
+import { existsSync, lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { trainingArgv, trainingEnvironment } from '../environment.ts'
-import { TrainerError } from '../errors.ts'
+import { messageOf, TrainerError } from '../errors.ts'
 import { guard } from '../guard.ts'
 import type { Job } from '../job.ts'
+import { NEXT_MANIFEST } from '../models/manifest.ts'
 import { publishedFiles } from '../models.ts'
 import { emptyFolder } from '../storage/emptying.ts'
 import { formatBytes } from '../text.ts'
@@ -39,7 +41,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const published = await publishedFiles(dir, quota.models)
   const training = await Training.start(
     {
-      argv: containedArgv(job, budget, command, published),
+      argv: containedArgv(job, budget, command),
       cwd: run.quotas.dir,
       env: trainingEnvironment(name, quota, dir, budget.limitBytes),
       lockFd: run.lockFd!,
@@ -73,9 +75,9 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     over.abort()
     await training.kill()
     await guarding.catch(() => {}) // told above, or the run has another reason to end
-    await emptyFolder(join(job.workDir, 'tmp'))
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
+    await clearUp(job)
   }
   const exit = await training.exited
   const ranOut = await explainSpace(job, budget, exit, progress)
@@ -83,8 +85,30 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   return { seconds: exit.seconds, ranOut }
 }
 
-function containedArgv({ dir, run }: Job, budget: Budget, command: string[], published: string[]): string[] {
-  const containment = { jobDir: dir, workingDir: run.quotas.dir, published }
+/**
+ * Remove what must not outlive a training: temporary files, and what only a hostile one leaves where no sandbox keeps it
+ * from that. Nothing of it runs any more, so what is looked at is what is removed.
+ */
+async function clearUp({ name, dir, workDir, emit }: Job): Promise<void> {
+  try {
+    // To be redone at the next start as if it were a publication of ours.
+    rmSync(join(dir, NEXT_MANIFEST), { recursive: true, force: true })
+    if (lstatSync(workDir, { throwIfNoEntry: false })?.isDirectory() === false) {
+      rmSync(workDir)
+      throw new TrainerError(
+        'storage',
+        `${workDir} was no folder any more after the training; what it was is removed`,
+      )
+    }
+    const tmp = join(workDir, 'tmp')
+    if (existsSync(tmp)) await emptyFolder(tmp)
+  } catch (error) {
+    emit({ event: 'warning', job: name, message: messageOf(error) })
+  }
+}
+
+function containedArgv({ dir, run }: Job, budget: Budget, command: string[]): string[] {
+  const containment = { jobDir: dir, workingDir: run.quotas.dir }
   const maxFileBytes = budget.limitBytes - budget.keptBytes - FILE_SLACK_BYTES
   return limitedArgv(
     budget.isSandboxed ? sandboxArgv(command, containment) : command,

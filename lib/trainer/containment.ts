@@ -1,12 +1,23 @@
 import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { constants, getPriority } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import { safePath } from '../environment.ts'
 import { TrainerError } from '../errors.ts'
 import type { JobName, Quota } from '../quotas.ts'
 
-/** A filesystem that can only be read, devices (GPUs too) as they are, and a process tree that dies with us. */
+/** The folders for temporary data that the sandbox covers with `work/tmp`. */
+export const temporaryFolder = /^\/((var\/)?tmp|dev\/shm)(?=\/)/
+
+/** Root's power to mount would undo a sandbox from inside; that to use files of the service's user stays. */
+const rootCapabilities = ['--cap-drop', 'ALL', '--cap-add', 'CAP_DAC_OVERRIDE']
+
+/**
+ * A filesystem that can only be read, devices (GPUs too) as they are, and a process tree that dies with us. The lock
+ * is held by its first process, out of the training's reach.
+ */
 const base = [
+  ...(process.getuid?.() === 0 ? rootCapabilities : []),
   '--die-with-parent',
   '--unshare-pid',
   '--ro-bind',
@@ -38,34 +49,35 @@ export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
 
 /** What a sandbox shows of the machine; all paths are absolute and real. */
 export type Containment = {
-  /** The job's folder, the one place that can be written. */
+  /** The job's folder; its `work/` is the one place that can be written. */
   jobDir: string
   /** The training's working directory; stays visible, read-only, wherever it is. */
   workingDir: string
-  /** Published files inside the job's folder, which the training can read but neither change nor remove. */
-  published: string[]
 }
 
 /**
  * Wrap a command so that no process of it escapes, by setsid, double fork or a cleared environment, and so that
- * `/tmp` and `/var/tmp` are the job's own `work/tmp`: temporary data counts.
+ * `/tmp`, `/var/tmp` and `/dev/shm` are the job's own `work/tmp`: temporary data counts. Descriptor 3, the lock, stays
+ * with the sandbox's first process.
  */
-export function sandboxArgv(command: string[], { jobDir, workingDir, published }: Containment): string[] {
-  const tmp = join(jobDir, 'work', 'tmp')
-  // Only what lies under the two covered folders has to be shown again, on top of them; --ro-bind-try because
+export function sandboxArgv(command: string[], { jobDir, workingDir }: Containment): string[] {
+  const work = join(jobDir, 'work')
+  const tmp = join(work, 'tmp')
+  const covered = ['/tmp', '/var/tmp', ...(existsSync('/dev/shm') ? ['/dev/shm'] : [])]
+  // Only what lies under the covered folders has to be shown again, on top of them; --ro-bind-try because
   // an argument may merely look like a path.
   const readable = [
     workingDir,
     ...command.filter(argument => isAbsolute(argument) && !jobDir.startsWith(argument)),
   ]
-  const uncovered = readable.filter(path => /^\/(var\/)?tmp\/./.test(path))
+  const uncovered = readable.filter(path => temporaryFolder.test(path))
   return [
     'bwrap',
     ...base,
-    ...['--bind', tmp, '/tmp', '--bind', tmp, '/var/tmp'],
+    ...['--sync-fd', '3'],
+    ...covered.flatMap(folder => ['--bind', tmp, folder]),
     ...uncovered.flatMap(path => ['--ro-bind-try', path, path]),
-    ...['--bind', jobDir, jobDir],
-    ...published.flatMap(path => ['--ro-bind', path, path]),
+    ...['--ro-bind', jobDir, jobDir, '--bind', work, work],
     ...['--chdir', workingDir, '--', ...command],
   ]
 }

@@ -53,7 +53,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
   const isSandboxed = useSandbox('core', 'auto')
   const training = await Training.start(
     {
-      argv: isSandboxed ? sandboxArgv(command, { jobDir: dir, workingDir: '/', published: [] }) : command,
+      argv: isSandboxed ? sandboxArgv(command, { jobDir: dir, workingDir: '/' }) : command,
       cwd: '/',
       env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: join(dir, 'work') },
       lockFd: openSync(join(dir, 'lock'), 'w'),
