@@ -35,10 +35,15 @@ export function openModelsDir(path: string, dryRun: boolean): string {
 /**
  * Make a folder (0750) unless it is there.
  *
- * @throws {TrainerError} `storage` if something else stands there: a link would lead deletions elsewhere
+ * @throws {TrainerError} `storage` if it cannot be made, or a link stands there, which would lead deletions elsewhere
  */
 export function makeFolder(path: string): void {
-  makeFolders(path)
+  try {
+    makeFolders(path)
+  } catch (cause) {
+    const remedy = 'this user must be able to write there'
+    throw new TrainerError('storage', `Cannot make ${path}: ${messageOf(cause)}; ${remedy}`, { cause })
+  }
   if (lstatSync(path).isSymbolicLink()) {
     throw new TrainerError('storage', `Cannot use ${path}: it is a symbolic link; remove it`)
   }

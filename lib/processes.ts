@@ -24,11 +24,28 @@ function readProcess(pid: number): Process | [] {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   return {
     pid,
-    state: fields[0]!,
+    state: fields[0] === 'Z' ? liveThreadState(pid) : fields[0]!,
     parent: Number(fields[1]),
     group: Number(fields[2]),
     session: Number(fields[3]),
     startTime: fields[19]!,
+  }
+}
+
+/** A process whose first thread has ended looks dead, while its other threads may live on. */
+function liveThreadState(pid: number): string {
+  return threadStates(pid).find(state => state !== 'Z' && state !== 'X') ?? 'Z'
+}
+
+/** The state of each thread; those that end meanwhile are left out. */
+function threadStates(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).flatMap(tid => {
+      const stat = readProc(`${pid}/task/${tid}/stat`)
+      return stat === undefined ? [] : [stat.charAt(stat.lastIndexOf(')') + 2)]
+    })
+  } catch {
+    return []
   }
 }
 
@@ -42,29 +59,24 @@ export function readProc(path: string): string | undefined {
   }
 }
 
-/** Processes started with `NAME=value` in their environment. */
+/** Processes started with `NAME=value` in their environment; not this one, nor those that it was started by. */
 export function processesWithVariable(name: string, value: string): number[] {
   const wanted = `\0${name}=${value}\0`
-  return listProcesses()
-    .filter(
-      ({ pid, state }) =>
-        pid !== process.pid && state !== 'Z' && `\0${readProc(`${pid}/environ`)}`.includes(wanted),
-    )
+  const all = listProcesses()
+  const ours = new Set<number>()
+  for (let pid: number | undefined = process.pid; pid && !ours.has(pid); ) {
+    ours.add(pid)
+    pid = all.find(it => it.pid === pid)?.parent
+  }
+  return all
+    .filter(({ pid, state }) => !ours.has(pid) && state !== 'Z')
+    .filter(({ pid }) => `\0${readProc(`${pid}/environ`)}`.includes(wanted))
     .map(({ pid }) => pid)
 }
 
 /** Is every thread of the process stopped by a signal (or gone)? A thread inside a long system call is not yet. */
 export function isStopped(pid: number): boolean {
-  let threads: string[]
-  try {
-    threads = readdirSync(`/proc/${pid}/task`)
-  } catch {
-    return true
-  }
-  return threads.every(tid => {
-    const stat = readProc(`${pid}/task/${tid}/stat`)
-    return stat === undefined || 'TtZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
-  })
+  return threadStates(pid).every(state => 'TtZX'.includes(state))
 }
 
 /** Signal one process; one that is gone already is no error. */

@@ -34,6 +34,7 @@ export class Training {
   readonly pid: number
   readonly exited: Promise<TrainingExit>
   readonly #command: TrainingCommand
+  readonly #output: Readable
   readonly #outputEnd: Promise<void>
   #ending = false
   /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
@@ -43,7 +44,8 @@ export class Training {
     const startedMs = performance.now()
     this.pid = pid
     this.#command = command
-    this.#outputEnd = finished(child.stdio[4] as Readable, { writable: false }).catch(() => {})
+    this.#output = child.stdio[4] as Readable
+    this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
     for (const { startTime } of listProcesses().filter(it => it.pid === pid)) this.#seen.set(pid, startTime)
     this.exited = new Promise(resolve => {
       child.once('exit', (code, signal) => {
@@ -144,6 +146,7 @@ export class Training {
       throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
     }
     await Promise.race([this.#outputEnd, delay(1000, undefined, { ref: false })])
+    this.#output.destroy() // whoever may still hold its other end: the run must be able to end
   }
 }
 

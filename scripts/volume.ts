@@ -106,7 +106,7 @@ async function change(
       return describeStatus(await volumeStatus(volume))
     case 'unmount':
       return (await unmountVolume(volume))
-        ? `${job}'s volume is unmounted; ${folder} has its files, and until it is mounted again nothing caps them`
+        ? `${job}'s volume is unmounted; ${folder} has its files, and until it is mounted again they are watched, not capped`
         : `${job}'s volume is not mounted`
     case 'remove':
       return (await removeVolume(volume))
@@ -126,7 +126,10 @@ function chooseCommand([word = '', ...names]: string[]): [Command, JobName] {
   }
   const [job] = chooseJobs(names)
   if (job && names.length === 1) return [command, job]
-  throw new TrainerError('usage', `Name one job to ${command} the volume of: ${jobNames.join(', ')}`)
+  throw new TrainerError(
+    'usage',
+    `Name one job, as in volume.ts ${command} ${jobNames[0]}; the jobs are ${jobNames.join(', ')}`,
+  )
 }
 
 async function findUser(name: string, run: RunProgram): Promise<Owner> {

@@ -20,6 +20,7 @@ test('formatLine() begins with the time, and names the level where it is not ord
 
   assert.is(formatLine(warning), `${time} WARNING core: careful`)
   assert.is(formatLine(skip), `${time} dpi: skipped: valid`)
+  assert.is(formatLine({ ...warning, message: 'a\n\x1b[31m' }), `${time} WARNING core: a\\x0a\\x1b[31m`)
 })
 
 test('lines that journald reads carry its priority, others do not', async () => {

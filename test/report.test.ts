@@ -168,7 +168,7 @@ test('report says which trainings overlapped and which exceeded their quota', as
   const page = readFileSync(box.path('r.html'), 'utf8')
   assert.match(page, /1 training overlapped another\./)
   assert.match(page, /dpi \(1 Mar, 10:00:00\) began before core \(1 Mar, 10:00:00\) had ended\./)
-  assert.match(page, /1 training exceeded its quota\./)
+  assert.match(page, /1 training seen above a quota\./)
   assert.match(page, /core \(1 Mar, 10:00:00\) used 3 MiB of 1 MiB\./)
   assert.match(page, /class="trainings"><path [^>]*fill="var\(--bad\)"/)
 })

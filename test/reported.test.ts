@@ -16,6 +16,7 @@ test('readReported() leaves out what is not an object, not JSON or too long, wit
     ['', /^metadata.json of the training is left out: it is not JSON/],
     ['[1]', /it is not a JSON object$/],
     ['null', /it is not a JSON object$/],
+    [`{"a":${'['.repeat(20_000)}${']'.repeat(20_000)}}`, /it is nested deeper than 32$/],
     [`{"text":"${'x'.repeat(65_526)}"}`, /it has 65537 bytes, at most 65536 are read$/],
   ]
   await using box = await sandbox()

@@ -1,6 +1,8 @@
 import { readPlain, reasonOf } from '../plain-file.ts'
 
 const MAX_BYTES = 64 * 1024
+/** Written indented into a manifest, a deeper one could grow without bound. */
+const MAX_DEPTH = 32
 
 /** What a trainer says about its models, such as `features`, `trained_on` and `performance_metrics`. */
 export type Reported = Record<string, unknown>
@@ -13,8 +15,9 @@ export function readReported(workDir: string): { reported: Reported; warning?: s
   const file = 'metadata.json'
   try {
     const reported: unknown = JSON.parse(readPlain(workDir, file, MAX_BYTES))
-    if (isObject(reported)) return { reported }
-    return { reported: {}, warning: `${file} of the training is left out: it is not a JSON object` }
+    if (isObject(reported) && depthOf(reported) <= MAX_DEPTH) return { reported }
+    const fault = isObject(reported) ? `is nested deeper than ${MAX_DEPTH}` : 'is not a JSON object'
+    return { reported: {}, warning: `${file} of the training is left out: it ${fault}` }
   } catch (error) {
     const reason = error instanceof SyntaxError ? `is not JSON (${error.message})` : reasonOf(error)
     return reason === 'is missing'
@@ -29,6 +32,17 @@ export function metricsOf({ performance_metrics: metrics }: Reported): Record<st
   return Object.fromEntries(
     Object.entries(metrics).filter((entry): entry is [string, number] => typeof entry[1] === 'number'),
   )
+}
+
+/** Of nested arrays and objects, level by level: recursion would overflow the stack. */
+function depthOf(value: unknown): number {
+  let depth = 0
+  let level = [value]
+  while (level.length) {
+    level = level.flatMap(it => (typeof it === 'object' && it !== null ? Object.values(it) : []))
+    depth++
+  }
+  return depth
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

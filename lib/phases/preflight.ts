@@ -1,5 +1,6 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { storageError } from '../durable.ts'
 import type { Guarantee } from '../events.ts'
 import { makeFolder } from '../folders.ts'
 import type { Job } from '../job.ts'
@@ -45,6 +46,11 @@ export async function preflight(job: Job): Promise<Budget> {
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
+  if (!isCapped && existsSync(join(run.modelsDir, '.trainer', 'volumes', `${name}.img`))) {
+    const message = `its volume is not mounted, and what is trained now would be hidden below it; see scripts/volume.ts mount ${name}`
+    emit({ event: 'warning', job: name, message })
+  }
+
   const reserveBytes = isCapped ? 0 : RESERVE_BYTES
   const budget = { limitBytes: quotaBytes, keptBytes: 0, reserveBytes, isCapped, isSandboxed }
   if (!folderExists) return budget
@@ -63,7 +69,9 @@ async function plan(
   const { usedBytes, freeBytes, prunable } = await lookAt(dir, rules)
   const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
   const minFreeBytes = quota.minFreeMb * MIB
-  const situation = { quotaBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
+  // On a filesystem of its own, its size is what there is, however small.
+  const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
+  const situation = { quotaBytes: mostBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
   const limitBytes = planBudget({ job: name, dir, ...situation })
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
   if (limitBytes < quotaBytes && !isCapped) {
@@ -83,5 +91,11 @@ async function clearWork({ quota, workDir }: Job): Promise<void> {
     ...rejected.map(({ path }) => path),
     join(workDir, 'metadata.json'),
   ]
-  for (const path of stale) rmSync(path, { recursive: true, force: true })
+  for (const path of stale) {
+    try {
+      rmSync(path, { recursive: true, force: true })
+    } catch (cause) {
+      throw storageError(`Cannot delete ${path}, which an earlier training left`, cause)
+    }
+  }
 }

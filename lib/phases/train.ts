@@ -163,6 +163,8 @@ function failed(
   { lastLine, logPath }: Progress,
 ): TrainerError {
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
-  const last = lastLine ? `its last line was "${lastLine}", all` : 'nothing printed;'
-  return new TrainerError('training-failed', `${job}'s training ${how}; ${last} its output is in ${logPath}`)
+  const said = lastLine
+    ? `its last line was "${lastLine}", all its output is in ${logPath}`
+    : 'it printed nothing'
+  return new TrainerError('training-failed', `${job}'s training ${how}; ${said}`)
 }

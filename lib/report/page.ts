@@ -103,7 +103,7 @@ function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
   }</p>
 <p class="verdict ${excesses.length ? 'bad' : 'good'}">${
     excesses.length
-      ? `${count(excesses.length, 'training')} exceeded its quota.`
+      ? `${count(excesses.length, 'training')} seen above a quota.`
       : 'No measurement was above a quota.'
   }</p>
 <p class="note">${count(trainings.length, 'training')} in ${count(runs.length, 'run')} since ${formatTime(runs[0]!.startedAt)}. ${faults.slice(0, MAX_FAULTS).join(' ')}</p>`

@@ -43,7 +43,7 @@ export async function assertHolds({ job, folder, image, run }: Volume, file: str
   if (difference === undefined) return
   throw new TrainerError(
     'storage',
-    `Cannot mount ${job}'s volume over ${folder}: ${difference} there is not, or is otherwise, in the volume; ` +
+    `Cannot mount ${job}'s volume over ${folder}, whose ${difference} is not, or is otherwise, in the volume; ` +
       `to keep the folder's files delete ${image}, to keep the volume's move those away`,
   )
 }
