@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { test } from 'uvu'
 import type { TrainerEvent } from '../lib/events.ts'
 import { renderUnits } from '../lib/installation/units.ts'
-import { bootMachine, canBoot, type Machine } from './machine.ts'
+import { bootMachine, canBoot, installedRoot, type Machine } from './machine.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { root } from './rig.ts'
 import { until } from './sandbox.ts'
@@ -18,8 +19,8 @@ const odd = `/home/an operator/it's "100%" of $HOME %n`
 const script = (name: string) => [
   process.execPath,
   '--import',
-  import.meta.resolve('tsx'),
-  join(root, 'scripts', name),
+  import.meta.resolve('tsx').replace(pathToFileURL(root).href, pathToFileURL(installedRoot).href),
+  join(installedRoot, 'scripts', name),
 ]
 
 /** Install with a quotas file whose training, for every job, is `body`: a module with `job` and `dir` in scope. */

@@ -5,6 +5,9 @@ import { join } from 'node:path'
 import { root } from './rig.ts'
 import { sandbox, until } from './sandbox.ts'
 
+/** Where the machine has this project: a folder below /tmp, where a clone may be, is hidden from services. */
+export const installedRoot = '/opt/ransomeye-trainer'
+
 export type Machine = AsyncDisposable & {
   /** A path of the machine, as seen from outside. */
   path: (...names: string[]) => string
@@ -30,9 +33,9 @@ cd disk/root
 rm -rf var/lib/ransomeye etc/systemd/system/* etc/fstab
 find usr/lib/systemd/system -path '*.wants/*' ! -name 'systemd-journald*' -delete
 echo 0123456789abcdef0123456789abcdef > etc/machine-id
-mkdir -p ".$2"
-mount --bind "$2" ".$2"
-exec unshare --pid --mount --uts --ipc --net --cgroup --fork --kill-child bash -c "$3"`
+mkdir -p ".$3"
+mount --bind "$2" ".$3"
+exec unshare --pid --mount --uts --ipc --net --cgroup --fork --kill-child bash -c "$4"`
 
 /** What systemd finds in a container, see https://systemd.io/CONTAINER_INTERFACE */
 const BOOT = `set -e
@@ -78,7 +81,7 @@ test -x /lib/systemd/systemd`
  */
 export async function bootMachine(): Promise<Machine> {
   const box = await sandbox()
-  const args = ['--mount', 'bash', '-c', PREPARE, 'prepare', box.dir, root, BOOT]
+  const args = ['--mount', 'bash', '-c', PREPARE, 'prepare', box.dir, root, installedRoot, BOOT]
   const child = spawn('unshare', args, { stdio: ['ignore', 'ignore', 'inherit'] })
   const ended = once(child, 'exit')
   async function end() {
