@@ -55,6 +55,6 @@ async function showList(run: Run, chosen: Task[]): Promise<void> {
   )
   await list.run().finally(() => {
     run.onEvent = printLine
-    process.stdout.write(screen.close())
+    process.stdout.write(screen.close(process.stdout.columns))
   })
 }

@@ -42,14 +42,23 @@ function formatTable(heads: string[], rows: string[][]): string {
   return [heads, ...rows].map(row => line(row).trimEnd()).join('\n')
 }
 
-/** The first metrics of several models side by side; a metric that a model does not have is left blank. */
-export function formatMetricsTable(models: Record<string, Record<string, number>>, most = 4): string {
+/**
+ * The first metrics of several models side by side, as many of each as fit `width` columns, four at most; a metric that a
+ * model does not have is left blank.
+ */
+export function formatMetricsTable(
+  models: Record<string, Record<string, number>>,
+  width: number,
+  most = 4,
+): string {
   const names = new Set(Object.values(models).flatMap(metrics => Object.keys(metrics).slice(0, most)))
   const rows = Object.entries(models).map(([model, metrics]) => [
     model,
     ...Array.from(names, name => (metrics[name] === undefined ? '' : formatMetric(metrics[name]))),
   ])
-  return formatTable(['holdout', ...names], rows)
+  const table = formatTable(['holdout', ...names], rows)
+  const fits = table.split('\n').every(line => line.length <= width)
+  return fits || most === 1 ? table : formatMetricsTable(models, width, most - 1)
 }
 
 /** Usage against a quota as a bar: `███████░░░░░`. */

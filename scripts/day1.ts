@@ -27,7 +27,8 @@ export async function checkDay1({ command, journal, modelsDir, published, quotas
       missing: check.missing,
       reason: check.reason,
     })
-    for (const name of check.differs) {
+    // Of a job that is trained now, nothing is sure to be kept.
+    for (const name of check.missing ? [] : check.differs) {
       journal.emit({
         event: 'warning',
         job,

@@ -1,11 +1,30 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { escapeText, formatBar, formatBytes, formatClock, formatSeconds } from '../lib/text.ts'
+import {
+  escapeText,
+  formatBar,
+  formatBytes,
+  formatClock,
+  formatMetricsTable,
+  formatSeconds,
+} from '../lib/text.ts'
 
 test('formatBytes() gives MiB, with a decimal only where it tells something', () => {
   const shown = [0, 419_430, 200 * 2 ** 20, 3072 * 2 ** 20, -1.5 * 2 ** 20].map(formatBytes)
 
   assert.equal(shown, ['0 MiB', '0.4 MiB', '200 MiB', '3072 MiB', '-1.5 MiB'])
+})
+
+test('formatMetricsTable() shows as many metrics as fit', () => {
+  const models = { core: { accuracy: 0.9131, recall: 1 }, dpi: { accuracy: 0.5, macro_f1: 0.25 } }
+
+  assert.is(
+    formatMetricsTable(models, 80),
+    `holdout  accuracy  recall  macro_f1
+core        0.913       1
+dpi         0.500             0.250`,
+  )
+  assert.is(formatMetricsTable(models, 30), `holdout  accuracy\ncore        0.913\ndpi         0.500`)
 })
 
 test('formatSeconds() and formatClock() carry minutes and hours', () => {

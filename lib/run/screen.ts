@@ -25,11 +25,11 @@ export class Screen {
   // So that the clock goes on between events.
   readonly #timer = setInterval(() => this.#paint(), 1000).unref()
 
-  /** The list is over: the holdout metrics of what was published, as a table; empty if there are none. */
-  close(): string {
+  /** The list is over: the holdout metrics of what was published, as a table of `width` columns; empty if there are none. */
+  close(width: number): string {
     clearInterval(this.#timer)
     const models = Object.entries(this.#metrics).filter(([, metrics]) => Object.keys(metrics).length)
-    return models.length ? `\n${formatMetricsTable(Object.fromEntries(models))}\n\n` : ''
+    return models.length ? `\n${formatMetricsTable(Object.fromEntries(models), width)}\n\n` : ''
   }
 
   /** From here on, what happens belongs to this task. */
