@@ -161,9 +161,9 @@ test('status makes no models folder where there is none', async () => {
 })
 
 test('status reads a torn journal, and says that a run was killed', async () => {
-  await using rig = await trainerRig({ core: { trainer: waits } })
+  await using rig = await trainerRig({ core: { trainer: `fs.writeFileSync(dir + '/here', ''); ${waits}` } })
   const run = rig.start(['core'])
-  await untilEvent(rig, 'train.start')
+  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'here')))
   run.child.kill('SIGKILL')
   await run.ended
   await until('the end of its training', () => !survivors(rig).length)

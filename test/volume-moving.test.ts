@@ -117,7 +117,7 @@ mounting('files that the volume has otherwise are neither hidden nor deleted', a
   assert.is(refused.exitCode, 3)
   assert.match(
     refused.stderr,
-    /Cannot mount core's volume over .*: manifest\.json is not.* delete .*core\.img/,
+    /Cannot mount core's volume over .*, whose manifest\.json is not.* delete .*core\.img/,
   )
   assert.is(kept.exitCode, 3)
   assert.match(kept.stderr, /beneath core's volume: manifest\.json there /)
