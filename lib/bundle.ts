@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import { signText } from './bundle/signature.ts'
 import { type TarEntry, writeTar } from './bundle/tarball.ts'
-import { storageError, syncFolder } from './durable.ts'
+import { outputFile, storageError, syncFolder } from './durable.ts'
 import { TrainerError } from './errors.ts'
 import { MANIFEST, MANIFEST_MAX_BYTES, parseManifest } from './models/manifest.ts'
 import { openPlain, readPlain, reasonOf, statPlain, UnusableFile } from './plain-file.ts'
@@ -38,7 +38,8 @@ export async function writeBundle(
   signal: AbortSignal,
 ): Promise<string[]> {
   const { text, files } = readPublished(source)
-  const temporary = `${out}.${process.pid}.tmp`
+  const target = outputFile(out)
+  const temporary = `${target}.${process.pid}.tmp`
   try {
     await pipeline(
       writeTar(entriesOf(source, text, files, key)),
@@ -48,8 +49,8 @@ export async function writeBundle(
       createWriteStream(temporary, { flags: 'wx', flush: true }),
       { signal },
     )
-    await rename(temporary, out)
-    await syncFolder(dirname(out))
+    await rename(temporary, target)
+    await syncFolder(dirname(target))
   } catch (cause) {
     await rm(temporary, { force: true })
     signal.throwIfAborted()

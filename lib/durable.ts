@@ -1,4 +1,4 @@
-import { constants } from 'node:fs'
+import { constants, realpathSync, statSync } from 'node:fs'
 import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { isErrno, TrainerError } from './errors.ts'
@@ -21,6 +21,18 @@ export async function syncFile(path: string): Promise<void> {
   } finally {
     await file.close()
   }
+}
+
+/**
+ * The file whose place a result written to `path` takes: what a link there leads to.
+ *
+ * @throws {TrainerError} `storage` if it is no regular file: a device must not become one
+ */
+export function outputFile(path: string): string {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (!stats) return path
+  if (stats.isFile()) return realpathSync(path)
+  throw new TrainerError('storage', `Cannot write ${path}: it is not a regular file; choose another --out`)
 }
 
 /** Write a new file so that it survives a power cut; after a failure it is gone. Replaces a leftover of that name. */

@@ -25,6 +25,7 @@ export async function runPhases(job: Job): Promise<void> {
     const report = await train(job, budget)
     await postflight(job, budget, report)
   } catch (error) {
+    run.trained.delete(name)
     await emptyWork(job, error)
     announce(job, error)
     throw error

@@ -31,7 +31,7 @@ export type Run = {
   signal: AbortSignal
   /** What the day-1 check found, by job. */
   published: Map<JobName, PublishedCheck>
-  /** Jobs whose training this run has begun. */
+  /** Jobs that this run has trained, or is training: not one that failed. */
   trained: Set<JobName>
   /** What an operator wants to know at the end, from a body that does something else than train. */
   outcome?: string
@@ -67,8 +67,9 @@ export async function perform(runner: Runner, body: Step): Promise<number> {
 }
 
 /**
- * Pass after pass until interrupted. The first is an ordinary run; after a success the next one retrains, with
- * quotas.json read again. A failed pass is tried again with back-off, except a first one that cannot even start.
+ * Pass after pass until interrupted, each with quotas.json read again. The first is an ordinary run; after a success the
+ * next one retrains. A failed pass is tried again with back-off, for the jobs that it did not train, except a first one
+ * that cannot even start.
  */
 async function performEvery(
   everyMs: number,
@@ -77,16 +78,19 @@ async function performEvery(
   signal: AbortSignal,
 ): Promise<number> {
   let failures = 0
+  let due = { jobs: command.jobs, retrain: command.retrain }
   for (let passes = 0; ; passes++) {
-    const retrain = command.retrain || (passes > 0 && failures === 0)
     let waitMs = 0
-    const announceNext = (journal: Journal, exitCode: number) => {
+    const announceNext = ({ journal, trained }: Run, exitCode: number) => {
       if (signal.aborted) return
       failures = exitCode === 0 ? 0 : failures + 1
+      due = failures
+        ? { ...due, jobs: due.jobs.filter(job => !trained.has(job)) }
+        : { jobs: command.jobs, retrain: true }
       waitMs = untilNextPassMs(everyMs, failures)
       journal.emit({ event: 'run.wait', reason: 'the next pass follows', seconds: waitMs / 1000 })
     }
-    await performOnce({ ...command, retrain }, body, signal, announceNext).catch(error => {
+    await performOnce({ ...command, ...due }, body, signal, announceNext).catch(error => {
       if (passes === 0) throw error
       failures++
       waitMs = untilNextPassMs(everyMs, failures)
@@ -100,7 +104,7 @@ async function performOnce(
   command: Command,
   body: Step,
   signal: AbortSignal,
-  atEnd: (journal: Journal, exitCode: number) => void = () => {},
+  atEnd: (run: Run, exitCode: number) => void = () => {},
 ): Promise<number> {
   const startedMs = performance.now()
   const quotas = readQuotas(command.quotasFile)
@@ -111,7 +115,7 @@ async function performOnce(
   const finish = (exitCode: number, message: string) => {
     const seconds = (performance.now() - startedMs) / 1000
     journal.emit({ event: 'run.done', exitCode, seconds, message })
-    atEnd(journal, exitCode)
+    atEnd(run, exitCode)
     return exitCode
   }
   try {

@@ -22,7 +22,10 @@ export type TrainingCommand = {
   argv: string[]
   cwd: string
   env: Record<string, string>
-  /** The run's lock, inherited so that it is held for as long as any process of the training lives. */
+  /**
+   * The run's lock, inherited so that it is held for as long as the training lives: in a sandbox by its first process
+   * alone, else by every process.
+   */
   lockFd: number
   isSandboxed: boolean
 }

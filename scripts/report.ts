@@ -1,6 +1,7 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
-import { existsSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { outputFile } from '../lib/durable.ts'
 import { messageOf, TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir } from '../lib/folders.ts'
 import { readEvents } from '../lib/history/past-events.ts'
@@ -49,8 +50,9 @@ export async function writeReport(args: string[]): Promise<string> {
   try {
     replaceFile(out, page)
   } catch (cause) {
-    const reason = `${out}: ${messageOf(cause)}; choose another --out`
-    throw new TrainerError('storage', `Cannot write the report: ${reason}`, { cause })
+    if (cause instanceof TrainerError) throw cause
+    const reason = `${messageOf(cause)}; choose another --out`
+    throw new TrainerError('storage', `Cannot write ${out}: ${reason}`, { cause })
   }
   return `The report is in ${out}`
 }
@@ -62,8 +64,7 @@ function wholeRuns(value: string): number {
 
 /** A reader of an earlier report sees that one or the new one, never half of one. */
 function replaceFile(path: string, content: string): void {
-  const target = existsSync(path) ? realpathSync(path) : path
-  if (existsSync(target) && !statSync(target).isFile()) throw new Error('it is not a regular file')
+  const target = outputFile(path)
   const temporary = `${target}.${process.pid}.tmp`
   try {
     writeFileSync(temporary, content, { flag: 'wx' })

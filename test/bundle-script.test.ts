@@ -1,5 +1,13 @@
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { rsaPair, writeKey } from './keys.ts'
@@ -25,6 +33,25 @@ async function bundleRig(): Promise<BundleRig> {
   const verifying = ['--bundle', out, '--key', rig.path('public.pem')]
   return { ...rig, coreDir: rig.path('models', 'core'), out, bundling, verifying }
 }
+
+test('a bundle takes the place of a file, behind a link too, and of nothing else', async () => {
+  await using rig = await bundleRig()
+  await trainAndPublish(rig.coreDir, { 'core.onnx': onnxModel() })
+  const [link, folder] = [rig.path('link'), rig.path('folder')]
+  writeFileSync(rig.path('behind'), 'an earlier one')
+  symlinkSync('behind', link)
+  mkdirSync(folder)
+  const [core, key, file] = rig.bundling
+
+  const linked = await rig.run([core!, key!, file!, '--out', link], bundle)
+  const refused = await rig.run([core!, key!, file!, '--out', folder], bundle)
+
+  assert.equal([linked.exitCode, refused.exitCode], [0, 3])
+  assert.ok(lstatSync(link).isSymbolicLink())
+  assert.ok(statSync(rig.path('behind')).size > onnxModel().length)
+  assert.match(refused.stderr, `Cannot write ${folder}: it is not a regular file; choose another --out`)
+  assert.ok(statSync(folder).isDirectory())
+})
 
 test('a bundle is verified with the right key, and refused with another or once a model is changed', async () => {
   await using rig = await bundleRig()

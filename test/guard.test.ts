@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert'
 import { checkUsage } from '../lib/storage.ts'
 import { useSandbox } from '../lib/trainer/containment.ts'
 import { onnxModel } from './onnx-fixture.ts'
-import { publishes, type Rig, survivors, trainerRig } from './rig.ts'
+import { publishes, type Rig, survivors, trainerRig, writesThrice } from './rig.ts'
 import { sampleUsage } from './sampler.ts'
 import { until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
@@ -16,14 +16,7 @@ const jobDir = (rig: Rig) => rig.path('models', 'core')
 const workFiles = (rig: Rig) => readdirSync(rig.path('models', 'core', 'work')).sort()
 
 test('a training that writes checkpoints for three times its quota survives, and is never seen above it', async () => {
-  const trainer = `
-for (let n = 0; n < 30; n++) {
-  const fd = fs.openSync(dir + '/epoch-' + n + '.checkpoint', 'w')
-  for (let m = 0; m < 4; m++) { fs.writeSync(fd, Buffer.alloc(2 ** 20, n)); await sleep(30) }
-  fs.closeSync(fd)
-}
-${publishes}`
-  await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer } })
+  await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer: writesThrice } })
   const run = rig.start(['core', '--json'])
   await until('the folder is there', () => statSync(jobDir(rig), { throwIfNoEntry: false }))
   const stopSampling = sampleUsage(jobDir(rig), rig.path('samples'))

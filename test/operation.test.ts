@@ -366,6 +366,28 @@ test('--every survives a failed pass', async () => {
   assert.equal(codes.slice(0, 2), [1, codes[1] === 143 ? 143 : 0])
 })
 
+test('--every retrains what a failed retraining left, and only that', async () => {
+  const fails = `
+const passes = fs.existsSync(dir + '/passes') ? fs.readFileSync(dir + '/passes', 'utf8').length : 0
+fs.writeFileSync(dir + '/passes', 'x'.repeat(passes + 1))
+if (passes === 1) process.exit(7)
+${publishes}`
+  await using rig = await trainerRig({ dpi: { trainer: fails } })
+  const run = rig.start(['core', 'dpi', '--every', '1s', '--json'])
+
+  await until('the third pass', () => rig.events().filter(it => it.event === 'run.done').length >= 3)
+  run.child.kill('SIGTERM')
+  const { events } = await run.ended
+
+  const passes = [...new Set(events.map(it => it.run))]
+    .slice(0, 3)
+    .map(id => events.filter(it => it.run === id))
+  const trained = passes.map(pass => pass.flatMap(it => (it.event === 'train.start' ? [it.job] : [])))
+  assert.equal(trained, [['core', 'dpi'], ['core', 'dpi'], ['dpi']])
+  const codes = passes.flatMap(pass => pass.flatMap(it => (it.event === 'run.done' ? [it.exitCode] : [])))
+  assert.equal(codes, [0, 1, 0])
+})
+
 test('between jobs a run with --max-wait waits for a quiet machine, then goes on and says so', async () => {
   await using rig = await trainerRig({}, { maxLoadPerCore: 0.000001 })
 

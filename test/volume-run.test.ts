@@ -1,11 +1,11 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { useSandbox } from '../lib/trainer/containment.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { trainAndPublish } from './publishing.ts'
-import { type FakeTrainer, publishes, survivors } from './rig.ts'
+import { type FakeTrainer, publishes, survivors, writesThrice } from './rig.ts'
 import { sampleUsage } from './sampler.ts'
 import { skipUnless } from './skips.ts'
 import { createdRig, hasLoopDevices, type VolumeRig } from './volume-rig.ts'
@@ -43,17 +43,21 @@ mounting(
   },
 )
 
+mounting('a training while its volume is not mounted warns that the volume will hide it', async () => {
+  await using rig = await createdRig({ maxDiskMb: QUOTA_MB })
+  await rig.volume('unmount')
+
+  const { events } = await rig.run(['core', '--json'])
+
+  const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+  assert.ok(warnings.some(it => /its volume is not mounted.* scripts\/volume\.ts mount core$/.test(it)))
+  assert.is(statSync(dirname(rig.image)).mode & 0o777, 0o711)
+})
+
 mounting(
   'a training that writes checkpoints for three times its volume survives, pruned oldest first',
   async () => {
-    const trainer = `
-for (let n = 0; n < 30; n++) {
-  const fd = fs.openSync(dir + '/epoch-' + n + '.checkpoint', 'w')
-  for (let m = 0; m < 4; m++) { fs.writeSync(fd, Buffer.alloc(2 ** 20, n)); await sleep(30) }
-  fs.closeSync(fd)
-}
-${publishes}`
-    await using rig = await createdRig({ maxDiskMb: 40, trainer })
+    await using rig = await createdRig({ maxDiskMb: 40, trainer: writesThrice })
 
     const { exitCode, events } = await rig.run(['core', '--json'])
 

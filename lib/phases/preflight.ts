@@ -13,6 +13,7 @@ import { enforceLimit } from '../storage.ts'
 import { formatBytes } from '../text.ts'
 import { useSandbox } from '../trainer/containment.ts'
 import { capOf, lookAt } from '../usage.ts'
+import { imageOf } from '../volume/place.ts'
 import { planBudget } from './budget.ts'
 
 /** What a training may use, found out before it starts; bytes. */
@@ -46,7 +47,7 @@ export async function preflight(job: Job): Promise<Budget> {
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
-  if (!isCapped && existsSync(join(run.modelsDir, '.trainer', 'volumes', `${name}.img`))) {
+  if (!isCapped && existsSync(imageOf(run.modelsDir, name).image)) {
     const message = `its volume is not mounted, and what is trained now would be hidden below it; see scripts/volume.ts mount ${name}`
     emit({ event: 'warning', job: name, message })
   }

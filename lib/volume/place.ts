@@ -18,16 +18,20 @@ export type Volume = {
   run: RunProgram
 }
 
+/** Root's own folder of images, and a job's image in it. */
+export function imageOf(modelsDir: string, job: JobName): { volumesDir: string; image: string } {
+  const volumesDir = join(modelsDir, '.trainer', 'volumes')
+  return { volumesDir, image: join(volumesDir, `${job}.img`) }
+}
+
 /** @param modelsDir absolute and real */
 export function locateVolume(job: JobName, quota: Quota, modelsDir: string, run: RunProgram): Volume {
-  const volumesDir = join(modelsDir, '.trainer', 'volumes')
   return {
     job,
     quota,
     modelsDir,
     folder: join(modelsDir, job),
-    volumesDir,
-    image: join(volumesDir, `${job}.img`),
+    ...imageOf(modelsDir, job),
     run,
   }
 }
@@ -49,12 +53,13 @@ export async function isMounted({ job, folder, image, run }: Volume): Promise<bo
 }
 
 /**
- * Make the folder of images, which is root's alone, although it lies below a folder of the service's user.
+ * Make the folder of images, in which root alone can write, although it lies below a folder of the service's user; that
+ * user may see whether there is an image.
  *
  * @throws {TrainerError} `storage` if something else has its name
  */
 export function makeVolumesDir(path: string): void {
-  if (!lstatSync(path, { throwIfNoEntry: false })) mkdirSync(path, { mode: 0o700 })
+  if (!lstatSync(path, { throwIfNoEntry: false })) mkdirSync(path, { mode: 0o711 })
   const stats = lstatSync(path)
   if (stats.isDirectory() && stats.uid === 0 && !(stats.mode & 0o022)) return
   throw new TrainerError(
