@@ -372,7 +372,7 @@ const passes = fs.existsSync(dir + '/passes') ? fs.readFileSync(dir + '/passes',
 fs.writeFileSync(dir + '/passes', 'x'.repeat(passes + 1))
 if (passes === 1) process.exit(7)
 ${publishes}`
-  await using rig = await trainerRig({ dpi: { trainer: fails } })
+  await using rig = await trainerRig({ dpi: { trainer: fails } }, { maxLoadPerCore: 1000 })
   const run = rig.start(['core', 'dpi', '--every', '1s', '--json'])
 
   await until('the third pass', () => rig.events().filter(it => it.event === 'run.done').length >= 3)

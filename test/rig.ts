@@ -69,6 +69,7 @@ export async function trainerRig(
   )
   writeFileSync(box.path('quotas.json'), JSON.stringify({ ...top, jobs: quotas }))
   const modelsDir = box.path('models')
+  const children: ChildProcess[] = []
 
   const start: Rig['start'] = (
     args = [],
@@ -93,6 +94,7 @@ export async function trainerRig(
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
+    children.push(child)
     let stdout = ''
     let stderr = ''
     child.stdout.on('data', chunk => (stdout += chunk))
@@ -106,6 +108,11 @@ export async function trainerRig(
   }
   return {
     ...box,
+    async [Symbol.asyncDispose]() {
+      // What a test that failed has left running would keep the whole suite from ending.
+      for (const child of children) child.kill('SIGKILL')
+      await box[Symbol.asyncDispose]()
+    },
     modelsDir,
     start,
     run: (args, options) => start(args, options).ended,

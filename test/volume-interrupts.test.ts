@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Started } from './rig.ts'
@@ -22,7 +22,7 @@ async function killAtStep(run: Started, step: number): Promise<boolean> {
   const seen = new Set<string>()
   while (run.child.exitCode === null && seen.size < step) {
     for (const pid of childrenOf(run.pid)) seen.add(pid)
-    await delay(1)
+    await nextTurn() // a program may be over within a millisecond
   }
   run.child.kill('SIGKILL')
   return (await run.ended).signal === 'SIGKILL'
