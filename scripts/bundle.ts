@@ -9,7 +9,7 @@ import { type Program, readOptions, root } from '../lib/options.ts'
 import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
 import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
-import { isEntry, runScript } from '../lib/script.ts'
+import { isEntry, print, runScript } from '../lib/script.ts'
 import { formatBytes } from '../lib/text.ts'
 
 const options = {
@@ -30,7 +30,8 @@ const program: Program<typeof options> = {
   openssl pkey -in private.pem -pubout -out public.pem
 
 Exit codes: 0 done, 1 nothing to bundle or not what was published,
-3 cannot write, 64 wrong usage or key`,
+3 cannot write, 64 wrong usage or key, 78 quotas.json invalid, 130 SIGINT,
+143 SIGTERM`,
 }
 
 /**
@@ -66,7 +67,7 @@ function oneJob(names: string[]): JobName {
 
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
-    process.stdout.write(`${await bundle(process.argv.slice(2))}\n`)
+    print(await bundle(process.argv.slice(2)))
     return 0
   })
 }
