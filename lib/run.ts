@@ -111,7 +111,8 @@ async function performOnce(
 ): Promise<number> {
   const startedMs = performance.now()
   const quotas = readQuotas(command.quotasFile)
-  const modelsDir = openModelsDir(chooseModelsDir(command.modelsDir, quotas.modelsDir), command.dryRun)
+  const chosenDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
+  const modelsDir = openModelsDir(chosenDir, command.dryRun, command.needsModelsDir)
   const lock = command.dryRun ? undefined : await takeLock(join(modelsDir, '.trainer'))
   const run = openRun(command, quotas, modelsDir, lock, signal)
   const { journal } = run
