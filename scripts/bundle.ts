@@ -1,5 +1,5 @@
 /** Bundle and sign a job's published models: node --import tsx scripts/bundle.ts JOB --key FILE [--out FILE] */
-import { statSync } from 'node:fs'
+import { existsSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { readPrivateKey } from '../lib/bundle/signature.ts'
 import { writeBundle } from '../lib/bundle.ts'
@@ -50,8 +50,13 @@ async function bundle(args: string[]): Promise<string> {
   const jobDir = join(chooseModelsDir(values['models-dir'], quotas.modelsDir), job)
   const out = resolve(values.out ?? `${job}.tar.gz`)
 
+  const key = readPrivateKey(values.key)
+  if (existsSync(out) && realpathSync(out) === realpathSync(values.key)) {
+    throw new TrainerError('usage', `--out is ${values.out}, expected another file than the key`)
+  }
+
   const { signal, close } = listenForSignals()
-  const files = await writeBundle({ job, jobDir }, readPrivateKey(values.key), out, signal)
+  const files = await writeBundle({ job, jobDir }, key, out, signal)
   close()
 
   const { size: bytes } = statSync(out)
