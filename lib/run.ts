@@ -49,12 +49,14 @@ export type Step = (run: Run) => Promise<void>
  * @returns the exit status; every failure has been shown as one line by then
  */
 export async function perform(runner: Runner, body: Step): Promise<number> {
-  return runScript(async () => {
+  let isRecorded = false
+  const main = async () => {
     const command = parseCommand(process.argv.slice(2), runner)
     if (typeof command === 'string') {
       process.stdout.write(`${command}\n`)
       return 0
     }
+    isRecorded = !command.dryRun
     const interrupts = listenForSignals()
     try {
       return command.everyMs === undefined
@@ -63,7 +65,8 @@ export async function perform(runner: Runner, body: Step): Promise<number> {
     } finally {
       interrupts.close()
     }
-  })
+  }
+  return runScript(main, () => isRecorded)
 }
 
 /**
@@ -108,7 +111,8 @@ async function performOnce(
 ): Promise<number> {
   const startedMs = performance.now()
   const quotas = readQuotas(command.quotasFile)
-  const modelsDir = openModelsDir(chooseModelsDir(command.modelsDir, quotas.modelsDir), command.dryRun)
+  const chosenDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
+  const modelsDir = openModelsDir(chosenDir, command.dryRun, command.needsModelsDir)
   const lock = command.dryRun ? undefined : await takeLock(join(modelsDir, '.trainer'))
   const run = openRun(command, quotas, modelsDir, lock, signal)
   const { journal } = run

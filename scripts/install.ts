@@ -9,7 +9,7 @@ import { dropIns, installUnits, type Machine, systemdVersion, uninstallUnits } f
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { placeOptions } from '../lib/run/command.ts'
-import { isEntry, runScript } from '../lib/script.ts'
+import { isEntry, print, runScript } from '../lib/script.ts'
 
 const options = {
   ...placeOptions,
@@ -30,7 +30,10 @@ const program: Program<typeof options> = {
   example: '--every 7d',
   notes: `It runs as the user ${SERVICE_USER}, who is made if missing. Installing again
 brings the machine to the options given then. Without systemd it shows the line
-for another boot script.`,
+for another boot script.
+
+Exit codes: 0 done, 3 this machine refuses, 64 wrong usage or not root,
+78 quotas.json invalid`,
 }
 
 /**
@@ -104,7 +107,7 @@ function quote(word: string): string {
 
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
-    process.stdout.write(`${(await install(process.argv.slice(2))).trimEnd()}\n`)
+    print((await install(process.argv.slice(2))).trimEnd())
     return 0
   })
 }

@@ -78,5 +78,5 @@ function sumUp(pruned: Pruned[], isDryRun: boolean): string {
 
 if (isEntry(import.meta)) {
   const summary = 'Delete the oldest checkpoints and temporary files until quotas are kept.'
-  process.exitCode = await perform({ name: 'scripts/prune.ts', summary }, prune)
+  process.exitCode = await perform({ name: 'scripts/prune.ts', summary, needsModelsDir: true }, prune)
 }
