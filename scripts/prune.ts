@@ -54,8 +54,8 @@ async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: P
     onPrune: deletion => {
       pruned.push(deletion)
       onPrune(deletion)
-      run.signal.throwIfAborted()
     },
+    signal: run.signal,
   })
   const seconds = (performance.now() - startedMs) / 1000
   if (!dryRun) emit({ event: 'job.done', job: name, seconds, usedBytes: after.usedBytes })
