@@ -24,6 +24,8 @@ const program: Program<typeof options> = {
   summary: 'Draw the last runs as one HTML file: timeline, disk usage, deletions, models.',
   options,
   example: '--out /tmp/report.html',
+  notes: `Exit codes: 0 written, 3 no state of a run there, it cannot be read or the
+report not written, 64 wrong usage, 78 quotas.json invalid`,
 }
 
 /**
