@@ -1,17 +1,14 @@
 import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
-import type { JobName } from './quotas.ts'
 import type { MeasureOptions } from './storage/measurement.ts'
 import type { Entry } from './storage/prunable.ts'
 import { freeSpace, type Pruned, pruneOldest } from './storage.ts'
-import { formatBytes } from './text.ts'
 import { temporaryFolder } from './trainer/containment.ts'
 import { fileId, listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
-import { accountOf, deletedBytes, type Look, lookAt } from './usage.ts'
+import { accountOf, deletedBytes, diskFull, type Limit, type Look, limitReached, lookAt } from './usage.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
@@ -22,10 +19,7 @@ const ASSUMED_BYTES_PER_MS = 262_144
 /** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 10_000
 
-export type Watch = {
-  job: JobName
-  dir: string
-  limitBytes: number
+export type Watch = Limit & {
   /** Left free on the disk for the rest of the machine; zero where the job has a filesystem of its own. */
   reserveBytes: number
   /** Is its folder a filesystem of its own? Then usage is one system call. */
@@ -138,7 +132,9 @@ async function relieve(watch: Watch, usedBytes: number): Promise<Look> {
   watch.onLook(look)
   if (look.usedBytes > limitNow(watch, look)) {
     await training.kill()
-    throw exceeded(watch, look)
+    throw look.usedBytes > watch.limitBytes
+      ? limitReached(watch, look, 'was killed, with nothing left to prune,')
+      : diskFull(watch, look)
   }
   training.resume()
   emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs: performance.now() - startedMs })
@@ -160,20 +156,4 @@ function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
   })
   const newest = closed.findLast(({ rule }) => rule !== '*.tmp')
   return closed.filter(entry => entry !== newest)
-}
-
-function exceeded(watch: Watch, look: Look): TrainerError {
-  const { job, dir, limitBytes } = watch
-  const used = `${formatBytes(look.usedBytes)} of ${formatBytes(limitBytes)} used`
-  return look.usedBytes > limitBytes
-    ? new TrainerError(
-        'quota-exceeded',
-        `Model too large for quota: ${job}'s training was killed with ${used} in ${dir} and nothing left to prune; ` +
-          'raise its maxDiskMb or make it write less',
-        { usage: { usedBytes: look.usedBytes, limitBytes } },
-      )
-    : new TrainerError(
-        'no-space',
-        `Stopped ${job}: other programs fill the disk, ${formatBytes(look.freeBytes)} free on ${dir} with ${used} by ${job}; free some and start again`,
-      )
 }

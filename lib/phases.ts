@@ -35,11 +35,12 @@ export async function runPhases(job: Job): Promise<void> {
 }
 
 /**
- * After a violation all unpublished files go but the checkpoints that fit: a half-written model is nothing to resume
- * from, and would leave the next training no room.
+ * When there was too little room, all unpublished files go but the checkpoints that fit: a half-written model is nothing
+ * to resume from, and would leave the next training no room.
  */
 async function emptyWork({ quota, dir, run, onPrune }: Job, error: unknown): Promise<void> {
-  if (!(error instanceof TrainerError && error.code === 'quota-exceeded') || run.command.dryRun) return
+  const isAboutRoom = error instanceof TrainerError && ['quota-exceeded', 'no-space'].includes(error.code)
+  if (!isAboutRoom || run.command.dryRun) return
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: [...quota.prune, 'work/**'], keep })
   const remains = prunable.filter(({ rule, isFolder }) => rule === 'work/**' && !isFolder)

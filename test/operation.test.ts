@@ -56,6 +56,26 @@ asRoot('a disk that holds less than the quota is a warning, and becomes the limi
   assert.ok(preflight!.limitBytes > 230 * MIB && preflight!.limitBytes <= 236 * MIB)
 })
 
+asRoot(
+  'a training that outgrows a disk smaller than its quota is no violation, and leaves room for the next',
+  async () => {
+    const trainer = `for (let n = 0; ; n++) { fs.appendFileSync(dir + '/part', Buffer.alloc(2 ** 20)); await sleep(5) }`
+    await using rig = await trainerRig({ core: { maxDiskMb: 3072, trainer } })
+    using _disk = mountSmallDisk(rig, 300)
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 3)
+    const [fail] = events.filter(it => it.event === 'job.fail')
+    assert.match(
+      fail!.message,
+      /^Stopped core: the disk holds less than its quota, \d+(\.\d)? MiB free on .* of 2\d\d/,
+    )
+    assert.not(events.some(it => it.event === 'quota.exceeded'))
+    assert.not(existsSync(rig.path('models', 'core', 'work', 'part')))
+  },
+)
+
 asRoot('other programs filling the disk are named as the reason, and not the job', async () => {
   const trainer = `for (let n = 0; ; n++) { fs.writeFileSync(dir + '/part', Buffer.alloc(2 ** 20)); await sleep(20) }`
   await using rig = await trainerRig({ core: { maxDiskMb: 3072, trainer } })

@@ -12,13 +12,12 @@ import type { MeasureOptions } from '../storage/measurement.ts'
 import { enforceLimit } from '../storage.ts'
 import { formatBytes } from '../text.ts'
 import { useSandbox } from '../trainer/containment.ts'
-import { capOf, lookAt } from '../usage.ts'
+import { capOf, type Limit, lookAt } from '../usage.ts'
 import { imageOf } from '../volume/place.ts'
 import { planBudget } from './budget.ts'
 
 /** What a training may use, found out before it starts; bytes. */
-export type Budget = {
-  limitBytes: number
+export type Budget = Limit & {
   /** Charged now and not prunable: what the training writes has to fit beside it. */
   keptBytes: number
   /** Left free on a shared disk for the rest of the machine. */
@@ -53,7 +52,8 @@ export async function preflight(job: Job): Promise<Budget> {
   }
 
   const reserveBytes = isCapped ? 0 : RESERVE_BYTES
-  const budget = { limitBytes: quotaBytes, keptBytes: 0, reserveBytes, isCapped, isSandboxed }
+  const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
+  const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed }
   if (!folderExists) return budget
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
@@ -66,7 +66,7 @@ async function plan(
   { name, quota, dir, emit }: Job,
   { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
   rules: MeasureOptions,
-): Promise<Pick<Budget, 'limitBytes' | 'keptBytes'>> {
+): Promise<Pick<Budget, 'limitBytes' | 'isDiskLimit' | 'keptBytes'>> {
   const { usedBytes, freeBytes, prunable } = await lookAt(dir, rules)
   const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
   const minFreeBytes = quota.minFreeMb * MIB
@@ -75,11 +75,12 @@ async function plan(
   const situation = { quotaBytes: mostBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
   const limitBytes = planBudget({ job: name, dir, ...situation })
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
-  if (limitBytes < quotaBytes && !isCapped) {
+  const isDiskLimit = limitBytes < quotaBytes && !isCapped
+  if (isDiskLimit) {
     const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
     emit({ event: 'warning', job: name, message })
   }
-  return { limitBytes, keptBytes }
+  return { limitBytes, isDiskLimit, keptBytes }
 }
 
 /** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */

@@ -8,10 +8,9 @@ import type { Job } from '../job.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import { publishedFiles } from '../models.ts'
 import { emptyFolder } from '../storage/emptying.ts'
-import { formatBytes } from '../text.ts'
 import { limitedArgv, sandboxArgv } from '../trainer/containment.ts'
 import { Training, type TrainingExit } from '../trainer.ts'
-import { accountOf, type Look, lookAt } from '../usage.ts'
+import { accountOf, diskFull, type Look, limitReached, lookAt } from '../usage.ts'
 import type { Budget } from './preflight.ts'
 import { Progress } from './progress.ts'
 
@@ -55,8 +54,6 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const onLook = (look: Look) => progress.takeLook(look)
   const watch = {
     ...budget,
-    job: name,
-    dir,
     rules: { prune: quota.prune, keep: published },
     training,
     emit,
@@ -80,7 +77,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await clearUp(job)
   }
   const exit = await training.exited
-  const ranOut = await explainSpace(job, budget, exit, progress)
+  const ranOut = await explainSpace(budget, exit, progress)
   if (exit.exitCode !== 0) throw ranOut ?? failed(name, exit, progress)
   return { seconds: exit.seconds, ranOut }
 }
@@ -134,27 +131,19 @@ function interruption({ name, quota, run }: Job, over: AbortSignal): Promise<nev
 
 /** Was it the quota, or others on the disk, that stopped this training? Undefined if space was not the matter. */
 async function explainSpace(
-  { name, dir }: Job,
-  { limitBytes, reserveBytes, isCapped }: Budget,
+  budget: Budget,
   { signal }: TrainingExit,
   { saysOutOfSpace }: Progress,
 ): Promise<TrainerError | undefined> {
-  const { usedBytes, freeBytes } = isCapped ? accountOf(dir) : await lookAt(dir, { keep: [] })
-  const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
-  const isFull = usedBytes > 0.97 * limitBytes
-  if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS'))) {
-    const message = `Model too large for quota: ${name}'s training ran into its limit with ${used} in ${dir}; raise its maxDiskMb or make it write less`
-    return new TrainerError('quota-exceeded', message, { usage: { usedBytes, limitBytes } })
-  }
+  const { dir, limitBytes, reserveBytes, isCapped } = budget
+  const look = isCapped ? accountOf(dir) : await lookAt(dir, { keep: [] })
+  const isFull = look.usedBytes > 0.97 * limitBytes
+  if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS')))
+    return limitReached(budget, look, 'ran into its limit')
   if (!saysOutOfSpace) return undefined
-  if (freeBytes > reserveBytes) {
-    const message = `Model too large for quota: ${name}'s training was refused a write with ${used} in ${dir}: one file must not pass the quota; raise its maxDiskMb or make it write less`
-    return new TrainerError('quota-exceeded', message, { usage: { usedBytes, limitBytes } })
-  }
-  return new TrainerError(
-    'no-space',
-    `Stopped ${name}: other programs fill the disk, ${formatBytes(freeBytes)} free on ${dir} with ${used} by ${name}; free some and start again`,
-  )
+  return look.freeBytes > reserveBytes
+    ? limitReached(budget, look, 'was refused a write, because one file must not pass the limit,')
+    : diskFull(budget, look)
 }
 
 function failed(
