@@ -7,6 +7,8 @@ import { parseDuration } from './schedule.ts'
 /** What a run was asked to do. */
 export type Command = {
   jobs: JobName[]
+  /** Does it train what it finds missing? Pruning and looking do not. */
+  trains: boolean
   quotasFile: string
   modelsDir: string | undefined
   /** Of one job's own script: the limit of this run instead of the quota file's, in MiB. */
@@ -72,7 +74,7 @@ type AllOptions = typeof placeOptions &
  * @throws {TrainerError} `usage`
  */
 export function parseCommand(args: string[], { name, summary, job, isQueue }: Runner): Command | string {
-  const trains = job !== undefined || isQueue
+  const trains = job !== undefined || isQueue === true
   const all = {
     ...placeOptions,
     ...(trains && retrainOption),
@@ -88,9 +90,13 @@ export function parseCommand(args: string[], { name, summary, job, isQueue }: Ru
   if (typeof read === 'string') return read
   const { values, positionals } = read
   const everyMs = values.every === undefined ? undefined : parseDuration('--every', values.every)
+  if (everyMs !== undefined && values['dry-run']) {
+    throw new TrainerError('usage', 'Choose --every or --dry-run: what changes nothing needs no repetition')
+  }
   const maxWait = values['max-wait'] ?? (everyMs && '10m')
   return {
     jobs: job ? [job] : chooseJobs(positionals),
+    trains,
     quotasFile: resolve(values.quotas ?? join(root, 'quotas.json')),
     modelsDir: values['models-dir'],
     maxDiskMb: values['max-disk-mb'] === undefined ? undefined : wholeMb(values['max-disk-mb']),
