@@ -350,14 +350,32 @@ test('replaceFigures() makes what renderMetrics() makes, or nothing if there are
 })
 
 promtoolTest(
-  'the alerts fire for a model that is missing, a failed run and a killed one, and else not',
+  'the alerts fire for a missing model, a failed, killed or impossible run and missing figures, and else not',
   async () => {
+    const service = 'node_systemd_unit_state{name="ransomeye-trainer.service",state='
     await using rig = await trainerRig()
     const cases: { series: Record<string, string>; fires: string[] }[] = [
       {
         series: { 'model_bytes{model="core"}': '5000', last_exit_code: '0', run_in_progress: '0' },
         fires: [],
       },
+      {
+        series: { [`${service}"inactive"}`]: '1', update_timestamp_seconds: '0', run_in_progress: '0' },
+        fires: [],
+      },
+      {
+        series: { [`${service}"failed"}`]: '1', update_timestamp_seconds: '0', run_in_progress: '0' },
+        fires: ['RansomeyeServiceFailed'],
+      },
+      {
+        series: { [`${service}"activating"}`]: '1', update_timestamp_seconds: '0', run_in_progress: '0' },
+        fires: ['RansomeyeServiceFailed'],
+      },
+      {
+        series: { [`${service}"activating"}`]: '1', update_timestamp_seconds: '6000', run_in_progress: '1' },
+        fires: [],
+      },
+      { series: { [`${service}"failed"}`]: '0' }, fires: ['RansomeyeMetricsMissing'] },
       {
         series: { 'model_bytes{model="core"}': '0', last_exit_code: '143' },
         fires: ['RansomeyeModelMissing'],
@@ -375,7 +393,7 @@ promtoolTest(
     const tests = cases.map(({ series, fires }) => ({
       interval: '1m',
       input_series: Object.entries(series).map(([name, value]) => ({
-        series: `ransomeye_trainer_${name}`,
+        series: name.startsWith('node_') ? name : `ransomeye_trainer_${name}`,
         values: `${value}x120`,
       })),
       promql_expr_test: [
@@ -393,7 +411,7 @@ promtoolTest(
     const tested = spawnSync('promtool', ['test', 'rules', rig.path('tests.yml')], { encoding: 'utf8' })
 
     assert.equal(checked.status, 0, checked.stderr)
-    assert.match(checked.stdout, /SUCCESS: 3 rules found/)
+    assert.match(checked.stdout, /SUCCESS: 5 rules found/)
     assert.equal(tested.status, 0, tested.stdout + tested.stderr)
   },
 )
