@@ -19,7 +19,8 @@ const families = {
   last_success_timestamp_seconds: 'When a run that was to train last ended with exit code 0.',
   last_duration_seconds: 'How long the last run that was to train took.',
   last_exit_code: 'Exit code of the last run that was to train, also if it could not start.',
-  update_timestamp_seconds: 'When these figures were written; while a run trains or waits at least once a minute.',
+  update_timestamp_seconds:
+    'When these figures were written; while a run trains or waits at least once a minute.',
 }
 
 export type Family = keyof typeof families
