@@ -1,5 +1,5 @@
 import { createHash, type KeyObject } from 'node:crypto'
-import { createReadStream, createWriteStream } from 'node:fs'
+import { createReadStream, createWriteStream, realpathSync } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -7,9 +7,15 @@ import { createGzip } from 'node:zlib'
 import { signText } from './bundle/signature.ts'
 import { type TarEntry, writeTar } from './bundle/tarball.ts'
 import { outputFile, storageError, syncFolder } from './durable.ts'
-import { TrainerError } from './errors.ts'
-import { MANIFEST, MANIFEST_MAX_BYTES, parseManifest } from './models/manifest.ts'
-import { openPlain, readPlain, reasonOf, statPlain, UnusableFile } from './plain-file.ts'
+import { isErrno, TrainerError } from './errors.ts'
+import {
+  contradictionsIn,
+  MANIFEST,
+  MANIFEST_MAX_BYTES,
+  type Manifest,
+  parseManifest,
+} from './models/manifest.ts'
+import { assertFolder, openPlain, readPlain, reasonOf, statPlain, UnusableFile } from './plain-file.ts'
 import type { JobName } from './quotas.ts'
 
 /** The signature over the exact bytes of a bundle's manifest, as base64. */
@@ -22,14 +28,14 @@ type Source = { job: JobName; jobDir: string }
 
 /**
  * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
- * it lists, in its order. What is bundled is what was published: every file is hashed on its way and compared. The same
- * models give the same bytes, except for the signature.
+ * it lists, in its order. What is bundled is what was published: every file is hashed on its way and compared, and the
+ * metadata has to fit. The same models give the same bytes, except for the signature.
  *
  * The bundle is made beside `out` and takes its place when it is whole and durable; one that fails is gone.
  *
  * @returns the names of the models and their external data
- * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was published, `storage`, or
- * the reason of `signal`
+ * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was published; `storage`;
+ * `usage` if `out` is in the job's folder; or the reason of `signal`
  */
 export async function writeBundle(
   source: Source,
@@ -37,12 +43,15 @@ export async function writeBundle(
   out: string,
   signal: AbortSignal,
 ): Promise<string[]> {
-  const { text, files } = readPublished(source)
+  const { text, manifest } = readPublished(source)
   const target = outputFile(out)
+  if (target.startsWith(`${realpathSync(source.jobDir)}/`)) {
+    throw new TrainerError('usage', `--out is ${out}, expected a place outside ${source.jobDir}`)
+  }
   const temporary = `${target}.${process.pid}.tmp`
   try {
     await pipeline(
-      writeTar(entriesOf(source, text, files, key)),
+      writeTar(entriesOf(source, text, manifest, key)),
       // Stored, not compressed: weights hardly shrink, and what compression makes of them depends on zlib's version
       // and on the processor. Pieces of a fixed size keep the framing the same too.
       createGzip({ level: 0, chunkSize: PIECE_BYTES }),
@@ -56,16 +65,21 @@ export async function writeBundle(
     signal.throwIfAborted()
     throw storageError(`Cannot write ${out}`, cause)
   }
-  return Object.keys(files)
+  return Object.keys(manifest.files)
 }
 
 /** The published manifest, read once: what is signed is what the files are compared with. */
-function readPublished({ job, jobDir }: Source): { text: string; files: Record<string, string> } {
+function readPublished({ job, jobDir }: Source): { text: string; manifest: Manifest } {
+  try {
+    assertFolder(jobDir)
+  } catch (cause) {
+    throw unbundled(job, jobDir, cause)
+  }
   try {
     const text = readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES)
-    const { files } = parseManifest(text) ?? { files: {} }
-    if (!Object.keys(files).length) throw new UnusableFile('describes no model')
-    return { text, files }
+    const manifest = parseManifest(text)
+    if (!manifest || !Object.keys(manifest.files).length) throw new UnusableFile('describes no model')
+    return { text, manifest }
   } catch (cause) {
     throw unbundled(job, join(jobDir, MANIFEST), cause)
   }
@@ -73,14 +87,21 @@ function readPublished({ job, jobDir }: Source): { text: string; files: Record<s
 
 function* entriesOf(
   source: Source,
-  manifest: string,
-  files: Record<string, string>,
+  text: string,
+  manifest: Manifest,
   key: KeyObject,
 ): Generator<TarEntry, void> {
-  yield textEntry(MANIFEST, manifest)
-  yield textEntry(SIGNATURE, signText(manifest, key))
-  for (const [name, sha256] of Object.entries(files)) {
-    yield { name, bytes: sizeOf(source, name), content: publishedContent(source, name, sha256) }
+  yield textEntry(MANIFEST, text)
+  yield textEntry(SIGNATURE, signText(text, key))
+  const bytesByName = new Map<string, number>()
+  for (const [name, sha256] of Object.entries(manifest.files)) {
+    const bytes = sizeOf(source, name)
+    bytesByName.set(name, bytes)
+    yield { name, bytes, content: publishedContent(source, name, sha256) }
+  }
+  const [contradiction] = contradictionsIn(manifest, bytesByName)
+  if (contradiction) {
+    throw unbundled(source.job, join(source.jobDir, MANIFEST), new UnusableFile(contradiction), ' --retrain')
   }
 }
 
@@ -116,8 +137,10 @@ async function* publishedContent(
   }
 }
 
-function unbundled(job: JobName, what: string, cause: unknown): TrainerError {
-  const remedy = `start the trainer first: node --import tsx tasks.ts ${job}`
+function unbundled(job: JobName, what: string, cause: unknown, option = ''): TrainerError {
+  const remedy = isErrno(cause, 'EACCES', 'EPERM')
+    ? 'run the same command as root'
+    : `start the trainer first: node --import tsx tasks.ts ${job}${option}`
   const message = `Cannot bundle ${job}: ${what} ${reasonOf(cause)}; ${remedy}`
-  return new TrainerError('training-failed', message, { cause })
+  return new TrainerError(cause instanceof UnusableFile ? 'training-failed' : 'storage', message, { cause })
 }

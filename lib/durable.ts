@@ -1,7 +1,7 @@
-import { constants, realpathSync, statSync } from 'node:fs'
+import { accessSync, constants, realpathSync, statSync } from 'node:fs'
 import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { isErrno, TrainerError } from './errors.ts'
+import { basename, dirname, join } from 'node:path'
+import { isErrno, messageOf, TrainerError } from './errors.ts'
 
 /** Make a folder's entries survive a power cut: without this, a rename can come back undone. */
 export async function syncFolder(path: string): Promise<void> {
@@ -24,15 +24,23 @@ export async function syncFile(path: string): Promise<void> {
 }
 
 /**
- * The file whose place a result written to `path` takes: what a link there leads to.
+ * The file whose place a result written to `path` takes: what links there lead to.
  *
- * @throws {TrainerError} `storage` if it is no regular file: a device must not become one
+ * @throws {TrainerError} `storage` if it is no regular file (a device must not become one), or its folder takes none
  */
 export function outputFile(path: string): string {
-  const stats = statSync(path, { throwIfNoEntry: false })
-  if (!stats) return path
-  if (stats.isFile()) return realpathSync(path)
-  throw new TrainerError('storage', `Cannot write ${path}: it is not a regular file; choose another --out`)
+  const refuse = (reason: string, cause?: unknown) =>
+    new TrainerError('storage', `Cannot write ${path}: ${reason}; choose another --out`, { cause })
+  try {
+    const stats = statSync(path, { throwIfNoEntry: false })
+    if (stats && !stats.isFile()) throw refuse('it is not a regular file')
+    const target = stats ? realpathSync(path) : join(realpathSync(dirname(path)), basename(path))
+    accessSync(dirname(target), constants.W_OK | constants.X_OK)
+    return target
+  } catch (cause) {
+    if (cause instanceof TrainerError) throw cause
+    throw refuse(messageOf(cause), cause)
+  }
 }
 
 /** Write a new file so that it survives a power cut; after a failure it is gone. Replaces a leftover of that name. */

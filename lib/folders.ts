@@ -17,10 +17,14 @@ export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: str
 /**
  * Make the models folder and its state folder where they are missing (0750), and resolve links above them.
  *
+ * @param mustExist refuse a missing models folder: for a program that has nothing to do in a new one
  * @throws {TrainerError} `storage` if that is not possible
  */
-export function openModelsDir(path: string, dryRun: boolean): string {
+export function openModelsDir(path: string, dryRun: boolean, mustExist = false): string {
   try {
+    if (mustExist && !statSync(path, { throwIfNoEntry: false })) {
+      throw new TrainerError('storage', `There is no models folder ${path}; name another by --models-dir`)
+    }
     if (!dryRun) makeFolders(path)
     const modelsDir = realpathSync(path)
     if (!dryRun) makeFolder(join(modelsDir, '.trainer'))

@@ -1,5 +1,6 @@
 import { beginJob, type JobHistory, takeJobEvent } from './history/job-history.ts'
-import type { PastEvent } from './history/past-events.ts'
+import { type PastEvent, readEvents } from './history/past-events.ts'
+import { findHolder } from './lock.ts'
 import type { JobName } from './quotas.ts'
 
 const DAY_MS = 24 * 60 * 60_000
@@ -13,11 +14,43 @@ export type RunHistory = {
   /** The jobs it was asked for; those without an entry in `jobs` were never reached. */
   asked: JobName[]
   durationMs: number
-  /** Undefined if the run's end was not seen: it goes on, or it was killed. */
+  /** Undefined if the run's end was not seen: it goes on, or it was killed or lost its power. */
   exitCode: number | undefined
+  /** Does it hold the lock? */
+  isRunning: boolean
+  /** Has it made a day-1 check, as all do that train? */
+  isChecked: boolean
   message: string | undefined
   warnings: string[]
   jobs: JobHistory[]
+}
+
+/**
+ * Read the last runs from the journal, the oldest first, and see which one goes on. The lock is looked at first: a run
+ * that ends meanwhile has its end in the journal.
+ *
+ * @param keep how many runs
+ * @returns the runs, and who holds the lock
+ * @throws {TrainerError} `storage` if this user cannot read the journal or look at the lock
+ */
+export function readRuns(
+  stateDir: string,
+  keep: number,
+): { runs: RunHistory[]; holder: ReturnType<typeof findHolder> } {
+  const holder = findHolder(stateDir)
+  const runs = groupRuns(readEvents(stateDir), keep)
+  const last = runs.at(-1)
+  if (last) last.isRunning = !!holder && last.exitCode === undefined
+  return { runs, holder }
+}
+
+/**
+ * Was the run to train? A run that only prunes comes to its jobs without a day-1 check, and one that only makes that
+ * check comes to no job; both may find nothing to do. Of a run without its start in the journal, which is bounded, the
+ * check is lost too: only a training tells so much.
+ */
+export function isToTrain({ asked, isChecked, jobs, exitCode }: RunHistory): boolean {
+  return jobs.length ? isChecked || !asked.length : exitCode !== 0
 }
 
 /**
@@ -56,6 +89,8 @@ class Recorder {
       asked: [],
       durationMs: 0,
       exitCode: undefined,
+      isRunning: false,
+      isChecked: false,
       message: undefined,
       warnings: [],
       jobs: [],
@@ -72,6 +107,9 @@ class Recorder {
       case 'run.done':
         history.exitCode = event.exitCode
         history.message = event.message
+        return
+      case 'day1.check':
+        history.isChecked = true
         return
       case 'warning':
         if (history.warnings.push(event.message) > MAX_WARNINGS) history.warnings.shift()

@@ -10,7 +10,10 @@ const require = createRequire(import.meta.url)
 export const root = join(import.meta.dirname, '..')
 
 /** One option of a script: a flag, or one that takes a value. */
-export type Option = { help: string } & ({ type: 'boolean' } | { type: 'string'; value: string })
+export type Option = { help: string; short?: string } & (
+  | { type: 'boolean' }
+  | { type: 'string'; value: string }
+)
 
 /** A script as its help shows it. */
 export type Program<O extends Record<string, Option>> = {
@@ -32,7 +35,7 @@ export type Values<O extends Record<string, Option>> = {
 }
 
 const common = {
-  help: { type: 'boolean', help: 'show this and end' },
+  help: { type: 'boolean', short: 'h', help: 'show this and end' },
   version: { type: 'boolean', help: 'show the version and end' },
 } as const satisfies Record<string, Option>
 
@@ -46,11 +49,11 @@ export function readOptions<O extends Record<string, Option>>(
   args: string[],
   program: Program<O>,
 ): { values: Values<O>; positionals: string[] } | string {
-  const options = { ...program.options, ...common }
+  const options: Record<string, Option> = { ...program.options, ...common }
   try {
     const { values, positionals } = parseArgs({
       args,
-      options: Object.fromEntries(Object.entries(options).map(([name, { type }]) => [name, { type }])),
+      options,
       allowPositionals: program.positionals !== undefined,
     })
     if (values.help) return helpOf(program, options)
@@ -98,8 +101,9 @@ function suggest(reason: string, names: string[]): string {
 
 function helpOf(program: Program<Record<string, Option>>, options: Record<string, Option>): string {
   const lines = Object.entries(options).map(([name, option]) => {
+    const short = option.short ? `, -${option.short}` : ''
     const value = option.type === 'string' ? ` ${option.value}` : ''
-    return `  ${`--${name}${value}`.padEnd(20)} ${option.help}`
+    return `  ${`--${name}${short}${value}`.padEnd(20)} ${option.help}`
   })
   const command = `node --import tsx ${program.name}`
   const positionals = program.positionals ? ` ${program.positionals}` : ''

@@ -55,6 +55,26 @@ export function openPlain(folder: string, name: string): { fd: number; stats: Bi
 }
 
 /**
+ * Open a file that an operator has named, behind a link too; never waits for a FIFO's writer.
+ *
+ * @returns the descriptor, for the caller to close, and the file's state
+ * @throws {UnusableFile} anything but a regular file
+ */
+export function openNamed(path: string): { fd: number; stats: BigIntStats } {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const stats = fstatSync(fd, { bigint: true })
+  if (stats.isFile()) return { fd, stats }
+  closeSync(fd)
+  throw new UnusableFile(`is ${kindOf(stats)}, not a regular file`)
+}
+
+/** @throws {UnusableFile} anything but a folder, such as a link to one, which would lead elsewhere */
+export function assertFolder(path: string): void {
+  const kind = kindOf(statOrMissing(path))
+  if (kind !== 'a folder') throw new UnusableFile(`is ${kind}, not a folder`)
+}
+
+/**
  * The whole content of a small file.
  *
  * @throws {UnusableFile} as {@link openPlain}, and when it has more than `maxBytes`

@@ -48,12 +48,14 @@ export type Step = (run: Run) => Promise<void>
  * @returns the exit status; every failure has been shown as one line by then
  */
 export async function perform(runner: Runner, body: Step): Promise<number> {
-  return runScript(async () => {
+  let isRecorded = false
+  const main = async () => {
     const command = parseCommand(process.argv.slice(2), runner)
     if (typeof command === 'string') {
       process.stdout.write(`${command}\n`)
       return 0
     }
+    isRecorded = !command.dryRun
     const interrupts = listenForSignals()
     try {
       return command.everyMs === undefined
@@ -62,7 +64,8 @@ export async function perform(runner: Runner, body: Step): Promise<number> {
     } finally {
       interrupts.close()
     }
-  })
+  }
+  return runScript(main, () => isRecorded)
 }
 
 /**

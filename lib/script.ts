@@ -1,6 +1,7 @@
 import { realpathSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
-import { TrainerError } from './errors.ts'
+import { storageError } from './durable.ts'
+import { isErrno, TrainerError } from './errors.ts'
 import { priorityPrefix } from './run/lines.ts'
 
 /** Is this file the program that was started, and not imported by another? */
@@ -9,18 +10,36 @@ export function isEntry(meta: ImportMeta): boolean {
 }
 
 /**
- * Run a script's body; a failure that an operator can act on becomes one line on stderr.
+ * Run a script's body; a failure that an operator can act on becomes one line on stderr. So does output that was lost,
+ * unless `isRecorded` says at the end that it is kept elsewhere too, as a run's is in its journal.
  *
  * @returns the exit status, for `process.exitCode`
  */
-export async function runScript(body: () => Promise<number>): Promise<number> {
-  // A reader that leaves (`| head`) must not stop a training.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+export async function runScript(
+  body: () => Promise<number>,
+  isRecorded: () => boolean = () => false,
+): Promise<number> {
+  let lost: unknown
+  // Nothing that becomes of the output must stop a training; and a reader that leaves (`| head`) has what it wanted.
+  process.stdout.on('error', error => {
+    if (!isErrno(error, 'EPIPE')) lost ??= error
+  })
+  process.stderr.on('error', () => {})
   try {
-    return await body()
+    const exitCode = await body()
+    await new Promise(resolve => process.stdout.write('', resolve)) // by then it is known what was lost
+    if (!lost || isRecorded()) return exitCode
+    return Math.max(exitCode, reportFailure(storageError('Cannot write to stdout', lost)))
   } catch (error) {
     return reportFailure(error)
   }
+}
+
+/** Print what a script was asked for. */
+export function print(text: string): void {
+  process.stdout.write(text)
+  // Apart: of a write that a full disk cuts short Node.js says nothing, but the next one fails.
+  process.stdout.write('\n')
 }
 
 /** Say on stderr what went wrong, with a stack trace only for a defect of ours; returns the exit status for it. */

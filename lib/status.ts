@@ -2,13 +2,12 @@ import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { TrainerError } from './errors.ts'
 import type { JobHistory } from './history/job-history.ts'
-import { readEvents } from './history/past-events.ts'
-import { groupRuns, type RunHistory } from './history.ts'
-import { findHolder } from './lock.ts'
+import { isToTrain, type RunHistory, readRuns } from './history.ts'
 import { readManifest } from './models/manifest.ts'
 import { checkPublished, publishedFiles } from './models.ts'
 import { type JobName, jobNames, MIB, type Quota, type Quotas } from './quotas.ts'
 import { measure } from './storage/measurement.ts'
+import type { Entry } from './storage/prunable.ts'
 import { freeSpace } from './storage.ts'
 import { accountOf, capOf } from './usage.ts'
 
@@ -25,14 +24,15 @@ export type Status = {
     pid: number | null
     startedAt: string | null
     job: JobName | null
-    step: Step
+    /** `null` if it is not in the journal: it only begins, or is no run but moves a volume. */
+    step: Step | null
   } | null
-  /** The last run before that; without an exit code if it was killed or lost its power. */
+  /** The last run before that which was to train; without an exit code if it was killed or lost its power. */
   lastRun: { startedAt: string | null; exitCode: number | null; message: string | null } | null
   jobs: JobStatus[]
 }
 
-type Step = 'day-1 check' | 'between jobs' | 'pre-flight' | 'training' | 'post-flight'
+type Step = 'day-1 check' | 'pruning' | 'between jobs' | 'pre-flight' | 'training' | 'post-flight'
 
 export type JobStatus = {
   job: JobName
@@ -45,11 +45,13 @@ export type JobStatus = {
   trainedAt: string | null
   usedBytes: number | null
   limitBytes: number
-  /** Checkpoints and temporary files that may be pruned. */
+  /** Files `*.checkpoint`, and what else the job's `prune` globs match. */
+  checkpoints: { count: number; bytes: number } | null
+  /** Of these and of the temporary files: what may be pruned. */
   prunable: { count: number; bytes: number } | null
   /** Of the last training: what bounded its bytes. */
   guarantee: string | null
-  /** What became of the last training, or of pruning by hand if that failed; `at` is when it ended. */
+  /** What became of the last training; `at` is when it ended. */
   lastResult: { outcome: 'done' | 'failed' | 'cut off' | 'running'; at: string | null; reason: string } | null
 }
 
@@ -62,17 +64,16 @@ const KEPT_RUNS = 1000
  * @throws {TrainerError} `storage` if this user cannot read the journal or look at the lock
  */
 export async function readStatus(modelsDir: string, quotas: Quotas): Promise<Status> {
-  const stateDir = join(modelsDir, '.trainer')
-  const holder = findHolder(stateDir)
-  const runs = groupRuns(readEvents(stateDir), KEPT_RUNS)
-  const current = holder && runs.at(-1)?.exitCode === undefined ? runs.at(-1) : undefined
-  const last = current ? runs.at(-2) : runs.at(-1)
+  const { runs, holder } = readRuns(join(modelsDir, '.trainer'), KEPT_RUNS)
+  const current = runs.find(({ isRunning }) => isRunning)
+  const trainings = runs.filter(isToTrain)
+  const last = trainings.findLast(({ isRunning }) => !isRunning)
   const jobs: JobStatus[] = []
   for (const job of jobNames) {
     jobs.push({
       ...(await lookAtJob(job, join(modelsDir, job), quotas.jobs[job])),
-      guarantee: runs.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1) ?? null,
-      lastResult: lastResultOf(job, runs, current),
+      guarantee: trainings.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1) ?? null,
+      lastResult: lastResultOf(job, trainings),
     })
   }
   return {
@@ -99,6 +100,7 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look>
     trainedAt: null,
     usedBytes: null,
     limitBytes,
+    checkpoints: null,
     prunable: null,
   }
   try {
@@ -122,14 +124,20 @@ async function measureJob(
   dir: string,
   quota: Quota,
   limitBytes: number,
-): Promise<Pick<JobStatus, 'usedBytes' | 'prunable'>> {
-  if (!existsSync(dir)) return { usedBytes: 0, prunable: { count: 0, bytes: 0 } }
+): Promise<Pick<JobStatus, 'usedBytes' | 'checkpoints' | 'prunable'>> {
+  if (!existsSync(dir)) return { usedBytes: 0, checkpoints: sumUp([]), prunable: sumUp([]) }
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
+  const { prunable: matching } = await measure(dir, { prune: quota.prune, keep: [] })
   return {
     usedBytes: capOf(dir, limitBytes) === undefined ? usedBytes : accountOf(dir).usedBytes,
-    prunable: { count: prunable.length, bytes: prunable.reduce((sum, { bytes }) => sum + bytes, 0) },
+    checkpoints: sumUp(matching.filter(({ rule }) => rule !== '*.tmp')),
+    prunable: sumUp(prunable),
   }
+}
+
+function sumUp(entries: Entry[]): { count: number; bytes: number } {
+  return { count: entries.length, bytes: entries.reduce((sum, { bytes }) => sum + bytes, 0) }
 }
 
 function jobIn({ jobs }: RunHistory, name: JobName): JobHistory | undefined {
@@ -137,25 +145,23 @@ function jobIn({ jobs }: RunHistory, name: JobName): JobHistory | undefined {
 }
 
 /** The step that a run is at, from the last that it has written down. */
-function stepOf(run: RunHistory | undefined): { job: JobName | null; step: Step } {
-  const last = run?.jobs.at(-1)
+function stepOf(run: RunHistory | undefined): { job: JobName | null; step: Step | null } {
+  if (!run) return { job: null, step: null }
+  const last = run.jobs.at(-1)
   if (!last) return { job: null, step: 'day-1 check' }
   if (last.outcome !== 'unfinished') return { job: null, step: 'between jobs' }
   const { job, training } = last
+  if (!isToTrain(run)) return { job, step: 'pruning' }
   if (!training) return { job, step: 'pre-flight' }
   return { job, step: training.exit ? 'post-flight' : 'training' }
 }
 
-function lastResultOf(
-  name: JobName,
-  runs: RunHistory[],
-  current: RunHistory | undefined,
-): JobStatus['lastResult'] {
+function lastResultOf(name: JobName, runs: RunHistory[]): JobStatus['lastResult'] {
   for (const run of runs.toReversed()) {
     const job = jobIn(run, name)
-    if (!job || job.outcome === 'skipped' || (job.outcome === 'done' && !job.training)) continue
+    if (!job || job.outcome === 'skipped') continue
     const at = isoOf(Date.parse(run.startedAt) + job.endMs)
-    const unfinished = run === current ? 'running' : 'cut off'
+    const unfinished = run.isRunning ? 'running' : 'cut off'
     return { outcome: job.outcome === 'unfinished' ? unfinished : job.outcome, at, reason: job.reason }
   }
   return null

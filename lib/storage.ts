@@ -15,10 +15,14 @@ export type EnforceOptions = MeasureOptions & {
   dryRun?: boolean
   /** Called at each deletion. */
   onPrune?: (pruned: Pruned) => void
+  /** Stops between deletions; its reason is thrown. */
+  signal?: AbortSignal
 }
 
 /** Other programs may write checkpoints as fast as they are deleted. */
 const MAX_ROUNDS = 10
+/** Deleted at a time. */
+const BATCH = 64
 
 /** The charged bytes of a folder, as {@link measure} counts them. */
 export async function checkUsage(dir: string): Promise<number> {
@@ -81,29 +85,43 @@ export async function enforceLimit(
 export async function pruneOldest(
   dir: string,
   entries: Entry[],
-  options: { usedBytes: number; targetBytes: number } & Pick<EnforceOptions, 'dryRun' | 'onPrune'>,
+  options: { usedBytes: number; targetBytes: number } & Pick<EnforceOptions, 'dryRun' | 'onPrune' | 'signal'>,
 ): Promise<{ usedBytes: number; freedBytes: number; failures: string[] }> {
-  const { targetBytes, dryRun, onPrune } = options
+  const { targetBytes, dryRun, onPrune, signal } = options
   const result = { usedBytes: options.usedBytes, freedBytes: 0, failures: [] as string[] }
   const remover = new Remover(findRoot(dir))
   const slice = new Slice()
   try {
-    for (const entry of entries) {
-      if (result.usedBytes <= targetBytes) break
+    for (let start = 0; start < entries.length && result.usedBytes > targetBytes; ) {
+      signal?.throwIfAborted()
+      const batch = takeNeeded(entries, start, result.usedBytes - targetBytes)
+      start += batch.length
+      const outcomes = dryRun ? [] : await remover.remove(batch)
+      for (const [index, entry] of batch.entries()) {
+        const outcome = outcomes[index] ?? 'removed'
+        if (outcome instanceof TrainerError) result.failures.push(outcome.message)
+        if (outcome !== 'removed' && outcome !== 'gone') continue
+        const bytes = takeBytes(entry)
+        result.usedBytes -= bytes
+        if (outcome === 'gone') continue
+        result.freedBytes += bytes
+        onPrune?.(describe(entry, bytes, result.usedBytes))
+      }
       if (slice.isOver()) await slice.next()
-      const outcome = dryRun ? 'removed' : await remover.remove(entry)
-      if (outcome instanceof TrainerError) result.failures.push(outcome.message)
-      if (outcome !== 'removed' && outcome !== 'gone') continue
-      const bytes = takeBytes(entry)
-      result.usedBytes -= bytes
-      if (outcome === 'gone') continue
-      result.freedBytes += bytes
-      onPrune?.(describe(entry, bytes, result.usedBytes))
     }
   } finally {
     remover.close()
   }
   return result
+}
+
+/** The next entries, so few that each is needed to free `bytes` even if all before it do go. */
+function takeNeeded(entries: Entry[], start: number, bytes: number): Entry[] {
+  let end = start
+  for (let left = bytes; left > 0 && end < entries.length && end - start < BATCH; end++) {
+    left -= entries[end]!.bytes
+  }
+  return entries.slice(start, end)
 }
 
 /** What comes free with an entry: of a hard link nothing, until it is the last. */

@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
-import type { Readable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from './errors.ts'
@@ -16,6 +16,13 @@ import { OutputLines } from './trainer/output.ts'
 
 /** Time between SIGTERM and SIGKILL. */
 const GRACE_MS = 10_000
+
+/**
+ * Runs beside the training, in a session and with an environment of its own: once we are gone without a word it kills
+ * the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone would leave
+ * what has not asked for it yet, such as a sandbox that is being set up.
+ */
+const watchdog = 'read -r || kill -KILL -- "-$0"'
 
 export type TrainingCommand = {
   /** The whole argument vector, limits and sandbox included. */
@@ -38,6 +45,7 @@ export class Training {
   readonly exited: Promise<TrainingExit>
   readonly #command: TrainingCommand
   readonly #output: Readable
+  readonly #lifeline: Writable
   readonly #outputEnd: Promise<void>
   #ending = false
   /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
@@ -48,6 +56,7 @@ export class Training {
     this.pid = pid
     this.#command = command
     this.#output = child.stdio[4] as Readable
+    this.#lifeline = child.stdin!
     this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
     for (const { startTime } of listProcesses().filter(it => it.pid === pid)) this.#seen.set(pid, startTime)
     this.exited = new Promise(resolve => {
@@ -67,11 +76,13 @@ export class Training {
     const { $, quote } = await import('zx/core')
     const { argv, cwd, env, lockFd } = command
     // zx keeps all that it reads from stdout in memory: the training's output goes through a pipe of our own.
-    const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe'] as const
+    const stdio = ['pipe', 'ignore', 'ignore', lockFd, 'pipe'] as const
     const options = { cwd, env, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
     // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
     const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
-    const started = $({ ...options, ...bash })`exec ${argv} >&4 2>&4 4>&-`
+    const started = $({ ...options, ...bash })`
+      env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ 3>&- 4>&- &&
+      exec ${argv} </dev/null >&4 2>&4 4>&-`
     const { child } = started
     if (!child?.pid) {
       const { message } = await started
@@ -81,6 +92,7 @@ export class Training {
       )
     }
     const lines = new OutputLines(onLines)
+    child.stdin!.on('error', () => {}) // of a watchdog that somebody has killed
     const output = child.stdio[4] as Readable
     output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
     return new Training(child, child.pid, command)
@@ -148,6 +160,7 @@ export class Training {
     if (left.length) {
       throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
     }
+    this.#lifeline.end('over\n')
     await Promise.race([this.#outputEnd, delay(1000, undefined, { ref: false })])
     this.#output.destroy() // whoever may still hold its other end: the run must be able to end
   }

@@ -3,6 +3,7 @@ import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { judgeModel } from './models/judge.ts'
 import {
+  contradictionsIn,
   describeFile,
   MANIFEST,
   MANIFEST_MAX_BYTES,
@@ -10,7 +11,7 @@ import {
   parseManifest,
 } from './models/manifest.ts'
 import { findModels, namesOf } from './models.ts'
-import { readPlain, reasonOf, UnusableFile } from './plain-file.ts'
+import { assertFolder, readPlain, reasonOf, UnusableFile } from './plain-file.ts'
 
 /** What a job has published, against its manifest; paths are relative to the job's folder. */
 export type Verification = {
@@ -24,13 +25,19 @@ const MAX_ROUNDS = 5
 
 /**
  * Check everything that is published in a job's folder: each file has the SHA-256 that the manifest states, each model
- * is whole in structure, and no model or external data of one is missing from the manifest. Files are read whole.
+ * is whole in structure, no model or external data of one is missing from the manifest, and its metadata fits. Files are
+ * read whole.
  *
  * No lock is needed: what differs while a publication goes on is looked at again.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
 export async function verifyPublished(jobDir: string, globs: string[]): Promise<Verification> {
+  try {
+    if (existsSync(jobDir)) assertFolder(jobDir)
+  } catch (error) {
+    return { verified: [], differences: [{ path: jobDir, reason: reasonOf(error) }] }
+  }
   for (let round = 1; ; round++) {
     const manifest = readText(jobDir)
     const verification = await verifyAgainst(manifest, jobDir, globs)
@@ -52,23 +59,27 @@ async function verifyAgainst(
   globs: string[],
 ): Promise<Verification> {
   const manifest = parseManifest(text)
-  const files: Record<string, string> = manifest?.files ?? {}
+  const files = new Map(Object.entries(manifest?.files ?? {}))
   const verification: Verification = { verified: [], differences: [] }
-  if (!Object.keys(files).length) verification.differences.push({ path: MANIFEST, reason })
+  if (!files.size) verification.differences.push({ path: MANIFEST, reason })
 
   const { valid, rejected } = await findModels(jobDir, globs)
   const found = [...valid, ...rejected].map(({ path }) => relative(jobDir, path))
   const models = new Set([...(manifest?.metadata.models ?? []), ...found])
-  const names = new Set([...Object.keys(files), ...models])
+  const names = new Set([...files.keys(), ...found])
   for (const name of names) {
     try {
-      const entry = await checkFile(jobDir, name, files[name])
+      const entry = await checkFile(jobDir, name, files.get(name))
       // External data that a model names joins the names that are still to come.
       if (models.has(name)) for (const needed of namesOf(jobDir, judgeModel(jobDir, name))) names.add(needed)
       verification.verified.push({ path: name, ...entry })
     } catch (error) {
       verification.differences.push({ path: name, reason: reasonOf(error) })
     }
+  }
+  const bytesByName = new Map(verification.verified.map(({ path, bytes }) => [path, bytes]))
+  for (const reason of manifest ? contradictionsIn(manifest, bytesByName) : []) {
+    verification.differences.push({ path: MANIFEST, reason })
   }
   return verification
 }

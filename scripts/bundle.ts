@@ -1,5 +1,5 @@
 /** Bundle and sign a job's published models: node --import tsx scripts/bundle.ts JOB --key FILE [--out FILE] */
-import { statSync } from 'node:fs'
+import { existsSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { readPrivateKey } from '../lib/bundle/signature.ts'
 import { writeBundle } from '../lib/bundle.ts'
@@ -9,7 +9,7 @@ import { type Program, readOptions, root } from '../lib/options.ts'
 import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
 import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
-import { isEntry, runScript } from '../lib/script.ts'
+import { isEntry, print, runScript } from '../lib/script.ts'
 import { formatBytes } from '../lib/text.ts'
 
 const options = {
@@ -30,7 +30,8 @@ const program: Program<typeof options> = {
   openssl pkey -in private.pem -pubout -out public.pem
 
 Exit codes: 0 done, 1 nothing to bundle or not what was published,
-3 cannot write, 64 wrong usage or key`,
+3 cannot write, 64 wrong usage or key, 78 quotas.json invalid, 130 SIGINT,
+143 SIGTERM`,
 }
 
 /**
@@ -49,8 +50,13 @@ async function bundle(args: string[]): Promise<string> {
   const jobDir = join(chooseModelsDir(values['models-dir'], quotas.modelsDir), job)
   const out = resolve(values.out ?? `${job}.tar.gz`)
 
+  const key = readPrivateKey(values.key)
+  if (existsSync(out) && realpathSync(out) === realpathSync(values.key)) {
+    throw new TrainerError('usage', `--out is ${values.out}, expected another file than the key`)
+  }
+
   const { signal, close } = listenForSignals()
-  const files = await writeBundle({ job, jobDir }, readPrivateKey(values.key), out, signal)
+  const files = await writeBundle({ job, jobDir }, key, out, signal)
   close()
 
   const { size: bytes } = statSync(out)
@@ -66,7 +72,7 @@ function oneJob(names: string[]): JobName {
 
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
-    process.stdout.write(`${await bundle(process.argv.slice(2))}\n`)
+    print(await bundle(process.argv.slice(2)))
     return 0
   })
 }

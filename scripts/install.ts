@@ -9,7 +9,7 @@ import { dropIns, installUnits, type Machine, systemdVersion, uninstallUnits } f
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { placeOptions } from '../lib/run/command.ts'
-import { isEntry, runScript } from '../lib/script.ts'
+import { isEntry, print, runScript } from '../lib/script.ts'
 import { quoteWord } from '../lib/text.ts'
 
 const options = {
@@ -31,7 +31,10 @@ const program: Program<typeof options> = {
   example: '--every 7d',
   notes: `It runs as the user ${SERVICE_USER}, who is made if missing. Installing again
 brings the machine to the options given then. Without systemd it shows the line
-for another boot script.`,
+for another boot script.
+
+Exit codes: 0 done, 3 this machine refuses, 64 wrong usage or not root,
+78 quotas.json invalid`,
 }
 
 const cannotRun = `WARNING: the service cannot run what is in ${root}; move it, such as to /opt, and install it from there`
@@ -107,7 +110,7 @@ function bootLine(command: string[], modelsDir: string): string {
 
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
-    process.stdout.write(`${(await install(process.argv.slice(2))).trimEnd()}\n`)
+    print((await install(process.argv.slice(2))).trimEnd())
     return 0
   })
 }

@@ -54,8 +54,8 @@ async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: P
     onPrune: deletion => {
       pruned.push(deletion)
       onPrune(deletion)
-      run.signal.throwIfAborted()
     },
+    signal: run.signal,
   })
   const seconds = (performance.now() - startedMs) / 1000
   if (!dryRun) emit({ event: 'job.done', job: name, seconds, usedBytes: after.usedBytes })
@@ -78,5 +78,5 @@ function sumUp(pruned: Pruned[], isDryRun: boolean): string {
 
 if (isEntry(import.meta)) {
   const summary = 'Delete the oldest checkpoints and temporary files until quotas are kept.'
-  process.exitCode = await perform({ name: 'scripts/prune.ts', summary }, prune)
+  process.exitCode = await perform({ name: 'scripts/prune.ts', summary, needsModelsDir: true }, prune)
 }

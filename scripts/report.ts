@@ -1,11 +1,10 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
-import { existsSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { outputFile } from '../lib/durable.ts'
-import { messageOf, TrainerError } from '../lib/errors.ts'
+import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir } from '../lib/folders.ts'
-import { readEvents } from '../lib/history/past-events.ts'
-import { groupRuns } from '../lib/history.ts'
+import { readRuns } from '../lib/history.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { placeOptions } from '../lib/run/command.ts'
@@ -24,6 +23,8 @@ const program: Program<typeof options> = {
   summary: 'Draw the last runs as one HTML file: timeline, disk usage, deletions, models.',
   options,
   example: '--out /tmp/report.html',
+  notes: `Exit codes: 0 written, 3 no state of a run there, it cannot be read or the
+report not written, 64 wrong usage, 78 quotas.json invalid`,
 }
 
 /**
@@ -39,7 +40,7 @@ export async function writeReport(args: string[]): Promise<string> {
   const keep = wholeRuns(values.runs ?? String(DEFAULT_RUNS))
   const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
   const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
-  const runs = groupRuns(readEvents(join(modelsDir, '.trainer')), keep)
+  const { runs } = readRuns(findState(modelsDir), keep)
   const [{ drawPage }, { listModels }] = await Promise.all([
     import('../lib/report/page.ts'),
     import('../lib/report/models.ts'),
@@ -55,6 +56,20 @@ export async function writeReport(args: string[]): Promise<string> {
     throw new TrainerError('storage', `Cannot write ${out}: ${reason}`, { cause })
   }
   return `The report is in ${out}`
+}
+
+/** A mistyped folder must not replace an earlier report by an empty one. */
+function findState(modelsDir: string): string {
+  const stateDir = join(modelsDir, '.trainer')
+  try {
+    statSync(stateDir)
+    return stateDir
+  } catch (cause) {
+    const isMissing = isErrno(cause, 'ENOENT', 'ENOTDIR')
+    const reason = isMissing ? 'it has no .trainer, no run was made there' : messageOf(cause)
+    const remedy = 'give the folder of a run with --models-dir'
+    throw new TrainerError('storage', `Cannot report on ${modelsDir}: ${reason}; ${remedy}`, { cause })
+  }
 }
 
 function wholeRuns(value: string): number {

@@ -18,7 +18,9 @@ const program: Program<typeof options> = {
   summary: "Show each job's model, usage, and last training, and what runs now.",
   options,
   example: '--models-dir /tmp/models',
-  notes: 'It changes nothing, and may be asked while a run goes on.',
+  notes: `It changes nothing, and may be asked while a run goes on.
+Exit codes: 0 shown, whatever it shows, 3 the models folder cannot be read,
+64 wrong usage, 78 quotas.json invalid`,
 }
 
 /**

@@ -7,7 +7,7 @@ import { chooseModelsDir } from '../lib/folders.ts'
 import { type Program, readOptions, root, type Values } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { chooseJobs, placeOptions } from '../lib/run/command.ts'
-import { isEntry, runScript } from '../lib/script.ts'
+import { isEntry, print, runScript } from '../lib/script.ts'
 import { escapeText } from '../lib/text.ts'
 import { type Verification, verifyPublished } from '../lib/verify.ts'
 
@@ -25,7 +25,7 @@ const program: Program<typeof options> = {
   options,
   example: 'core --models-dir /tmp/models',
   notes: `Exit codes: 0 all is as published, 1 something differs (each is named),
-3 cannot read, 64 wrong usage, 78 quotas.json invalid`,
+3 cannot read, 64 wrong usage or key, 78 quotas.json invalid`,
 }
 
 /**
@@ -91,7 +91,7 @@ function total(found: Found): { verified: number; differences: number } {
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
     const { text, ok } = await verify(process.argv.slice(2))
-    process.stdout.write(`${text}\n`)
+    print(text)
     return ok ? 0 : 1
   })
 }

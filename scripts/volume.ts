@@ -6,7 +6,7 @@ import { takeLock } from '../lib/lock.ts'
 import { didYouMean, type Program, readOptions, root } from '../lib/options.ts'
 import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
 import { chooseJobs, placeOptions } from '../lib/run/command.ts'
-import { isEntry, runScript } from '../lib/script.ts'
+import { isEntry, print, runScript } from '../lib/script.ts'
 import { formatBytes } from '../lib/text.ts'
 import { locateVolume, type Owner, type Volume } from '../lib/volume/place.ts'
 import { programRunner, type RunProgram } from '../lib/volume/program.ts'
@@ -160,7 +160,6 @@ function used({ usedBytes = 0, usableBytes = 0 }: VolumeStatus): string {
 
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
-    const print = (line: string) => process.stdout.write(`${line}\n`)
     print(await manageVolume(process.argv.slice(2), print))
     return 0
   })

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert'
 import { checkBundle } from '../lib/bundle/check.ts'
 import { signText } from '../lib/bundle/signature.ts'
 import { collect, writeTar } from '../lib/bundle/tarball.ts'
+import { failure } from './failure.ts'
 import { rsaPair } from './keys.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { sha256Of } from './publishing.ts'
@@ -85,6 +86,26 @@ for (const [what, files, reason] of [
   ['a signed manifest that is no JSON', signed('{'), 'describes no model'],
   ['a signed manifest of nothing', signed({ metadata: {}, files: {} }), 'describes no model'],
   ['a signed way out', signed({ metadata: {}, files: { '../x': sha256Of('x') } }), 'describes no model'],
+  [
+    'a signed name that JavaScript hides',
+    {
+      ...signed(
+        `{"metadata": {}, "files": {"core.onnx": "${sha256Of(model)}", "__proto__": "${sha256Of('')}"}}`,
+      ),
+      'core.onnx': model,
+    },
+    'describes no model',
+  ],
+  [
+    'a hash that is no text',
+    signed({ metadata: {}, files: { 'core.onnx': [sha256Of(model)] } }),
+    'describes no',
+  ],
+  [
+    'a signed model_file elsewhere',
+    { ...signed({ ...manifest, metadata: { model_file: '/etc/passwd' } }), 'core.onnx': model },
+    'names "/etc/passwd" in metadata.model_file, which is none of its models',
+  ],
   [
     'a signed second manifest',
     signed({ metadata: {}, files: { 'manifest.sig': sha256Of('') } }),
@@ -209,6 +230,25 @@ test('checkBundle() refuses bytes that are hidden between files or after the end
   assert.match(await refusalOf(gzipSync(after)), 'bytes after its end')
 })
 
+test('checkBundle() refuses bytes after the compressed ones, behind a zero too', async () => {
+  const archive = gzipSync(await pack(Object.entries(good)))
+
+  for (const more of ['hidden', '\0hidden', `\0${'hidden'.repeat(100_000)}`]) {
+    assert.match(await refusalOf(Buffer.concat([archive, Buffer.from(more)])), /after its end|damaged/)
+  }
+})
+
+test('checkBundle() takes a file for what it is called, whatever JavaScript knows by that name', async () => {
+  const content = { metadata: {}, files: { toString: sha256Of(model) } }
+  await using box = await sandbox({
+    'core.tar.gz': gzipSync(await pack([...Object.entries(signed(content)), ['toString', model]])),
+  })
+
+  const { verified, differences } = await checkFile(box.path('core.tar.gz'))
+
+  assert.equal([verified.map(({ path }) => path), differences], [['toString'], []])
+})
+
 test('checkBundle() stops reading a bundle that unpacks to endless zeros', async () => {
   const bomb = gzipSync(Buffer.concat([await pack(Object.entries(good)), Buffer.alloc(2 ** 26)]))
 
@@ -236,12 +276,22 @@ test('checkBundle() refuses a bundle with any byte changed', async () => {
   }
 })
 
-test('checkBundle() refuses a missing bundle', async () => {
-  await using box = await sandbox()
+for (const [what, make, reason] of [
+  ['is missing', () => {}, 'it cannot be read (ENOENT'],
+  ['is a folder', it => mkdirSync(it), 'it is a folder, not a regular file'],
+  ['is a FIFO', it => spawnSync('mkfifo', [it]), 'it is a FIFO, not a regular file'],
+] as [string, (file: string) => void, string][]) {
+  test(`checkBundle() says that a bundle that ${what} cannot be checked, not that it differs`, async () => {
+    await using box = await sandbox()
+    const file = box.path('core.tar.gz')
+    make(file)
 
-  const { differences } = await checkFile(box.path('core.tar.gz'))
+    const { exitCode, message } = await failure(() => checkFile(file))
 
-  assert.match(differences[0]!.reason, 'ENOENT')
-})
+    assert.is(exitCode, 3)
+    assert.match(message, `Cannot check ${file}: ${reason}`)
+    assert.match(message, '; name a bundle by --bundle')
+  })
+}
 
 test.run()

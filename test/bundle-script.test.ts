@@ -92,6 +92,18 @@ for (const args of [
   })
 }
 
+test('a bundle does not take the place of the key that signs it', async () => {
+  await using rig = await bundleRig()
+  await trainAndPublish(rig.coreDir, { 'core.onnx': onnxModel() })
+  const key = rig.path('private.pem')
+
+  const { exitCode, stderr } = await rig.run(['core', '--key', key, '--out', key], bundle)
+
+  assert.is(exitCode, 64)
+  assert.match(stderr, `--out is ${key}, expected another file than the key`)
+  assert.is(readFileSync(key, 'utf8'), pair.privateKey)
+})
+
 test('a bundle that the disk does not take is gone, and the error says so', async () => {
   await using rig = await bundleRig()
   await trainAndPublish(rig.coreDir, { 'core.onnx': onnxModel() })

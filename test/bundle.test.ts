@@ -1,16 +1,28 @@
 import { spawnSync } from 'node:child_process'
 import { createPrivateKey, createPublicKey } from 'node:crypto'
-import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { checkBundle } from '../lib/bundle/check.ts'
 import { writeBundle } from '../lib/bundle.ts'
+import type { Manifest } from '../lib/models/manifest.ts'
 import { failure } from './failure.ts'
 import { rsaPair, writeKey } from './keys.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { filesBelow, trainAndPublish } from './publishing.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
+import { asNobody } from './unprivileged.ts'
 
 const { publicKey, privateKey } = rsaPair()
 const external = { location: 'weights/core.data', offset: 0, length: 8 }
@@ -32,6 +44,19 @@ async function bundleOf(box: Sandbox, name: string): Promise<Buffer> {
   const key = createPrivateKey(privateKey)
   await writeBundle({ job: 'core', jobDir: box.path('core') }, key, box.path(name), signal)
   return readFileSync(box.path(name))
+}
+
+function editMetadata(model: string, edit: (metadata: Manifest['metadata']) => void): void {
+  const file = model.replace('core.onnx', 'manifest.json')
+  const manifest = JSON.parse(readFileSync(file, 'utf8'))
+  edit(manifest.metadata)
+  writeFileSync(file, JSON.stringify(manifest))
+}
+
+function replaceByLink(model: string): void {
+  const folder = dirname(model)
+  renameSync(folder, `${folder}.real`)
+  symlinkSync(`${folder}.real`, folder)
 }
 
 function run(command: string, ...args: string[]): string {
@@ -124,6 +149,17 @@ for (const [what, spoil, reason] of [
     (file: string) => writeFileSync(file.replace('core.onnx', 'manifest.json'), '{"metadata":{},"files":{}}'),
     'manifest.json describes no model',
   ],
+  [
+    'a size that somebody has changed',
+    (file: string) => editMetadata(file, ({ sizes }) => sizes['core.onnx']!++),
+    'manifest.json names "core.onnx" in metadata.sizes, with ',
+  ],
+  [
+    'a model_file that is not in it',
+    (file: string) => editMetadata(file, metadata => (metadata.model_file = 'evil.onnx')),
+    'manifest.json names "evil.onnx" in metadata.model_file, which is none of its models',
+  ],
+  ['a link in the place of its folder', replaceByLink, 'core is a symbolic link, not a folder'],
 ] as const) {
   test(`a job with ${what} is not bundled, and an earlier bundle stays as it is`, async () => {
     await using box = await publishedBox({ 'out/core.tar.gz': 'an earlier bundle' })
@@ -137,6 +173,35 @@ for (const [what, spoil, reason] of [
     assert.match(message, 'node --import tsx tasks.ts core')
     assert.equal(filesBelow(box.path('out')), ['core.tar.gz'])
     assert.is(readFileSync(box.path('out', 'core.tar.gz'), 'utf8'), 'an earlier bundle')
+  })
+}
+
+test('a job that this user may not read is not called unpublished', async () => {
+  await using box = await publishedBox()
+  chmodSync(box.dir, 0o777)
+  chmodSync(box.path('core', 'manifest.json'), 0)
+
+  const { exitCode, message } = await asNobody(() => failure(() => bundleOf(box, 'core.tar.gz')))
+
+  assert.is(exitCode, 3)
+  assert.match(message, /manifest\.json cannot be read \(EACCES.*; run the same command as root$/)
+})
+
+for (const [out, exitCode, reason] of [
+  ['none/core.tar.gz', 3, /none\/core\.tar\.gz: ENOENT: .*; choose another --out/],
+  ['public.pem/core.tar.gz', 3, /ENOTDIR: .*; choose another --out/],
+  ['core/core.onnx', 64, /--out is .*, expected a place outside /],
+] as const) {
+  test(`a bundle is not written to ${out}`, async () => {
+    await using box = await publishedBox()
+    const before = filesBelow(box.dir)
+
+    const error = await failure(() => bundleOf(box, out))
+
+    assert.is(error.exitCode, exitCode)
+    assert.match(error.message, reason)
+    assert.equal(filesBelow(box.dir), before)
+    assert.equal(readFileSync(box.path('core', 'core.onnx')), trained['core.onnx'])
   })
 }
 

@@ -1,21 +1,24 @@
+import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { root, trainerRig } from './rig.ts'
+import { readOptions } from '../lib/options.ts'
+import { root } from './rig.ts'
 
-const generator = 'schema.ts' // takes no arguments
 const scripts = readdirSync(join(root, 'scripts'))
-  .filter(name => name.endsWith('.ts') && name !== generator)
+  .filter(name => name.endsWith('.ts'))
   .map(name => `scripts/${name}`)
 
+function run(...args: string[]) {
+  return spawnSync(process.execPath, ['--import', 'tsx', ...args], { cwd: root, encoding: 'utf8' })
+}
+
 for (const script of ['tasks.ts', ...scripts]) {
-  test(`--help of ${script} fits a screen of 80 by 24 and has an example`, async () => {
-    await using rig = await trainerRig()
+  test(`--help of ${script} fits a screen of 80 by 24 and has an example`, () => {
+    const { status, stdout, stderr } = run(script, '--help')
 
-    const { exitCode, stdout, stderr } = await rig.run(['--help'], { script, withModelsDir: false })
-
-    assert.equal([exitCode, stderr], [0, ''])
+    assert.equal([status, stderr], [0, ''])
     const lines = stdout.trimEnd().split('\n')
     assert.ok(lines.length < 24, `${lines.length} lines`)
     assert.equal(
@@ -26,13 +29,24 @@ for (const script of ['tasks.ts', ...scripts]) {
   })
 }
 
-test('--version is the version', async () => {
-  await using rig = await trainerRig()
+test('-h is --help', () => {
+  const program = { name: 'x.ts', summary: '', options: {}, example: '' }
 
-  const { exitCode, stdout } = await rig.run(['--version'])
+  assert.is(readOptions(['-h'], program), readOptions(['--help'], program))
+})
+
+test('--version is the version', () => {
+  const { status, stdout } = run('tasks.ts', '--version')
 
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-  assert.equal([exitCode, stdout], [0, `${version}\n`])
+  assert.equal([status, stdout], [0, `${version}\n`])
+})
+
+test('schema.ts writes nothing on an option that it does not know', () => {
+  const { status, stdout, stderr } = run('scripts/schema.ts', '--prin')
+
+  assert.equal([status, stdout], [64, ''])
+  assert.match(stderr, "Unknown option '--prin'; did you mean --print?")
 })
 
 test.run()

@@ -3,7 +3,7 @@ import { test } from 'uvu'
 import type { EventBody, TrainerEvent } from '../lib/events.ts'
 import type { JobHistory } from '../lib/history/job-history.ts'
 import type { PastEvent } from '../lib/history/past-events.ts'
-import { groupRuns } from '../lib/history.ts'
+import { groupRuns, isToTrain } from '../lib/history.ts'
 
 /** Events as they are written, of the kinds that are read back. */
 type Written = Extract<TrainerEvent, { event: PastEvent['event'] }>
@@ -141,6 +141,31 @@ test('groupRuns() leaves the end open of a run that was killed', () => {
   assert.equal(core!.outcome, 'unfinished')
   assert.equal(core!.training!.exit, undefined)
   assert.equal(core!.training!.endMs, 5000)
+})
+
+test('isToTrain() tells a run that was to train from one that prunes or only checks', () => {
+  const checked: Body = { event: 'day1.check', job, models: [], missing: true, reason: 'no model' }
+  const failed: Body = { event: 'job.fail', job, code: 'storage', message: 'cannot' }
+  const jobDone: Body = { event: 'job.done', job, seconds: 1, usedBytes: 1 }
+  const done = (exitCode: number): Body => ({ event: 'run.done', exitCode, seconds: 1, message: '' })
+  const cases: [isTraining: boolean, bodies: Body[]][] = [
+    [true, [started, checked, jobStarted, trainStarted]],
+    [true, [started, checked, { event: 'job.skip', job, reason: '' }, done(0)]],
+    [true, [started, checked, failed, done(3)]],
+    [true, [started, done(3)]],
+    [true, [usage(1), trainEnded, jobDone, done(0)]], // the journal does not reach back to its start
+    [false, [started, usage(1), prune(1, 1), jobDone, done(0)]],
+    [false, [started, usage(1), failed, done(2)]],
+    [false, [started, failed, done(3)]],
+    [false, [started, usage(1)]],
+    [false, [started, done(0)]],
+    [false, [started, checked, done(0)]],
+  ]
+
+  for (const [isTraining, bodies] of cases) {
+    const [run] = groupRuns(eventsOf('r1', ...bodies.map((body): [number, Body] => [0, body])))
+    assert.equal(isToTrain(run!), isTraining, bodies.map(({ event }) => event).join(' '))
+  }
 })
 
 test('groupRuns() keeps the last runs, the oldest first', () => {

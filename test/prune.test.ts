@@ -144,6 +144,21 @@ test('prune ends with the highest exit code of its jobs', async () => {
   assert.deepEqual(readdirSync(outside), ['1.tmp'])
 })
 
+test('prune refuses a models folder that is not there, and makes none', async () => {
+  await using rig = await trainerRig()
+
+  for (const args of [[], ['--dry-run']]) {
+    const { exitCode, stdout, stderr } = await rig.run(args, { script })
+
+    assert.deepEqual([exitCode, stdout], [3, ''])
+    assert.equal(
+      stderr,
+      `ransomeye-trainer: There is no models folder ${rig.modelsDir}; name another by --models-dir\n`,
+    )
+    assert.ok(!existsSync(rig.modelsDir))
+  }
+})
+
 rootTest('prune --dry-run does not take for empty what this user may not look into', async () => {
   await using rig = await trainerRig()
   writeCheckpoints(rig.modelsDir, 'core', ['1.tmp'], 21 * MIB)

@@ -102,7 +102,7 @@ test('Remover does not run out of descriptors with many folders', async () => {
   const remover = new Remover(box.dir)
   const before = readdirSync('/proc/self/fd').length
 
-  for (const entry of prunable) assert.is(await remover.remove(entry), 'removed')
+  for (const entry of prunable) assert.equal(await remover.remove([entry]), ['removed'])
   const held = readdirSync('/proc/self/fd').length - before
   remover.close()
 
@@ -194,8 +194,7 @@ async function removeAll(
   entries: Awaited<ReturnType<typeof measure>>['prunable'],
 ): Promise<unknown[]> {
   const remover = new Remover(dir)
-  const outcomes: unknown[] = []
-  for (const entry of entries) outcomes.push(await remover.remove(entry))
+  const outcomes = await remover.remove(entries)
   remover.close()
   return outcomes
 }

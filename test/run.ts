@@ -1,77 +1,53 @@
 /**
- * Run the test files: node --import tsx test/run.ts [part of a file's name …]
+ * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's name …]
  *
- * uvu by itself ends with exit 0 when a hook throws, a file forgets `.run()`, a stray `.only` hides the rest or
- * no file matches. Here the run passes only if every test of every file ran and passed, and every skip is named.
+ * The run passes only if every test of every file ran and passed, and every skip is named.
  */
-import { pathToFileURL } from 'node:url'
-import { parse } from 'uvu/parse'
-import { namedSkips } from './skips.ts'
+import { fork } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import type { Tally } from './run-file.ts'
 
-type Outcome = [errors: string | true, passed: number, skipped: number, total: number]
-type Group = [name: string, ...runs: (() => Promise<Outcome>)[]]
+/** The files are mostly processes that wait for each other; more at a time would make those late that measure time. */
+const AT_A_TIME = Math.min(availableParallelism(), 4)
 
-const shared = globalThis as unknown as { UVU_DEFER: number; UVU_INDEX: number; UVU_QUEUE: Group[] }
+const wanted = process.argv.slice(2)
+const files = readdirSync(import.meta.dirname)
+  .filter(name => name.endsWith('.test.ts'))
+  .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
+const tallies: Tally[] = []
 
-process.exitCode = 1 // until proven otherwise: a test that never settles ends the process early
-shared.UVU_DEFER = 1
-const { exitCode, summary } = await runAll(process.argv.slice(2))
-console.log(summary)
-process.exitCode = exitCode
+const queue = files.values()
+await Promise.all(
+  Array.from({ length: AT_A_TIME }, async () => {
+    for (const file of queue) tallies.push(await runFile(file))
+  }),
+)
 
-async function runAll(wanted: string[]): Promise<{ exitCode: number; summary: string }> {
-  const { suites } = await parse(import.meta.dirname, String.raw`\.test\.ts$`)
-  const chosen = suites.filter(({ name }) => !wanted.length || wanted.some(part => name.includes(part)))
-  let passed = 0
-  const faults: string[] = chosen.length ? [] : ['no test file matches']
-  let failed = faults.length
+const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0)
+const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0)
+const faults = files.length ? tallies.flatMap(tally => tally.faults) : ['no test file matches']
+const skips = tallies.flatMap(tally => tally.skips)
+for (const fault of faults) console.error(`FAULT ${fault}`)
+for (const skip of skips) console.log(`SKIPPED ${skip}`)
+const skipped = skips.length ? `, ${skips.length} skipped` : ''
+console.log(`\n${passed} passed, ${failed + faults.length} failed${skipped}`)
+process.exitCode = failed + faults.length ? 1 : 0
 
-  await import('uvu') // makes the queue
-  for (const [index, { name, file }] of chosen.entries()) {
-    shared.UVU_INDEX = index
-    shared.UVU_QUEUE[index] = [name]
-    console.log(`\n${name}`)
-    const startedMs = performance.now()
-    const outcome = await runFile(file, index)
-    console.log(`  ${((performance.now() - startedMs) / 1000).toFixed(1)} s`)
-    passed += outcome.passed
-    failed += outcome.failed
-    faults.push(...outcome.faults.map(fault => `${name}: ${fault}`))
-  }
-
-  for (const fault of faults) console.error(`FAULT ${fault}`)
-  for (const skip of namedSkips) console.log(`SKIPPED ${skip}`)
-  if (failed === 0 && passed === 0) failed = 1
-  const skips = namedSkips.length ? `, ${namedSkips.length} skipped` : ''
-  return { exitCode: failed ? 1 : 0, summary: `\n${passed} passed, ${failed} failed${skips}` }
-}
-
-async function runFile(
-  file: string,
-  index: number,
-): Promise<{ passed: number; failed: number; faults: string[] }> {
-  const tally = { passed: 0, failed: 0, faults: [] as string[] }
-  const fault = (text: string) => {
-    tally.faults.push(text)
-    tally.failed++
-  }
-  try {
-    const namedBefore = namedSkips.length
-    await import(pathToFileURL(file).href)
-    const runs = shared.UVU_QUEUE[index]!.slice(1) as (() => Promise<Outcome>)[]
-    if (!runs.length) fault('registers no test; is .run() missing?')
-    let unnamed = -(namedSkips.length - namedBefore)
-    for (const run of runs) {
-      const [errors, passed, skipped, total] = await run()
-      if (errors !== true) console.error(errors)
-      tally.passed += passed
-      tally.failed += total - passed
-      unnamed += skipped
-      if (total === 0 && skipped === 0) fault('is empty')
-    }
-    if (unnamed !== 0) fault(`${unnamed} tests skipped without a name (a stray .only or .skip)`)
-  } catch (error) {
-    fault(error instanceof Error ? (error.stack ?? error.message) : String(error))
-  }
-  return tally
+/** Run one file in a process of its own; what it prints is shown whole when it has ended. */
+async function runFile(name: string): Promise<Tally> {
+  const startedMs = performance.now()
+  const child = fork(join(import.meta.dirname, 'run-file.ts'), [name], {
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  })
+  let output = ''
+  let tally: Tally | undefined
+  for (const stream of [child.stdout!, child.stderr!])
+    stream.setEncoding('utf8').on('data', text => (output += text))
+  child.on('message', message => (tally = message as Tally))
+  const [code, signal] = await new Promise<unknown[]>(resolve => child.on('close', (...how) => resolve(how)))
+  console.log(`\n${name}\n${output.trim()}\n  ${((performance.now() - startedMs) / 1000).toFixed(1)} s`)
+  const fault = `${name} ended before its last test (${signal ?? `exit code ${code}`})`
+  return tally ?? { passed: 0, failed: 0, faults: [fault], skips: [] }
 }

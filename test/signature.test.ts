@@ -6,6 +6,7 @@ import { isSigned, readPrivateKey, readPublicKey, signText } from '../lib/bundle
 import { failure } from './failure.ts'
 import { rsaPair, writeKey, wrongKeys } from './keys.ts'
 import { sandbox } from './sandbox.ts'
+import { asNobody } from './unprivileged.ts'
 
 const { publicKey, privateKey } = rsaPair()
 
@@ -74,6 +75,22 @@ test('readPublicKey() refuses a private key, which should not be where bundles a
   assert.match(error.message, /begins with PRIVATE KEY; name the public half.*openssl pkey/)
 })
 
+test('readPrivateKey() says what to do when the key is missing, or not for this user to read', async () => {
+  await using box = await sandbox()
+  const file = writeKey(box.path('key.pem'), privateKey)
+  chmodSync(box.dir, 0o755)
+  chmodSync(file, 0)
+
+  const missing = await failure(async () => readPrivateKey(box.path('none.pem')))
+  const forbidden = await asNobody(() => failure(async () => readPrivateKey(file)))
+
+  assert.match(
+    missing.message,
+    /ENOENT.*; name the private half of the key; a new one is made by openssl genpkey/,
+  )
+  assert.match(forbidden.message, /EACCES.*; this user must be able to read it$/)
+})
+
 test('readPublicKey() refuses a missing file, a folder and a short key', async () => {
   await using box = await sandbox({ 'short.pem': rsaPair(2048).publicKey })
 
@@ -81,8 +98,11 @@ test('readPublicKey() refuses a missing file, a folder and a short key', async (
 
   const errors = await Promise.all(files.map(file => failure(async () => readPublicKey(file))))
 
-  assert.match(errors[0]!.message, 'ENOENT')
-  assert.match(errors[1]!.message, 'is not a PEM file')
+  assert.match(
+    errors[0]!.message,
+    /it cannot be read \(ENOENT: .*\); name the public half, which is made by openssl/,
+  )
+  assert.match(errors[1]!.message, 'it is a folder, not a regular file; name the public half')
   assert.match(errors[2]!.message, 'has 2048 bits')
 })
 

@@ -11,17 +11,19 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
+import { takeLock } from '../lib/lock.ts'
 import { jobNames, MIB, readQuotas } from '../lib/quotas.ts'
 import { drawStatus } from '../lib/status/table.ts'
 import { readStatus, type Status } from '../lib/status.ts'
 import { checkUsage } from '../lib/storage.ts'
 import { readManifest } from './publishing.ts'
 import { publishes, type Rig, root, survivors, trainerRig, untilEvent } from './rig.ts'
-import { until } from './sandbox.ts'
+import { sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
 
 const script = 'scripts/status.ts'
@@ -54,8 +56,8 @@ function traceOf(dir: string): string[] {
     })
 }
 
-test('status shows each job in a row: model, date, usage of the quota, prunable files, guarantee, result', async () => {
-  const trainer = `${publishes}; fs.writeFileSync(dir + '/1.checkpoint', Buffer.alloc(5 * 2 ** 20, 1))`
+test('status shows each job: model, time, usage of the quota, checkpoints, prunable files, guarantee, result', async () => {
+  const trainer = `${publishes}; for (const name of ['1.checkpoint', '2.checkpoint', '3.tmp']) fs.writeFileSync(dir + '/' + name, Buffer.alloc(2 ** 20, 1))`
   await using rig = await trainerRig({
     core: { maxDiskMb: 10, trainer, sandbox: 'off' },
     dpi: { sandbox: 'off' },
@@ -65,22 +67,34 @@ test('status shows each job in a row: model, date, usage of the quota, prunable 
   const { exitCode, stdout } = await rig.run([], { script })
 
   assert.equal(exitCode, 0)
-  const today = String(readManifest(join(rig.modelsDir, 'core')).metadata.trained_at).slice(0, 10)
+  const timeOf = (job: string) =>
+    String(readManifest(join(rig.modelsDir, job)).metadata.trained_at)
+      .slice(0, 16)
+      .replace('T', ' ')
   assert.match(
     stdout,
-    new RegExp(`^core +core\\.onnx +yes +${today} +███░░░ 5\\.0 of 10 MiB +1, 5 MiB +watch +done$`, 'm'),
+    new RegExp(
+      `^core +core\\.onnx +${timeOf('core')} +watch +done\nvalid +██░░░░ 3\\.0 of 10 MiB +2, 2 MiB +3, 3 MiB$`,
+      'm',
+    ),
   )
   assert.match(
     stdout,
-    new RegExp(`^dpi +dpi\\.onnx +yes +${today} +░{6} 0\\.0 of 20 MiB +- +watch +done$`, 'm'),
+    new RegExp(
+      `^dpi +dpi\\.onnx +${timeOf('dpi')} +watch +done\nvalid +░{6} 0\\.0 of 20 MiB +none +none$`,
+      'm',
+    ),
   )
-  assert.match(stdout, /^agent +- +no +- +░{6} 0 of 20 MiB +- +- +-$/m)
+  assert.match(stdout, /^agent +- +- +- +-\nnot valid +░{6} 0 of 20 MiB +none +none$/m)
   assert.match(stdout, /^agent is not valid: no model is published$/m)
-  assert.match(stdout, /^not running; the last run, of .* ended with exit code 0: trained core, dpi;/m)
+  assert.match(
+    stdout,
+    /^not running; the last training run, of .* ended with exit\n {2}code 0: trained core, dpi;/m,
+  )
 })
 
 test('status --json has the figures in bytes and the times in ISO 8601', async () => {
-  const trainer = `${publishes}; for (const name of ['1.tmp', '2.tmp']) fs.writeFileSync(dir + '/' + name, Buffer.alloc(8192, 1))`
+  const trainer = `${publishes}; for (const name of ['1.tmp', '2.checkpoint']) fs.writeFileSync(dir + '/' + name, Buffer.alloc(8192, 1))`
   await using rig = await trainerRig({ core: { trainer } })
   await rig.run(['core'])
 
@@ -104,6 +118,7 @@ test('status --json has the figures in bytes and the times in ISO 8601', async (
     trainedAt: readManifest(join(rig.modelsDir, 'core')).metadata.trained_at,
     limitBytes: 20 * MIB,
     usedBytes: await checkUsage(join(rig.modelsDir, 'core')),
+    checkpoints: { count: 1, bytes: 8192 },
     prunable: { count: 2, bytes: 16384 },
   })
   assert.deepEqual(lastResult, { outcome: 'done', at: done?.time, reason: '' })
@@ -156,7 +171,7 @@ test('status makes no models folder where there is none', async () => {
 
   assert.equal(exitCode, 0)
   assert.match(stdout, /models, not there yet$/m)
-  assert.match(stdout, /^not running, and no run is recorded$/m)
+  assert.match(stdout, /^not running, and no training is recorded here; .*--models-dir$/ms)
   assert.ok(!existsSync(rig.modelsDir))
 })
 
@@ -179,19 +194,44 @@ test('status reads a torn journal, and says that a run was killed', async () => 
   assert.equal(jobs[0]?.lastResult?.outcome, 'cut off')
 })
 
-test('status gives the reason of a failure, and keeps to the last training when pruning follows', async () => {
+test('status gives the reason of a failure, and keeps to the last training when pruning fails after it', async () => {
   await using rig = await trainerRig({
     core: { trainer: `console.log('no \\x1b[31mdata'); process.exit(4)` },
   })
   await rig.run(['core'])
-  await rig.run([], { script: 'scripts/prune.ts' })
+  const large = join(rig.modelsDir, 'agent')
+  mkdirSync(large)
+  writeFileSync(join(large, 'notes'), '')
+  truncateSync(join(large, 'notes'), 21 * MIB)
+  const pruning = await rig.run([], { script: 'scripts/prune.ts' })
 
   const text = drawStatus(await statusOf(rig), false)
 
-  assert.match(text, /^core +- +no .* failed$/m)
+  assert.equal(pruning.exitCode, 2)
+  assert.match(text, /^core +- +- .* failed\nnot valid /m)
+  assert.match(text, /^agent +- +- +- +-\nnot valid +█{6} 21\.0 of 20 MiB/m)
   assert.match(text, /^core failed at .*: core's training ended with exit code 4;/m)
-  assert.match(text, /ended with exit code 0: nothing to prune$/m)
+  assert.match(text, /ended with exit\n {2}code 1: core's/m)
   assert.ok(!text.includes('\x1b'))
+})
+
+test('status tells pruning, and a lock that is held without a run, from a training', async () => {
+  await using box = await sandbox({ '.trainer/lock': 1 })
+  const journal = box.path('.trainer', 'events.jsonl')
+  const stamp = { time: '2026-03-01T10:00:00.000Z', level: 'info', run: 'r1' }
+  const write = (event: object) => appendFileSync(journal, `${JSON.stringify({ ...stamp, ...event })}\n`)
+  const { release } = await takeLock(box.path('.trainer'))
+  const stepOf = async () => (await readStatus(box.dir, readQuotas(join(root, 'quotas.json')))).running?.step
+  try {
+    write({ event: 'run.start', jobs: ['core'] })
+    write({ event: 'storage.usage', job: 'core', usedBytes: 1, limitBytes: 2 })
+    assert.equal(await stepOf(), 'pruning')
+    write({ event: 'run.done', exitCode: 0 })
+    assert.equal(await stepOf(), null)
+  } finally {
+    release()
+  }
+  assert.equal(await stepOf(), undefined)
 })
 
 test('status shows the other jobs when one cannot be measured', async () => {
@@ -266,14 +306,14 @@ terminalTest('status is coloured on a terminal only, and there not with NO_COLOR
   const plain = onTerminal({ NO_COLOR: '1' })
   const piped = await rig.run([], { script, env: { TERM: 'xterm' } })
 
-  assert.match(coloured, /\x1b\[31mno {3}\x1b\[0m/)
+  assert.match(coloured, /\x1b\[31mnot valid\x1b\[0m/)
   for (const text of [plain, piped.stdout]) {
     assert.match(text, /^core /m)
     assert.ok(!text.includes('\x1b'))
   }
 })
 
-test('drawStatus() fits 100 columns with long names and reasons, and quotas up to 97 GiB', () => {
+test('drawStatus() fits 80 columns with long names and reasons, and quotas up to 97 GiB', () => {
   const job: Status['jobs'][number] = {
     job: 'agent',
     models: [`${'long-name-'.repeat(9)}.onnx`, 'other.onnx'],
@@ -282,6 +322,7 @@ test('drawStatus() fits 100 columns with long names and reasons, and quotas up t
     trainedAt: '2026-01-02T03:04:05.000Z',
     usedBytes: 12_345 * MIB,
     limitBytes: 99_999 * MIB,
+    checkpoints: { count: 9998, bytes: 99_999 * MIB },
     prunable: { count: 9999, bytes: 99_999 * MIB },
     guarantee: 'kernel+sandbox',
     lastResult: { outcome: 'cut off', at: '2026-01-02T03:04:05.000Z', reason: 'because '.repeat(50) },
@@ -297,12 +338,12 @@ test('drawStatus() fits 100 columns with long names and reasons, and quotas up t
   const text = drawStatus(status, false)
 
   assert.deepEqual(
-    text.split('\n').filter(line => line.length > 100),
+    text.split('\n').filter(line => line.length > 80),
     [],
   )
   assert.match(
     text,
-    /^agent +lon\S*… +no +2026-01-02 +█░{5} 12345 of 99999 MiB +9999, 99999 MiB +kernel\+sandbox +cut off$/m,
+    /^agent +lon\S*… +2026-01-02 03:04 +kernel\+sandbox +cut off\nnot valid +█░{5} 12345 of 99999 MiB +9998, 99999 MiB +9999, 99999 MiB$/m,
   )
 })
 

@@ -1,4 +1,6 @@
+import { spawnSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -7,6 +9,7 @@ import { TrainerError } from '../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
 import { limitedArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
 import { Training } from '../lib/trainer.ts'
+import { root } from './rig.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
 
@@ -61,9 +64,36 @@ test('Training gives exit code, output of both streams and the time it took', as
   assert.ok(seconds > 0 && seconds < 20)
 })
 
+/** A program that starts a training and is killed the moment after. */
+const startsAndDies = (training: object) => `
+const { Training } = await import(${JSON.stringify(join(root, 'lib/trainer.ts'))})
+await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, () => {})
+process.kill(process.pid, 'SIGKILL')`
+
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
   const testHere = isSandboxed ? sandboxed : test
+
+  testHere(`Training ${where} does not outlive whoever is killed while it starts`, async () => {
+    await using box = await sandbox(folders)
+    const command = ['sh', '-c', 'sleep 300; true', box.path('job', 'work')]
+    const containment = { jobDir: box.path('job'), workingDir: box.dir }
+    const limited = limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30)
+    const argv = ['sh', '-c', 'sleep 0.2; exec "$@"', 'sh', ...limited] // as programs that a slow disk brings
+    const training = { argv, cwd: box.dir, env: { PATH: safePath }, isSandboxed }
+    const program = ['--import', 'tsx', '--input-type=module', '--eval', startsAndDies(training)]
+    const lockFd = openSync(box.path('lock'), 'a')
+    const remains = () => listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.includes(box.dir))
+
+    const { signal, stderr } = spawnSync(process.execPath, program, {
+      stdio: ['ignore', 'ignore', 'pipe', lockFd],
+    })
+    assert.is(signal, 'SIGKILL', String(stderr))
+    await delay(700)
+
+    assert.equal(remains(), [])
+    closeSync(lockFd)
+  })
 
   testHere(`Training ${where} names the signal that ended it`, async () => {
     await using box = await sandbox(folders)

@@ -130,6 +130,39 @@ test('verifyPublished() trusts no manifest that is missing, no manifest, or empt
   ])
 })
 
+test('verifyPublished() names metadata that the files do not bear out', async () => {
+  await using job = await publishedJob()
+  const manifest = readManifest(job.dir)
+  Object.assign(manifest.metadata, {
+    sizes: { 'core.onnx': 5, 'weights.bin': 100 },
+    model_file: '../evil.onnx',
+    models: ['core.onnx', 'more.onnx'],
+    superseded: ['weights.bin'],
+  })
+  writeFileSync(job.path('manifest.json'), JSON.stringify(manifest))
+
+  const verification = await job.verify()
+
+  assert.deepEqual(sentences(verification), [
+    'manifest.json names "more.onnx" in metadata.models, which is not among its files',
+    'manifest.json names "../evil.onnx" in metadata.model_file, which is none of its models',
+    'manifest.json names "weights.bin" in metadata.superseded, which is among its files',
+    `manifest.json names "core.onnx" in metadata.sizes, with 5 bytes, which has ${model.length}`,
+  ])
+})
+
+test('verifyPublished() does not follow a link in the place of the job', async () => {
+  await using job = await publishedJob()
+  symlinkSync('.', job.path('link'))
+
+  const verification = await verifyPublished(job.path('link'), globs)
+
+  assert.deepEqual(verification, {
+    verified: [],
+    differences: [{ path: job.path('link'), reason: 'is a symbolic link, not a folder' }],
+  })
+})
+
 test('verifyPublished() hashes models of any other kind without looking into them', async () => {
   await using box = await sandbox()
   const kinds = ['*.pkl']

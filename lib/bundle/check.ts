@@ -3,9 +3,15 @@ import { createReadStream } from 'node:fs'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
 import { SIGNATURE } from '../bundle.ts'
-import { isErrno } from '../errors.ts'
-import { MANIFEST, MANIFEST_MAX_BYTES, type Manifest, parseManifest } from '../models/manifest.ts'
-import { reasonOf, UnusableFile } from '../plain-file.ts'
+import { isErrno, TrainerError } from '../errors.ts'
+import {
+  contradictionsIn,
+  MANIFEST,
+  MANIFEST_MAX_BYTES,
+  type Manifest,
+  parseManifest,
+} from '../models/manifest.ts'
+import { openNamed, reasonOf, UnusableFile } from '../plain-file.ts'
 import { escapeText as shown } from '../text.ts'
 import type { Verification } from '../verify.ts'
 import { isSigned } from './signature.ts'
@@ -16,6 +22,7 @@ type VerifiedFile = Verification['verified'][number]
 /** Base64 of a signature by a key of 16,384 bits is shorter. */
 const SIGNATURE_MAX_BYTES = 4096
 const PIECE_BYTES = 64 * 1024
+const BYTES_AFTER_END = 'has bytes after its end'
 
 /**
  * Check a bundle that may come from anybody: its manifest is signed, and it holds exactly the files that the manifest
@@ -24,22 +31,47 @@ const PIECE_BYTES = 64 * 1024
  * which have to come first.
  *
  * @returns the files of a bundle that is good; of any other none, and the first thing that is wrong with it
+ * @throws {TrainerError} `storage` if it cannot be read
  */
 export async function checkBundle(file: string, key: KeyObject): Promise<Verification> {
+  const { fd, stats } = openBundle(file)
+  const gunzip = createGunzip({ chunkSize: PIECE_BYTES })
   try {
     const verified = await pipeline(
-      createReadStream(file),
-      createGunzip({ chunkSize: PIECE_BYTES }),
+      createReadStream('', { fd, start: 0 }),
+      gunzip,
       (chunks: AsyncIterable<Buffer>) => checkEntries(readTar(chunks), key),
     )
+    // What follows a zero byte there is passed over or, if it is much, ends the pipeline early.
+    if (gunzip.bytesWritten !== Number(stats.size)) throw new UnusableFile(BYTES_AFTER_END)
     return { verified, differences: [] }
   } catch (error) {
-    const reason = isErrno(error, ...gzipFaults) ? 'is not a gzip file, or damaged' : reasonOf(error)
+    const reason = faultOf(error)
+    if (reason === undefined) throw unreadable(file, error)
     return { verified: [], differences: [{ path: file, reason }] }
   }
 }
 
-const gzipFaults = ['Z_DATA_ERROR', 'Z_BUF_ERROR', 'Z_NEED_DICT']
+/** What is wrong with the bundle, if it is not the reading that failed. */
+function faultOf(error: unknown): string | undefined {
+  if (error instanceof UnusableFile) return error.message
+  if (isErrno(error, 'Z_DATA_ERROR', 'Z_BUF_ERROR', 'Z_NEED_DICT')) return 'is not a gzip file, or damaged'
+  return isErrno(error, 'ABORT_ERR', 'ERR_STREAM_PREMATURE_CLOSE') ? BYTES_AFTER_END : undefined
+}
+
+function openBundle(file: string): ReturnType<typeof openNamed> {
+  try {
+    return openNamed(file)
+  } catch (cause) {
+    throw unreadable(file, cause)
+  }
+}
+
+function unreadable(file: string, cause: unknown): TrainerError {
+  const isForbidden = isErrno(cause, 'EACCES', 'EPERM')
+  const remedy = isForbidden ? 'this user must be able to read it' : 'name a bundle by --bundle'
+  return new TrainerError('storage', `Cannot check ${file}: it ${reasonOf(cause)}; ${remedy}`, { cause })
+}
 
 async function checkEntries(
   entries: AsyncGenerator<TarEntry, void>,
@@ -53,6 +85,8 @@ async function checkEntries(
   const manifest = parseManifest(text.toString())
   if (!manifest || !Object.keys(manifest.files).length)
     throw new UnusableFile(`has a ${MANIFEST} that describes no model`)
+  const [contradiction] = contradictionsIn(manifest)
+  if (contradiction) throw new UnusableFile(`has a ${MANIFEST} that ${contradiction}`)
   return checkFiles(entries, manifest)
 }
 
@@ -75,13 +109,14 @@ async function checkFiles(
 ): Promise<VerifiedFile[]> {
   const verified: VerifiedFile[] = []
   const awaited = new Map(Object.entries(files))
+  const sizes = new Map(Object.entries(metadata.sizes))
   for await (const { name: path, bytes, content } of entries) {
     const sha256 = awaited.get(path)
     if (sha256 === undefined) {
       const reason = Object.hasOwn(files, path) ? 'twice' : `that its ${MANIFEST} does not list`
       throw new UnusableFile(`holds ${shown(path)} ${reason}`)
     }
-    const listedBytes = metadata.sizes[path]
+    const listedBytes = sizes.get(path)
     if (listedBytes !== undefined && bytes !== listedBytes) {
       throw new UnusableFile(`holds ${shown(path)} with ${bytes} bytes, published were ${listedBytes}`)
     }

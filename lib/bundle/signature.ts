@@ -1,6 +1,7 @@
 import { constants, createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto'
-import { closeSync, constants as flags, fstatSync, openSync, readFileSync } from 'node:fs'
-import { messageOf, TrainerError } from '../errors.ts'
+import { closeSync, readFileSync } from 'node:fs'
+import { isErrno, TrainerError } from '../errors.ts'
+import { openNamed, reasonOf } from '../plain-file.ts'
 
 const MIN_BITS = 3072
 const MAX_FILE_BYTES = 64 * 1024
@@ -49,9 +50,9 @@ type Half = 'private' | 'public'
 function readKey(file: string, half: Half, create: (pem: string) => KeyObject): KeyObject {
   const refuse = (reason: string, cause?: unknown) =>
     new TrainerError('usage', `Cannot use the ${half} key ${file}: ${reason}`, { cause })
-  const { pem, mode } = readPem(file, refuse)
+  const { pem, mode } = readPem(file, half, refuse)
   const label = /-----BEGIN ([A-Z0-9 ]+)-----/.exec(pem)?.[1]
-  if (!label) throw refuse('it is not a PEM file')
+  if (!label) throw refuse(`it is not a PEM file; ${remedies[half]}`)
   if (pem.includes('ENCRYPTED')) {
     throw refuse(`it needs a passphrase; write it without one: openssl pkey -in ${file} -out FILE`)
   }
@@ -73,23 +74,26 @@ function readKey(file: string, half: Half, create: (pem: string) => KeyObject): 
 type Refuse = (reason: string, cause?: unknown) => TrainerError
 
 const remedies: Record<Half, string> = {
-  private: 'name the private half of the key',
+  private: `name the private half of the key; a new one is made by ${NEW_KEY}`,
   public: 'name the public half, which is made by openssl pkey -in private.pem -pubout -out public.pem',
 }
 
-function readPem(file: string, refuse: Refuse): { pem: string; mode: number } {
-  let fd: number
+function readPem(file: string, half: Half, refuse: Refuse): { pem: string; mode: number } {
+  const { fd, stats } = openKey(file, half, refuse)
   try {
-    fd = openSync(file, flags.O_RDONLY | flags.O_NONBLOCK)
-  } catch (cause) {
-    throw refuse(messageOf(cause), cause)
-  }
-  try {
-    const stats = fstatSync(fd)
-    if (!stats.isFile() || stats.size > MAX_FILE_BYTES) throw refuse('it is not a PEM file')
-    return { pem: readFileSync(fd, 'latin1'), mode: stats.mode & 0o777 }
+    if (stats.size > MAX_FILE_BYTES) throw refuse(`it is not a PEM file; ${remedies[half]}`)
+    return { pem: readFileSync(fd, 'latin1'), mode: Number(stats.mode) & 0o777 }
   } finally {
     closeSync(fd)
+  }
+}
+
+function openKey(file: string, half: Half, refuse: Refuse): ReturnType<typeof openNamed> {
+  try {
+    return openNamed(file)
+  } catch (cause) {
+    const remedy = isErrno(cause, 'EACCES', 'EPERM') ? 'this user must be able to read it' : remedies[half]
+    throw refuse(`it ${reasonOf(cause)}; ${remedy}`, cause)
   }
 }
 

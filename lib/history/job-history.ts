@@ -1,3 +1,4 @@
+import type { Usage } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
 import type { PastEvent } from './past-events.ts'
 
@@ -42,6 +43,8 @@ export type JobHistory = {
   training: TrainingSpan | undefined
   /** The largest measurement since the training began. */
   peakBytes: number
+  /** The last violation of a limit, which may be less than the quota. */
+  excess: Usage | undefined
   samples: Sample[]
   /** Pauses to prune; `atMs` is thinned out. */
   freezes: { count: number; pausedMs: number; atMs: number[] }
@@ -63,6 +66,7 @@ export function beginJob(job: JobName, atMs: number): JobHistory {
     quotaBytes: undefined,
     training: undefined,
     peakBytes: 0,
+    excess: undefined,
     samples: [],
     freezes: { count: 0, pausedMs: 0, atMs: [] },
     prunes: { count: 0, bytes: 0, atMs: [], last: [] },
@@ -70,7 +74,7 @@ export function beginJob(job: JobName, atMs: number): JobHistory {
   }
 }
 
-type JobEvent = Exclude<PastEvent, { event: 'run.start' | 'run.done' | 'warning' }>
+type JobEvent = Exclude<PastEvent, { event: 'run.start' | 'run.done' | 'day1.check' | 'warning' }>
 
 /** Add to a job's history what an event of it tells; `place` is the event's in the journal. */
 export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, place: number): void {
@@ -127,8 +131,10 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       keepLast(history.published, { path, bytes, sha256, metrics })
       return
     }
-    case 'storage.usage':
     case 'quota.exceeded':
+      history.excess = { usedBytes: event.usedBytes, limitBytes: event.limitBytes }
+      return
+    case 'storage.usage':
       return
     default:
       event satisfies never

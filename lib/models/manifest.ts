@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs'
 import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
 import { syncFolder, writeDurably } from '../durable.ts'
 import { openPlain, readPlain, reasonOf, sha256, statPlain } from '../plain-file.ts'
@@ -54,12 +55,46 @@ export function readManifest(jobDir: string, file = MANIFEST): Manifest | undefi
 /** The manifest that a text is, if it is one. */
 export function parseManifest(text: string): Manifest | undefined {
   try {
-    const { success, output } = v.safeParse(manifestSchema, JSON.parse(text))
-    return success ? output : undefined
+    const parsed = JSON.parse(text)
+    const { success, output } = v.safeParse(manifestSchema, parsed)
+    // Valibot leaves out keys like __proto__; nothing that is listed may go unseen.
+    return success && isDeepStrictEqual(Object.keys(output.files), Object.keys(parsed.files))
+      ? output
+      : undefined
   } catch (error) {
     if (error instanceof SyntaxError) return undefined
     throw error
   }
+}
+
+/**
+ * Metadata that the files do not bear out: no SHA-256 vouches for it, and it is relied on.
+ *
+ * @param bytesByName the files that are what was published
+ * @returns each as the end of a sentence that begins with the manifest's name
+ */
+export function contradictionsIn(
+  { files, metadata }: Manifest,
+  bytesByName: ReadonlyMap<string, number> = new Map(),
+): string[] {
+  const { model_file, models, sizes, superseded } = metadata
+  const listed = new Set<unknown>(Object.keys(files))
+  const loadable = models.length ? new Set<unknown>(models) : listed
+  const found: string[] = []
+  const refuse = (key: string, name: unknown, fault: string) =>
+    found.push(`names ${JSON.stringify(name)} in metadata.${key}, ${fault}`)
+
+  for (const name of models) if (!listed.has(name)) refuse('models', name, 'which is not among its files')
+  if (model_file !== undefined && !loadable.has(model_file)) {
+    refuse('model_file', model_file, 'which is none of its models')
+  }
+  // What is superseded is going to be removed.
+  for (const name of superseded) if (listed.has(name)) refuse('superseded', name, 'which is among its files')
+  for (const [name, bytes] of bytesByName) {
+    if (!Object.hasOwn(sizes, name) || sizes[name] === bytes) continue
+    refuse('sizes', name, `with ${sizes[name]} bytes, which has ${bytes}`)
+  }
+  return found
 }
 
 /** What goes into a manifest. */

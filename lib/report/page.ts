@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Usage } from '../errors.ts'
+import type { JobHistory } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
 import { packageVersion } from '../options.ts'
 import { type JobName, jobNames } from '../quotas.ts'
@@ -68,7 +70,7 @@ ${drawUsage(job, runs)}`,
 <p class="note">Each run from its start, the latest first; each training on a line of its own, begun where the one above it ends.</p>
 ${drawTimeline(runs)}
 </section>
-<section>
+<section class="runs">
 <h2>Runs</h2>
 ${listRuns(runs)}
 </section>
@@ -86,14 +88,17 @@ function guaranteeOf(trainings: Trained[], name: JobName): string {
 /** What the page shows, in two sentences. */
 function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
   const overlaps = findOverlaps(runs)
-  const excesses = trainings.filter(
-    ({ job }) => job.quotaBytes !== undefined && job.peakBytes > job.quotaBytes,
+  const excesses = runs.flatMap(run =>
+    run.jobs.flatMap(job => {
+      const usage = excessOf(job)
+      return usage ? { run, job, usage } : []
+    }),
   )
-  const nameOf = ({ run, job }: Trained) => `${job.job} (${formatTime(run.startedAt)})`
+  const nameOf = ({ run, job }: Pick<Trained, 'run' | 'job'>) => `${job.job} (${formatTime(run.startedAt)})`
   const faults = [
     ...overlaps.map(([first, second]) => `${nameOf(second)} began before ${nameOf(first)} had ended.`),
     ...excesses.map(
-      it => `${nameOf(it)} used ${formatBytes(it.job.peakBytes)} of ${formatBytes(it.job.quotaBytes!)}.`,
+      it => `${nameOf(it)} used ${formatBytes(it.usage.usedBytes)} of ${formatBytes(it.usage.limitBytes)}.`,
     ),
   ]
   return html`<p class="verdict ${overlaps.length ? 'bad' : 'good'}">${
@@ -103,8 +108,14 @@ function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
   }</p>
 <p class="verdict ${excesses.length ? 'bad' : 'good'}">${
     excesses.length
-      ? `${count(excesses.length, 'training')} seen above a quota.`
-      : 'No measurement was above a quota.'
+      ? `${count(excesses.length, 'job')} seen above a limit.`
+      : 'No training was seen above its quota.'
   }</p>
 <p class="note">${count(trainings.length, 'training')} in ${count(runs.length, 'run')} since ${formatTime(runs[0]!.startedAt)}. ${faults.slice(0, MAX_FAULTS).join(' ')}</p>`
+}
+
+/** A quota that a training passed, or a limit that ended it, or that pruning could not reach. */
+function excessOf({ excess, peakBytes, quotaBytes }: JobHistory): Usage | undefined {
+  if (excess || quotaBytes === undefined || peakBytes <= quotaBytes) return excess
+  return { usedBytes: peakBytes, limitBytes: quotaBytes }
 }

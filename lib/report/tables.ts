@@ -28,16 +28,18 @@ ${jobNames.map(job => drawOutcome(run, job))}
 function drawOutcome(run: RunHistory, name: JobName): Html {
   const job = run.jobs.find(it => it.job === name)
   if (!job && !run.asked.includes(name)) return html`<td></td>`
-  const { text, tone } = outcomeOf(job)
+  const { text, tone } = outcomeOf(job, run)
+  if (!text) return html`<td></td>`
   const hashes = job?.published.map(
     ({ path, sha256, metrics }) =>
       html`<code title="${path} ${sha256} ${formatMetrics(metrics)}">${sha256.slice(0, 8)}</code>`,
   )
-  return html`<td class="${tone}">${text}${hashes ?? ''}</td>`
+  return html`<td class="${tone}" data-job="${name}">${text}${hashes ?? ''}</td>`
 }
 
-function messageOf({ message, exitCode }: RunHistory): string {
-  if (exitCode === undefined) return 'It was killed, lost its power, or goes on.'
+function messageOf({ message, exitCode, isRunning }: RunHistory): string {
+  if (isRunning) return 'It goes on.'
+  if (exitCode === undefined) return 'It was killed or lost its power.'
   return message ?? ''
 }
 
@@ -50,7 +52,7 @@ export function listDeletions(runs: RunHistory[]): Html {
     const bytes = prunes.reduce((sum, { bytes }) => sum + bytes, 0)
     return files ? [`${name}: ${count(files, 'file')}, ${formatBytes(bytes)}`] : []
   })
-  if (!sums.length) return html`<p class="note">Nothing was deleted.</p>`
+  if (!sums.length) return html`<p class="note">Nothing was pruned.</p>`
 
   const latest = jobs
     .toReversed()

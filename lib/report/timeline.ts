@@ -3,6 +3,7 @@ import type { RunHistory } from '../history.ts'
 import { formatSeconds } from '../text.ts'
 import { drawChart } from './drawing.ts'
 import type { Html } from './html.ts'
+import { widthOf } from './labels.ts'
 import { findOverlaps, type Trained, trainingsOf } from './overlap.ts'
 import { formatTick, ticksUpTo } from './ticks.ts'
 import { formatTime, outcomeOf, resultOf } from './words.ts'
@@ -11,9 +12,15 @@ const HEADING_PX = 20
 const LANE_PX = 17
 const GAP_PX = 16
 const BAR_PX = 11
+const HEADING_FONT_PX = 12
+const LABEL_FONT_PX = 11
 const AXIS_PX = 26
-/** Room for the label of a bar that ends at the right edge. */
-const LABEL_PX = 132
+const LEFT_PX = 1
+/** Room for a heading's second line. */
+const LINE_PX = 16
+const LABEL_GAP_PX = 6
+/** Room for the label of a tick at the right edge, at least. */
+const MIN_MARGIN_PX = 56
 
 /**
  * A row a run, the latest first; in it a lane for each training, from the run's start. A lane begins where the one
@@ -21,21 +28,22 @@ const LABEL_PX = 132
  */
 export function drawTimeline(runs: RunHistory[]): Html {
   const overlapping = new Set(findOverlaps(runs).flatMap(pair => pair.map(({ job }) => job)))
-  const { headings, lanes, heightPx } = layOut(runs)
   const longestS = Math.max(1, ...runs.map(({ durationMs }) => durationMs / 1000))
   const colorOf = ({ job }: Trained) => (overlapping.has(job) ? 'var(--bad)' : `var(--${job.job})`)
   const startOf = ({ training }: Trained) => training.startMs / 1000
   const endOf = ({ training }: Trained) => training.endMs / 1000
 
   return drawChart(width => {
-    const ticks = ticksUpTo(longestS, (width - LABEL_PX) / 70)
+    const { headings, lanes, heightPx } = layOut(runs, width)
+    const marginRight = marginFor(lanes, longestS, width)
+    const ticks = ticksUpTo(longestS, (width - marginRight) / 70)
     return {
       ariaLabel: 'Timeline: the trainings of each run, one lane each',
       height: heightPx + AXIS_PX,
       marginTop: AXIS_PX,
       marginBottom: 0,
-      marginLeft: 1,
-      marginRight: LABEL_PX,
+      marginLeft: LEFT_PX,
+      marginRight,
       x: { domain: [0, longestS] },
       y: { axis: null, domain: [0, heightPx], range: [AXIS_PX, heightPx + AXIS_PX] },
       marks: [
@@ -62,20 +70,20 @@ export function drawTimeline(runs: RunHistory[]): Html {
         text(lanes, {
           x: endOf,
           y: 'y',
-          dx: 6,
+          dx: LABEL_GAP_PX,
           textAnchor: 'start',
-          fontSize: 11,
+          fontSize: LABEL_FONT_PX,
           text: labelOf,
-          fill: ({ job }) => (outcomeOf(job).tone === 'bad' ? 'var(--bad)' : 'var(--text)'),
+          fill: ({ job, run }) => (outcomeOf(job, run).tone === 'bad' ? 'var(--bad)' : 'var(--text)'),
           stroke: 'var(--page)',
         }),
         text(headings, {
           y: 'y',
           frameAnchor: 'left',
           textAnchor: 'start',
-          text: ({ run }) =>
-            `${formatTime(run.startedAt)} · ${resultOf(run).text}, ${formatSeconds(run.durationMs / 1000)}`,
-          fontSize: 12,
+          text: 'lines',
+          fontSize: HEADING_FONT_PX,
+          lineHeight: LINE_PX / HEADING_FONT_PX,
           fontWeight: 600,
           fill: ({ run }) => `var(--${resultOf(run).tone === 'good' ? 'text' : resultOf(run).tone})`,
           stroke: 'var(--page)',
@@ -88,17 +96,28 @@ export function drawTimeline(runs: RunHistory[]): Html {
 
 type Lane = Trained & { y: number }
 
-function layOut(runs: RunHistory[]): {
-  headings: { run: RunHistory; y: number }[]
+type Heading = { run: RunHistory; lines: string; y: number }
+
+function layOut(
+  runs: RunHistory[],
+  widthPx: number,
+): {
+  headings: Heading[]
   lanes: Lane[]
   heightPx: number
 } {
-  const headings: { run: RunHistory; y: number }[] = []
+  const headings: Heading[] = []
   const lanes: Lane[] = []
   let heightPx = 0
   for (const run of runs.toReversed()) {
-    headings.push({ run, y: heightPx + HEADING_PX / 2 })
-    heightPx += HEADING_PX
+    const parts = [
+      formatTime(run.startedAt),
+      `${resultOf(run).text}, ${formatSeconds(run.durationMs / 1000)}`,
+    ]
+    const isShort = widthOf(parts.join(' · '), HEADING_FONT_PX, true) < widthPx
+    const headingPx = HEADING_PX + (isShort ? 0 : LINE_PX)
+    headings.push({ run, lines: parts.join(isShort ? ' · ' : '\n'), y: heightPx + headingPx / 2 })
+    heightPx += headingPx
     for (const trained of trainingsOf([run])) {
       lanes.push({ ...trained, y: heightPx + LANE_PX / 2 })
       heightPx += LANE_PX
@@ -108,8 +127,17 @@ function layOut(runs: RunHistory[]): {
   return { headings, lanes, heightPx }
 }
 
-function labelOf({ job, training }: Trained): string {
-  const outcome = outcomeOf(job)
+/** The least margin at the right that leaves room for each lane's label after its bar. */
+function marginFor(lanes: Lane[], longestS: number, widthPx: number): number {
+  const margins = lanes.map(lane => {
+    const roomPx = widthPx - LEFT_PX - LABEL_GAP_PX - widthOf(labelOf(lane), LABEL_FONT_PX)
+    return widthPx - LEFT_PX - (roomPx * longestS * 1000) / (lane.training.endMs || 1)
+  })
+  return Math.max(MIN_MARGIN_PX, ...margins)
+}
+
+function labelOf({ run, job, training }: Trained): string {
+  const { text } = outcomeOf(job, run)
   const seconds = formatSeconds((training.endMs - training.startMs) / 1000)
-  return `${job.job} ${seconds}${outcome.tone === 'bad' ? `, ${outcome.text}` : ''}`
+  return `${job.job} ${seconds}${text === 'done' ? '' : `, ${text}`}`
 }

@@ -5,6 +5,7 @@ import { type JobName, MIB } from '../quotas.ts'
 import { formatBytes, formatSeconds } from '../text.ts'
 import { drawChart } from './drawing.ts'
 import type { Html } from './html.ts'
+import { widthOf } from './labels.ts'
 import { type Trained, trainingsOf } from './overlap.ts'
 import { count, formatTime } from './words.ts'
 
@@ -12,11 +13,13 @@ import { count, formatTime } from './words.ts'
 export const MAX_STRIPS = 10
 
 const HEIGHT_PX = 220
-const MARGIN_PX = { top: 40, right: 1, bottom: 38, left: 64 }
+const MARGIN_PX = { top: 40, right: 1, bottom: 38 }
+const MIN_LEFT_PX = 64
 const GAP_PX = 4
 /** A strip is at least this wide, and wider in proportion to its time. */
 const MIN_STRIP_PX = 16
-const CAPTION_PX = 100
+const CAPTION_GAP_PX = 12
+const FONT_PX = 11
 /** Where the strokes for deletions and pauses stand, above the frame. */
 const ROWS_PX = { pruned: -30, paused: -14 }
 
@@ -33,8 +36,11 @@ export function drawUsage(job: JobName, runs: RunHistory[]): Html {
     .slice(-MAX_STRIPS)
   const topBytes = Math.max(MIB, ...trainings.map(({ job }) => Math.max(job.quotaBytes ?? 0, job.peakBytes)))
 
+  const topMib = (topBytes / MIB) * 1.1
+  const leftPx = Math.max(MIN_LEFT_PX, widthOf(mib(Math.ceil(topMib)), FONT_PX) + 8)
+
   return drawChart(width => {
-    const innerPx = width - MARGIN_PX.left - MARGIN_PX.right
+    const innerPx = width - leftPx - MARGIN_PX.right
     const strips = layOut(trainings, innerPx)
     const samples = strips.flatMap(strip =>
       strip.job.samples.map(({ atMs, usedBytes }) => ({
@@ -49,13 +55,20 @@ export function drawUsage(job: JobName, runs: RunHistory[]): Html {
       marginTop: MARGIN_PX.top,
       marginRight: MARGIN_PX.right,
       marginBottom: MARGIN_PX.bottom,
-      marginLeft: MARGIN_PX.left,
+      marginLeft: leftPx,
       x: { axis: null, domain: [0, innerPx] },
-      y: { domain: [0, (topBytes / MIB) * 1.1] },
+      y: { domain: [0, topMib] },
       marks: [
         rect(strips, { x1: 'fromPx', x2: 'toPx', fill: 'var(--panel)', title: describe }),
         gridY({ stroke: 'var(--grid)', strokeOpacity: 1, ticks: 4 }),
-        axisY({ ticks: 4, tickSize: 0, label: null, fill: 'var(--muted)', fontSize: 11, tickFormat: mib }),
+        axisY({
+          ticks: 4,
+          tickSize: 0,
+          label: null,
+          fill: 'var(--muted)',
+          fontSize: FONT_PX,
+          tickFormat: mib,
+        }),
         areaY(samples, {
           x: 'x',
           y1: 0,
@@ -112,7 +125,7 @@ function quotaMarks(strips: Strip[]): Markish[] {
       textAnchor: 'end',
       text: ({ job }) => `quota ${formatBytes(job.quotaBytes!)}`,
       fill: 'var(--text)',
-      fontSize: 11,
+      fontSize: FONT_PX,
       fontWeight: 600,
     }),
   ]
@@ -134,7 +147,7 @@ function strokeMarks(
       textAnchor: 'end',
       lineAnchor: 'middle',
       fill: 'var(--muted)',
-      fontSize: 11,
+      fontSize: FONT_PX,
     }),
   ]
 }
@@ -145,27 +158,35 @@ const stroke = {
   },
 }
 
-/** Date, duration and peak below each strip that has room for it; the latest always has. */
+type Caption = { fromPx: number; lines: string; isAtEnd: boolean }
+
+/** Date, duration and peak below each strip that has room for it; the latest always has, from its end to the left. */
 function captionMarks(strips: Strip[], widthPx: number): Markish[] {
-  const captions: { x: number; lines: string }[] = []
+  const captions: Caption[] = []
   for (const { run, job, fromPx } of strips.toReversed()) {
-    const x = captions.length ? fromPx : Math.max(0, Math.min(fromPx, widthPx - CAPTION_PX))
-    if (captions.length && x + CAPTION_PX > captions.at(-1)!.x) continue
-    captions.push({ x, lines: `${formatTime(run.startedAt)}\n${summaryOf(job)}` })
+    const lines = [formatTime(run.startedAt), summaryOf(job)]
+    const captionPx = Math.max(...lines.map(line => widthOf(line, FONT_PX))) + CAPTION_GAP_PX
+    const toPx = captions.at(-1)?.fromPx ?? widthPx + CAPTION_GAP_PX
+    const isAtEnd = fromPx + captionPx > toPx
+    if (isAtEnd && captions.length) continue
+    captions.push({ fromPx: isAtEnd ? widthPx - captionPx : fromPx, lines: lines.join('\n'), isAtEnd })
   }
-  return [
-    text(captions, {
-      x: 'x',
-      text: 'lines',
-      frameAnchor: 'bottom',
-      lineAnchor: 'top',
-      dy: 8,
-      textAnchor: 'start',
-      fill: 'var(--muted)',
-      fontSize: 11,
-      lineHeight: 1.3,
-    }),
-  ]
+  return (['start', 'end'] as const).map(anchor =>
+    text(
+      captions.filter(({ isAtEnd }) => isAtEnd === (anchor === 'end')),
+      {
+        x: anchor === 'end' ? () => widthPx : 'fromPx',
+        text: 'lines',
+        frameAnchor: 'bottom',
+        lineAnchor: 'top',
+        dy: 8,
+        textAnchor: anchor,
+        fill: 'var(--muted)',
+        fontSize: FONT_PX,
+        lineHeight: 1.3,
+      },
+    ),
+  )
 }
 
 function summaryOf({ startMs, endMs, peakBytes, quotaBytes }: JobHistory): string {

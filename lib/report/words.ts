@@ -1,5 +1,5 @@
 import type { JobHistory } from '../history/job-history.ts'
-import type { RunHistory } from '../history.ts'
+import { isToTrain, type RunHistory } from '../history.ts'
 
 /** How a result is coloured. */
 export type Tone = 'good' | 'bad' | 'muted'
@@ -13,25 +13,31 @@ const failures: Record<number, string> = {
 }
 
 /** What became of a run, in a few words. */
-export function resultOf({ exitCode, jobs }: RunHistory): { text: string; tone: Tone } {
-  if (exitCode === undefined) return { text: 'no end recorded', tone: 'bad' }
+export function resultOf(run: RunHistory): { text: string; tone: Tone } {
+  const { exitCode, isRunning, isChecked, jobs } = run
+  if (isRunning) return { text: 'running', tone: 'muted' }
+  if (exitCode === undefined) return { text: 'cut off', tone: 'bad' }
   if (exitCode !== 0) return { text: failures[exitCode] ?? `exit code ${exitCode}`, tone: 'bad' }
+  if (!isToTrain(run)) return { text: isChecked ? 'checked' : 'pruned', tone: 'muted' }
   const isIdle = jobs.every(({ outcome }) => outcome === 'skipped')
   return isIdle ? { text: 'nothing to do', tone: 'muted' } : { text: 'done', tone: 'good' }
 }
 
-const tones: Record<JobHistory['outcome'], Tone> = {
+const tones = {
   done: 'good',
   failed: 'bad',
-  unfinished: 'bad',
   skipped: 'muted',
-}
+} as const
 
 /** What became of a job of a run; without an entry the run never came to it. */
-export function outcomeOf(job: JobHistory | undefined): { text: string; tone: Tone } {
-  if (!job) return { text: 'not started', tone: 'muted' }
-  const { outcome } = job
-  return { text: outcome === 'unfinished' ? 'cut off' : outcome, tone: tones[outcome] }
+export function outcomeOf(job: JobHistory | undefined, run: RunHistory): { text: string; tone: Tone } {
+  if (!job) return { text: isToTrain(run) ? 'not started' : '', tone: 'muted' }
+  const { outcome, prunes } = job
+  if (outcome === 'unfinished')
+    return run.isRunning ? { text: 'running', tone: 'muted' } : { text: 'cut off', tone: 'bad' }
+  if (outcome === 'done' && !isToTrain(run))
+    return { text: prunes.count ? 'pruned' : 'nothing to prune', tone: 'muted' }
+  return { text: outcome, tone: tones[outcome] }
 }
 
 const clock = new Intl.DateTimeFormat('en-GB', {

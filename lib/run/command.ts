@@ -11,6 +11,8 @@ export type Command = {
   trains: boolean
   quotasFile: string
   modelsDir: string | undefined
+  /** A models folder that is missing is refused, not made. */
+  needsModelsDir: boolean
   /** Of one job's own script: the limit of this run instead of the quota file's, in MiB. */
   maxDiskMb: number | undefined
   retrain: boolean
@@ -59,7 +61,14 @@ writable, 64 wrong usage, 75 another run holds the lock, 78 quotas.json
 invalid, 130 SIGINT, 143 SIGTERM`
 
 /** A program that makes a run: the whole queue, one job alone, or neither: it trains nothing. */
-export type Runner = { name: string; summary: string; job?: JobName; isQueue?: true }
+export type Runner = {
+  name: string
+  summary: string
+  job?: JobName
+  isQueue?: true
+  /** It has nothing to do in a new models folder. */
+  needsModelsDir?: true
+}
 
 type AllOptions = typeof placeOptions &
   typeof retrainOption &
@@ -73,7 +82,8 @@ type AllOptions = typeof placeOptions &
  * @returns the command, or the text that was asked for with `--help` or `--version`
  * @throws {TrainerError} `usage`
  */
-export function parseCommand(args: string[], { name, summary, job, isQueue }: Runner): Command | string {
+export function parseCommand(args: string[], runner: Runner): Command | string {
+  const { name, summary, job, isQueue, needsModelsDir = false } = runner
   const trains = job !== undefined || isQueue === true
   const all = {
     ...placeOptions,
@@ -99,6 +109,7 @@ export function parseCommand(args: string[], { name, summary, job, isQueue }: Ru
     trains,
     quotasFile: resolve(values.quotas ?? join(root, 'quotas.json')),
     modelsDir: values['models-dir'],
+    needsModelsDir,
     maxDiskMb: values['max-disk-mb'] === undefined ? undefined : wholeMb(values['max-disk-mb']),
     retrain: values.retrain ?? false,
     dryRun: values['dry-run'] ?? false,

@@ -24,7 +24,7 @@ export async function open(command: Command): Promise<Opening> {
     const quotas = readQuotas(command.quotasFile)
     modelsDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
     if (!dryRun) assertOwnFolder(modelsDir, process.argv.slice(2))
-    modelsDir = openModelsDir(modelsDir, dryRun)
+    modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
     return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(join(modelsDir, '.trainer')) }
   } catch (error) {
     if (command.trains && !dryRun && modelsDir) await note(modelsDir, error)

@@ -1,9 +1,13 @@
 import type { JobStatus, Status } from '../status.ts'
 import { escapeText, formatBar, formatBytes, formatSeconds } from '../text.ts'
 
-const WIDTH = 100
+const WIDTH = 80
 const GAP = '  '
-const heads = ['job', 'model', 'valid', 'trained', 'usage of quota', 'prunable', 'guarantee', 'last']
+/** Of the two lines that a job takes. */
+const heads = [
+  ['job', 'model', 'trained (UTC)', 'guarantee', 'last'],
+  ['', 'usage of quota', 'checkpoints', 'prunable', 'result'],
+]
 const MODEL_COLUMN = 1
 
 type Tone = 'good' | 'bad' | 'plain'
@@ -13,7 +17,7 @@ const colours: Record<Tone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain
 const tones: Record<string, Tone> = { done: 'good', failed: 'bad', 'cut off': 'bad' }
 
 /**
- * The status for a person, 100 columns wide: what runs, a row a job, and below it why a job is not as it should be.
+ * The status for a person, 80 columns wide: what runs, two lines a job, and below them why a job is not as it should be.
  *
  * @param now the time to count a run's duration to, in milliseconds
  */
@@ -27,16 +31,18 @@ export function drawStatus(status: Status, isColoured: boolean, now = Date.now()
 
 function describeRun({ running, lastRun }: Status, now: number): string {
   if (running) {
-    const { pid, job, step, startedAt } = running
+    const { pid, job, startedAt } = running
+    const step = running.step ?? 'no training: a run that begins or ends, or a volume being moved'
     const since = startedAt
       ? `, since ${formatTime(startedAt)} (${formatSeconds(Math.max(0, now - Date.parse(startedAt)) / 1000)})`
       : ''
     return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}`
   }
-  if (!lastRun) return 'not running, and no run is recorded'
+  if (!lastRun)
+    return 'not running, and no training is recorded here; if there should be one, give its --models-dir'
   const { startedAt, exitCode, message } = lastRun
   const end = exitCode === null ? 'was killed or lost its power' : `ended with exit code ${exitCode}`
-  return `not running; the last run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
+  return `not running; the last training run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
 
 function describeFaults({ job, valid, reason, lastResult }: JobStatus): string[] {
@@ -48,10 +54,10 @@ function describeFaults({ job, valid, reason, lastResult }: JobStatus): string[]
 }
 
 function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {
-  const rows = [heads.map((head): Cell => [head, 'plain']), ...jobs.map(cellsOf)]
-  const widths = heads.map((_, column) => Math.max(...rows.map(row => row[column]![0].length)))
+  const rows = [...heads.map(row => row.map((head): Cell => [head, 'plain'])), ...jobs.flatMap(linesOf)]
+  const widths = heads[0]!.map((_, column) => Math.max(...rows.map(row => row[column]![0].length)))
   const excess = widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length) - WIDTH
-  if (excess > 0) widths[MODEL_COLUMN] = Math.max(5, widths[MODEL_COLUMN]! - excess)
+  if (excess > 0) widths[MODEL_COLUMN] = widths[MODEL_COLUMN]! - excess
   return rows.map(row => {
     const cells = row.map(([text, tone], column) => {
       const cell = clip(text, widths[column]!).padEnd(widths[column]!)
@@ -61,31 +67,43 @@ function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {
   })
 }
 
-function cellsOf({
+function linesOf({
   job,
   models,
   valid,
   trainedAt,
   usedBytes,
   limitBytes,
+  checkpoints,
   prunable,
   guarantee,
   lastResult,
-}: JobStatus): Cell[] {
+}: JobStatus): Cell[][] {
   const [first = '-', ...others] = models.map(escapeText)
   const outcome = lastResult?.outcome ?? '-'
   return [
-    [job, 'plain'],
-    [others.length ? `${first} +${others.length}` : first, 'plain'],
-    valid ? ['yes', 'good'] : [valid === null ? '-' : 'no', 'bad'],
-    [trainedAt?.slice(0, 10) ?? '-', 'plain'],
-    usedBytes === null
-      ? ['-', 'bad']
-      : [drawUsage(usedBytes, limitBytes), usedBytes > limitBytes ? 'bad' : 'plain'],
-    [prunable?.count ? `${prunable.count}, ${formatBytes(prunable.bytes)}` : '-', 'plain'],
-    [guarantee ?? '-', 'plain'],
-    [outcome, tones[outcome] ?? 'plain'],
+    [
+      [job, 'plain'],
+      [others.length ? `${first} +${others.length}` : first, 'plain'],
+      [trainedAt ? `${trainedAt.slice(0, 10)} ${trainedAt.slice(11, 16)}` : '-', 'plain'],
+      [guarantee ?? '-', 'plain'],
+      [outcome, tones[outcome] ?? 'plain'],
+    ],
+    [
+      valid ? ['valid', 'good'] : [valid === null ? 'unknown' : 'not valid', 'bad'],
+      usedBytes === null
+        ? ['-', 'bad']
+        : [drawUsage(usedBytes, limitBytes), usedBytes > limitBytes ? 'bad' : 'plain'],
+      [drawFiles(checkpoints), 'plain'],
+      [drawFiles(prunable), 'plain'],
+      ['', 'plain'],
+    ],
   ]
+}
+
+function drawFiles(files: JobStatus['prunable']): string {
+  if (!files) return '-'
+  return files.count ? `${files.count}, ${formatBytes(files.bytes)}` : 'none'
 }
 
 function drawUsage(usedBytes: number, limitBytes: number): string {
@@ -101,7 +119,7 @@ function formatTime(iso: string | null): string {
   return iso === null ? 'an unknown time' : `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`
 }
 
-/** Lines of at most 100 columns, but for words that are longer. */
+/** Lines of at most 80 columns, but for words that are longer. */
 function wrap(text: string): string[] {
   const lines: string[] = ['']
   for (const word of text.split(' ')) {

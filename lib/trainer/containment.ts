@@ -84,14 +84,13 @@ export function sandboxArgv(command: string[], { jobDir, workingDir }: Containme
 
 /**
  * Wrap a command in limits that every process it starts inherits: no file larger than `maxFileBytes`, no core
- * dumps, the lowest processor and I/O priority; its first process dies with us, sandbox or not.
+ * dumps, the lowest processor and I/O priority.
  */
 export function limitedArgv(command: string[], maxFileBytes: number): string[] {
   // Counted from ours, which the guard may have raised; where it is the lowest already, changing it may be forbidden.
   const lower = constants.priority.PRIORITY_LOW - getPriority()
   return [
     ...['prlimit', `--fsize=${maxFileBytes}`, '--core=0', '--'],
-    ...['setpriv', '--pdeathsig', 'KILL', '--'],
     ...['ionice', '-t', '-c', '3'],
     ...(lower ? ['nice', '-n', String(lower)] : []),
     ...command,
