@@ -95,6 +95,8 @@ const remedies: Record<string, string> = {
   EDQUOT: 'free some space, or raise the quota of that disk',
   EIO: 'check that disk',
   EROFS: 'mount that disk writable',
+  EISDIR: 'a folder stands where that file belongs; move it away',
+  ERR_FS_EISDIR: 'a folder stands where that file belongs; move it away',
   EXDEV: 'work/ must be on the same filesystem as the folder it is in',
 }
 

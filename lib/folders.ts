@@ -32,7 +32,9 @@ export function openModelsDir(path: string, dryRun: boolean, mustExist = false):
   } catch (cause) {
     if (dryRun && isErrno(cause, 'ENOENT')) return path
     if (cause instanceof TrainerError) throw cause
-    throw new TrainerError('storage', `Cannot use the models folder ${path}: ${messageOf(cause)}`, { cause })
+    const remedy = 'choose one that this user can write to: --models-dir DIR'
+    const message = `Cannot use the models folder ${path}: ${messageOf(cause)}; ${remedy}`
+    throw new TrainerError('storage', message, { cause })
   }
 }
 

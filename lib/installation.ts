@@ -20,6 +20,7 @@ export type Machine = { image?: string }
  */
 export async function installUnits(machine: Machine, units: Unit[]): Promise<string[]> {
   const present = readOwnUnits(machine)
+  for (const { name } of units) if (!present.has(name)) assertFree(machine, name)
   const changed = units.filter(({ name, text }) => present.get(name) !== text)
   const stale = [...present.keys()].filter(name => units.every(unit => unit.name !== name))
   const changes = await removeUnits(machine, stale)
@@ -76,14 +77,18 @@ function readOwnUnits(machine: Machine): Map<string, string> {
   for (const name of unitNames) {
     const path = unitPath(machine, name)
     const text = readIfThere(path)
-    if (text === undefined) continue
-    if (!text.startsWith(MARK)) {
-      const remedy = text ? 'move it away' : `systemctl unmask ${name}`
-      throw new TrainerError('storage', `Cannot touch ${path}: it was not made here; ${remedy}`)
-    }
-    own.set(name, text)
+    if (text?.startsWith(MARK)) own.set(name, text)
   }
   return own
+}
+
+/** A masked unit, too, is somebody's decision. */
+function assertFree(machine: Machine, name: string): void {
+  const path = unitPath(machine, name)
+  const text = readIfThere(path)
+  if (text === undefined) return
+  const remedy = text ? 'move it away' : `systemctl unmask ${name}`
+  throw new TrainerError('storage', `Cannot touch ${path}: it was not made here; ${remedy}`)
 }
 
 function readIfThere(path: string): string | undefined {

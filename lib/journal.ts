@@ -82,7 +82,9 @@ export function describeEvent(event: EventBody): string {
     case 'run.done':
       return `${event.message}${event.exitCode ? ` (exit code ${event.exitCode})` : ''}, after ${formatSeconds(event.seconds)}`
     case 'run.wait':
-      return `${event.reason}; for ${formatSeconds(event.seconds)}${event.job ? ' at most' : ''}`
+      return event.job
+        ? `waiting ${formatSeconds(event.seconds)} at most: ${event.reason}`
+        : `next pass in ${formatSeconds(event.seconds)}: ${event.reason}`
     case 'day1.check':
       return event.missing
         ? `no valid model: ${event.reason}`

@@ -11,10 +11,11 @@ import {
   statSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { safePath } from './environment.ts'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { accessRemedy } from './owner.ts'
 import { readPlain } from './plain-file.ts'
 import { isStopped, killAll, listProcesses, readProc } from './processes.ts'
 
@@ -92,8 +93,9 @@ function open(path: string): number {
     throw new TrainerError('storage', `Cannot lock ${path}: not a regular file; remove it`)
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause
-    const remedy = isErrno(cause, 'ELOOP') ? 'it is a symbolic link; remove it' : messageOf(cause)
-    throw new TrainerError('storage', `Cannot lock ${path}: ${remedy}`, { cause })
+    const reason = isErrno(cause, 'ELOOP') ? 'it is a symbolic link; remove it' : messageOf(cause)
+    const remedy = isErrno(cause, 'EACCES') ? `; ${accessRemedy(dirname(dirname(path)))}` : ''
+    throw new TrainerError('storage', `Cannot lock ${path}: ${reason}${remedy}`, { cause })
   }
 }
 

@@ -1,14 +1,12 @@
-import { chmodSync, existsSync, lstatSync, renameSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
 import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './metrics/exposition.ts'
+import { PAGE, readPage, replacePage } from './metrics/page.ts'
 import { readManifest } from './models/manifest.ts'
-import { readPlain, reasonOf } from './plain-file.ts'
 import { type JobName, jobNames, MIB, type Quotas } from './quotas.ts'
 
-const FILE = 'metrics.prom'
-const MAX_BYTES = 64 * 1024
 const REFRESH_EVERY_MS = 10_000
 
 /**
@@ -27,15 +25,16 @@ export class Metrics {
   #page: string
   #startedAt = ''
   /** Pruning alone says nothing about how the last training ended. */
-  #looksAfterModels = false
+  readonly #looksAfterModels: boolean
   #trains = false
   #hasWarned = false
   #writtenMs = 0
   #writing = Promise.resolve()
 
-  constructor(modelsDir: string, quotas: Quotas, warn: (message: string) => void) {
+  constructor(modelsDir: string, quotas: Quotas, looksAfterModels: boolean, warn: (message: string) => void) {
     this.#modelsDir = modelsDir
     this.#quotas = quotas
+    this.#looksAfterModels = looksAfterModels
     this.#warn = warn
     this.#page = readPage(join(modelsDir, '.trainer'))
     this.#samples = parseMetrics(this.#page)
@@ -48,18 +47,14 @@ export class Metrics {
       case 'run.start':
         this.#startedAt = event.time
         break
-      case 'job.skip':
-        this.#looksAfterModels = true
-        break
       case 'job.start':
-        this.#looksAfterModels = true
         this.#trains = true
         this.#set('run_in_progress', 1)
         this.#set('run_start_timestamp_seconds', secondsOf(this.#startedAt))
         this.#write()
         break
       case 'storage.usage':
-        if (this.#trains && performance.now() - this.#writtenMs > REFRESH_EVERY_MS) this.#write()
+        this.refresh()
         break
       case 'storage.prune':
         this.#add('pruned_bytes_total', event.bytes, event.job)
@@ -73,9 +68,14 @@ export class Metrics {
         break
       case 'run.done':
         this.#set('run_in_progress', 0)
-        if (this.#looksAfterModels || event.exitCode !== 0) this.#end(event)
+        if (this.#looksAfterModels) this.#end(event)
         this.#write()
     }
+  }
+
+  /** Once training has begun, show that the run is alive: every ten seconds at most. */
+  refresh(): void {
+    if (this.#trains && performance.now() - this.#writtenMs > REFRESH_EVERY_MS) this.#write()
   }
 
   /** Wait until everything that was taken is in the file. */
@@ -103,7 +103,7 @@ export class Metrics {
     this.#writing = this.#writing
       .then(() => this.#writeNow())
       .catch(error => {
-        if (!this.#hasWarned) this.#warn(`${FILE} is not up to date: ${messageOf(error)}`)
+        if (!this.#hasWarned) this.#warn(`${PAGE} is not up to date: ${messageOf(error)}`)
         this.#hasWarned = true
       })
   }
@@ -142,23 +142,6 @@ function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
   const trainedAt = 'trained_at' in metadata ? Date.parse(String(metadata.trained_at)) : Number.NaN
   // Half of a model is none.
   return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }
-}
-
-function readPage(stateDir: string): string {
-  try {
-    return readPlain(stateDir, FILE, MAX_BYTES)
-  } catch (error) {
-    reasonOf(error)
-    return ''
-  }
-}
-
-function replacePage(stateDir: string, page: string): void {
-  const temporary = join(stateDir, `${FILE}.tmp`)
-  rmSync(temporary, { force: true })
-  writeFileSync(temporary, page, { flag: 'wx' })
-  chmodSync(temporary, 0o644) // for the collector, whatever the umask
-  renameSync(temporary, join(stateDir, FILE))
 }
 
 function secondsOf(time: string): number {

@@ -98,7 +98,8 @@ function parseJson(file: string): unknown {
   try {
     content = readFileSync(file, 'utf8')
   } catch (cause) {
-    throw new TrainerError('config', `Cannot read the quotas file: ${messageOf(cause)}`, { cause })
+    const remedy = 'name one that this user can read: --quotas FILE'
+    throw new TrainerError('config', `Cannot read the quotas file: ${messageOf(cause)}; ${remedy}`, { cause })
   }
   try {
     return JSON.parse(content)

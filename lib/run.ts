@@ -1,15 +1,14 @@
 import { join } from 'node:path'
 import { messageOf, TrainerError } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
-import { chooseModelsDir, openModelsDir } from './folders.ts'
 import { Journal } from './journal.ts'
-import { type Lock, takeLock } from './lock.ts'
 import { Metrics } from './metrics.ts'
 import type { PublishedCheck } from './models.ts'
 import { packageVersion } from './options.ts'
-import { type JobName, type Quotas, readQuotas } from './quotas.ts'
+import type { JobName, Quotas } from './quotas.ts'
 import { type Command, parseCommand, type Runner } from './run/command.ts'
-import { formatLine, priorityPrefix } from './run/lines.ts'
+import { printJson, printLine, type Told, withoutRepetition } from './run/lines.ts'
+import { type Opening, open } from './run/opening.ts'
 import { untilNextPassMs, waitFor } from './run/schedule.ts'
 import { listenForSignals } from './run/signals.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './script.ts'
@@ -84,20 +83,25 @@ async function performEvery(
   let due = { jobs: command.jobs, retrain: command.retrain }
   for (let passes = 0; ; passes++) {
     let waitMs = 0
-    const announceNext = ({ journal, trained }: Run, exitCode: number) => {
+    const announceNext = (journal: Journal) => {
       if (signal.aborted) return
+      waitMs = untilNextPassMs(everyMs, failures)
+      const reason = `${failures ? 'to try again' : 'to retrain'} ${due.jobs.join(', ')}`
+      journal.emit({ event: 'run.wait', reason, seconds: waitMs / 1000 })
+    }
+    const conclude = ({ journal, trained }: Run, exitCode: number) => {
       failures = exitCode === 0 ? 0 : failures + 1
       due = failures
         ? { ...due, jobs: due.jobs.filter(job => !trained.has(job)) }
         : { jobs: command.jobs, retrain: true }
-      waitMs = untilNextPassMs(everyMs, failures)
-      journal.emit({ event: 'run.wait', reason: 'the next pass follows', seconds: waitMs / 1000 })
+      announceNext(journal)
     }
-    await performOnce({ ...command, ...due }, body, signal, announceNext).catch(error => {
+    await performOnce({ ...command, ...due }, body, signal, conclude).catch(error => {
       if (passes === 0) throw error
       failures++
-      waitMs = untilNextPassMs(everyMs, failures)
-      return reportFailure(error)
+      reportFailure(error)
+      // It has come to no journal of its own.
+      announceNext(new Journal(undefined, command.json ? printJson : printLine))
     })
     if (!(await waitFor(waitMs, signal))) return signal.reason.exitCode
   }
@@ -110,12 +114,9 @@ async function performOnce(
   atEnd: (run: Run, exitCode: number) => void = () => {},
 ): Promise<number> {
   const startedMs = performance.now()
-  const quotas = readQuotas(command.quotasFile)
-  const chosenDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
-  const modelsDir = openModelsDir(chosenDir, command.dryRun, command.needsModelsDir)
-  const lock = command.dryRun ? undefined : await takeLock(join(modelsDir, '.trainer'))
-  const run = openRun(command, quotas, modelsDir, lock, signal)
-  const { journal } = run
+  const opening = await open(command)
+  const run = openRun(command, opening, signal)
+  const { journal, modelsDir } = run
   const finish = (exitCode: number, message: string) => {
     const seconds = (performance.now() - startedMs) / 1000
     journal.emit({ event: 'run.done', exitCode, seconds, message })
@@ -139,7 +140,7 @@ async function performOnce(
   } finally {
     await run.metrics?.close()
     journal.close()
-    lock?.release()
+    opening.lock?.release()
   }
 }
 
@@ -155,15 +156,10 @@ function outcomeOf({ command, modelsDir, published, trained }: Run): string {
     : `nothing to do: ${command.jobs.join(', ')} ready in ${modelsDir}`
 }
 
-function openRun(
-  command: Command,
-  quotas: Quotas,
-  modelsDir: string,
-  lock: Lock | undefined,
-  signal: AbortSignal,
-): Run {
+function openRun(command: Command, { quotas, modelsDir, lock }: Opening, signal: AbortSignal): Run {
   const warn = (message: string) => run.journal.emit({ event: 'warning', message })
-  const metrics = command.dryRun ? undefined : new Metrics(modelsDir, quotas, warn)
+  const metrics = command.dryRun ? undefined : new Metrics(modelsDir, quotas, command.trains, warn)
+  const told: Told = new Map()
   const run: Run = {
     command,
     quotas,
@@ -176,17 +172,10 @@ function openRun(
     journal: new Journal(command.dryRun ? undefined : join(modelsDir, '.trainer'), event => {
       metrics?.take(event)
       run.onEvent(event)
+      if (event.event === 'quota.exceeded' || event.event === 'job.fail') told.set(event.message, event.job)
     }),
-    onEvent: command.json ? printJson : printLine,
+    onEvent: command.json ? printJson : event => printLine(withoutRepetition(event, told)),
     onProgress: () => {},
   }
   return run
-}
-
-function printJson(event: TrainerEvent): void {
-  process.stdout.write(`${JSON.stringify(event)}\n`)
-}
-
-function printLine(event: TrainerEvent): void {
-  if (event.level !== 'debug') process.stdout.write(`${priorityPrefix(1, event.level)}${formatLine(event)}\n`)
 }

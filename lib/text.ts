@@ -61,6 +61,11 @@ export function formatMetricsTable(
   return fits || most === 1 ? table : formatMetricsTable(models, width, most - 1)
 }
 
+/** One word of a command for a shell. */
+export function quoteWord(word: string): string {
+  return /^[\w/.:=%@+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
+}
+
 /** Usage against a quota as a bar: `███████░░░░░`. */
 export function formatBar(used: number, limit: number, width = 20): string {
   const filled = Math.max(0, Math.min(width, Math.round((used / limit) * width)))

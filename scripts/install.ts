@@ -4,12 +4,13 @@ import { join, resolve } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/folders.ts'
 import { ensureFolder, ensureUser, userCanRun } from '../lib/installation/service-user.ts'
-import { renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/installation/units.ts'
+import { isHidden, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/installation/units.ts'
 import { dropIns, installUnits, type Machine, systemdVersion, uninstallUnits } from '../lib/installation.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { placeOptions } from '../lib/run/command.ts'
 import { isEntry, print, runScript } from '../lib/script.ts'
+import { quoteWord } from '../lib/text.ts'
 
 const options = {
   ...placeOptions,
@@ -36,6 +37,8 @@ Exit codes: 0 done, 3 this machine refuses, 64 wrong usage or not root,
 78 quotas.json invalid`,
 }
 
+const cannotRun = `WARNING: the service cannot run what is in ${root}; move it, such as to /opt, and install it from there`
+
 /**
  * Install, show or remove the units.
  *
@@ -52,11 +55,17 @@ export async function install(args: string[]): Promise<string> {
   const quotasFile = values.quotas && resolve(values.quotas)
   const quotas = readQuotas(quotasFile ?? join(root, 'quotas.json'))
   const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir ?? SYSTEM_MODELS_DIR)
+  const hidden = [modelsDir, quotasFile].find(path => path && isHidden(path))
+  if (hidden)
+    throw new TrainerError('usage', `Cannot use ${hidden}: the service sees no /tmp and no /var/tmp; move it`)
   const trainer = [process.execPath, '--import', import.meta.resolve('tsx'), join(root, 'tasks.ts')]
   const command = [...trainer, '--max-wait', '10m', ...(quotasFile ? ['--quotas', quotasFile] : [])]
   const version = await systemdVersion()
   const units = renderUnits({ command, modelsDir, systemdVersion: version ?? 0 }, values.every)
-  if (values.print) return units.map(({ name, text }) => `# ${UNIT_FOLDER}/${name}\n${text}`).join('\n')
+  if (values.print) {
+    const shown = units.map(({ name, text }) => `# ${UNIT_FOLDER}/${name}\n${text}`)
+    return [...shown, ...(isHidden(root) ? [`# ${cannotRun}`] : [])].join('\n')
+  }
 
   const machine = chooseMachine(values.root)
   const changes = await ensureUser(machine)
@@ -89,20 +98,14 @@ function chooseMachine(image: string | undefined): Machine {
 }
 
 async function adviceOn(trainer: string[]): Promise<string> {
-  const isHidden = /^\/(var\/)?tmp\//.test(root)
-  return isHidden || !(await userCanRun([...trainer, '--version']))
-    ? `WARNING: the service cannot run what is in ${root}; move it, such as to /opt, and install it from there`
+  return isHidden(root) || !(await userCanRun([...trainer, '--version']))
+    ? cannotRun
     : 'It runs at the next boot, or now: systemctl start --no-block ransomeye-trainer'
 }
 
 function bootLine(command: string[], modelsDir: string): string {
-  const line = ['env', '-i', `RANSOMEYE_MODELS_DIR=${modelsDir}`, ...command].map(quote).join(' ')
+  const line = ['env', '-i', `RANSOMEYE_MODELS_DIR=${modelsDir}`, ...command].map(quoteWord).join(' ')
   return `There is no systemd here. For another boot script, as root:\n  runuser -u ${SERVICE_USER} -- ${line}`
-}
-
-/** One word for a shell. */
-function quote(word: string): string {
-  return /^[\w/.:=%@+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }
 
 if (isEntry(import.meta)) {

@@ -58,7 +58,14 @@ function output(machine: Machine, job: string): string[] {
   return existsSync(path) ? readFileSync(path, 'utf8').trim().split('\n') : []
 }
 
-const shown = ['ActiveState', 'SubState', 'Result', 'ExecMainStatus', 'MainPID'] as const
+const shown = [
+  'ActiveState',
+  'SubState',
+  'Result',
+  'ExecMainStatus',
+  'MainPID',
+  'StartLimitIntervalUSec',
+] as const
 
 function stateOf(machine: Machine): Record<(typeof shown)[number], string> {
   const { stdout } = machine.run('systemctl', 'show', '-p', shown.join(), service)
@@ -182,6 +189,7 @@ withMachine('systemd tries again what may pass, and nothing else', async () => {
     machine.run('systemctl', 'stop', service)
 
     assert.equal(state.SubState, subState, `exit code ${exitCode}`)
+    assert.equal(state.StartLimitIntervalUSec, '0')
   }
 })
 

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, statSync, symlinkSync } from 'node:fs'
-import { rename } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { moveDurably, storageError, writeDurably } from '../lib/durable.ts'
@@ -61,6 +61,20 @@ skipUnless(
     (error as TrainerError).message,
     /^Cannot publish x: EXDEV: .*; work\/ must be on the same filesystem/,
   )
+})
+
+test('storageError() says what helps where a folder stands in the place of a file', async () => {
+  await using box = await sandbox({ 'manifest.json/a': '', 'manifest.json.next': '{}', 'next/a': '' })
+
+  const refusals = [
+    await rename(box.path('manifest.json.next'), box.path('manifest.json')).catch(error => error),
+    await rm(box.path('next'), { force: true }).catch(error => error),
+  ]
+
+  for (const refusal of refusals) {
+    const error = storageError('Cannot publish x', refusal)
+    assert.match((error as TrainerError).message, /; a folder stands where that file belongs; move it away$/)
+  }
 })
 
 test('storageError() leaves a defect as it is', () => {

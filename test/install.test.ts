@@ -207,25 +207,31 @@ asRoot(
   },
 )
 
-asRoot('install touches neither a unit that is not its own nor a masked one', async () => {
-  await using box = await image({
-    [`${folder}/ransomeye-trainer.service`]: '[Service]\nExecStart=/bin/true\n',
-  })
-  await using masked = await image()
-  mkdirSync(masked.path(folder), { recursive: true })
-  symlinkSync('/dev/null', masked.path(folder, 'ransomeye-trainer.service'))
+asRoot(
+  'install touches neither a unit that is not its own nor a masked one, and removes its own beside',
+  async () => {
+    await using box = await image({
+      [`${folder}/ransomeye-trainer.service`]: '[Service]\nExecStart=/bin/true\n',
+    })
+    await using masked = await image()
+    mkdirSync(masked.path(folder), { recursive: true })
+    symlinkSync('/dev/null', masked.path(folder, 'ransomeye-trainer.service'))
 
-  for (const { dir } of [box, masked]) {
-    const before = contents(join(dir, folder))
-    for (const args of [[], ['--uninstall']]) {
-      await assert.rejects(
-        install(['--root', dir, ...args]),
-        /not made here; (move it away|systemctl unmask)/,
-      )
+    for (const { dir } of [box, masked]) {
+      const before = contents(join(dir, folder))
+      await assert.rejects(install(['--root', dir]), /not made here; (move it away|systemctl unmask)/)
+      assert.equal(await install(['--root', dir, '--uninstall']), 'nothing to do: none of it is installed')
+      assert.deepEqual(contents(join(dir, folder)), before)
     }
-    assert.deepEqual(contents(join(dir, folder)), before)
-  }
-})
+    await using own = await image()
+    await install(['--root', own.dir])
+    symlinkSync('/dev/null', own.path(folder, 'ransomeye-retrain.timer'))
+    await install(['--root', own.dir])
+    await install(['--root', own.dir, '--uninstall'])
+    const left = readdirSync(own.path(folder)).filter(name => !name.endsWith('.wants'))
+    assert.deepEqual(left, ['ransomeye-retrain.timer'])
+  },
+)
 
 test('install refuses to change this machine for anyone but root, in one line', async () => {
   for (const args of [[], ['--uninstall']]) {
@@ -243,6 +249,12 @@ test('install refuses to change this machine for anyone but root, in one line', 
 
 test('install refuses an image that is not there, and a path that cannot stand in a unit', async () => {
   await assert.rejects(install(['--root', '/no/such/image']), /--root is "\/no\/such\/image"/)
+  for (const folder of ['/tmp/models', '/var/tmp']) {
+    await assert.rejects(install(['--print', '--models-dir', folder]), (error: TrainerError) => {
+      assert.match(error.message, /^Cannot use \/.*: the service sees no \/tmp/)
+      return error.exitCode === 64
+    })
+  }
   await assert.rejects(
     install(['--print', '--models-dir', '/srv/a\nb']),
     /"\/srv\/a\\nb" has control characters/,
@@ -270,6 +282,7 @@ withSystemd(
     const [recent] = renderUnits({ ...placement, systemdVersion: 254 })
 
     assert.doesNotMatch(old!.text, /RestartSteps/)
+    for (const { text } of [old!, recent!]) assert.match(text, /^StartLimitIntervalSec=0$/m)
     assert.match(recent!.text, /^RestartSteps=\d+\nRestartMaxDelaySec=6h$/m)
   },
 )

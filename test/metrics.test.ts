@@ -4,9 +4,12 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { join } from 'node:path'
 import { test } from 'uvu'
 import type { EventBody, TrainerEvent } from '../lib/events.ts'
+import { Journal } from '../lib/journal.ts'
 import { parseMetrics, renderMetrics, replaceFigures } from '../lib/metrics/exposition.ts'
 import { Metrics } from '../lib/metrics.ts'
 import { MIB, readQuotas } from '../lib/quotas.ts'
+import { waitForQuiet } from '../lib/run/load.ts'
+import type { Run } from '../lib/run.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { readManifest, trainAndPublish } from './publishing.ts'
 import { publishes, type Rig, root, trainerRig, untilEvent } from './rig.ts'
@@ -36,7 +39,7 @@ function stamped(body: EventBody): TrainerEvent {
 
 function openMetrics(rig: Rig): Metrics {
   mkdirSync(join(rig.modelsDir, '.trainer'), { recursive: true })
-  return new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), assert.fail)
+  return new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), true, assert.fail)
 }
 
 /** What a run does with its metrics, with these events in it. */
@@ -169,24 +172,49 @@ test('counters go on from run to run, and begin anew where the file is damaged',
   )
 })
 
-test('pruning by hand does not pass for a training that went well, but a violated quota is told', async () => {
+test('pruning by hand says nothing of trainings, whether it goes well or not', async () => {
   await using rig = await trainerRig({ core: { trainer: 'process.exit(1)' } })
   await rig.run(['core'])
+  const lastRun = () => [...figuresOf(rig)].filter(([name]) => /^(last|run)_/.test(name))
+  const before = lastRun()
   const prune = () => rig.run(['core'], { script: 'scripts/prune.ts' })
   for (const name of ['1.tmp', '2.tmp'])
     writeFileSync(join(rig.modelsDir, 'core', name), Buffer.alloc(11 * MIB, 1))
 
   const pruned = await prune()
-  const afterPruning = figuresOf(rig)
+  const afterPruning = lastRun()
+  const prunedBytes = figuresOf(rig).get('pruned_bytes_total{model="core"}')
   writeFileSync(join(rig.modelsDir, 'core', 'core.onnx'), Buffer.alloc(21 * MIB, 1))
   const violated = await prune()
 
   assert.equal(pruned.exitCode, 0)
-  assert.equal(afterPruning.get('last_exit_code'), 1)
-  assert.equal(afterPruning.get('pruned_bytes_total{model="core"}'), 11 * MIB)
+  assert.equal(prunedBytes, 11 * MIB)
   assert.equal(violated.exitCode, 2)
-  assert.equal(figuresOf(rig).get('last_exit_code'), 2)
+  assert.deepEqual([afterPruning, lastRun()], [before, before])
   assert.ok(figuresOf(rig).get('usage_bytes{model="core"}')! > 21 * MIB)
+})
+
+test('a training that cannot even start leaves its exit code, and all other figures as they were', async () => {
+  await using rig = await trainerRig()
+  await rig.run(['core'])
+  const before = figuresOf(rig)
+  const quotas = readFileSync(rig.path('quotas.json'))
+  writeFileSync(rig.path('quotas.json'), '{')
+  const differences = () =>
+    [...figuresOf(rig)].filter(([name, value]) => before.get(name) !== value).map(([name]) => name)
+
+  await rig.run(['core'], { script: 'scripts/prune.ts' })
+  const byPruning = differences()
+  const wrong = await rig.run(['core'])
+  const afterWrong = [figuresOf(rig).get('last_exit_code'), ...differences()]
+  writeFileSync(rig.path('quotas.json'), quotas)
+  rmSync(join(rig.modelsDir, '.trainer', 'lock'))
+  mkdirSync(join(rig.modelsDir, '.trainer', 'lock'))
+  const unusable = await rig.run(['core'])
+
+  assert.deepEqual([byPruning, wrong.exitCode, unusable.exitCode], [[], 78, 3])
+  assert.deepEqual(afterWrong, [78, 'last_exit_code', 'update_timestamp_seconds'])
+  assert.equal(figuresOf(rig).get('last_exit_code'), 3)
 })
 
 test('what is no run leaves the figures alone: a dry run, a start that the lock refuses', async () => {
@@ -260,7 +288,7 @@ traceTest('a start with nothing to train replaces the figures without loading th
   assert.deepEqual([...figuresOf(rig).keys()], [...before.keys()])
 })
 
-test('usage is brought up to date while a training runs, every ten seconds at most', async () => {
+test('the figures are brought up to date while a training runs or a run waits, every ten seconds at most', async () => {
   await using rig = await trainerRig()
   const metrics = openMetrics(rig)
   const job = 'core'
@@ -270,6 +298,10 @@ test('usage is brought up to date while a training runs, every ten seconds at mo
     await metrics.close()
     return figuresOf(rig).get('usage_bytes{model="core"}')
   }
+  const quotas = { ...readQuotas(rig.path('quotas.json')), maxLoadPerCore: 0.000001 }
+  const journal = new Journal(undefined, () => {})
+  const { signal } = new AbortController()
+  const waiting = { command: { maxWaitMs: 20 }, quotas, journal, metrics, signal } as unknown as Run
   const { now } = performance
   metrics.take(usage(1))
   metrics.take(stamped({ event: 'job.start', job, dir: '', limitBytes: 1, guarantee: 'watch' }))
@@ -279,10 +311,14 @@ test('usage is brought up to date while a training runs, every ten seconds at mo
   const atOnce = await written()
   performance.now = () => now.call(performance) + 10_001
   metrics.take(usage(3))
-  performance.now = now
   const later = await written()
+  metrics.take(usage(4))
+  performance.now = () => now.call(performance) + 20_002
+  await waitForQuiet(waiting, 'dpi')
+  performance.now = now
+  const afterWaiting = await written()
 
-  assert.deepEqual([atStart, atOnce, later], [1, 1, 3])
+  assert.deepEqual([atStart, atOnce, later, afterWaiting], [1, 1, 3, 4])
 })
 
 test('replaceFigures() makes what renderMetrics() makes, or nothing if there are other figures', async () => {
@@ -314,14 +350,32 @@ test('replaceFigures() makes what renderMetrics() makes, or nothing if there are
 })
 
 promtoolTest(
-  'the alerts fire for a model that is missing, a failed run and a killed one, and else not',
+  'the alerts fire for a missing model, a failed, killed or impossible run and missing figures, and else not',
   async () => {
+    const service = 'node_systemd_unit_state{name="ransomeye-trainer.service",state='
     await using rig = await trainerRig()
     const cases: { series: Record<string, string>; fires: string[] }[] = [
       {
         series: { 'model_bytes{model="core"}': '5000', last_exit_code: '0', run_in_progress: '0' },
         fires: [],
       },
+      {
+        series: { [`${service}"inactive"}`]: '1', update_timestamp_seconds: '0', run_in_progress: '0' },
+        fires: [],
+      },
+      {
+        series: { [`${service}"failed"}`]: '1', update_timestamp_seconds: '0', run_in_progress: '0' },
+        fires: ['RansomeyeServiceFailed'],
+      },
+      {
+        series: { [`${service}"activating"}`]: '1', update_timestamp_seconds: '0', run_in_progress: '0' },
+        fires: ['RansomeyeServiceFailed'],
+      },
+      {
+        series: { [`${service}"activating"}`]: '1', update_timestamp_seconds: '6000', run_in_progress: '1' },
+        fires: [],
+      },
+      { series: { [`${service}"failed"}`]: '0' }, fires: ['RansomeyeMetricsMissing'] },
       {
         series: { 'model_bytes{model="core"}': '0', last_exit_code: '143' },
         fires: ['RansomeyeModelMissing'],
@@ -339,7 +393,7 @@ promtoolTest(
     const tests = cases.map(({ series, fires }) => ({
       interval: '1m',
       input_series: Object.entries(series).map(([name, value]) => ({
-        series: `ransomeye_trainer_${name}`,
+        series: name.startsWith('node_') ? name : `ransomeye_trainer_${name}`,
         values: `${value}x120`,
       })),
       promql_expr_test: [
@@ -357,7 +411,7 @@ promtoolTest(
     const tested = spawnSync('promtool', ['test', 'rules', rig.path('tests.yml')], { encoding: 'utf8' })
 
     assert.equal(checked.status, 0, checked.stderr)
-    assert.match(checked.stdout, /SUCCESS: 3 rules found/)
+    assert.match(checked.stdout, /SUCCESS: 5 rules found/)
     assert.equal(tested.status, 0, tested.stdout + tested.stderr)
   },
 )

@@ -10,6 +10,10 @@ import { skipUnless } from './skips.ts'
 const MIB = 2 ** 20
 const isRoot = process.getuid?.() === 0
 const asRoot = skipUnless(test, isRoot, 'needs root')
+const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--']
+const isReadable =
+  isRoot && spawnSync('setpriv', [...nobody, 'test', '-r', join(root, 'tasks.ts')], { cwd: '/' }).status === 0
+const asOwner = skipUnless(test, isReadable, 'needs root and a project that others can read')
 const hidingSandbox = skipUnless(test, isRoot && existsSync('/usr/bin/bwrap'), 'needs root and bubblewrap')
 const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 const withFaketime = skipUnless(test, existsSync(faketime), 'needs the Debian package faketime')
@@ -247,12 +251,45 @@ asRoot('a models folder that is not writable for its user ends with 3 and names 
   mkdirSync(rig.modelsDir, { mode: 0o755 })
   spawnSync('chmod', ['-R', 'a+rX', rig.dir])
 
-  const prefix = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
-  const { exitCode, stderr } = await rig.run([], { prefix })
+  const { exitCode, stderr } = await rig.run([], { prefix: ['setpriv', ...nobody] })
 
   assert.is(exitCode, 3)
   assert.ok(stderr.includes(rig.modelsDir) && /permission denied/i.test(stderr), stderr)
 })
+
+asOwner(
+  "root works in no other user's folder, and says by what command to; what root made there is explained",
+  async () => {
+    await using rig = await trainerRig({ core: { sandbox: 'off' } })
+    mkdirSync(join(rig.modelsDir, '.trainer'), { recursive: true })
+    spawnSync('chown', ['-R', 'nobody', rig.modelsDir])
+    spawnSync('chmod', ['-R', 'a+rX', rig.dir])
+    const env = { RANSOMEYE_MODELS_DIR: rig.modelsDir }
+    const places = `--quotas ${rig.path('quotas.json')}`
+
+    const dry = await rig.run(['--dry-run'])
+    const refused = await rig.run(['core', '--json'], { env, withModelsDir: false })
+    const pruning = await rig.run(['core'], { script: 'scripts/prune.ts' })
+
+    assert.equal([dry.exitCode, refused.exitCode, pruning.exitCode], [0, 64, 64])
+    assert.match(pruning.stderr, ` scripts/prune.ts ${places} --models-dir ${rig.modelsDir} core\n`)
+    const command = /run: (.*)\n$/.exec(refused.stderr)![1]!
+    assert.is(
+      command,
+      `runuser -u nobody -- node --import tsx tasks.ts ${places} core --json --models-dir ${rig.modelsDir}`,
+    )
+    const lock = join(rig.modelsDir, '.trainer', 'lock')
+    writeFileSync(lock, '', { mode: 0o640 })
+    const byOwner = () => spawnSync('sh', ['-c', command], { cwd: root, encoding: 'utf8' })
+    const locked = byOwner()
+    const remedy = /Cannot lock .*EACCES.*; to get it back, as root: (chown .*)\n/.exec(locked.stderr)?.[1]
+    assert.is(locked.status, 3)
+    assert.is(spawnSync('sh', ['-c', remedy!]).status, 0, locked.stderr)
+    const trained = byOwner()
+    assert.is(trained.status, 0, trained.stderr)
+    assert.is(statSync(join(rig.modelsDir, 'core', 'core.onnx')).uid, statSync(rig.modelsDir).uid)
+  },
+)
 
 test('links where folders or the lock should be are refused, and nothing behind them is touched', async () => {
   for (const name of ['.trainer/lock', '.trainer', 'core', 'core/work', 'core/work/tmp']) {
@@ -371,6 +408,26 @@ test('--every repeats: the second pass retrains, with quotas.json read again; SI
   assert.is(exitCode, 143)
   const limits = events.flatMap(it => (it.event === 'job.start' ? [it.limitBytes / MIB] : []))
   assert.equal(limits.slice(0, 2), [20, 21])
+})
+
+test('--every says when it tries again what could not even start', async () => {
+  await using rig = await trainerRig()
+  const run = rig.start(['core', '--every', '1s', '--json'])
+  await untilEvent(rig, 'run.wait')
+  writeFileSync(rig.path('quotas.json'), '{')
+  await until('the fault is told', () => /not JSON/.test(run.output()))
+  const before = rig.events().length
+
+  const next = await until('the next pass is told', () =>
+    /"run\.wait".*\n.*"run\.wait".*to try again core/s.exec(run.output()),
+  )
+  run.child.kill('SIGTERM')
+  const { exitCode, events } = await run.ended
+
+  assert.ok(next)
+  assert.is(exitCode, 143)
+  assert.is(rig.events().length, before)
+  assert.ok(events.some(it => it.event === 'run.wait' && it.level === 'info' && it.seconds === 1))
 })
 
 test('--every survives a failed pass', async () => {

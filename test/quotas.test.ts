@@ -170,6 +170,8 @@ test('tasks.ts ends with 78 and one line for a quotas file that is missing, not 
     assert.is(stdout, '')
     assert.match(stderr, /^ransomeye-trainer: .*(missing|wrong)\.json/)
     assert.not.match(stderr, /\n\s+at /)
+    if (content === undefined)
+      assert.match(stderr, /ENOENT.*; name one that this user can read: --quotas FILE\n$/)
   }
 })
 

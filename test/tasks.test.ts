@@ -298,6 +298,7 @@ for (const [args, named] of [
   [['--models-dir'], '--models-dir'],
   [['--models-dir', ''], '--models-dir'],
   [['--every', 'daily'], '--every'],
+  [['--every', '24h', '--dry-run'], '--dry-run'],
 ] as const) {
   test(`wrong usage, ${args.join(' ')}, ends with 64 and one line that names ${named}`, async () => {
     await using rig = await trainerRig()

@@ -57,6 +57,11 @@ export function renderUnits(placement: Placement, every?: string): Unit[] {
   return [boot, retrain, timer(every)]
 }
 
+/** Is a path where the services see nothing? */
+export function isHidden(path: string): boolean {
+  return /^\/(var\/)?tmp(\/|$)/.test(path)
+}
+
 type Service = Placement & { description: string; after: string; install: string }
 
 function service(name: string, { command, modelsDir, systemdVersion, ...unit }: Service): Unit {
@@ -65,8 +70,7 @@ function service(name: string, { command, modelsDir, systemdVersion, ...unit }: 
 [Unit]
 Description=${unit.description}
 After=${unit.after}
-StartLimitIntervalSec=1d
-StartLimitBurst=12
+StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
@@ -76,7 +80,8 @@ Environment=TSX_DISABLE_CACHE=1 ${quote(`RANSOMEYE_MODELS_DIR=${modelsDir}`)}
 ExecStart=${[quote(program!), ...args.map(argument => quote(argument).replaceAll('$', '$$$$'))].join(' ')}
 SyslogIdentifier=${name}
 
-# A failed training, a full disk or a held lock may pass; a broken quota, wrong usage or wrong quotas.json do not.
+# A failed training, a full disk or a held lock may pass, on whatever day, so no limit on starts ends this; a broken
+# quota, wrong usage or wrong quotas.json do not.
 Restart=on-failure
 RestartPreventExitStatus=2 64 78
 SuccessExitStatus=130 143
@@ -136,9 +141,9 @@ ${unit.install}`
   return { name: `${name}.service`, text }
 }
 
-/** Growing delays where systemd knows them; before that a fixed one, and the start limit ends it. */
+/** Growing delays where systemd knows them; before that a fixed one, for a training that always fails after hours too. */
 function backOff(systemdVersion: number): string {
-  return systemdVersion >= 254 ? 'RestartSec=1min\nRestartSteps=6\nRestartMaxDelaySec=6h' : 'RestartSec=15min'
+  return systemdVersion >= 254 ? 'RestartSec=1min\nRestartSteps=6\nRestartMaxDelaySec=6h' : 'RestartSec=30min'
 }
 
 /** Of the product's state the models alone; a folder elsewhere has to be there. */

@@ -16,10 +16,11 @@ const families = {
   model_trained_timestamp_seconds: 'When the published model was trained.',
   run_in_progress: '1 while a run trains, else 0; stays 1 if it is killed.',
   run_start_timestamp_seconds: 'When the last run began.',
-  last_success_timestamp_seconds: 'When a run last ended with exit code 0.',
-  last_duration_seconds: 'How long the last run took.',
-  last_exit_code: 'Exit code of the last run.',
-  update_timestamp_seconds: 'When these figures were written; while a training runs at least once a minute.',
+  last_success_timestamp_seconds: 'When a run that was to train last ended with exit code 0.',
+  last_duration_seconds: 'How long the last run that was to train took.',
+  last_exit_code: 'Exit code of the last run that was to train, also if it could not start.',
+  update_timestamp_seconds:
+    'When these figures were written; while a run trains or waits at least once a minute.',
 }
 
 export type Family = keyof typeof families

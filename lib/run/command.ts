@@ -7,6 +7,8 @@ import { parseDuration } from './schedule.ts'
 /** What a run was asked to do. */
 export type Command = {
   jobs: JobName[]
+  /** Does it train what it finds missing? Pruning and looking do not. */
+  trains: boolean
   quotasFile: string
   modelsDir: string | undefined
   /** A models folder that is missing is refused, not made. */
@@ -82,7 +84,7 @@ type AllOptions = typeof placeOptions &
  */
 export function parseCommand(args: string[], runner: Runner): Command | string {
   const { name, summary, job, isQueue, needsModelsDir = false } = runner
-  const trains = job !== undefined || isQueue
+  const trains = job !== undefined || isQueue === true
   const all = {
     ...placeOptions,
     ...(trains && retrainOption),
@@ -98,9 +100,13 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
   if (typeof read === 'string') return read
   const { values, positionals } = read
   const everyMs = values.every === undefined ? undefined : parseDuration('--every', values.every)
+  if (everyMs !== undefined && values['dry-run']) {
+    throw new TrainerError('usage', 'Choose --every or --dry-run: what changes nothing needs no repetition')
+  }
   const maxWait = values['max-wait'] ?? (everyMs && '10m')
   return {
     jobs: job ? [job] : chooseJobs(positionals),
+    trains,
     quotasFile: resolve(values.quotas ?? join(root, 'quotas.json')),
     modelsDir: values['models-dir'],
     needsModelsDir,

@@ -1,6 +1,7 @@
 import { fstatSync } from 'node:fs'
 import type { Level, TrainerEvent } from '../events.ts'
 import { describeEvent } from '../journal.ts'
+import type { JobName } from '../quotas.ts'
 import { escapeText } from '../text.ts'
 
 /** Syslog's numbers, see sd-daemon(3). */
@@ -11,6 +12,30 @@ export function formatLine(event: TrainerEvent): string {
   const job = 'job' in event && event.job ? `${event.job}: ` : ''
   const level = event.level === 'info' ? '' : `${event.level.toUpperCase()} `
   return escapeText(`${event.time} ${level}${job}${describeEvent(event)}`)
+}
+
+/** Why jobs failed, as events have told it. */
+export type Told = Map<string, JobName>
+
+/**
+ * An event as it is shown to a person after those: the reason of a failure is told by the first event that has it, and
+ * the others say only whose it is. An interruption is no failure of a job.
+ */
+export function withoutRepetition(event: TrainerEvent, told: Told): TrainerEvent {
+  if (event.event === 'job.fail' && told.has(event.message)) return { ...event, message: 'see above' }
+  if (event.event !== 'run.done' || event.exitCode >= 128) return event
+  const [reason, job] = [...told].find(([message]) => event.message.includes(message)) ?? []
+  return reason ? { ...event, message: event.message.replace(reason, () => `${job} failed`) } : event
+}
+
+/** Print an event as one JSON object. */
+export function printJson(event: TrainerEvent): void {
+  process.stdout.write(`${JSON.stringify(event)}\n`)
+}
+
+/** Print an event as a line for a person, unless it is of no use to one. */
+export function printLine(event: TrainerEvent): void {
+  if (event.level !== 'debug') process.stdout.write(`${priorityPrefix(1, event.level)}${formatLine(event)}\n`)
 }
 
 /** `<4>` and the like in front of a line on this descriptor, if journald reads it; else nothing. */

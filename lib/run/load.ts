@@ -24,11 +24,12 @@ export async function waitForQuiet(run: Run, job: JobName): Promise<void> {
       return
     }
     if (!isWaiting) {
-      const reason = `waiting for a load below ${limit.toFixed(2)}, it is ${load}`
+      const reason = `the load of ${load} is above ${limit.toFixed(2)}`
       run.journal.emit({ event: 'run.wait', job, reason, seconds: maxWaitMs / 1000 })
     }
     isWaiting = true
     await delay(Math.min(POLL_MS, maxWaitMs - waitedMs()), undefined, { signal: run.signal }).catch(() => {})
     run.signal.throwIfAborted()
+    run.metrics?.refresh()
   }
 }

@@ -1,0 +1,27 @@
+import { chmodSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readPlain, reasonOf } from '../plain-file.ts'
+
+/** The file that a collector reads, in the state folder. */
+export const PAGE = 'metrics.prom'
+
+const MAX_BYTES = 64 * 1024
+
+/** What the last run has written; empty if that cannot be read. */
+export function readPage(stateDir: string): string {
+  try {
+    return readPlain(stateDir, PAGE, MAX_BYTES)
+  } catch (error) {
+    reasonOf(error)
+    return ''
+  }
+}
+
+/** Put another page in its place; a reader finds the old one or the new one. */
+export function replacePage(stateDir: string, page: string): void {
+  const temporary = join(stateDir, `${PAGE}.tmp`)
+  rmSync(temporary, { force: true })
+  writeFileSync(temporary, page, { flag: 'wx' })
+  chmodSync(temporary, 0o644) // for the collector, whatever the umask
+  renameSync(temporary, join(stateDir, PAGE))
+}

@@ -1,0 +1,54 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, statSync } from 'node:fs'
+import { relative } from 'node:path'
+import { safePath } from './environment.ts'
+import { TrainerError } from './errors.ts'
+import { root } from './options.ts'
+import { quoteWord } from './text.ts'
+
+/** Are we root, and is this a folder of another user? What root makes in it, that user's service cannot write to. */
+export function isForeign(modelsDir: string): boolean {
+  return process.getuid?.() === 0 && existsSync(modelsDir) && statSync(modelsDir).uid !== 0
+}
+
+/**
+ * Refuse to work as root in a models folder that belongs to another user.
+ *
+ * @param args the arguments of this program
+ * @throws {TrainerError} `usage`, with the command to run instead
+ */
+export function assertOwnFolder(modelsDir: string, args: string[]): void {
+  if (!isForeign(modelsDir)) return
+  const { uid, gid } = statSync(modelsDir)
+  const name = nameOf(uid)
+  const identity = name
+    ? ['runuser', '-u', name]
+    : ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
+  const loader = process.cwd() === root ? 'tsx' : import.meta.resolve('tsx')
+  const script = relative(process.cwd(), process.argv[1]!)
+  // That user's default would be another folder.
+  const place = args.some(it => /^--models-dir(=|$)/.test(it)) ? [] : ['--models-dir', modelsDir]
+  const command = [...identity, '--', 'node', '--import', loader, script, ...args, ...place]
+  throw new TrainerError(
+    'usage',
+    `Cannot work as root in ${modelsDir}, which belongs to ${name ?? `user ${uid}`}; ` +
+      `run: ${command.map(quoteWord).join(' ')}`,
+  )
+}
+
+/** What helps when this user was refused something in a models folder. */
+export function accessRemedy(modelsDir: string): string {
+  const { uid } = statSync(modelsDir)
+  const word = quoteWord(modelsDir)
+  return uid === process.geteuid?.()
+    ? `to get it back, as root: chown -R --reference=${word} ${word}`
+    : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${modelsDir}`
+}
+
+function nameOf(uid: number): string | undefined {
+  const { stdout } = spawnSync('getent', ['passwd', String(uid)], {
+    encoding: 'utf8',
+    env: { PATH: safePath },
+  })
+  return stdout?.split(':')[0] || undefined
+}

@@ -1,0 +1,45 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { TrainerError } from '../errors.ts'
+import { chooseModelsDir, openModelsDir } from '../folders.ts'
+import { type Lock, takeLock } from '../lock.ts'
+import { assertOwnFolder, isForeign } from '../owner.ts'
+import { type Quotas, readQuotas } from '../quotas.ts'
+import type { Command } from './command.ts'
+
+/** What a run has before it begins; no lock in a dry run, which starts nothing. */
+export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefined }
+
+/**
+ * Read the quotas, open the models folder, take the lock.
+ *
+ * @throws {TrainerError} `config`, `usage` for another user's folder, `storage`, `locked`; a training that could not be
+ * tried is told by the metrics too, where they can be written
+ */
+export async function open(command: Command): Promise<Opening> {
+  const { dryRun } = command
+  // As far as it is known without the quotas.
+  let modelsDir = command.modelsDir ?? process.env.RANSOMEYE_MODELS_DIR
+  try {
+    const quotas = readQuotas(command.quotasFile)
+    modelsDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
+    if (!dryRun) assertOwnFolder(modelsDir, process.argv.slice(2))
+    modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
+    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(join(modelsDir, '.trainer')) }
+  } catch (error) {
+    if (command.trains && !dryRun && modelsDir) await note(modelsDir, error)
+    throw error
+  }
+}
+
+/** Wrong usage is no state of this machine, and who holds the lock writes figures of its own. */
+async function note(modelsDir: string, error: unknown): Promise<void> {
+  if (!(error instanceof TrainerError) || !['config', 'storage'].includes(error.code)) return
+  if (!existsSync(modelsDir) || isForeign(modelsDir)) return
+  const { noteFailedStart } = await import('../metrics/failed-start.ts')
+  try {
+    await noteFailedStart(openModelsDir(modelsDir, false), error.exitCode)
+  } catch {
+    // The reason to end is the error; that it cannot be noted is often a part of it.
+  }
+}
