@@ -27,11 +27,14 @@ export async function sandbox(files: Record<string, number | string | Buffer> = 
   }
 }
 
-/** Poll until `condition` gives something truthy, and return it; throw after `deadlineMs`. */
+/**
+ * Poll until `condition` gives something truthy, and return it; throw after `deadlineMs`. Long, because a training has
+ * the lowest priority, and other tests may use all processors.
+ */
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
-  deadlineMs = 20_000,
+  deadlineMs = 60_000,
 ): Promise<NonNullable<T>> {
   const end = performance.now() + deadlineMs
   for (;;) {
