@@ -101,7 +101,7 @@ function* entriesOf(
   }
   const [contradiction] = contradictionsIn(manifest, bytesByName)
   if (contradiction) {
-    throw unbundled(source.job, join(source.jobDir, MANIFEST), new UnusableFile(contradiction), ' --retrain')
+    throw unbundled(source.job, join(source.jobDir, MANIFEST), new UnusableFile(contradiction))
   }
 }
 
@@ -137,10 +137,10 @@ async function* publishedContent(
   }
 }
 
-function unbundled(job: JobName, what: string, cause: unknown, option = ''): TrainerError {
+function unbundled(job: JobName, what: string, cause: unknown): TrainerError {
   const remedy = isErrno(cause, 'EACCES', 'EPERM')
     ? 'run the same command as root'
-    : `start the trainer first: node --import tsx tasks.ts ${job}${option}`
+    : `train it: node --import tsx tasks.ts ${job} --retrain`
   const message = `Cannot bundle ${job}: ${what} ${reasonOf(cause)}; ${remedy}`
   return new TrainerError(cause instanceof UnusableFile ? 'training-failed' : 'storage', message, { cause })
 }
