@@ -22,7 +22,7 @@ const GRACE_MS = 10_000
  * the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone would leave
  * what has not asked for it yet, such as a sandbox that is being set up.
  */
-const watchdog = 'read -r || kill -KILL -- "-$0"'
+const watchdog = 'read -ru 5 || kill -KILL -- "-$0"'
 
 export type TrainingCommand = {
   /** The whole argument vector, limits and sandbox included. */
@@ -56,7 +56,7 @@ export class Training {
     this.pid = pid
     this.#command = command
     this.#output = child.stdio[4] as Readable
-    this.#lifeline = child.stdin!
+    this.#lifeline = lifelineOf(child)
     this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
     for (const { startTime } of listProcesses().filter(it => it.pid === pid)) this.#seen.set(pid, startTime)
     this.exited = new Promise(resolve => {
@@ -76,13 +76,14 @@ export class Training {
     const { $, quote } = await import('zx/core')
     const { argv, cwd, env, lockFd } = command
     // zx keeps all that it reads from stdout in memory: the training's output goes through a pipe of our own.
-    const stdio = ['pipe', 'ignore', 'ignore', lockFd, 'pipe'] as const
+    // Not on stdin: Node's pipes are sockets, and with one there bash takes itself for a remote shell and runs ~/.bashrc.
+    const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
     const options = { cwd, env, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
     // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
     const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
     const started = $({ ...options, ...bash })`
       env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ 3>&- 4>&- &&
-      exec ${argv} </dev/null >&4 2>&4 4>&-`
+      exec ${argv} >&4 2>&4 4>&- 5>&-`
     const { child } = started
     if (!child?.pid) {
       const { message } = await started
@@ -92,7 +93,7 @@ export class Training {
       )
     }
     const lines = new OutputLines(onLines)
-    child.stdin!.on('error', () => {}) // of a watchdog that somebody has killed
+    lifelineOf(child).on('error', () => {}) // of a watchdog that somebody has killed
     const output = child.stdio[4] as Readable
     output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
     return new Training(child, child.pid, command)
@@ -164,6 +165,11 @@ export class Training {
     await Promise.race([this.#outputEnd, delay(1000, undefined, { ref: false })])
     this.#output.destroy() // whoever may still hold its other end: the run must be able to end
   }
+}
+
+/** Descriptor 5; Node's types end at 4. */
+function lifelineOf(child: ChildProcess): Writable {
+  return (child.stdio as unknown as Writable[])[5]!
 }
 
 const signalNames = new Map(

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
@@ -17,7 +17,7 @@ const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
 
 /** A training of `script`, an ES module, in the box; its lines so far; its lock is an ordinary open file. */
-async function start(box: Sandbox, script: string, isSandboxed = false) {
+async function start(box: Sandbox, script: string, isSandboxed = false, env: Record<string, string> = {}) {
   const lines: string[] = []
   const lockFd = openSync(box.path('lock'), 'a')
   writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
@@ -27,7 +27,7 @@ async function start(box: Sandbox, script: string, isSandboxed = false) {
     {
       argv: limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30),
       cwd: box.dir,
-      env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work') },
+      env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...env },
       lockFd,
       isSandboxed,
     },
@@ -94,6 +94,32 @@ for (const isSandboxed of [false, true]) {
     assert.equal(remains(), [])
     closeSync(lockFd)
   })
+
+  testHere(
+    `Training ${where} runs no start-up file of a shell, which an earlier training may have written`,
+    async () => {
+      await using box = await sandbox({ ...folders, 'home/.bashrc': 'echo ran > "$HOME/ran"; exit 7' })
+      const { training } = await start(box, 'setTimeout(() => {}, 500)', isSandboxed, {
+        HOME: box.path('home'),
+      })
+      const watchdogs = () =>
+        listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.endsWith(`\0${training.pid}\0`))
+
+      const [watchdog] = await until('the watchdog', () =>
+        watchdogs().length === 1 ? watchdogs() : undefined,
+      )
+      assert.is(
+        readlinkSync(`/proc/${watchdog!.pid}/fd/0`),
+        '/dev/null',
+        'a socket would make bash run ~/.bashrc',
+      )
+      const { exitCode } = await training.exited
+      await training.kill()
+
+      assert.is(exitCode, 0)
+      assert.not(existsSync(box.path('home', 'ran')))
+    },
+  )
 
   testHere(`Training ${where} names the signal that ended it`, async () => {
     await using box = await sandbox(folders)
