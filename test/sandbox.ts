@@ -27,14 +27,11 @@ export async function sandbox(files: Record<string, number | string | Buffer> = 
   }
 }
 
-/**
- * Poll until `condition` gives something truthy, and return it; throw after `deadlineMs`. Long, because a training has
- * the lowest priority, and other tests may use all processors.
- */
+/** Poll until `condition` gives something truthy, and return it; throw after `deadlineMs`. */
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
-  deadlineMs = 60_000,
+  deadlineMs = 20_000,
 ): Promise<NonNullable<T>> {
   const end = performance.now() + deadlineMs
   for (;;) {
