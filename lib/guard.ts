@@ -133,7 +133,7 @@ async function relieve(watch: Watch, usedBytes: number): Promise<Look> {
   if (look.usedBytes > limitNow(watch, look)) {
     await training.kill()
     throw look.usedBytes > watch.limitBytes
-      ? limitReached(watch, look, 'was killed, with nothing left to prune,')
+      ? limitReached(watch, look, 'had nothing left to prune and was killed')
       : diskFull(watch, look)
   }
   training.resume()

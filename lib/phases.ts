@@ -1,8 +1,8 @@
-import { messageOf, TrainerError } from './errors.ts'
+import { type ErrorCode, messageOf, TrainerError } from './errors.ts'
 import type { Job } from './job.ts'
 import { publishedFiles } from './models.ts'
 import { postflight } from './phases/postflight.ts'
-import { preflight } from './phases/preflight.ts'
+import { type Budget, preflight } from './phases/preflight.ts'
 import { train } from './phases/train.ts'
 import { waitForQuiet } from './run/load.ts'
 import { measure } from './storage/measurement.ts'
@@ -16,17 +16,19 @@ import { checkUsage, enforceLimit, pruneOldest } from './storage.ts'
 export async function runPhases(job: Job): Promise<void> {
   const { name, run } = job
   const startedMs = performance.now()
+  let budget: Budget | undefined
   try {
     run.signal.throwIfAborted()
     if (run.trained.size) await waitForQuiet(run, name)
     run.trained.add(name)
-    const budget = await preflight(job)
+    budget = await preflight(job)
     if (run.command.dryRun) return
     const report = await train(job, budget)
     await postflight(job, budget, report)
   } catch (error) {
     run.trained.delete(name)
-    await emptyWork(job, error)
+    const code = codeOf(error)
+    if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) await emptyWork(job)
     announce(job, error)
     throw error
   }
@@ -35,12 +37,11 @@ export async function runPhases(job: Job): Promise<void> {
 }
 
 /**
- * When there was too little room, all unpublished files go but the checkpoints that fit: a half-written model is nothing
- * to resume from, and would leave the next training no room.
+ * After a violation of the quota, or of what a smaller disk leaves of it, all unpublished files go but the checkpoints
+ * that fit: a half-written model is nothing to resume from, and would leave the next training no room.
  */
-async function emptyWork({ quota, dir, run, onPrune }: Job, error: unknown): Promise<void> {
-  const isAboutRoom = error instanceof TrainerError && ['quota-exceeded', 'no-space'].includes(error.code)
-  if (!isAboutRoom || run.command.dryRun) return
+async function emptyWork({ quota, dir, run, onPrune }: Job): Promise<void> {
+  if (run.command.dryRun) return
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: [...quota.prune, 'work/**'], keep })
   const remains = prunable.filter(({ rule, isFolder }) => rule === 'work/**' && !isFolder)
@@ -54,10 +55,9 @@ export function announce({ name, emit }: Job, error: unknown): void {
   if (error instanceof TrainerError && error.usage) {
     emit({ event: 'quota.exceeded', job: name, ...error.usage, message })
   }
-  emit({
-    event: 'job.fail',
-    job: name,
-    code: error instanceof TrainerError ? error.code : 'internal',
-    message,
-  })
+  emit({ event: 'job.fail', job: name, code: codeOf(error), message })
+}
+
+function codeOf(error: unknown): ErrorCode | 'internal' {
+  return error instanceof TrainerError ? error.code : 'internal'
 }

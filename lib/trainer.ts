@@ -161,7 +161,7 @@ export class Training {
     if (left.length) {
       throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
     }
-    this.#lifeline.end('over\n')
+    if (this.#lifeline.writable) this.#lifeline.end('over\n')
     await Promise.race([this.#outputEnd, delay(1000, undefined, { ref: false })])
     this.#output.destroy() // whoever may still hold its other end: the run must be able to end
   }

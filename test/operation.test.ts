@@ -36,6 +36,9 @@ function mountSmallDisk(rig: Rig, megabytes: number): Disposable {
 asRoot('free space below the need ends with 3 and both figures; no training is started', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 3072 } })
   using _disk = mountSmallDisk(rig, 80)
+  const state = rig.path('models', 'core', 'work', 'optimizer.state')
+  mkdirSync(dirname(state), { recursive: true })
+  writeFileSync(state, 'to resume from')
 
   const { exitCode, events } = await rig.run(['--json'])
 
@@ -44,6 +47,7 @@ asRoot('free space below the need ends with 3 and both figures; no training is s
   assert.match(fail!.message, /(80(\.0)?|79\.\d) MiB free/)
   assert.match(fail!.message, /128 MiB needed/)
   assert.not(events.some(it => it.event === 'train.start'))
+  assert.ok(existsSync(state), 'nothing is lost')
 })
 
 asRoot('a disk that holds less than the quota is a warning, and becomes the limit of the run', async () => {

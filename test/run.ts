@@ -28,6 +28,7 @@ await Promise.all(
 const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0)
 const faults = files.length ? tallies.flatMap(tally => tally.faults) : ['no test file matches']
+if (!faults.length && !passed && !failed) faults.push('no test ran')
 const skips = tallies.flatMap(tally => tally.skips)
 for (const fault of faults) console.error(`FAULT ${fault}`)
 for (const skip of skips) console.log(`SKIPPED ${skip}`)
