@@ -9,6 +9,7 @@ import { type TarEntry, writeTar } from './bundle/tarball.ts'
 import { outputFile, storageError, syncFolder } from './durable.ts'
 import { isErrno, TrainerError } from './errors.ts'
 import {
+  adoptionIn,
   contradictionsIn,
   MANIFEST,
   MANIFEST_MAX_BYTES,
@@ -28,13 +29,13 @@ type Source = { job: JobName; jobDir: string }
 
 /**
  * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
- * it lists, in its order. What is bundled is what was published: every file is hashed on its way and compared, and the
- * metadata has to fit. The same models give the same bytes, except for the signature.
+ * it lists, in its order. What is bundled is what was trained and published here: no file of it was adopted, every one
+ * is hashed on its way and compared, and the metadata has to fit. The same models give the same bytes, except for the signature.
  *
  * The bundle is made beside `out` and takes its place when it is whole and durable; one that fails is gone.
  *
  * @returns the names of the models and their external data
- * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was published; `storage`;
+ * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was trained and published; `storage`;
  * `usage` if `out` is in the job's folder; or the reason of `signal`
  */
 export async function writeBundle(
@@ -79,6 +80,8 @@ function readPublished({ job, jobDir }: Source): { text: string; manifest: Manif
     const text = readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES)
     const manifest = parseManifest(text)
     if (!manifest || !Object.keys(manifest.files).length) throw new UnusableFile('describes no model')
+    const adoption = adoptionIn(manifest)
+    if (adoption) throw new UnusableFile(adoption)
     return { text, manifest }
   } catch (cause) {
     throw unbundled(job, join(jobDir, MANIFEST), cause)

@@ -3,8 +3,8 @@ import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { messageOf, TrainerError } from './errors.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
-import { compare, MANIFEST, readManifest } from './models/manifest.ts'
-import { reasonOf } from './plain-file.ts'
+import { compare, type Likeness, MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
+import { reasonOf, UnusableFile } from './plain-file.ts'
 
 export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
 
@@ -18,6 +18,8 @@ export type PublishedCheck = {
   reason: string
   /** Files that are not what was published, such as a model that an operator has put there: used, not replaced. */
   differs: string[]
+  /** Files in use that no training here has made: those that differ from the manifest, or that it calls adopted. */
+  adopted: string[]
   /** For `adopt()`: the valid models, when the manifest does not describe them as they are; else none. */
   adopt: Model[]
 }
@@ -43,15 +45,23 @@ export async function findModels(folder: string, globs: string[]): Promise<Findi
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
 export async function checkPublished(jobDir: string, globs: string[]): Promise<PublishedCheck> {
-  const { valid, rejected, differs, listed, described } = await inspectPublished(jobDir, globs)
+  const { valid, rejected, likenesses, listed, manifest } = await inspectPublished(jobDir, globs)
   const missing = valid.length === 0 || (listed && rejected.length > 0)
+  const described = listed && [...likenesses.values()].every(likeness => likeness === 'same')
+  const names = [...likenesses.keys()]
+  const differs = names.filter(name => likenesses.get(name) === 'differs')
+  const adopted = names.filter(
+    name =>
+      ['differs', 'unlisted'].includes(likenesses.get(name)!) || manifest?.metadata.adopted.includes(name),
+  )
   const reasons = rejected.map(({ path, reason }) => `${relative(jobDir, path)} ${reason}`)
-  if (!missing || !reasons.length) reasons.push(summaryOf(valid, differs, described))
+  if (!missing || !reasons.length) reasons.push(summaryOf(valid, likenesses, adopted))
   return {
     models: valid.map(({ path }) => path),
     missing,
     reason: reasons.join(', '),
     differs,
+    adopted,
     adopt: missing || described ? [] : valid,
   }
 }
@@ -71,36 +81,35 @@ export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx'
 }
 
 /**
- * The published models and how they relate to the manifest: `listed` if it names them, `described` if they also are
- * what it says.
+ * The published models and how each file of the valid ones relates to the manifest; `listed` if that names the models.
  */
 export async function inspectPublished(
   jobDir: string,
   globs: string[],
-): Promise<Findings & { differs: string[]; listed: boolean; described: boolean }> {
+): Promise<
+  Findings & { likenesses: Map<string, Likeness>; listed: boolean; manifest: Manifest | undefined }
+> {
   const manifest = readManifest(jobDir)
   const { models = [], model_globs } = manifest?.metadata ?? {}
   const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
   const { valid: candidates, rejected } = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
 
   const valid: Model[] = []
-  const differs = new Set<string>()
-  let described = listed
+  const likenesses = new Map<string, Likeness>()
   for (const model of candidates) {
     try {
-      for (const name of namesOf(jobDir, model)) {
-        const likeness = await compare(jobDir, name, manifest)
-        if (likeness !== 'same') described = false
-        if (likeness === 'differs') differs.add(name)
+      const found = new Map<string, Likeness>()
+      for (const name of namesOf(jobDir, model)) found.set(name, await compare(jobDir, name, manifest))
+      if (found.get(model.name) === 'differs' && !isOnnx(model.name)) {
+        throw new UnusableFile('is not what was published')
       }
-      if (differs.has(model.name) && !isOnnx(model.name)) {
-        rejected.push({ path: model.path, reason: 'is not what was published' })
-      } else valid.push(model)
+      valid.push(model)
+      for (const [name, likeness] of found) likenesses.set(name, likeness)
     } catch (error) {
       rejected.push({ path: model.path, reason: reasonOf(error) })
     }
   }
-  return { valid, rejected, differs: [...differs], listed, described }
+  return { valid, rejected, likenesses, listed, manifest }
 }
 
 /** The files of a model relative to its folder, in the order to publish them: external data first. */
@@ -140,9 +149,11 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
   }
 }
 
-function summaryOf(valid: Model[], differs: string[], described: boolean): string {
-  const names = valid.map(({ name }) => name).join(', ')
+function summaryOf(valid: Model[], likenesses: Map<string, Likeness>, adopted: string[]): string {
   if (!valid.length) return 'no model is published'
-  if (described) return `${names} as published`
-  return differs.length ? `${names} valid, not as published` : `${names} valid, not in a manifest`
+  const names = valid.map(({ name }) => name).join(', ')
+  const kinds = new Set(likenesses.values())
+  if (kinds.has('differs')) return `${names} valid, not as published`
+  if (kinds.has('unlisted')) return `${names} valid, not in a manifest`
+  return adopted.length ? `${names} as adopted, not trained here` : `${names} as published`
 }

@@ -43,6 +43,8 @@ export type JobStatus = {
   /** Why it is valid or not, or why that is not known. */
   reason: string
   trainedAt: string | null
+  /** Files in use that no training here has made, by their names in the job's folder. */
+  adopted: string[]
   usedBytes: number | null
   limitBytes: number
   /** Files `*.checkpoint`, and what else the job's `prune` globs match. */
@@ -98,19 +100,21 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look>
     models: [],
     valid: null,
     trainedAt: null,
+    adopted: [],
     usedBytes: null,
     limitBytes,
     checkpoints: null,
     prunable: null,
   }
   try {
-    const { models, missing, reason } = await checkPublished(dir, quota.models)
+    const { models, missing, reason, adopted } = await checkPublished(dir, quota.models)
     return {
       job,
       models: models.map(path => relative(dir, path)),
       valid: !missing,
       reason,
       trainedAt: isoOf(readManifest(dir)?.metadata.trained_at),
+      adopted,
       limitBytes,
       ...(await measureJob(dir, quota, limitBytes)),
     }

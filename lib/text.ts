@@ -6,6 +6,11 @@ export function formatBytes(bytes: number): string {
   return `${Math.abs(mib) < 100 && !Number.isInteger(mib) ? mib.toFixed(1) : Math.round(mib)} MiB`
 }
 
+/** A number with its noun: `1 run`, `3 runs`. */
+export function count(amount: number, noun: string): string {
+  return `${amount} ${noun}${amount === 1 ? '' : 's'}`
+}
+
 /** Seconds as `12 s`, `3 min 05 s` or `2 h 14 min`. */
 export function formatSeconds(seconds: number): string {
   const whole = Math.round(seconds)

@@ -17,6 +17,8 @@ import { assertFolder, readPlain, reasonOf, UnusableFile } from './plain-file.ts
 export type Verification = {
   /** Files with the content that the manifest states; models among them are whole in structure. */
   verified: { path: string; bytes: number; sha256: string }[]
+  /** The paths of those that no training here has made. */
+  adopted: string[]
   /** All else; `reason` is the end of a sentence that begins with the path. */
   differences: { path: string; reason: string }[]
 }
@@ -36,7 +38,7 @@ export async function verifyPublished(jobDir: string, globs: string[]): Promise<
   try {
     if (existsSync(jobDir)) assertFolder(jobDir)
   } catch (error) {
-    return { verified: [], differences: [{ path: jobDir, reason: reasonOf(error) }] }
+    return { verified: [], adopted: [], differences: [{ path: jobDir, reason: reasonOf(error) }] }
   }
   for (let round = 1; ; round++) {
     const manifest = readText(jobDir)
@@ -60,7 +62,7 @@ async function verifyAgainst(
 ): Promise<Verification> {
   const manifest = parseManifest(text)
   const files = new Map(Object.entries(manifest?.files ?? {}))
-  const verification: Verification = { verified: [], differences: [] }
+  const verification: Verification = { verified: [], adopted: [], differences: [] }
   if (!files.size) verification.differences.push({ path: MANIFEST, reason })
 
   const { valid, rejected } = await findModels(jobDir, globs)
@@ -73,6 +75,7 @@ async function verifyAgainst(
       // External data that a model names joins the names that are still to come.
       if (models.has(name)) for (const needed of namesOf(jobDir, judgeModel(jobDir, name))) names.add(needed)
       verification.verified.push({ path: name, ...entry })
+      if (manifest?.metadata.adopted.includes(name)) verification.adopted.push(name)
     } catch (error) {
       verification.differences.push({ path: name, reason: reasonOf(error) })
     }

@@ -5,10 +5,10 @@ import { readPublicKey } from '../lib/bundle/signature.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir } from '../lib/folders.ts'
 import { type Program, readOptions, root, type Values } from '../lib/options.ts'
-import { readQuotas } from '../lib/quotas.ts'
+import { type JobName, readQuotas } from '../lib/quotas.ts'
 import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { isEntry, print, runScript } from '../lib/script.ts'
-import { escapeText } from '../lib/text.ts'
+import { count, escapeText } from '../lib/text.ts'
 import { type Verification, verifyPublished } from '../lib/verify.ts'
 
 const options = {
@@ -47,7 +47,7 @@ async function verify(args: string[]): Promise<{ text: string; ok: boolean }> {
     found[job] = await verifyPublished(join(modelsDir, job), quotas.jobs[job].models)
   }
   const ok = Object.values(found).every(({ differences }) => !differences.length)
-  const text = values.json ? JSON.stringify({ ok, modelsDir, jobs: found }) : describe(modelsDir, found)
+  const text = values.json ? JSON.stringify({ ok, modelsDir, jobs: found }) : describeJobs(modelsDir, found)
   return { text, ok }
 }
 
@@ -61,31 +61,36 @@ async function verifyBundle(
   const file = resolve(bundle)
   const found = await checkBundle(file, readPublicKey(key))
   const ok = !found.differences.length
-  const text = json ? JSON.stringify({ ok, bundle: file, ...found }) : describe(file, { bundle: found })
+  const text = json ? JSON.stringify({ ok, bundle: file, ...found }) : describeBundle(file, found)
   return { text, ok }
 }
 
 /** What was found, by job. */
-type Found = Record<string, Verification>
+type Found = Partial<Record<JobName, Verification>>
 
-function describe(place: string, found: Found): string {
-  const lines = Object.entries(found).flatMap(([job, { verified, differences }]) => [
-    ...verified.map(
-      ({ path, bytes, sha256 }) => `${job}: ${escapeText(path)} verified (${bytes} bytes, sha256 ${sha256})`,
-    ),
-    ...differences.map(({ path, reason }) => `${job}: ${escapeText(path)} ${escapeText(reason)}`),
-  ])
-  const { verified, differences } = total(found)
-  const outcome = differences
-    ? `NOT as published: ${differences} ${differences === 1 ? 'difference' : 'differences'} in ${place}`
-    : `as published: ${verified} ${verified === 1 ? 'file' : 'files'} in ${place}`
-  return [...lines, outcome].join('\n')
+function describeJobs(modelsDir: string, found: Found): string {
+  const lines = Object.entries(found).flatMap(([job, verification]) => linesOf(job, verification))
+  const total = (list: keyof Verification) =>
+    Object.values(found).reduce((sum, verification) => sum + verification[list].length, 0)
+  const outcome = total('differences')
+    ? `NOT as published: ${count(total('differences'), 'difference')}`
+    : `as published: ${count(total('verified'), 'file')}`
+  const adopted = total('adopted') ? `, ${total('adopted')} of them adopted, not trained here` : ''
+  return [...lines, `${outcome} in ${escapeText(modelsDir)}${adopted}`].join('\n')
 }
 
-function total(found: Found): { verified: number; differences: number } {
-  const sum = (list: 'verified' | 'differences') =>
-    Object.values(found).reduce((n, it) => n + it[list].length, 0)
-  return { verified: sum('verified'), differences: sum('differences') }
+function describeBundle(file: string, verification: Verification): string {
+  const { verified, differences } = verification
+  const outcome = differences.length ? 'NOT verified' : `verified: ${count(verified.length, 'file')} in`
+  return [...linesOf('bundle', verification), `${outcome} ${escapeText(file)}`].join('\n')
+}
+
+function linesOf(label: string, { verified, adopted, differences }: Verification): string[] {
+  return [
+    ...verified.map(({ path, bytes, sha256 }) => [path, `verified (${bytes} bytes, sha256 ${sha256})`]),
+    ...adopted.map(path => [path, 'was adopted, not trained here']),
+    ...differences.map(({ path, reason }) => [path, reason]),
+  ].map(([path, finding]) => `${label}: ${escapeText(path!)} ${escapeText(finding!)}`)
 }
 
 if (isEntry(import.meta)) {

@@ -50,7 +50,7 @@ test('checkBundle() accepts a bundle that is whole and signed, and names its fil
 
   const found = await checkFile(box.path('core.tar.gz'))
 
-  assert.equal(found, { verified: [verifiedModel], differences: [] })
+  assert.equal(found, { verified: [verifiedModel], adopted: [], differences: [] })
 })
 
 const flipped = Buffer.from(model)
@@ -105,6 +105,11 @@ for (const [what, files, reason] of [
     'a signed model_file elsewhere',
     { ...signed({ ...manifest, metadata: { model_file: '/etc/passwd' } }), 'core.onnx': model },
     'names "/etc/passwd" in metadata.model_file, which is none of its models',
+  ],
+  [
+    'a model that was not trained',
+    { ...signed({ ...manifest, metadata: { adopted: ['core.onnx'] } }), 'core.onnx': model },
+    'names "core.onnx" in metadata.adopted: it was not trained',
   ],
   [
     'a signed second manifest',
@@ -176,7 +181,7 @@ for (const format of ['ustar', 'gnu']) {
 
     const found = await checkFile(box.path('again.tar.gz'))
 
-    assert.equal(found, { verified: [verifiedModel], differences: [] })
+    assert.equal(found, { verified: [verifiedModel], adopted: [], differences: [] })
   })
 }
 

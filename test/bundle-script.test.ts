@@ -71,9 +71,34 @@ test('a bundle is verified with the right key, and refused with another or once 
   assert.equal([bundled.exitCode, good.exitCode, otherKey.exitCode, changed.exitCode], [0, 0, 1, 1])
   assert.equal(JSON.parse(bundled.stdout), { bundle: rig.out, job: 'core', bytes, files: ['core.onnx'] })
   const verified = [{ path: 'core.onnx', bytes: onnxModel().length, sha256: sha256Of(onnxModel()) }]
-  assert.equal(JSON.parse(good.stdout), { ok: true, bundle: rig.out, verified, differences: [] })
+  assert.equal(JSON.parse(good.stdout), { ok: true, bundle: rig.out, verified, adopted: [], differences: [] })
   assert.match(otherKey.stdout, 'not signed with the private half of this key')
   assert.match(changed.stdout, `${rig.out} holds core.onnx with`)
+  assert.match(changed.stdout, `\nNOT verified ${rig.out}\n`)
+})
+
+test('a model that was put in the place of the trained one is told from it, and not bundled until it is trained', async () => {
+  await using rig = await bundleRig()
+  await rig.run(['core'])
+  writeFileSync(rig.path('models/core/core.onnx'), onnxModel({ producer: 'another' }))
+  await rig.run(['core'])
+
+  const status = await rig.run([], { script: 'scripts/status.ts' })
+  const verified = await rig.run(['core'], verify)
+  const refused = await rig.run(rig.bundling, bundle)
+  await rig.run(['core', '--retrain'])
+  const bundled = await rig.run(rig.bundling, bundle)
+
+  assert.match(status.stdout, /^core: core\.onnx as adopted, not trained here$/m)
+  assert.is(verified.exitCode, 0)
+  assert.match(verified.stdout, /^core: core\.onnx was adopted, not trained here$/m)
+  assert.match(verified.stdout, /^as published: 1 file in .*, 1 of them adopted, not trained here$/m)
+  assert.is(refused.exitCode, 1)
+  assert.match(
+    refused.stderr,
+    'manifest.json names "core.onnx" in metadata.adopted: it was not trained; train it: ',
+  )
+  assert.is(bundled.exitCode, 0)
 })
 
 for (const args of [

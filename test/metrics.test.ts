@@ -350,15 +350,21 @@ test('replaceFigures() makes what renderMetrics() makes, or nothing if there are
 })
 
 promtoolTest(
-  'the alerts fire for a missing model, a failed, killed or impossible run and missing figures, and else not',
+  'the alerts fire for a missing or adopted model, a failed, killed or impossible run and missing figures, else not',
   async () => {
     const service = 'node_systemd_unit_state{name="ransomeye-trainer.service",state='
     await using rig = await trainerRig()
     const cases: { series: Record<string, string>; fires: string[] }[] = [
       {
-        series: { 'model_bytes{model="core"}': '5000', last_exit_code: '0', run_in_progress: '0' },
+        series: {
+          'model_bytes{model="core"}': '5000',
+          'model_trained_timestamp_seconds{model="core"}': '7',
+          last_exit_code: '0',
+          run_in_progress: '0',
+        },
         fires: [],
       },
+      { series: { 'model_bytes{model="core"}': '5000' }, fires: ['RansomeyeModelNotTrained'] },
       {
         series: { [`${service}"inactive"}`]: '1', update_timestamp_seconds: '0', run_in_progress: '0' },
         fires: [],
@@ -411,7 +417,7 @@ promtoolTest(
     const tested = spawnSync('promtool', ['test', 'rules', rig.path('tests.yml')], { encoding: 'utf8' })
 
     assert.equal(checked.status, 0, checked.stderr)
-    assert.match(checked.stdout, /SUCCESS: 5 rules found/)
+    assert.match(checked.stdout, /SUCCESS: 6 rules found/)
     assert.equal(tested.status, 0, tested.stdout + tested.stderr)
   },
 )

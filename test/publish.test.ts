@@ -61,6 +61,7 @@ test('publish() moves models and external data into place and describes them in 
     sizes: { 'core.onnx': core.length, 'data/w.bin': 7, 'sub/extra.onnx': onnxModel().length },
     mtimes_ns: Object.fromEntries(mtimes),
     superseded: [],
+    adopted: [],
   })
 })
 
@@ -160,8 +161,20 @@ test("adopt() takes an operator's own model into the manifest, without the old o
   const { metadata, files } = readManifest(box.dir)
   assert.equal(files, { 'core.onnx': sha256Of(theirs) })
   assert.equal(metadata.performance_metrics, {})
-  assert.ok(Date.parse(String(metadata.adopted_at)))
-  assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as published')
+  assert.equal([metadata.adopted, metadata.trained_at], [['core.onnx'], undefined])
+  assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as adopted, not trained here')
+})
+
+test('a model stays adopted beside one that is trained after it, until it is trained itself', async () => {
+  await using box = await sandbox({ 'mine.onnx': onnxModel() })
+  await adopt(box.dir, 'core', (await checkPublished(box.dir, globs)).adopt, globs)
+  const adopted: unknown[] = []
+  for (const name of ['core.onnx', 'mine.onnx']) {
+    await trainAndPublish(box.dir, { [name]: onnxModel({ producer: 'trained' }) })
+    adopted.push(readManifest(box.dir).metadata.adopted)
+  }
+
+  assert.equal(adopted, [['mine.onnx'], []])
 })
 
 test('adopt() keeps what is known of a model whose time alone has changed', async () => {
@@ -173,10 +186,10 @@ test('adopt() keeps what is known of a model whose time alone has changed', asyn
   const { adopt: models } = await checkPublished(box.dir, globs)
   await adopt(box.dir, 'core', models, globs)
 
-  const { performance_metrics, trained_at, adopted_at } = readManifest(box.dir).metadata
+  const { performance_metrics, trained_at, adopted } = readManifest(box.dir).metadata
   assert.equal(
-    [models.length, performance_metrics, trained_at, adopted_at],
-    [1, { auc: 0.9 }, '2026-01-02T03:04:05.000Z', undefined],
+    [models.length, performance_metrics, trained_at, adopted],
+    [1, { auc: 0.9 }, '2026-01-02T03:04:05.000Z', []],
   )
   assert.equal((await checkPublished(box.dir, globs)).adopt, [])
 })

@@ -21,6 +21,7 @@ test('checkPublished() finds a job missing that has no folder or an empty one', 
       missing: true,
       reason: 'no model is published',
       differs: [],
+      adopted: [],
       adopt: [],
     })
   }
@@ -57,6 +58,7 @@ test('checkPublished() accepts what was published, without reading its content',
     missing: false,
     reason: 'core.onnx as published',
     differs: [],
+    adopted: [],
     adopt: [],
   })
   assert.ok(readBytes < 100_000, `${readBytes} bytes read`)
@@ -67,11 +69,11 @@ test('checkPublished() accepts a restored model by its hash, for adoption with i
   await trainAndPublish(box.dir, { 'core.onnx': onnxModel() })
   utimesSync(box.path('core.onnx'), 1, 1)
 
-  const { missing, differs, adopt } = await checkPublished(box.dir, globs)
+  const { missing, reason, differs, adopted, adopt } = await checkPublished(box.dir, globs)
 
   assert.equal(
-    { missing, differs, adopt: adopt.map(({ name }) => name) },
-    { missing: false, differs: [], adopt: ['core.onnx'] },
+    { missing, reason, differs, adopted, adopt: adopt.map(({ name }) => name) },
+    { missing: false, reason: 'core.onnx as published', differs: [], adopted: [], adopt: ['core.onnx'] },
   )
 })
 
@@ -83,10 +85,10 @@ test("checkPublished() accepts an operator's own model, and says that it differs
   writeFileSync(box.path('core.onnx'), onnxModel({ producer: 'mine' }))
   const asLong = await checkPublished(box.dir, globs)
 
-  for (const { missing, reason, differs, adopt } of [longer, asLong]) {
+  for (const { missing, reason, differs, adopted, adopt } of [longer, asLong]) {
     assert.is(missing, false)
     assert.is(reason, 'core.onnx valid, not as published')
-    assert.equal(differs, ['core.onnx'])
+    assert.equal([differs, adopted], [['core.onnx'], ['core.onnx']])
     assert.equal(
       adopt.map(({ name }) => name),
       ['core.onnx'],

@@ -47,6 +47,7 @@ test('verifyPublished() finds a publication as it was, external data too, whatev
       { path: 'weights.bin', bytes: 100, sha256: sha256Of(weights) },
       { path: 'core.onnx', bytes: model.length, sha256: sha256Of(model) },
     ],
+    adopted: [],
     differences: [],
   })
 })
@@ -159,6 +160,7 @@ test('verifyPublished() does not follow a link in the place of the job', async (
 
   assert.deepEqual(verification, {
     verified: [],
+    adopted: [],
     differences: [{ path: job.path('link'), reason: 'is a symbolic link, not a folder' }],
   })
 })
@@ -252,6 +254,7 @@ test('verify ends with 1 and names every difference of every job, escaped; --jso
   assert.deepEqual([ok, modelsDir, Object.keys(jobs)], [false, rig.modelsDir, ['core', 'dpi', 'agent']])
   assert.deepEqual(jobs.agent, {
     verified: [],
+    adopted: [],
     differences: [{ path: 'manifest.json', reason: 'is missing' }],
   })
 })

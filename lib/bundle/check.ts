@@ -5,6 +5,7 @@ import { createGunzip } from 'node:zlib'
 import { SIGNATURE } from '../bundle.ts'
 import { isErrno, TrainerError } from '../errors.ts'
 import {
+  adoptionIn,
   contradictionsIn,
   MANIFEST,
   MANIFEST_MAX_BYTES,
@@ -26,7 +27,7 @@ const BYTES_AFTER_END = 'has bytes after its end'
 
 /**
  * Check a bundle that may come from anybody: its manifest is signed, and it holds exactly the files that the manifest
- * lists, each as long and with the SHA-256 that stands there. It is read once, from front to back, in bounded memory,
+ * lists, each as long and with the SHA-256 that stands there, none of them adopted. It is read once, from front to back, in bounded memory,
  * and nothing is extracted; until the signature has been checked nothing is read but the manifest and the signature,
  * which have to come first.
  *
@@ -44,11 +45,11 @@ export async function checkBundle(file: string, key: KeyObject): Promise<Verific
     )
     // What follows a zero byte there is passed over or, if it is much, ends the pipeline early.
     if (gunzip.bytesWritten !== Number(stats.size)) throw new UnusableFile(BYTES_AFTER_END)
-    return { verified, differences: [] }
+    return { verified, adopted: [], differences: [] }
   } catch (error) {
     const reason = faultOf(error)
     if (reason === undefined) throw unreadable(file, error)
-    return { verified: [], differences: [{ path: file, reason }] }
+    return { verified: [], adopted: [], differences: [{ path: file, reason }] }
   }
 }
 
@@ -85,7 +86,7 @@ async function checkEntries(
   const manifest = parseManifest(text.toString())
   if (!manifest || !Object.keys(manifest.files).length)
     throw new UnusableFile(`has a ${MANIFEST} that describes no model`)
-  const [contradiction] = contradictionsIn(manifest)
+  const [contradiction = adoptionIn(manifest)] = contradictionsIn(manifest)
   if (contradiction) throw new UnusableFile(`has a ${MANIFEST} that ${contradiction}`)
   return checkFiles(entries, manifest)
 }

@@ -13,7 +13,7 @@ const families = {
   pruned_bytes_total: 'Bytes of deleted checkpoints and temporary files.',
   freezes_total: 'How often a training was paused to prune.',
   model_bytes: 'Bytes of the published model with its external data; 0 if none is published.',
-  model_trained_timestamp_seconds: 'When the published model was trained.',
+  model_trained_timestamp_seconds: 'When the published model was trained; absent if it was not trained here.',
   run_in_progress: '1 while a run trains, else 0; stays 1 if it is killed.',
   run_start_timestamp_seconds: 'When the last run began.',
   last_success_timestamp_seconds: 'When a run that was to train last ended with exit code 0.',

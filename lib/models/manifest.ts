@@ -29,6 +29,8 @@ const manifestSchema = v.object({
     mtimes_ns: v.optional(v.record(v.string(), v.string()), {}),
     /** External data of models that have been replaced: kept for readers until the next run begins. */
     superseded: v.optional(v.array(name), []),
+    /** The listed files that no training here has made: found in place, and kept. */
+    adopted: v.optional(v.array(name), []),
   }),
   files: v.record(name, v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
 })
@@ -97,6 +99,18 @@ export function contradictionsIn(
   return found
 }
 
+/**
+ * What bars a manifest's files from a bundle: one that no training has made.
+ *
+ * @returns the end of a sentence that begins with the manifest's name
+ */
+export function adoptionIn({ metadata }: Manifest): string | undefined {
+  const [name] = metadata.adopted
+  return name === undefined
+    ? undefined
+    : `names ${JSON.stringify(name)} in metadata.adopted: it was not trained`
+}
+
 /** What goes into a manifest. */
 export type Contents = {
   job: JobName
@@ -108,10 +122,12 @@ export type Contents = {
   /** What is known of the models besides, such as what the trainer reported; the manifest's own keys win. */
   metadata: Record<string, unknown>
   superseded: string[]
+  adopted: string[]
 }
 
 /** Put a manifest together, with every key that RansomEye's consumers expect. */
-export function composeManifest({ job, globs, models, entries, metadata, superseded }: Contents): Manifest {
+export function composeManifest(contents: Contents): Manifest {
+  const { job, globs, models, entries, metadata, superseded, adopted } = contents
   const byName = <T>(pick: (entry: Entry) => T) =>
     Object.fromEntries(Array.from(entries, ([name, entry]) => [name, pick(entry)]))
   return {
@@ -129,6 +145,7 @@ export function composeManifest({ job, globs, models, entries, metadata, superse
       sizes: byName(({ bytes }) => bytes),
       mtimes_ns: byName(({ mtimeNs }) => mtimeNs),
       superseded,
+      adopted,
     },
     files: byName(entry => entry.sha256),
   }

@@ -59,7 +59,8 @@ export async function publish(
     await assertPlaces(jobDir, arrivals, new Set([...ownData, ...keptData]))
 
     const previous = readManifest(jobDir)
-    const entries = new Map([...arrivals, ...(await describeModels(jobDir, kept, previous))])
+    const keptEntries = await describeModels(jobDir, kept, previous)
+    const entries = new Map([...arrivals, ...keptEntries])
     const trained_at = trainedAt.toISOString()
     const manifest = composeManifest({
       job,
@@ -68,6 +69,7 @@ export async function publish(
       entries,
       metadata: { version: trained_at, ...reported, trained_at, training_seconds: seconds },
       superseded: supersededBy(entries, previous),
+      adopted: adoptedAmong(keptEntries, previous),
     })
     await planManifest(jobDir, manifest)
     await place(jobDir, [...arrivals.keys()])
@@ -84,7 +86,8 @@ export async function publish(
 
 /**
  * Take valid models into the manifest as they are on disk: an operator's own, or published ones whose times have
- * changed. What was reported of a model is kept only if its content is the same.
+ * changed. What was reported of a model is kept only if its content is the same; a file with content of its own counts
+ * as adopted from now on, until a training replaces it.
  *
  * @throws {TrainerError} `storage`
  */
@@ -94,9 +97,16 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
     const previous = readManifest(jobDir)
     const entries = await describeModels(jobDir, models, previous)
     const isKnown = Array.from(entries).every(([name, { sha256 }]) => previous?.files[name] === sha256)
-    const metadata = isKnown ? previous!.metadata : { adopted_at: new Date().toISOString() }
-    const superseded = supersededBy(entries, previous)
-    await planManifest(jobDir, composeManifest({ job, globs, models: names, entries, metadata, superseded }))
+    const manifest = composeManifest({
+      job,
+      globs,
+      models: names,
+      entries,
+      metadata: isKnown ? previous!.metadata : {},
+      superseded: supersededBy(entries, previous),
+      adopted: adoptedAmong(entries, previous),
+    })
+    await planManifest(jobDir, manifest)
     await commitManifest(jobDir)
   } catch (cause) {
     throw storageError(`Cannot take ${names.join(', ')} into the manifest of ${jobDir}`, cause)
@@ -141,6 +151,13 @@ async function describeModels(
     entries.set(name, knownEntry(jobDir, name, manifest) ?? (await describeFile(jobDir, name)))
   }
   return entries
+}
+
+/** Those of the files that no training here has made: new to the manifest in name or content, or adopted before. */
+function adoptedAmong(entries: Map<string, Entry>, manifest: Manifest | undefined): string[] {
+  const isAdopted = ([name, { sha256 }]: [string, Entry]) =>
+    manifest?.files[name] !== sha256 || manifest.metadata.adopted.includes(name)
+  return [...entries].filter(isAdopted).map(([name]) => name)
 }
 
 /** External data that no model needs once `entries` are published; it is removed by the next start. */

@@ -5,13 +5,13 @@ import type { JobHistory } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
 import { packageVersion } from '../options.ts'
 import { type JobName, jobNames } from '../quotas.ts'
-import { formatBytes } from '../text.ts'
+import { count, formatBytes } from '../text.ts'
 import { Html, html } from './html.ts'
 import { findOverlaps, type Trained, trainingsOf } from './overlap.ts'
 import { listDeletions, listRuns } from './tables.ts'
 import { drawTimeline } from './timeline.ts'
 import { drawUsage, MAX_STRIPS } from './usage.ts'
-import { count, formatTime } from './words.ts'
+import { formatTime } from './words.ts'
 
 const MAX_FAULTS = 10
 

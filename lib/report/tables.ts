@@ -1,9 +1,9 @@
 import type { JobHistory } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
 import { type JobName, jobNames } from '../quotas.ts'
-import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
+import { count, formatBytes, formatMetrics, formatSeconds } from '../text.ts'
 import { type Html, html } from './html.ts'
-import { count, formatTime, outcomeOf, resultOf } from './words.ts'
+import { formatTime, outcomeOf, resultOf } from './words.ts'
 
 const MAX_DELETIONS = 100
 

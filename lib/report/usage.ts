@@ -2,12 +2,12 @@ import { areaY, axisY, dot, gridY, lineY, type Markish, rect, ruleY, text } from
 import type { JobHistory } from '../history/job-history.ts'
 import type { RunHistory } from '../history.ts'
 import { type JobName, MIB } from '../quotas.ts'
-import { formatBytes, formatSeconds } from '../text.ts'
+import { count, formatBytes, formatSeconds } from '../text.ts'
 import { drawChart } from './drawing.ts'
 import type { Html } from './html.ts'
 import { widthOf } from './labels.ts'
 import { type Trained, trainingsOf } from './overlap.ts'
-import { count, formatTime } from './words.ts'
+import { formatTime } from './words.ts'
 
 /** The trainings of a job that its chart has room for. */
 export const MAX_STRIPS = 10

@@ -54,8 +54,3 @@ export function formatTime(time: string | number): string {
   const date = new Date(time)
   return Number.isNaN(date.getTime()) ? String(time) : clock.format(date)
 }
-
-/** A number with its noun: `1 run`, `3 runs`. */
-export function count(amount: number, noun: string): string {
-  return `${amount} ${noun}${amount === 1 ? '' : 's'}`
-}

@@ -45,8 +45,10 @@ function describeRun({ running, lastRun }: Status, now: number): string {
   return `not running; the last training run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
 
-function describeFaults({ job, valid, reason, lastResult }: JobStatus): string[] {
-  const faults = valid ? [] : [`${job}${valid === null ? '' : ' is not valid'}: ${escapeText(reason)}`]
+function describeFaults({ job, valid, reason, adopted, lastResult }: JobStatus): string[] {
+  const isAsTrained = valid && !adopted.length
+  const validity = { true: '', false: ' is not valid', null: '' }[`${valid}`]
+  const faults = isAsTrained ? [] : [`${job}${validity}: ${escapeText(reason)}`]
   if (lastResult?.outcome === 'failed') {
     faults.push(`${job} failed at ${formatTime(lastResult.at)}: ${escapeText(lastResult.reason)}`)
   }
