@@ -14,7 +14,7 @@ type Tone = 'good' | 'bad' | 'plain'
 type Cell = [text: string, tone: Tone]
 
 const colours: Record<Tone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain: '' }
-const tones: Record<string, Tone> = { done: 'good', failed: 'bad', 'cut off': 'bad' }
+const tones: Record<string, Tone> = { done: 'good', failed: 'bad', interrupted: 'bad', 'cut off': 'bad' }
 
 /**
  * The status for a person, 80 columns wide: what runs, two lines a job, and below them why a job is not as it should be.
@@ -108,7 +108,7 @@ function drawFiles(files: JobStatus['prunable']): string {
 
 function drawUsage(usedBytes: number, limitBytes: number): string {
   const used = formatBytes(usedBytes).replace(/ MiB$/, '')
-  return `${formatBar(usedBytes, limitBytes, 6)} ${used} of ${formatBytes(limitBytes)}`
+  return `${formatBar(usedBytes, limitBytes, 4)} ${used}/${formatBytes(limitBytes)}`
 }
 
 function clip(text: string, width: number): string {
