@@ -1,9 +1,11 @@
 import { MIB } from './quotas.ts'
 
-/** Bytes as an operator reads quotas: `0.4 MiB`, `190 MiB`, `3072 MiB`. */
+/** Bytes as an operator reads quotas, in MiB: `1.5 MiB`, `3072 MiB`; what is less as `410 KiB` or `512 B`. */
 export function formatBytes(bytes: number): string {
-  const mib = bytes / MIB
-  return `${Math.abs(mib) < 100 && !Number.isInteger(mib) ? mib.toFixed(1) : Math.round(mib)} MiB`
+  const size = Math.abs(bytes)
+  const [unit, unitBytes] = size >= MIB ? ['MiB', MIB] : size >= 1024 ? ['KiB', 1024] : ['B', 1]
+  const amount = bytes / unitBytes
+  return `${size < 100 * unitBytes && !Number.isInteger(amount) ? amount.toFixed(1) : Math.round(amount)} ${unit}`
 }
 
 /** Seconds as `12 s`, `3 min 05 s` or `2 h 14 min`. */

@@ -80,9 +80,12 @@ test('status shows each job: model, time, usage of the quota, checkpoints, pruna
   )
   assert.match(
     stdout,
-    new RegExp(`^dpi +dpi\\.onnx +${timeOf('dpi')} +watch +done\nvalid +░{4} 0\\.0/20 MiB +none +none$`, 'm'),
+    new RegExp(
+      `^dpi +dpi\\.onnx +${timeOf('dpi')} +watch +done\nvalid +░{4} [\\d.]+ KiB/20 MiB +none +none$`,
+      'm',
+    ),
   )
-  assert.match(stdout, /^agent +- +- +- +-\nnot valid +░{4} 0\/20 MiB +none +none$/m)
+  assert.match(stdout, /^agent +- +- +- +-\nnot valid +░{4} 0 B\/20 MiB +none +none$/m)
   assert.match(stdout, /^agent is not valid: no model is published$/m)
   assert.match(
     stdout,
