@@ -63,6 +63,18 @@ export function formatMetricsTable(
   return fits || most === 1 ? table : formatMetricsTable(models, width, most - 1)
 }
 
+/** A text broken between words into lines of at most `width` columns, but for words that are longer. */
+export function wrap(text: string, width: number): string {
+  const lines = ['']
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)!
+    if (!line) lines[0] = word
+    else if (line.length + 1 + word.length <= width) lines[lines.length - 1] = `${line} ${word}`
+    else lines.push(`  ${word}`)
+  }
+  return lines.join('\n')
+}
+
 /** One word of a command for a shell. */
 export function quoteWord(word: string): string {
   return /^[\w/.:=%@+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`

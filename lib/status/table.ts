@@ -1,5 +1,5 @@
 import type { JobStatus, Status } from '../status.ts'
-import { escapeText, formatBar, formatBytes, formatSeconds } from '../text.ts'
+import { escapeText, formatBar, formatBytes, formatSeconds, wrap } from '../text.ts'
 
 const WIDTH = 80
 const GAP = '  '
@@ -24,9 +24,11 @@ const tones: Record<string, Tone> = { done: 'good', failed: 'bad', interrupted: 
 export function drawStatus(status: Status, isColoured: boolean, now = Date.now()): string {
   const { modelsDir, freeBytes, jobs } = status
   const free = freeBytes === null ? 'not there yet' : `${formatBytes(freeBytes)} free on the disk`
-  const lines = [...wrap(`${escapeText(modelsDir)}, ${free}`), ...wrap(describeRun(status, now)), '']
-  const notes = jobs.flatMap(describeFaults).flatMap(wrap)
-  return [...lines, ...drawTable(jobs, isColoured), ...(notes.length ? ['', ...notes] : [])].join('\n')
+  const heading = [`${escapeText(modelsDir)}, ${free}`, describeRun(status, now)]
+  const notes = jobs.flatMap(describeFaults)
+  const inLines = (texts: string[]) => texts.map(text => wrap(text, WIDTH))
+  const lines = [...inLines(heading), '', ...drawTable(jobs, isColoured)]
+  return [...lines, ...(notes.length ? ['', ...inLines(notes)] : [])].join('\n')
 }
 
 function describeRun({ running, lastRun }: Status, now: number): string {
@@ -117,16 +119,4 @@ function clip(text: string, width: number): string {
 
 function formatTime(iso: string | null): string {
   return iso === null ? 'an unknown time' : `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`
-}
-
-/** Lines of at most 80 columns, but for words that are longer. */
-function wrap(text: string): string[] {
-  const lines: string[] = ['']
-  for (const word of text.split(' ')) {
-    const line = lines.at(-1)!
-    if (!line || line.length + 1 + word.length <= WIDTH)
-      lines[lines.length - 1] = line ? `${line} ${word}` : word
-    else lines.push(`  ${word}`)
-  }
-  return lines
 }
