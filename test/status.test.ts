@@ -228,6 +228,23 @@ test('status gives the reason of a failure, and keeps to the last training when 
   assert.ok(!text.includes('\x1b'))
 })
 
+test('status tells of a training that could not start, as the metrics do', async () => {
+  await using rig = await trainerRig()
+  await rig.run(['core'])
+  const { exitCode } = await rig.run(['core', '--quotas', rig.path('mistyped.json')])
+
+  const { lastRun, jobs } = await statusOf(rig)
+
+  assert.equal(exitCode, 78)
+  assert.equal(lastRun?.exitCode, 78)
+  assert.match(String(lastRun?.message), /^Cannot read the quotas file: .*mistyped\.json/)
+  assert.equal(jobs[0]?.lastResult?.outcome, 'done')
+  assert.match(
+    readFileSync(join(rig.modelsDir, '.trainer', 'metrics.prom'), 'utf8'),
+    /^ransomeye_trainer_last_exit_code 78$/m,
+  )
+})
+
 test('status tells pruning, and a lock that is held without a run, from a training', async () => {
   await using box = await sandbox({ '.trainer/lock': 1 })
   const journal = box.path('.trainer', 'events.jsonl')
