@@ -74,8 +74,8 @@ const guarantees: Record<Guarantee, string> = {
     'watch: watched and pruned, weaker: no sandbox, so writes outside its folder and escaped processes are not seen',
 }
 
-/** The one line that a person reads for an event. */
-export function describeEvent(event: EventBody): string {
+/** The one line that a person reads for an event; of `explained` guarantees the name is enough. */
+export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee> = new Set()): string {
   switch (event.event) {
     case 'run.start':
       return `ransomeye-trainer ${event.version}: ${event.jobs.join(', ')} in ${event.modelsDir}${event.dryRun ? ' (dry run: nothing is changed)' : ''}`
@@ -90,7 +90,7 @@ export function describeEvent(event: EventBody): string {
         ? `no valid model: ${event.reason}`
         : `valid: ${event.models.join(', ')} (${event.reason})`
     case 'job.start':
-      return `${event.dryRun ? 'would start' : 'start'}: ${event.dir}, limit ${formatBytes(event.limitBytes)}; ${guarantees[event.guarantee]}`
+      return `${event.dryRun ? 'would start' : 'start'}: ${event.dir}, limit ${formatBytes(event.limitBytes)}; ${explained.has(event.guarantee) ? event.guarantee : guarantees[event.guarantee]}`
     case 'job.skip':
       return `skipped: ${event.reason}`
     case 'job.done':

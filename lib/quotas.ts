@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import * as v from 'valibot'
 import { messageOf, TrainerError } from './errors.ts'
+import { describeFault } from './quotas/json-fault.ts'
 
 /** The three trainings, in the order in which they run. */
 export const jobNames = ['core', 'dpi', 'agent'] as const
@@ -104,7 +105,9 @@ function parseJson(file: string): unknown {
   try {
     return JSON.parse(content)
   } catch (cause) {
-    throw new TrainerError('config', `${file} is not JSON: ${messageOf(cause)}`, { cause })
+    throw new TrainerError('config', `${file} is not JSON: ${describeFault(content) ?? messageOf(cause)}`, {
+      cause,
+    })
   }
 }
 

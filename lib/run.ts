@@ -159,7 +159,7 @@ function outcomeOf({ command, modelsDir, published, trained }: Run): string {
 function openRun(command: Command, { quotas, modelsDir, lock }: Opening, signal: AbortSignal): Run {
   const warn = (message: string) => run.journal.emit({ event: 'warning', message })
   const metrics = command.dryRun ? undefined : new Metrics(modelsDir, quotas, command.trains, warn)
-  const told: Told = new Map()
+  const told: Told = { reasons: new Map(), guarantees: new Set() }
   const run: Run = {
     command,
     quotas,
@@ -172,9 +172,11 @@ function openRun(command: Command, { quotas, modelsDir, lock }: Opening, signal:
     journal: new Journal(command.dryRun ? undefined : join(modelsDir, '.trainer'), event => {
       metrics?.take(event)
       run.onEvent(event)
-      if (event.event === 'quota.exceeded' || event.event === 'job.fail') told.set(event.message, event.job)
+      if (event.event === 'job.start') told.guarantees.add(event.guarantee)
+      if (event.event === 'quota.exceeded' || event.event === 'job.fail')
+        told.reasons.set(event.message, event.job)
     }),
-    onEvent: command.json ? printJson : event => printLine(withoutRepetition(event, told)),
+    onEvent: command.json ? printJson : event => printLine(withoutRepetition(event, told), told.guarantees),
     onProgress: () => {},
   }
   return run

@@ -51,10 +51,14 @@ export type JobStatus = {
   checkpoints: { count: number; bytes: number } | null
   /** Of these and of the temporary files: what may be pruned. */
   prunable: { count: number; bytes: number } | null
-  /** Of the last training: what bounded its bytes. */
+  /** What bounds its bytes now; in a sandbox if the last training was in one. */
   guarantee: string | null
   /** What became of the last training; `at` is when it ended. */
-  lastResult: { outcome: 'done' | 'failed' | 'cut off' | 'running'; at: string | null; reason: string } | null
+  lastResult: {
+    outcome: 'done' | 'failed' | 'interrupted' | 'cut off' | 'running'
+    at: string | null
+    reason: string
+  } | null
 }
 
 /** The journal's size bounds it before this does. */
@@ -65,16 +69,22 @@ const KEPT_RUNS = 1000
  *
  * @throws {TrainerError} `storage` if this user cannot read the journal or look at the lock
  */
-export async function readStatus(modelsDir: string, quotas: Quotas): Promise<Status> {
+export async function readStatus(
+  modelsDir: string,
+  quotas: Quotas,
+  names: readonly JobName[] = jobNames,
+): Promise<Status> {
   const { runs, holder } = readRuns(join(modelsDir, '.trainer'), KEPT_RUNS)
   const current = runs.find(({ isRunning }) => isRunning)
   const trainings = runs.filter(isToTrain)
   const last = trainings.findLast(({ isRunning }) => !isRunning)
   const jobs: JobStatus[] = []
-  for (const job of jobNames) {
+  for (const job of names) {
+    const { bound, ...look } = await lookAtJob(job, join(modelsDir, job), quotas.jobs[job])
+    const lastGuarantee = trainings.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1)
     jobs.push({
-      ...(await lookAtJob(job, join(modelsDir, job), quotas.jobs[job])),
-      guarantee: trainings.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1) ?? null,
+      ...look,
+      guarantee: bound && `${bound}${lastGuarantee?.endsWith('+sandbox') ? '+sandbox' : ''}`,
       lastResult: lastResultOf(job, trainings),
     })
   }
@@ -91,7 +101,8 @@ export async function readStatus(modelsDir: string, quotas: Quotas): Promise<Sta
   }
 }
 
-type Look = Omit<JobStatus, 'guarantee' | 'lastResult'>
+type Bound = { bound: 'kernel' | 'watch' | null }
+type Look = Omit<JobStatus, 'guarantee' | 'lastResult'> & Bound
 
 async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look> {
   const limitBytes = quota.maxDiskMb * MIB
@@ -105,6 +116,7 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look>
     limitBytes,
     checkpoints: null,
     prunable: null,
+    bound: null,
   }
   try {
     const { models, missing, reason, adopted } = await checkPublished(dir, quota.models)
@@ -128,13 +140,15 @@ async function measureJob(
   dir: string,
   quota: Quota,
   limitBytes: number,
-): Promise<Pick<JobStatus, 'usedBytes' | 'checkpoints' | 'prunable'>> {
-  if (!existsSync(dir)) return { usedBytes: 0, checkpoints: sumUp([]), prunable: sumUp([]) }
+): Promise<Pick<JobStatus, 'usedBytes' | 'checkpoints' | 'prunable'> & Bound> {
+  if (!existsSync(dir)) return { usedBytes: 0, checkpoints: sumUp([]), prunable: sumUp([]), bound: null }
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
   const { prunable: matching } = await measure(dir, { prune: quota.prune, keep: [] })
+  const isCapped = capOf(dir, limitBytes) !== undefined
   return {
-    usedBytes: capOf(dir, limitBytes) === undefined ? usedBytes : accountOf(dir).usedBytes,
+    usedBytes: isCapped ? accountOf(dir).usedBytes : usedBytes,
+    bound: isCapped ? 'kernel' : 'watch',
     checkpoints: sumUp(matching.filter(({ rule }) => rule !== '*.tmp')),
     prunable: sumUp(prunable),
   }

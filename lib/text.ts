@@ -1,9 +1,11 @@
 import { MIB } from './quotas.ts'
 
-/** Bytes as an operator reads quotas: `0.4 MiB`, `190 MiB`, `3072 MiB`. */
+/** Bytes as an operator reads quotas, in MiB: `1.5 MiB`, `3072 MiB`; what is less as `410 KiB` or `512 B`. */
 export function formatBytes(bytes: number): string {
-  const mib = bytes / MIB
-  return `${Math.abs(mib) < 100 && !Number.isInteger(mib) ? mib.toFixed(1) : Math.round(mib)} MiB`
+  const size = Math.abs(bytes)
+  const [unit, unitBytes] = size >= MIB ? ['MiB', MIB] : size >= 1024 ? ['KiB', 1024] : ['B', 1]
+  const amount = bytes / unitBytes
+  return `${size < 100 * unitBytes && !Number.isInteger(amount) ? amount.toFixed(1) : Math.round(amount)} ${unit}`
 }
 
 /** A number with its noun: `1 run`, `3 runs`. */
@@ -64,6 +66,18 @@ export function formatMetricsTable(
   const table = formatTable(['holdout', ...names], rows)
   const fits = table.split('\n').every(line => line.length <= width)
   return fits || most === 1 ? table : formatMetricsTable(models, width, most - 1)
+}
+
+/** A text broken between words into lines of at most `width` columns, but for words that are longer. */
+export function wrap(text: string, width: number): string {
+  const lines = ['']
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)!
+    if (!line) lines[0] = word
+    else if (line.length + 1 + word.length <= width) lines[lines.length - 1] = `${line} ${word}`
+    else lines.push(`  ${word}`)
+  }
+  return lines.join('\n')
 }
 
 /** One word of a command for a shell. */

@@ -55,9 +55,10 @@ export async function install(args: string[]): Promise<string> {
   const quotasFile = values.quotas && resolve(values.quotas)
   const quotas = readQuotas(quotasFile ?? join(root, 'quotas.json'))
   const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir ?? SYSTEM_MODELS_DIR)
-  const hidden = [modelsDir, quotasFile].find(path => path && isHidden(path))
-  if (hidden)
-    throw new TrainerError('usage', `Cannot use ${hidden}: the service sees no /tmp and no /var/tmp; move it`)
+  // Given without an option, it surprises who has forgotten the variable.
+  const variable = values['models-dir'] || !process.env.RANSOMEYE_MODELS_DIR ? '' : ' of RANSOMEYE_MODELS_DIR'
+  assertSeen(modelsDir, variable)
+  if (quotasFile) assertSeen(quotasFile)
   const trainer = [process.execPath, '--import', import.meta.resolve('tsx'), join(root, 'tasks.ts')]
   const command = [...trainer, '--max-wait', '10m', ...(quotasFile ? ['--quotas', quotasFile] : [])]
   const version = await systemdVersion()
@@ -75,6 +76,14 @@ export async function install(args: string[]): Promise<string> {
   if (!changes.length) changes.push('nothing to do: all of it is installed')
   if (machine.image === undefined) changes.push(await adviceOn(trainer))
   return changes.join('\n')
+}
+
+function assertSeen(path: string, source = ''): void {
+  if (!isHidden(path)) return
+  throw new TrainerError(
+    'usage',
+    `Cannot use ${path}${source}: the service sees no /tmp and no /var/tmp; move it`,
+  )
 }
 
 async function uninstall(machine: Machine): Promise<string> {

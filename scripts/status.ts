@@ -1,9 +1,9 @@
-/** How do the jobs stand? node --import tsx scripts/status.ts [--json] */
+/** How do the jobs stand? node --import tsx scripts/status.ts [core] [dpi] [agent] [--json] */
 import { join, resolve } from 'node:path'
 import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
-import { placeOptions } from '../lib/run/command.ts'
+import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { isEntry, runScript } from '../lib/script.ts'
 import { drawStatus } from '../lib/status/table.ts'
 import { readStatus } from '../lib/status.ts'
@@ -16,8 +16,9 @@ const options = {
 const program: Program<typeof options> = {
   name: 'scripts/status.ts',
   summary: "Show each job's model, usage, and last training, and what runs now.",
+  positionals: '[core] [dpi] [agent]',
   options,
-  example: '--models-dir /tmp/models',
+  example: 'core --models-dir /tmp/models',
   notes: `It changes nothing, and may be asked while a run goes on.
 Exit codes: 0 shown, whatever it shows, 3 the models folder cannot be read,
 64 wrong usage, 78 quotas.json invalid`,
@@ -32,10 +33,11 @@ Exit codes: 0 shown, whatever it shows, 3 the models folder cannot be read,
 async function showStatus(args: string[]): Promise<string> {
   const read = readOptions(args, program)
   if (typeof read === 'string') return read
-  const { values } = read
+  const { values, positionals } = read
+  const jobs = chooseJobs(positionals)
   const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
   const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), true)
-  const status = await readStatus(modelsDir, quotas)
+  const status = await readStatus(modelsDir, quotas, jobs)
   return values.json ? JSON.stringify(status) : drawStatus(status, isColoured())
 }
 

@@ -10,7 +10,7 @@ import { isEntry, print, runScript } from '../lib/script.ts'
 import { formatBytes } from '../lib/text.ts'
 import { locateVolume, type Owner, type Volume } from '../lib/volume/place.ts'
 import { programRunner, type RunProgram } from '../lib/volume/program.ts'
-import { mountUnit } from '../lib/volume/unit.ts'
+import { mountUnit, removalOf } from '../lib/volume/unit.ts'
 import {
   createVolume,
   mountVolume,
@@ -78,7 +78,7 @@ export async function manageVolume(args: string[], print: (line: string) => void
     const volume = locateVolume(job, quotas.jobs[job], modelsDir, run)
     if (isStatus) {
       const status = await volumeStatus(volume)
-      if (values.unit) return mountUnit(volume.image, volume.folder).text.trimEnd()
+      if (values.unit) return describeUnit(volume, status)
       return values.json ? JSON.stringify(status) : describeStatus(status)
     }
     const owner = values.owner === undefined ? undefined : await findUser(values.owner, run)
@@ -109,9 +109,12 @@ async function change(
         ? `${job}'s volume is unmounted; ${folder} has its files, and until it is mounted again they are watched, not capped`
         : `${job}'s volume is not mounted`
     case 'remove':
-      return (await removeVolume(volume))
-        ? `${job}'s volume is removed; ${folder} has its files`
-        : `${job} has no volume`
+      return [
+        (await removeVolume(volume))
+          ? `${job}'s volume is removed; ${folder} has its files`
+          : `${job} has no volume`,
+        ...removalOf(mountUnit(image, folder)),
+      ].join('\n')
   }
 }
 
@@ -152,6 +155,14 @@ function describeStatus(status: VolumeStatus): string {
   const fit = imageBytes > quotaBytes ? ', LARGER than the quota: remove it and create it anew' : ''
   return `${job}'s volume is ${where}
 its image is ${image}, ${formatBytes(imageBytes)} of a quota of ${formatBytes(quotaBytes)}, ${reserved}${fit}`
+}
+
+function describeUnit({ job, image, folder }: Volume, { state }: VolumeStatus): string {
+  if (state !== 'none') return mountUnit(image, folder).text.trimEnd()
+  throw new TrainerError(
+    'storage',
+    `There is no unit for ${job}: it has no volume; make one by volume.ts create ${job}`,
+  )
 }
 
 function used({ usedBytes = 0, usableBytes = 0 }: VolumeStatus): string {

@@ -49,4 +49,11 @@ test('schema.ts writes nothing on an option that it does not know', () => {
   assert.match(stderr, "Unknown option '--prin'; did you mean --print?")
 })
 
+test('jobs that are separated by a comma are refused with how to name them', () => {
+  const { status, stderr } = run('tasks.ts', 'core,dpi')
+
+  assert.is(status, 64)
+  assert.match(stderr, 'the jobs are core, dpi, agent, separated by spaces: core dpi\n')
+})
+
 test.run()

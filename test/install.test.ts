@@ -261,6 +261,16 @@ test('install refuses an image that is not there, and a path that cannot stand i
   )
 })
 
+test("install says that a folder which the service cannot see is the environment's", () => {
+  const args = ['--import', 'tsx', 'scripts/install.ts', '--print']
+  const env = { ...process.env, RANSOMEYE_MODELS_DIR: '/tmp/models' }
+
+  const { status, stderr } = spawnSync(process.execPath, args, { cwd: root, env, encoding: 'utf8' })
+
+  assert.equal(status, 64)
+  assert.match(stderr, /Cannot use \/tmp\/models of RANSOMEYE_MODELS_DIR: the service sees no \/tmp/)
+})
+
 test('install shows the service the one home that it needs, and lets it write models elsewhere', () => {
   const [unit] = renderUnits({
     command: ['/usr/bin/node', '/home/ransomeye/rebuild/core/trainer/tasks.ts'],

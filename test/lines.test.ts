@@ -4,7 +4,14 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { formatLine } from '../lib/run/lines.ts'
-import { root, trainerRig } from './rig.ts'
+import { type Rig, root, trainerRig } from './rig.ts'
+
+/** What a run shows on a terminal that is set up so. */
+function onTerminal(rig: Rig, setUp: string, args: string[]): string {
+  const places = `--quotas ${rig.path('quotas.json')} --models-dir ${rig.modelsDir}`
+  const command = `${setUp}; node --import tsx tasks.ts ${args.join(' ')} ${places}`
+  return spawnSync('script', ['-qec', command, '/dev/null'], { cwd: root, encoding: 'utf8' }).stdout
+}
 
 test('formatLine() begins with the time, and names the level where it is not ordinary, and the job', () => {
   const time = '2026-01-01T00:00:00.000Z'
@@ -30,12 +37,10 @@ test('the reason of a failure is told once, on a terminal too, and in the journa
   })
   mkdirSync(join(rig.modelsDir, 'dpi'), { recursive: true })
   writeFileSync(join(rig.modelsDir, 'dpi', 'big.bin'), Buffer.alloc(2 ** 21))
-  const places = `--quotas ${rig.path('quotas.json')} --models-dir ${rig.modelsDir}`
-  const terminal = `stty cols 1000; export TERM=xterm NO_COLOR=1; node --import tsx tasks.ts core ${places}`
 
   const failed = await rig.run(['core'])
   const tooLarge = await rig.run(['dpi'])
-  const shown = spawnSync('script', ['-qec', terminal, '/dev/null'], { cwd: root, encoding: 'utf8' }).stdout
+  const shown = onTerminal(rig, 'stty cols 1000; export TERM=xterm NO_COLOR=1', ['core'])
 
   assert.is(failed.stdout.match(/last line was "boom"/g)?.length, 1)
   assert.match(
@@ -77,6 +82,29 @@ test('lines that journald reads carry its priority, others do not', async () => 
   assert.match(read, /^<6>2/)
   assert.match(read, /\n<3>\S+ ERROR core: failed/)
   assert.match(ordinary, /^2/)
+})
+
+test('what a guarantee bounds is told once, on a terminal too', async () => {
+  await using rig = await trainerRig({ core: { sandbox: 'off' }, dpi: { sandbox: 'off' } })
+
+  const { stdout } = await rig.run(['core', 'dpi'])
+  const shown = onTerminal(rig, 'stty cols 1000; export TERM=xterm NO_COLOR=1', ['core', 'dpi', '--retrain'])
+
+  assert.is(stdout.match(/watched and pruned/g)?.length, 1)
+  assert.match(stdout, /core: start: .*; watch: watched and pruned.*\n/)
+  assert.match(stdout, /dpi: start: .*; watch\n/)
+  const atEnd = shown.slice(shown.lastIndexOf('day-1 check'))
+  assert.is(atEnd.match(/watched and pruned/g)?.length, 1, atEnd)
+})
+
+test('lines on a terminal are broken between words', async () => {
+  await using rig = await trainerRig()
+
+  const shown = onTerminal(rig, 'stty cols 60; export TERM=dumb', ['core'])
+
+  const tooLong = shown.split('\r\n').filter(line => line.length > 60 && line.trim().includes(' '))
+  assert.equal(tooLong, [])
+  assert.match(shown, /Z core: start:.*\r\n {2}\S/)
 })
 
 test.run()

@@ -217,7 +217,7 @@ test('a training that cannot even start leaves its exit code, and all other figu
   assert.equal(figuresOf(rig).get('last_exit_code'), 3)
 })
 
-test('what is no run leaves the figures alone: a dry run, a start that the lock refuses', async () => {
+test('what is no run leaves the figures alone: a dry run, a start while another holds the lock', async () => {
   await using rig = await trainerRig({ core: { trainer: `await sleep(60_000)` } })
   const run = rig.start(['core'])
   await untilEvent(rig, 'train.start')
@@ -226,8 +226,10 @@ test('what is no run leaves the figures alone: a dry run, a start that the lock 
 
   const dry = await rig.run(['--dry-run'])
   const refused = await rig.run()
+  const wrong = await rig.run(['--quotas', rig.path('mistyped.json')])
 
-  assert.deepEqual([dry.exitCode, refused.exitCode], [0, 75])
+  assert.deepEqual([dry.exitCode, refused.exitCode, wrong.exitCode], [0, 75, 78])
+  assert.equal(new Set(rig.events().map(it => it.run)).size, 1)
   assert.equal(readFileSync(fileOf(rig), 'utf8'), before)
   run.child.kill('SIGTERM')
   await run.ended

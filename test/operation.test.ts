@@ -236,7 +236,7 @@ test('a terminal without columns, and one that is dumb, get a line an event', as
 
   assert.match(zero, /Z core: done in/)
   assert.match(dumb, /Z dpi: done in/)
-  assert.match(wide, /agent.*MiB of 20 MiB/)
+  assert.match(wide, /agent.*KiB of 20 MiB/)
   assert.not.match(wide, /\x1b\[3\dm/)
 })
 

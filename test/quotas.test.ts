@@ -152,6 +152,22 @@ test('readQuotas() names every fault of a file, a line each', async () => {
   assert.is(lines.length, 2)
 })
 
+test('readQuotas() says in which line and column a file is not JSON', async () => {
+  await using box = await sandbox()
+  const faults = {
+    '{\n "a": 1\n "b": 2 }': 'line 3, column 2: comma expected',
+    '{\n "a": x }': 'line 2, column 7: invalid symbol',
+    '{\n "a": "b\n}': 'line 2, column 7: unexpected end of string',
+    '{\n': 'line 2, column 1: close brace expected',
+  }
+
+  for (const [content, fault] of Object.entries(faults)) {
+    const file = box.path('quotas.json')
+    writeFileSync(file, content)
+    assert.is(refusal(file).message, `${file} is not JSON: ${fault}`)
+  }
+})
+
 test('tasks.ts ends with 78 and one line for a quotas file that is missing, not JSON or wrong', async () => {
   await using rig = await trainerRig()
   const contents = [

@@ -74,22 +74,35 @@ test('status shows each job: model, time, usage of the quota, checkpoints, pruna
   assert.match(
     stdout,
     new RegExp(
-      `^core +core\\.onnx +${timeOf('core')} +watch +done\nvalid +██░░░░ 3\\.0 of 10 MiB +2, 2 MiB +3, 3 MiB$`,
+      `^core +core\\.onnx +${timeOf('core')} +watch +done\nvalid +█░░░ 3\\.0/10 MiB +2, 2 MiB +3, 3 MiB$`,
       'm',
     ),
   )
   assert.match(
     stdout,
     new RegExp(
-      `^dpi +dpi\\.onnx +${timeOf('dpi')} +watch +done\nvalid +░{6} 0\\.0 of 20 MiB +none +none$`,
+      `^dpi +dpi\\.onnx +${timeOf('dpi')} +watch +done\nvalid +░{4} [\\d.]+ KiB/20 MiB +none +none$`,
       'm',
     ),
   )
-  assert.match(stdout, /^agent +- +- +- +-\nnot valid +░{6} 0 of 20 MiB +none +none$/m)
+  assert.match(stdout, /^agent +- +- +- +-\nnot valid +░{4} 0 B\/20 MiB +none +none$/m)
   assert.match(stdout, /^agent is not valid: no model is published$/m)
   assert.match(
     stdout,
     /^not running; the last training run, of .* ended with exit\n {2}code 0: trained core, dpi;/m,
+  )
+})
+
+test('status of the jobs named shows no others', async () => {
+  await using rig = await trainerRig()
+
+  const text = await rig.run(['agent', 'core'], { script })
+  const json = await rig.run(['dpi', '--json'], { script })
+
+  assert.deepEqual(text.stdout.match(/^(core|dpi|agent)\b(?! is)/gm), ['core', 'agent'])
+  assert.deepEqual(
+    JSON.parse(json.stdout).jobs.map(({ job }: Status['jobs'][number]) => job),
+    ['dpi'],
   )
 })
 
@@ -148,7 +161,7 @@ test('status says what runs, at which step and since when, while the run holds t
   assert.match(text, new RegExp(`^running: dpi, training, since .*, pid ${run.pid}$`, 'm'))
   assert.equal(after.running, null)
   assert.equal(after.lastRun?.exitCode, 143)
-  assert.equal(after.jobs[1]?.lastResult?.outcome, 'failed')
+  assert.equal(after.jobs[1]?.lastResult?.outcome, 'interrupted')
 })
 
 traceTest('status never writes, and never takes the lock, not even for a moment', async () => {
@@ -210,10 +223,27 @@ test('status gives the reason of a failure, and keeps to the last training when 
 
   assert.equal(pruning.exitCode, 2)
   assert.match(text, /^core +- +- .* failed\nnot valid /m)
-  assert.match(text, /^agent +- +- +- +-\nnot valid +█{6} 21\.0 of 20 MiB/m)
+  assert.match(text, /^agent +- +- +watch +-\nnot valid +█{4} 21\.0\/20 MiB/m)
   assert.match(text, /^core failed at .*: core's training ended with exit code 4;/m)
   assert.match(text, /ended with exit\n {2}code 1: core's/m)
   assert.ok(!text.includes('\x1b'))
+})
+
+test('status tells of a training that could not start, as the metrics do', async () => {
+  await using rig = await trainerRig()
+  await rig.run(['core'])
+  const { exitCode } = await rig.run(['core', '--quotas', rig.path('mistyped.json')])
+
+  const { lastRun, jobs } = await statusOf(rig)
+
+  assert.equal(exitCode, 78)
+  assert.equal(lastRun?.exitCode, 78)
+  assert.match(String(lastRun?.message), /^Cannot read the quotas file: .*mistyped\.json/)
+  assert.equal(jobs[0]?.lastResult?.outcome, 'done')
+  assert.match(
+    readFileSync(join(rig.modelsDir, '.trainer', 'metrics.prom'), 'utf8'),
+    /^ransomeye_trainer_last_exit_code 78$/m,
+  )
 })
 
 test('status tells pruning, and a lock that is held without a run, from a training', async () => {
@@ -275,8 +305,9 @@ rootTest('status sees the run of another user, or says what it may not read', as
 
 rootTest('status asks the kernel for the usage of a folder that is a filesystem of its own', async () => {
   await using rig = await trainerRig()
+  await rig.run(['core'])
   const core = join(rig.modelsDir, 'core')
-  mkdirSync(core, { recursive: true })
+  const [before] = (await statusOf(rig)).jobs
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=10m', 'none', core])
   try {
     const fd = openSync(join(core, 'deleted'), 'w')
@@ -288,6 +319,8 @@ rootTest('status asks the kernel for the usage of a folder that is a filesystem 
 
     assert.equal(await checkUsage(core), 0)
     assert.equal(jobs[0]?.usedBytes, 3 * MIB)
+    assert.match(String(before?.guarantee), /^watch/)
+    assert.equal(jobs[0]?.guarantee, before?.guarantee?.replace('watch', 'kernel'))
   } finally {
     execFileSync('umount', [core])
   }
@@ -327,7 +360,7 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
     checkpoints: { count: 9998, bytes: 99_999 * MIB },
     prunable: { count: 9999, bytes: 99_999 * MIB },
     guarantee: 'kernel+sandbox',
-    lastResult: { outcome: 'cut off', at: '2026-01-02T03:04:05.000Z', reason: 'because '.repeat(50) },
+    lastResult: { outcome: 'interrupted', at: '2026-01-02T03:04:05.000Z', reason: 'because '.repeat(50) },
   }
   const status: Status = {
     modelsDir: '/var/lib/ransomeye/models',
@@ -345,7 +378,7 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
   )
   assert.match(
     text,
-    /^agent +lon\S*… +2026-01-02 03:04 +kernel\+sandbox +cut off\nnot valid +█░{5} 12345 of 99999 MiB +9998, 99999 MiB +9999, 99999 MiB$/m,
+    /^agent +lon\S*… +2026-01-02 03:04 +kernel\+sandbox +interrupted\nnot valid +░{4} 12345\/99999 MiB +9998, 99999 MiB +9999, 99999 MiB$/m,
   )
 })
 

@@ -9,10 +9,12 @@ import {
   formatSeconds,
 } from '../lib/text.ts'
 
-test('formatBytes() gives MiB, with a decimal only where it tells something', () => {
-  const shown = [0, 419_430, 200 * 2 ** 20, 3072 * 2 ** 20, -1.5 * 2 ** 20].map(formatBytes)
+test('formatBytes() gives MiB, and smaller units below, with a decimal only where it tells something', () => {
+  const sizes = [0, 512, 12_700, 419_430, 200 * 2 ** 20, 3072 * 2 ** 20, -1.5 * 2 ** 20]
 
-  assert.equal(shown, ['0 MiB', '0.4 MiB', '200 MiB', '3072 MiB', '-1.5 MiB'])
+  const shown = sizes.map(formatBytes)
+
+  assert.equal(shown, ['0 B', '512 B', '12.4 KiB', '410 KiB', '200 MiB', '3072 MiB', '-1.5 MiB'])
 })
 
 test('formatMetricsTable() shows as many metrics as fit', () => {

@@ -37,7 +37,7 @@ mounting(
     const { exitCode, stdout } = await rig.volume('create')
 
     assert.is(exitCode, 0)
-    assert.match(stdout, /mounted on .*models\/core, 0\.0 MiB of 190 MiB used/)
+    assert.match(stdout, /mounted on .*models\/core, 4 KiB of 190 MiB used/)
     const { blockBytes, sizeBytes } = rig.disk()
     assert.ok(blockBytes <= 200 * MIB && blockBytes >= sizeBytes)
     const capBytes = capOf(rig.folder, 200 * MIB)

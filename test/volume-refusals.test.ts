@@ -190,6 +190,16 @@ mounting('an image of another quota is not used for this one', async () => {
   assert.match(status.stdout, /LARGER than the quota/)
 })
 
+mounting('status prints no unit without a volume', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.modelsDir)
+
+  const { exitCode, stdout, stderr } = await rig.volume('status', '--unit')
+
+  assert.equal([exitCode, stdout], [3, ''])
+  assert.is(stderr, 'There is no unit for core: it has no volume; make one by volume.ts create core')
+})
+
 mounting('mount without a volume ends with 3; unmount and remove have nothing to do', async () => {
   await using rig = await volumeRig()
   mkdirSync(rig.folder, { recursive: true })

@@ -32,8 +32,8 @@ export type TrainingSpan = {
 /** What one run did with one job. */
 export type JobHistory = {
   job: JobName
-  outcome: 'done' | 'failed' | 'skipped' | 'unfinished'
-  /** Why it failed or was skipped. */
+  outcome: 'done' | 'failed' | 'interrupted' | 'skipped' | 'unfinished'
+  /** Why it failed, was interrupted or skipped. */
   reason: string
   startMs: number
   endMs: number
@@ -100,7 +100,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       history.outcome = 'done'
       return
     case 'job.fail':
-      history.outcome = 'failed'
+      history.outcome = event.code === 'sigint' || event.code === 'sigterm' ? 'interrupted' : 'failed'
       history.reason = event.message
       return
     case 'train.start':

@@ -34,7 +34,13 @@ const pastEventSchema = v.variant('event', [
   }),
   v.object({ ...stamp, event: v.literal('job.skip'), job, reason: v.string() }),
   v.object({ ...stamp, event: v.literal('job.done'), job, usedBytes: number }),
-  v.object({ ...stamp, event: v.literal('job.fail'), job, message: v.string() }),
+  v.object({
+    ...stamp,
+    event: v.literal('job.fail'),
+    job,
+    code: v.optional(v.string()),
+    message: v.string(),
+  }),
   v.object({ ...stamp, event: v.literal('storage.usage'), job, usedBytes: number, limitBytes: number }),
   v.object({
     ...stamp,

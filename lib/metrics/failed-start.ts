@@ -1,15 +1,13 @@
-import { join } from 'node:path'
 import { nameSample, parseMetrics, renderMetrics, replaceFigures } from './exposition.ts'
 import { readPage, replacePage } from './page.ts'
 
 /**
  * Note with what exit code a run could not even start, or the figures would go on telling of the last success. Nothing
- * else in them changes; a run that holds the lock meanwhile writes its own again.
+ * else in them changes.
  *
  * @throws where the figures cannot be written
  */
-export async function noteFailedStart(modelsDir: string, exitCode: number): Promise<void> {
-  const stateDir = join(modelsDir, '.trainer')
+export async function noteFailedStart(stateDir: string, exitCode: number): Promise<void> {
   const page = readPage(stateDir)
   const samples = parseMetrics(page)
   samples.set(nameSample('last_exit_code'), exitCode)

@@ -26,6 +26,7 @@ export function resultOf(run: RunHistory): { text: string; tone: Tone } {
 const tones = {
   done: 'good',
   failed: 'bad',
+  interrupted: 'bad',
   skipped: 'muted',
 } as const
 

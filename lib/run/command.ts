@@ -127,7 +127,9 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
 export function chooseJobs(names: string[]): JobName[] {
   const unknown = names.find(name => !jobNames.some(job => job === name))
   if (unknown !== undefined) {
-    const remedy = didYouMean(unknown, jobNames)
+    const remedy = unknown.includes(',')
+      ? `, separated by spaces: ${unknown.replaceAll(',', ' ')}`
+      : didYouMean(unknown, jobNames)
     throw new TrainerError('usage', `Unknown job "${unknown}"; the jobs are ${jobNames.join(', ')}${remedy}`)
   }
   return jobNames.filter(job => !names.length || names.includes(job))

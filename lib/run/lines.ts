@@ -1,30 +1,30 @@
 import { fstatSync } from 'node:fs'
-import type { Level, TrainerEvent } from '../events.ts'
+import type { Guarantee, Level, TrainerEvent } from '../events.ts'
 import { describeEvent } from '../journal.ts'
 import type { JobName } from '../quotas.ts'
-import { escapeText } from '../text.ts'
+import { escapeText, wrap } from '../text.ts'
 
 /** Syslog's numbers, see sd-daemon(3). */
 const priorities: Record<Level, number> = { critical: 2, error: 3, warning: 4, info: 6, debug: 7 }
 
 /** An event as one timestamped line for a person. */
-export function formatLine(event: TrainerEvent): string {
+export function formatLine(event: TrainerEvent, explained?: ReadonlySet<Guarantee>): string {
   const job = 'job' in event && event.job ? `${event.job}: ` : ''
   const level = event.level === 'info' ? '' : `${event.level.toUpperCase()} `
-  return escapeText(`${event.time} ${level}${job}${describeEvent(event)}`)
+  return escapeText(`${event.time} ${level}${job}${describeEvent(event, explained)}`)
 }
 
-/** Why jobs failed, as events have told it. */
-export type Told = Map<string, JobName>
+/** What the events of a run have told: why jobs failed, and what its guarantees are. */
+export type Told = { reasons: Map<string, JobName>; guarantees: Set<Guarantee> }
 
 /**
  * An event as it is shown to a person after those: the reason of a failure is told by the first event that has it, and
  * the others say only whose it is. An interruption is no failure of a job.
  */
-export function withoutRepetition(event: TrainerEvent, told: Told): TrainerEvent {
-  if (event.event === 'job.fail' && told.has(event.message)) return { ...event, message: 'see above' }
+export function withoutRepetition(event: TrainerEvent, { reasons }: Told): TrainerEvent {
+  if (event.event === 'job.fail' && reasons.has(event.message)) return { ...event, message: 'see above' }
   if (event.event !== 'run.done' || event.exitCode >= 128) return event
-  const [reason, job] = [...told].find(([message]) => event.message.includes(message)) ?? []
+  const [reason, job] = [...reasons].find(([message]) => event.message.includes(message)) ?? []
   return reason ? { ...event, message: event.message.replace(reason, () => `${job} failed`) } : event
 }
 
@@ -33,9 +33,12 @@ export function printJson(event: TrainerEvent): void {
   process.stdout.write(`${JSON.stringify(event)}\n`)
 }
 
-/** Print an event as a line for a person, unless it is of no use to one. */
-export function printLine(event: TrainerEvent): void {
-  if (event.level !== 'debug') process.stdout.write(`${priorityPrefix(1, event.level)}${formatLine(event)}\n`)
+/** Print an event as a line for a person, on a terminal broken between words, unless it is of no use to one. */
+export function printLine(event: TrainerEvent, explained?: ReadonlySet<Guarantee>): void {
+  if (event.level === 'debug') return
+  const line = formatLine(event, explained)
+  const { columns } = process.stdout
+  process.stdout.write(`${priorityPrefix(1, event.level)}${columns ? wrap(line, columns) : line}\n`)
 }
 
 /** `<4>` and the like in front of a line on this descriptor, if journald reads it; else nothing. */

@@ -2,7 +2,9 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { chooseModelsDir, openModelsDir } from '../folders.ts'
-import { type Lock, takeLock } from '../lock.ts'
+import { Journal } from '../journal.ts'
+import { findHolder, type Lock, takeLock } from '../lock.ts'
+import { packageVersion } from '../options.ts'
 import { assertOwnFolder, isForeign } from '../owner.ts'
 import { type Quotas, readQuotas } from '../quotas.ts'
 import type { Command } from './command.ts'
@@ -14,7 +16,7 @@ export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefine
  * Read the quotas, open the models folder, take the lock.
  *
  * @throws {TrainerError} `config`, `usage` for another user's folder, `storage`, `locked`; a training that could not be
- * tried is told by the metrics too, where they can be written
+ * tried is in the journal and the metrics too, where they can be written
  */
 export async function open(command: Command): Promise<Opening> {
   const { dryRun } = command
@@ -27,18 +29,26 @@ export async function open(command: Command): Promise<Opening> {
     modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
     return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(join(modelsDir, '.trainer')) }
   } catch (error) {
-    if (command.trains && !dryRun && modelsDir) await note(modelsDir, error)
+    if (command.trains && !dryRun && modelsDir) await note(command, modelsDir, error)
     throw error
   }
 }
 
-/** Wrong usage is no state of this machine, and who holds the lock writes figures of its own. */
-async function note(modelsDir: string, error: unknown): Promise<void> {
+/** Wrong usage is no state of this machine, and what a run that holds the lock writes must stay the last. */
+async function note({ jobs }: Command, modelsDir: string, error: unknown): Promise<void> {
   if (!(error instanceof TrainerError) || !['config', 'storage'].includes(error.code)) return
   if (!existsSync(modelsDir) || isForeign(modelsDir)) return
   const { noteFailedStart } = await import('../metrics/failed-start.ts')
   try {
-    await noteFailedStart(openModelsDir(modelsDir, false), error.exitCode)
+    const stateDir = join(openModelsDir(modelsDir, false), '.trainer')
+    if (findHolder(stateDir)) return
+    const { exitCode } = error
+    const message = error.message.replaceAll('\n', '; ')
+    const journal = new Journal(stateDir, () => {})
+    journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion() })
+    journal.emit({ event: 'run.done', exitCode, seconds: 0, message })
+    journal.close()
+    await noteFailedStart(stateDir, exitCode)
   } catch {
     // The reason to end is the error; that it cannot be noted is often a part of it.
   }

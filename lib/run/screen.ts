@@ -1,4 +1,4 @@
-import type { TrainerEvent } from '../events.ts'
+import type { Guarantee, TrainerEvent } from '../events.ts'
 import { describeEvent } from '../journal.ts'
 import type { Progress } from '../run.ts'
 import { formatBar, formatBytes, formatClock, formatMetricsTable } from '../text.ts'
@@ -20,6 +20,7 @@ export class Screen {
   #now: Progress = {}
   #notes: string[] = []
   #pruned = { files: 0, bytes: 0, last: '' }
+  readonly #explained = new Set<Guarantee>()
   readonly #metrics: Record<string, Record<string, number>> = {}
 
   // So that the clock goes on between events.
@@ -67,7 +68,10 @@ export class Screen {
     } else if (event.event === 'model.publish') {
       this.#notes.push(`published ${event.path}`)
       this.#metrics[event.job] = event.metrics
-    } else if (event.event === 'run.start' || event.event === 'job.start' || event.event === 'warning') {
+    } else if (event.event === 'job.start') {
+      this.#notes.push(describeEvent(event, this.#explained))
+      this.#explained.add(event.guarantee)
+    } else if (event.event === 'run.start' || event.event === 'warning') {
       this.#notes.push(describeEvent(event))
     } else if (event.event === 'day1.check') {
       this.#notes.push(`${event.job}: ${describeEvent(event)}`)

@@ -1,5 +1,5 @@
 import type { JobStatus, Status } from '../status.ts'
-import { escapeText, formatBar, formatBytes, formatSeconds } from '../text.ts'
+import { escapeText, formatBar, formatBytes, formatSeconds, wrap } from '../text.ts'
 
 const WIDTH = 80
 const GAP = '  '
@@ -14,7 +14,7 @@ type Tone = 'good' | 'bad' | 'plain'
 type Cell = [text: string, tone: Tone]
 
 const colours: Record<Tone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain: '' }
-const tones: Record<string, Tone> = { done: 'good', failed: 'bad', 'cut off': 'bad' }
+const tones: Record<string, Tone> = { done: 'good', failed: 'bad', interrupted: 'bad', 'cut off': 'bad' }
 
 /**
  * The status for a person, 80 columns wide: what runs, two lines a job, and below them why a job is not as it should be.
@@ -24,9 +24,11 @@ const tones: Record<string, Tone> = { done: 'good', failed: 'bad', 'cut off': 'b
 export function drawStatus(status: Status, isColoured: boolean, now = Date.now()): string {
   const { modelsDir, freeBytes, jobs } = status
   const free = freeBytes === null ? 'not there yet' : `${formatBytes(freeBytes)} free on the disk`
-  const lines = [...wrap(`${escapeText(modelsDir)}, ${free}`), ...wrap(describeRun(status, now)), '']
-  const notes = jobs.flatMap(describeFaults).flatMap(wrap)
-  return [...lines, ...drawTable(jobs, isColoured), ...(notes.length ? ['', ...notes] : [])].join('\n')
+  const heading = [`${escapeText(modelsDir)}, ${free}`, describeRun(status, now)]
+  const notes = jobs.flatMap(describeFaults)
+  const inLines = (texts: string[]) => texts.map(text => wrap(text, WIDTH))
+  const lines = [...inLines(heading), '', ...drawTable(jobs, isColoured)]
+  return [...lines, ...(notes.length ? ['', ...inLines(notes)] : [])].join('\n')
 }
 
 function describeRun({ running, lastRun }: Status, now: number): string {
@@ -110,7 +112,7 @@ function drawFiles(files: JobStatus['prunable']): string {
 
 function drawUsage(usedBytes: number, limitBytes: number): string {
   const used = formatBytes(usedBytes).replace(/ MiB$/, '')
-  return `${formatBar(usedBytes, limitBytes, 6)} ${used} of ${formatBytes(limitBytes)}`
+  return `${formatBar(usedBytes, limitBytes, 4)} ${used}/${formatBytes(limitBytes)}`
 }
 
 function clip(text: string, width: number): string {
@@ -119,16 +121,4 @@ function clip(text: string, width: number): string {
 
 function formatTime(iso: string | null): string {
   return iso === null ? 'an unknown time' : `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`
-}
-
-/** Lines of at most 80 columns, but for words that are longer. */
-function wrap(text: string): string[] {
-  const lines: string[] = ['']
-  for (const word of text.split(' ')) {
-    const line = lines.at(-1)!
-    if (!line || line.length + 1 + word.length <= WIDTH)
-      lines[lines.length - 1] = line ? `${line} ${word}` : word
-    else lines.push(`  ${word}`)
-  }
-  return lines
 }

@@ -1,10 +1,15 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { UNIT_FOLDER } from '../installation/units.ts'
+import { quoteWord } from '../text.ts'
+
 /** A systemd unit: its file's name, and what is in it. */
 export type Unit = { name: string; text: string }
 
 /** The unit that mounts a volume at boot, before any training. */
 export function mountUnit(image: string, folder: string): Unit {
   const name = `${escapePath(folder)}.mount`
-  const text = `# /etc/systemd/system/${name}
+  const text = `# ${UNIT_FOLDER}/${name}
 [Unit]
 Description=Volume of ransomeye-trainer on ${specifierFree(folder)}
 Before=ransomeye-trainer.service
@@ -20,6 +25,14 @@ WantedBy=multi-user.target
 RequiredBy=ransomeye-trainer.service
 `
   return { name, text }
+}
+
+/** What to do about the unit of a volume that is gone, as a line; none if it is not installed. */
+export function removalOf({ name }: Unit): string[] {
+  const file = join(UNIT_FOLDER, name)
+  if (!existsSync(file)) return []
+  const commands = `systemctl disable ${quoteWord(name)}; rm ${quoteWord(file)}`
+  return [`the service cannot start while the unit of that volume is enabled; remove it: ${commands}`]
 }
 
 /** As systemd-escape(1) does with `--path`. */
