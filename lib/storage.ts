@@ -91,16 +91,27 @@ export async function pruneOldest(
   const result = { usedBytes: options.usedBytes, freedBytes: 0, failures: [] as string[] }
   const remover = new Remover(findRoot(dir))
   const slice = new Slice()
+  let start = 0
+  /** As if all goes that is being deleted. */
+  let expectedBytes = options.usedBytes
+  const begin = () => {
+    const batch = signal?.aborted ? [] : takeNeeded(entries, start, expectedBytes - targetBytes)
+    start += batch.length
+    expectedBytes -= sumOf(batch)
+    return { batch, outcomes: dryRun ? [] : remover.remove(batch) }
+  }
   try {
-    for (let start = 0; start < entries.length && result.usedBytes > targetBytes; ) {
-      signal?.throwIfAborted()
-      const batch = takeNeeded(entries, start, result.usedBytes - targetBytes)
-      start += batch.length
-      const outcomes = dryRun ? [] : await remover.remove(batch)
-      for (const [index, entry] of batch.entries()) {
+    for (let current = begin(); current.batch.length; ) {
+      // Deleted while what has gone is told.
+      const following = begin()
+      const outcomes = await current.outcomes
+      for (const [index, entry] of current.batch.entries()) {
         const outcome = outcomes[index] ?? 'removed'
         if (outcome instanceof TrainerError) result.failures.push(outcome.message)
-        if (outcome !== 'removed' && outcome !== 'gone') continue
+        if (outcome !== 'removed' && outcome !== 'gone') {
+          expectedBytes += entry.bytes
+          continue
+        }
         const bytes = takeBytes(entry)
         result.usedBytes -= bytes
         if (outcome === 'gone') continue
@@ -108,11 +119,17 @@ export async function pruneOldest(
         onPrune?.(describe(entry, bytes, result.usedBytes))
       }
       if (slice.isOver()) await slice.next()
+      current = following.batch.length ? following : begin()
     }
   } finally {
-    remover.close()
+    await remover.close()
   }
+  signal?.throwIfAborted()
   return result
+}
+
+function sumOf(entries: Entry[]): number {
+  return entries.reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
 /** The next entries, so few that each is needed to free `bytes` even if all before it do go. */

@@ -43,6 +43,16 @@ test('recover() drops a publication whose files are gone or changed, and what wa
   }
 })
 
+test('recover() refuses a folder in the place of the manifest, before anything is trained in vain', async () => {
+  await using box = await sandbox({ 'manifest.json/file': 1 })
+
+  const error = await rejection(recover(box.dir))
+
+  assert.instance(error, TrainerError)
+  assert.is((error as TrainerError).code, 'storage')
+  assert.match((error as TrainerError).message, `${box.path('manifest.json')} is a folder, expected a file`)
+})
+
 test('recover() removes a next manifest that is half written, or a link', async () => {
   await using box = await sandbox({ precious: 'precious' })
   await trainAndPublish(box.path('core'), { 'core.onnx': onnxModel() })

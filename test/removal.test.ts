@@ -104,7 +104,7 @@ test('Remover does not run out of descriptors with many folders', async () => {
 
   for (const entry of prunable) assert.equal(await remover.remove([entry]), ['removed'])
   const held = readdirSync('/proc/self/fd').length - before
-  remover.close()
+  await remover.close()
 
   assert.ok(held > 100 && held <= 128, `${held} descriptors`)
   assert.is(readdirSync('/proc/self/fd').length, before)
@@ -195,7 +195,7 @@ async function removeAll(
 ): Promise<unknown[]> {
   const remover = new Remover(dir)
   const outcomes = await remover.remove(entries)
-  remover.close()
+  await remover.close()
   return outcomes
 }
 

@@ -267,6 +267,30 @@ test('pruneOldest() stops at the target, and takes what others have deleted for 
   assert.equal(readdirSync(box.path('work')).sort(), ['c.checkpoint', 'd.checkpoint'])
 })
 
+test('pruneOldest() waits for what is being deleted when its caller fails or has had enough', async () => {
+  const names = Array.from({ length: 300 }, (_, index) => `work/${index}.tmp`)
+  await using box = await sandbox(Object.fromEntries(names.map(name => [name, 1])))
+  const { usedBytes, prunable } = await measure(box.dir)
+  const before = readdirSync('/proc/self/fd').length
+  const enough = AbortSignal.abort('enough')
+  const broken = () => {
+    throw new Error('broken')
+  }
+
+  const prune = { usedBytes, targetBytes: 0 }
+  const aborted = await pruneOldest(box.dir, prunable, { ...prune, signal: enough }).catch(reason => reason)
+  const allLeft = readdirSync(box.path('work')).length
+  const { message } = await pruneOldest(box.dir, prunable, { ...prune, onPrune: broken }).catch(
+    error => error,
+  )
+  const [left, descriptors] = [readdirSync(box.path('work')).length, readdirSync('/proc/self/fd').length]
+
+  assert.equal([aborted, allLeft, message, descriptors], ['enough', 300, 'broken', before])
+  assert.ok(left < 300 && left >= 300 - 128, `${left} left`)
+  await new Promise(resolve => setTimeout(resolve, 100))
+  assert.is(readdirSync(box.path('work')).length, left)
+})
+
 test('pruneOldest() tells times that no Date can hold as the nearest that one can', async () => {
   await using box = await agedBox({ 'a.checkpoint': 1 })
   const { usedBytes, prunable } = await measure(box.dir)

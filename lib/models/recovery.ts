@@ -1,11 +1,14 @@
+import { lstatSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { moveDurably, storageError } from '../durable.ts'
+import { TrainerError } from '../errors.ts'
 import { publishedFiles } from '../models.ts'
 import { reasonOf, statPlain } from '../plain-file.ts'
 import {
   commitManifest,
   compare,
+  MANIFEST,
   type Manifest,
   NEXT_MANIFEST,
   planManifest,
@@ -19,9 +22,13 @@ const ANY_ONNX = '**/*.[oO][nN][nN][xX]'
  * Settle what a publication left when it was cut off, under the lock and before anything else is done in the job's
  * folder; and remove external data of replaced models, which was kept for readers that were just loading them.
  *
- * @throws {TrainerError} `storage`
+ * @throws {TrainerError} `storage`, also if the manifest's place is taken: a training would be in vain
  */
 export async function recover(jobDir: string): Promise<void> {
+  const manifest = join(jobDir, MANIFEST)
+  if (lstatSync(manifest, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new TrainerError('storage', `${manifest} is a folder, expected a file; move it away`)
+  }
   try {
     await finishPublication(jobDir)
     await dropSuperseded(jobDir)

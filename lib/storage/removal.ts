@@ -22,14 +22,17 @@ export class Remover {
   readonly #root: Bytes
   /** Open folders: entries of the same time are likely to be in the same few. */
   readonly #folders = new Map<Bytes, number>()
-  /** Those of them that deletions still refer to by number: closed now, it could become another folder's. */
-  readonly #busy = new Set<number>()
+  /** How many deletions still refer to one of them by number: closed now, it could become another folder's. */
+  readonly #uses = new Map<number, number>()
+  #settled: Promise<unknown> = Promise.resolve()
 
   constructor(root: Bytes) {
     this.#root = root
   }
 
-  close(): void {
+  /** Waits for what is being deleted. */
+  async close(): Promise<void> {
+    await this.#settled
     for (const fd of this.#folders.values()) closeSync(fd)
     this.#folders.clear()
   }
@@ -38,12 +41,16 @@ export class Remover {
    * Delete what was measured, and nothing that has taken its name since. Files go side by side on the thread pool: that
    * is faster, and neither the screen nor signals wait for a filesystem that takes long to free gigabytes.
    */
-  async remove(entries: Entry[]): Promise<Outcome[]> {
+  remove(entries: Entry[]): Promise<Outcome[]> {
+    const removal = this.#removeAll(entries)
+    this.#settled = Promise.allSettled([this.#settled, removal])
+    return removal
+  }
+
+  async #removeAll(entries: Entry[]): Promise<Outcome[]> {
     const outcomes: (Outcome | Promise<Outcome>)[] = []
     for (const entry of entries) outcomes.push(entry.isFolder ? await this.#begin(entry) : this.#begin(entry))
-    const settled = await Promise.all(outcomes)
-    this.#busy.clear()
-    return settled
+    return Promise.all(outcomes)
   }
 
   #begin(entry: Entry): Outcome | Promise<Outcome> {
@@ -54,13 +61,19 @@ export class Remover {
       const reach = native(`${reachOf(folder)}/${entry.name}`)
       const stats = lstatSync(reach, { bigint: true })
       if (stats.ino !== entry.ino || stats.dev !== entry.dev) return 'changed'
-      if (entry.isFolder) return removeFolder(path, reach, entry).catch(outcomeOf)
-      if (stats.mtimeNs !== entry.mtimeNs) return 'changed'
-      this.#busy.add(folder)
-      return new Promise(resolve => unlink(reach, cause => resolve(cause ? outcomeOf(cause) : 'removed')))
+      if (!entry.isFolder && stats.mtimeNs !== entry.mtimeNs) return 'changed'
+      this.#count(folder, 1)
+      const removal = entry.isFolder ? removeFolder(path, reach, entry) : removeFile(reach)
+      return removal.catch(outcomeOf).finally(() => this.#count(folder, -1))
     } catch (cause) {
       return outcomeOf(cause)
     }
+  }
+
+  #count(folder: number, change: 1 | -1): void {
+    const uses = (this.#uses.get(folder) ?? 0) + change
+    if (uses) this.#uses.set(folder, uses)
+    else this.#uses.delete(folder)
   }
 
   #enter(path: Bytes): number {
@@ -80,7 +93,7 @@ export class Remover {
     this.#folders.set(path, fd)
     for (const [oldest, oldFd] of this.#folders) {
       if (this.#folders.size <= MAX_FOLDERS) break
-      if (this.#busy.has(oldFd)) continue
+      if (this.#uses.has(oldFd)) continue
       this.#folders.delete(oldest)
       closeSync(oldFd)
     }
@@ -88,11 +101,13 @@ export class Remover {
   }
 }
 
-async function removeFolder(
-  path: Bytes,
-  reach: string | Buffer,
-  { mtimeNs, ino }: Entry,
-): Promise<'removed' | 'changed'> {
+function removeFile(reach: string | Buffer): Promise<Outcome> {
+  return new Promise((resolve, reject) =>
+    unlink(reach, error => (error ? reject(error) : resolve('removed'))),
+  )
+}
+
+async function removeFolder(path: Bytes, reach: string | Buffer, { mtimeNs, ino }: Entry): Promise<Outcome> {
   const fd = openSync(reach, FOLDER_FLAGS)
   try {
     const stats = fstatSync(fd, { bigint: true })
