@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import type { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
+import { safePath } from './environment.ts'
 import { TrainerError } from './errors.ts'
 import {
   isStopped,
@@ -25,7 +26,7 @@ const GRACE_MS = 10_000
 const watchdog = 'read -ru 5 || kill -KILL -- "-$0"'
 
 export type TrainingCommand = {
-  /** The whole argument vector, limits and sandbox included. */
+  /** The whole argument vector, limits and sandbox included; its program is looked up on our PATH, not on that of `env`. */
   argv: string[]
   cwd: string
   env: Record<string, string>
@@ -78,7 +79,8 @@ export class Training {
     // zx keeps all that it reads from stdout in memory: the training's output goes through a pipe of our own.
     // Not on stdin: Node's pipes are sockets, and with one there bash takes itself for a remote shell and runs ~/.bashrc.
     const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
-    const options = { cwd, env, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
+    const ours = { ...env, PATH: safePath }
+    const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
     // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
     const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
     const started = $({ ...options, ...bash })`

@@ -1,5 +1,13 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
@@ -7,7 +15,7 @@ import * as assert from 'uvu/assert'
 import { safePath } from '../lib/environment.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
-import { limitedArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
+import { limitedArgv, onPathArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
 import { Training } from '../lib/trainer.ts'
 import { root } from './rig.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
@@ -17,17 +25,18 @@ const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
 
 /** A training of `script`, an ES module, in the box; its lines so far; its lock is an ordinary open file. */
-async function start(box: Sandbox, script: string, isSandboxed = false, env: Record<string, string> = {}) {
+async function start(box: Sandbox, script: string, isSandboxed = false, more: Record<string, string> = {}) {
   const lines: string[] = []
   const lockFd = openSync(box.path('lock'), 'a')
   writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
-  const command = [process.execPath, 'script.mjs']
+  const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...more }
+  const command = onPathArgv(['node', 'script.mjs'], env.PATH)
   const containment = { jobDir: box.path('job'), workingDir: box.dir }
   const training = await Training.start(
     {
       argv: limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30),
       cwd: box.dir,
-      env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...env },
+      env,
       lockFd,
       isSandboxed,
     },
@@ -118,6 +127,22 @@ for (const isSandboxed of [false, true]) {
 
       assert.is(exitCode, 0)
       assert.not(existsSync(box.path('home', 'ran')))
+    },
+  )
+
+  testHere(
+    `Training ${where} looks its command up on its own PATH, and what that is wrapped in on ours`,
+    async () => {
+      await using box = await sandbox({ ...folders, 'bin/.keep': 0 })
+      symlinkSync(process.execPath, box.path('bin', 'node'))
+
+      const { training, lines } = await start(box, 'console.log(process.env.PATH)', isSandboxed, {
+        PATH: box.path('bin'),
+      })
+      const { exitCode } = await training.exited
+      await training.kill()
+
+      assert.equal([exitCode, ...lines], [0, box.path('bin')])
     },
   )
 

@@ -96,3 +96,8 @@ export function limitedArgv(command: string[], maxFileBytes: number): string[] {
     ...command,
   ]
 }
+
+/** Wrap a command so that it alone is looked up on the training's PATH: what it is wrapped in is looked up on ours. */
+export function onPathArgv(command: string[], path: string): string[] {
+  return ['env', `PATH=${path}`, ...command]
+}
