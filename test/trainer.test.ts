@@ -15,7 +15,7 @@ import * as assert from 'uvu/assert'
 import { safePath } from '../lib/environment.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
-import { limitedArgv, onPathArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
+import { innermostArgv, limitedArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
 import { Training } from '../lib/trainer.ts'
 import { root } from './rig.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
@@ -30,7 +30,7 @@ async function start(box: Sandbox, script: string, isSandboxed = false, more: Re
   const lockFd = openSync(box.path('lock'), 'a')
   writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
   const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...more }
-  const command = onPathArgv(['node', 'script.mjs'], env.PATH)
+  const command = innermostArgv(['node', 'script.mjs'], env.PATH)
   const containment = { jobDir: box.path('job'), workingDir: box.dir }
   const training = await Training.start(
     {
@@ -145,6 +145,17 @@ for (const isSandboxed of [false, true]) {
       assert.equal([exitCode, ...lines], [0, box.path('bin')])
     },
   )
+
+  testHere(`Training ${where} has the environment that it was given, and nothing else`, async () => {
+    await using box = await sandbox(folders)
+    const { training, lines } = await start(box, 'console.log(JSON.stringify(process.env))', isSandboxed)
+
+    await training.exited
+    await training.kill()
+
+    const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work') }
+    assert.equal(JSON.parse(lines.join('')), env)
+  })
 
   testHere(`Training ${where} names the signal that ended it`, async () => {
     await using box = await sandbox(folders)
