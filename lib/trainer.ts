@@ -76,16 +76,19 @@ export class Training {
   static async start(command: TrainingCommand, onLines: (lines: string[]) => void): Promise<Training> {
     const { $, quote } = await import('zx/core')
     const { argv, cwd, env, lockFd } = command
-    // zx keeps all that it reads from stdout in memory: the training's output goes through a pipe of our own.
-    // Not on stdin: Node's pipes are sockets, and with one there bash takes itself for a remote shell and runs ~/.bashrc.
+    // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
+    // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe and `cat`, in a
+    // session of its own, so that it outlives the training and is not stopped with it. Nor is stdin one: bash would take
+    // itself for a remote shell and run ~/.bashrc.
     const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
     const ours = { ...env, PATH: safePath }
     const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
     // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
     const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
     const started = $({ ...options, ...bash })`
-      env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ 3>&- 4>&- &&
-      exec ${argv} >&4 2>&4 4>&- 5>&-`
+      exec 2>&4 > >(exec env --ignore-environment setsid --fork cat >&4 3>&- 5>&-) && wait $! &&
+      env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ >&- 2>&- 3>&- 4>&- &&
+      exec ${argv} 2>&1 4>&- 5>&-`
     const { child } = started
     if (!child?.pid) {
       const { message } = await started

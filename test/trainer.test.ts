@@ -157,6 +157,19 @@ for (const isSandboxed of [false, true]) {
     assert.equal(JSON.parse(lines.join('')), env)
   })
 
+  testHere(`Training ${where} can open its output by the names of /dev/stdout and /dev/stderr`, async () => {
+    await using box = await sandbox(folders)
+    const script = `
+const { status } = spawnSync('sh', ['-c', 'echo out > /dev/stdout; echo err | tee /dev/stderr'], { stdio: 'inherit' })
+process.exitCode = status`
+    const { training, lines } = await start(box, script, isSandboxed)
+
+    const { exitCode } = await training.exited
+    await training.kill()
+
+    assert.equal([exitCode, ...lines.sort()], [0, 'err', 'err', 'out'])
+  })
+
   testHere(`Training ${where} names the signal that ended it`, async () => {
     await using box = await sandbox(folders)
     const { training } = await start(box, `process.kill(process.pid, 'SIGALRM')`, isSandboxed)
