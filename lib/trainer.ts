@@ -4,7 +4,7 @@ import type { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { safePath } from './environment.ts'
-import { TrainerError } from './errors.ts'
+import { isErrno, TrainerError } from './errors.ts'
 import {
   isStopped,
   killAll,
@@ -71,7 +71,7 @@ export class Training {
   /**
    * Start a command in a process group of its own with stdin closed; `onLines` gets its escaped output lines.
    *
-   * @throws {TrainerError} `training-failed` if no process could be made
+   * @throws {TrainerError} `training-failed` if no process could be made; `config` if its command is too long for one
    */
   static async start(command: TrainingCommand, onLines: (lines: string[]) => void): Promise<Training> {
     const { $, quote } = await import('zx/core')
@@ -91,10 +91,15 @@ export class Training {
       exec ${argv} 2>&1 4>&- 5>&-`
     const { child } = started
     if (!child?.pid) {
-      const { message } = await started
+      const { cause, message } = await started
+      const isTooLong = isErrno(cause, 'E2BIG')
+      const remedy = isTooLong
+        ? '; shorten its command or env: Linux takes 128 KiB, more belongs in a file'
+        : ''
       throw new TrainerError(
-        'training-failed',
-        `Cannot start ${argv[0]} in ${cwd}: ${message.split('\n')[0]}`,
+        isTooLong ? 'config' : 'training-failed',
+        `Cannot start the training in ${cwd}: ${message.split('\n')[0]}${remedy}`,
+        { cause },
       )
     }
     const lines = new OutputLines(onLines)

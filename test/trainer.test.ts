@@ -305,19 +305,34 @@ test('useSandbox() does not try where it is off, and says why where it is requir
   )
 })
 
-test('Training says that a working folder is missing', async () => {
-  await using box = await sandbox(folders)
+/** The failure of a start. */
+async function failureOf(box: Sandbox, argv: string[], cwd: string): Promise<TrainerError> {
   const lockFd = openSync(box.path('lock'), 'a')
-  const command = { argv: ['true'], cwd: box.path('missing'), env: {}, lockFd, isSandboxed: false }
-
+  const command = { argv, cwd, env: {}, lockFd, isSandboxed: false }
   const outcome = await Training.start(command, () => {}).then(
     () => 'started',
     error => error,
   )
-
   closeSync(lockFd)
   assert.instance(outcome, TrainerError)
-  assert.ok(outcome.message.includes(box.path('missing')))
+  return outcome
+}
+
+test('Training says that a working folder is missing', async () => {
+  await using box = await sandbox(folders)
+
+  const { message } = await failureOf(box, ['true'], box.path('missing'))
+
+  assert.ok(message.includes(box.path('missing')))
+})
+
+test('Training says that a command is too long', async () => {
+  await using box = await sandbox(folders)
+
+  const { message, exitCode } = await failureOf(box, ['true', 'a'.repeat(140_000)], box.dir)
+
+  assert.is(exitCode, 78)
+  assert.match(message, 'Linux takes 128 KiB')
 })
 
 /** Processes that carry the mark in their command line. */
