@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { EventBody } from './events.ts'
 import type { MeasureOptions } from './storage/measurement.ts'
-import type { Entry } from './storage/prunable.ts'
+import { type Entry, worthPruning } from './storage/prunable.ts'
 import { freeSpace, type Pruned, pruneOldest } from './storage.ts'
 import { temporaryFolder } from './trainer/containment.ts'
 import { fileId, listOpenFiles } from './trainer/open-files.ts'
@@ -143,7 +143,7 @@ async function relieve(watch: Watch, usedBytes: number): Promise<Look> {
 
 /**
  * Without what must stay while the training runs: files that it has open, because unlinking those frees nothing,
- * and its newest complete checkpoint, because that is what it would resume from.
+ * and its newest complete checkpoint under all of its names, because that is what it would resume from.
  */
 function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
   const open = listOpenFiles(training.processes())
@@ -155,5 +155,5 @@ function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
     return !ids.has(fileId(entry)) && !paths.some(path => path.startsWith(inside))
   })
   const newest = closed.findLast(({ rule }) => rule !== '*.tmp')
-  return closed.filter(entry => entry !== newest)
+  return worthPruning(closed.filter(entry => entry !== newest))
 }

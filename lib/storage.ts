@@ -21,8 +21,8 @@ export type EnforceOptions = MeasureOptions & {
 
 /** Other programs may write checkpoints as fast as they are deleted. */
 const MAX_ROUNDS = 10
-/** Deleted at a time. */
-const BATCH = 64
+/** Deleted at a time; each may keep a folder open. */
+const BATCH = 16
 
 /** The charged bytes of a folder, as {@link measure} counts them. */
 export async function checkUsage(dir: string): Promise<number> {

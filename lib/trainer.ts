@@ -3,7 +3,8 @@ import { constants } from 'node:os'
 import type { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { TrainerError } from './errors.ts'
+import { safePath } from './environment.ts'
+import { isErrno, TrainerError } from './errors.ts'
 import {
   isStopped,
   killAll,
@@ -25,7 +26,7 @@ const GRACE_MS = 10_000
 const watchdog = 'read -ru 5 || kill -KILL -- "-$0"'
 
 export type TrainingCommand = {
-  /** The whole argument vector, limits and sandbox included. */
+  /** The whole argument vector, limits and sandbox included; its program is looked up on our PATH, not on that of `env`. */
   argv: string[]
   cwd: string
   env: Record<string, string>
@@ -70,26 +71,35 @@ export class Training {
   /**
    * Start a command in a process group of its own with stdin closed; `onLines` gets its escaped output lines.
    *
-   * @throws {TrainerError} `training-failed` if no process could be made
+   * @throws {TrainerError} `training-failed` if no process could be made; `config` if its command is too long for one
    */
   static async start(command: TrainingCommand, onLines: (lines: string[]) => void): Promise<Training> {
     const { $, quote } = await import('zx/core')
     const { argv, cwd, env, lockFd } = command
-    // zx keeps all that it reads from stdout in memory: the training's output goes through a pipe of our own.
-    // Not on stdin: Node's pipes are sockets, and with one there bash takes itself for a remote shell and runs ~/.bashrc.
+    // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
+    // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe and `cat`, in a
+    // session of its own, so that it outlives the training and is not stopped with it. Nor is stdin one: bash would take
+    // itself for a remote shell and run ~/.bashrc.
     const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
-    const options = { cwd, env, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
+    const ours = { ...env, PATH: safePath }
+    const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
     // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
     const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
     const started = $({ ...options, ...bash })`
-      env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ 3>&- 4>&- &&
-      exec ${argv} >&4 2>&4 4>&- 5>&-`
+      exec 2>&4 > >(exec env --ignore-environment setsid --fork cat >&4 3>&- 5>&-) && wait $! &&
+      env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ >&- 2>&- 3>&- 4>&- &&
+      exec ${argv} 2>&1 4>&- 5>&-`
     const { child } = started
     if (!child?.pid) {
-      const { message } = await started
+      const { cause, message } = await started
+      const isTooLong = isErrno(cause, 'E2BIG')
+      const remedy = isTooLong
+        ? '; shorten its command or env: Linux takes 128 KiB, more belongs in a file'
+        : ''
       throw new TrainerError(
-        'training-failed',
-        `Cannot start ${argv[0]} in ${cwd}: ${message.split('\n')[0]}`,
+        isTooLong ? 'config' : 'training-failed',
+        `Cannot start the training in ${cwd}: ${message.split('\n')[0]}${remedy}`,
+        { cause },
       )
     }
     const lines = new OutputLines(onLines)

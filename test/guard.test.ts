@@ -82,15 +82,17 @@ try { for (;;) fs.writeSync(fd, Buffer.alloc(2 ** 20)) } catch (error) { console
   assert.ok(events.some(it => it.event === 'job.fail' && it.code === 'quota-exceeded'))
 })
 
-test('the newest complete checkpoint and a file that is being written are not pruned while the training runs', async () => {
+test('the newest complete checkpoint, under both of its names, and a file that is being written are not pruned while the training runs', async () => {
   const trainer = `
-const size = 9 * 2 ** 20
-for (const n of [1, 2]) { fs.writeFileSync(dir + '/epoch-' + n + '.checkpoint', Buffer.alloc(size)); await sleep(30) }
+const write = (file, mib) => fs.writeFileSync(file, Buffer.alloc(mib * 2 ** 20))
+write(dir + '/epoch-1.checkpoint', 3); await sleep(30)
+write(dir + '/epoch-2.checkpoint', 12); await sleep(30)
+fs.linkSync(dir + '/epoch-2.checkpoint', dir + '/best.checkpoint')
 const fd = fs.openSync(dir + '/epoch-3.checkpoint', 'w')
-fs.writeSync(fd, Buffer.alloc(size)); await sleep(1500)
+write(fd, 22); await sleep(1500)
 console.log('kept', fs.existsSync(dir + '/epoch-2.checkpoint'), fs.existsSync(dir + '/epoch-3.checkpoint'))
 fs.closeSync(fd); ${publishes}`
-  await using rig = await trainerRig({ core: { maxDiskMb: 29, trainer } })
+  await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer } })
 
   const { exitCode, events } = await rig.run(['core', '--json'])
 

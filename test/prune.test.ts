@@ -190,4 +190,14 @@ traceTest('prune stops at SIGINT, between two deletions', async () => {
   assert.ok(deleted < 200, `${deleted} deletions`)
 })
 
+test('prune gets along with few open files, whatever number of folders the checkpoints are in', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 4 } })
+  const folders = Array.from({ length: 300 }, (_, number) => `core/${number}`)
+  for (const folder of folders) writeCheckpoints(rig.modelsDir, folder, ['a.checkpoint'], 65_536)
+
+  const { exitCode, stderr } = await rig.run([], { script, prefix: ['prlimit', '--nofile=60'] })
+
+  assert.equal(exitCode, 0, stderr)
+})
+
 test.run()

@@ -1,5 +1,13 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
@@ -7,7 +15,7 @@ import * as assert from 'uvu/assert'
 import { safePath } from '../lib/environment.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
-import { limitedArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
+import { innermostArgv, limitedArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
 import { Training } from '../lib/trainer.ts'
 import { root } from './rig.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
@@ -17,17 +25,18 @@ const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
 
 /** A training of `script`, an ES module, in the box; its lines so far; its lock is an ordinary open file. */
-async function start(box: Sandbox, script: string, isSandboxed = false, env: Record<string, string> = {}) {
+async function start(box: Sandbox, script: string, isSandboxed = false, more: Record<string, string> = {}) {
   const lines: string[] = []
   const lockFd = openSync(box.path('lock'), 'a')
   writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
-  const command = [process.execPath, 'script.mjs']
+  const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...more }
+  const command = innermostArgv(['node', 'script.mjs'], env.PATH)
   const containment = { jobDir: box.path('job'), workingDir: box.dir }
   const training = await Training.start(
     {
       argv: limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30),
       cwd: box.dir,
-      env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...env },
+      env,
       lockFd,
       isSandboxed,
     },
@@ -120,6 +129,46 @@ for (const isSandboxed of [false, true]) {
       assert.not(existsSync(box.path('home', 'ran')))
     },
   )
+
+  testHere(
+    `Training ${where} looks its command up on its own PATH, and what that is wrapped in on ours`,
+    async () => {
+      await using box = await sandbox({ ...folders, 'bin/.keep': 0 })
+      symlinkSync(process.execPath, box.path('bin', 'node'))
+
+      const { training, lines } = await start(box, 'console.log(process.env.PATH)', isSandboxed, {
+        PATH: box.path('bin'),
+      })
+      const { exitCode } = await training.exited
+      await training.kill()
+
+      assert.equal([exitCode, ...lines], [0, box.path('bin')])
+    },
+  )
+
+  testHere(`Training ${where} has the environment that it was given, and nothing else`, async () => {
+    await using box = await sandbox(folders)
+    const { training, lines } = await start(box, 'console.log(JSON.stringify(process.env))', isSandboxed)
+
+    await training.exited
+    await training.kill()
+
+    const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work') }
+    assert.equal(JSON.parse(lines.join('')), env)
+  })
+
+  testHere(`Training ${where} can open its output by the names of /dev/stdout and /dev/stderr`, async () => {
+    await using box = await sandbox(folders)
+    const script = `
+const { status } = spawnSync('sh', ['-c', 'echo out > /dev/stdout; echo err | tee /dev/stderr'], { stdio: 'inherit' })
+process.exitCode = status`
+    const { training, lines } = await start(box, script, isSandboxed)
+
+    const { exitCode } = await training.exited
+    await training.kill()
+
+    assert.equal([exitCode, ...lines.sort()], [0, 'err', 'err', 'out'])
+  })
 
   testHere(`Training ${where} names the signal that ended it`, async () => {
     await using box = await sandbox(folders)
@@ -256,19 +305,34 @@ test('useSandbox() does not try where it is off, and says why where it is requir
   )
 })
 
-test('Training says that a working folder is missing', async () => {
-  await using box = await sandbox(folders)
+/** The failure of a start. */
+async function failureOf(box: Sandbox, argv: string[], cwd: string): Promise<TrainerError> {
   const lockFd = openSync(box.path('lock'), 'a')
-  const command = { argv: ['true'], cwd: box.path('missing'), env: {}, lockFd, isSandboxed: false }
-
+  const command = { argv, cwd, env: {}, lockFd, isSandboxed: false }
   const outcome = await Training.start(command, () => {}).then(
     () => 'started',
     error => error,
   )
-
   closeSync(lockFd)
   assert.instance(outcome, TrainerError)
-  assert.ok(outcome.message.includes(box.path('missing')))
+  return outcome
+}
+
+test('Training says that a working folder is missing', async () => {
+  await using box = await sandbox(folders)
+
+  const { message } = await failureOf(box, ['true'], box.path('missing'))
+
+  assert.ok(message.includes(box.path('missing')))
+})
+
+test('Training says that a command is too long', async () => {
+  await using box = await sandbox(folders)
+
+  const { message, exitCode } = await failureOf(box, ['true', 'a'.repeat(140_000)], box.dir)
+
+  assert.is(exitCode, 78)
+  assert.match(message, 'Linux takes 128 KiB')
 })
 
 /** Processes that carry the mark in their command line. */

@@ -8,7 +8,7 @@ import type { Job } from '../job.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import { publishedFiles } from '../models.ts'
 import { emptyFolder } from '../storage/emptying.ts'
-import { limitedArgv, sandboxArgv } from '../trainer/containment.ts'
+import { innermostArgv, limitedArgv, sandboxArgv } from '../trainer/containment.ts'
 import { Training, type TrainingExit } from '../trainer.ts'
 import { accountOf, diskFull, type Look, limitReached, lookAt } from '../usage.ts'
 import type { Budget } from './preflight.ts'
@@ -38,11 +38,12 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const progress = new Progress(job, budget.limitBytes)
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const published = await publishedFiles(dir, quota.models)
+  const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
   const training = await Training.start(
     {
-      argv: containedArgv(job, budget, command),
+      argv: containedArgv(job, budget, innermostArgv(command, env.PATH!)),
       cwd: run.quotas.dir,
-      env: trainingEnvironment(name, quota, dir, budget.limitBytes),
+      env,
       lockFd: run.lockFd!,
       isSandboxed: budget.isSandboxed,
     },

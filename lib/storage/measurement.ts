@@ -100,7 +100,7 @@ function chargeOf(stats: Stats | BigIntStats): number {
 
 function countName(inodes: Map<string, Inode>, stats: BigIntStats, bytes: number): Inode {
   const id = inodeId(stats)
-  const inode = inodes.get(id) ?? { id, bytes, names: 0, prunable: 0, pruned: 0 }
+  const inode = inodes.get(id) ?? { id, bytes, names: 0, pruned: 0 }
   inodes.set(id, inode)
   inode.names++
   return inode

@@ -7,9 +7,8 @@ import { type Bytes, native } from './path.ts'
 export type Inode = {
   id: string
   bytes: number
-  /** In the measured folder; of these, those that are prunable, and those that were pruned. */
+  /** In the measured folder, and those of them that were pruned. */
   names: number
-  prunable: number
   pruned: number
 }
 
@@ -65,13 +64,22 @@ export function listOldest(found: Entry[], keep: Iterable<string | Buffer>): Ent
   const kept = new Set(found.filter(isKept))
   const entries = found.filter(entry => !kept.has(entry) && (!entry.owner || kept.has(entry.owner)))
   sortByAge(entries)
+  return worthPruning(entries)
+}
+
+/** Of all entries that may go, oldest first, those with which bytes come free: no hard link of which a name stays. */
+export function worthPruning(entries: Entry[]): Entry[] {
+  const names = new Map<Inode, number>()
   for (const entry of entries) {
     entry.bytes = entry.ownBytes
-    for (const inode of entry.inodes) if (++inode.prunable === inode.names) entry.bytes += inode.bytes
+    for (const inode of entry.inodes) {
+      const count = (names.get(inode) ?? 0) + 1
+      names.set(inode, count)
+      if (count === inode.names) entry.bytes += inode.bytes
+    }
   }
-  return entries.filter(
-    ({ ownBytes, inodes }) => ownBytes > 0 || inodes.some(inode => inode.prunable === inode.names),
-  )
+  const isWhole = (inode: Inode) => names.get(inode) === inode.names
+  return entries.filter(({ ownBytes, inodes }) => ownBytes > 0 || inodes.some(isWhole))
 }
 
 function sortByAge(entries: Entry[]): void {

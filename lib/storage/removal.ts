@@ -5,7 +5,8 @@ import { type Bytes, native } from './path.ts'
 import type { Entry } from './prunable.ts'
 import { FOLDER_FLAGS, VANISHED, walk } from './tree.ts'
 
-const MAX_FOLDERS = 128
+/** Open at a time, so that it goes well with few descriptors too. */
+const MAX_FOLDERS = 16
 
 /**
  * What became of an entry: `gone` if others have deleted or moved it, `changed` if it was written to or is another one

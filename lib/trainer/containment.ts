@@ -96,3 +96,11 @@ export function limitedArgv(command: string[], maxFileBytes: number): string[] {
     ...command,
   ]
 }
+
+/**
+ * Wrap a command so that it alone is looked up on the training's PATH, while what it is wrapped in is looked up on ours,
+ * and so that its environment has nothing of what bash and bwrap add.
+ */
+export function innermostArgv(command: string[], path: string): string[] {
+  return ['env', '--unset=_', '--unset=PWD', '--unset=SHLVL', `PATH=${path}`, ...command]
+}
