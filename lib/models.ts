@@ -3,7 +3,8 @@ import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { messageOf, TrainerError } from './errors.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
-import { compare, type Likeness, MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
+import { compare, type Likeness } from './models/likeness.ts'
+import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
 import { reasonOf, UnusableFile } from './plain-file.ts'
 
 export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }

@@ -2,9 +2,9 @@ import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { judgeModel } from './models/judge.ts'
+import { describeFile } from './models/likeness.ts'
 import {
   contradictionsIn,
-  describeFile,
   MANIFEST,
   MANIFEST_MAX_BYTES,
   NEXT_MANIFEST,

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { moveDurably, syncFolder } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
 import { reasonOf, statPlain } from '../plain-file.ts'
-import { describeFile, type Entry, MANIFEST, NEXT_MANIFEST } from './manifest.ts'
+import { describeFile } from './likeness.ts'
+import { type Entry, MANIFEST, NEXT_MANIFEST } from './manifest.ts'
 import { finishPublication } from './recovery.ts'
 
 /**

@@ -6,12 +6,11 @@ import { inspectPublished, namesOf } from '../models.ts'
 import { reasonOf } from '../plain-file.ts'
 import type { JobName } from '../quotas.ts'
 import { judgeModel, type Model } from './judge.ts'
+import { describeFile, knownEntry } from './likeness.ts'
 import {
   commitManifest,
   composeManifest,
-  describeFile,
   type Entry,
-  knownEntry,
   type Manifest,
   planManifest,
   readManifest,

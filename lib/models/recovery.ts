@@ -5,9 +5,9 @@ import { moveDurably, storageError } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
 import { publishedFiles } from '../models.ts'
 import { reasonOf, statPlain } from '../plain-file.ts'
+import { compare } from './likeness.ts'
 import {
   commitManifest,
-  compare,
   MANIFEST,
   type Manifest,
   NEXT_MANIFEST,
