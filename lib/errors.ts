@@ -7,6 +7,7 @@ const exitCodes = {
   usage: 64,
   locked: 75,
   config: 78,
+  sighup: 129,
   sigint: 130,
   sigterm: 143,
 } as const

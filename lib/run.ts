@@ -26,7 +26,7 @@ export type Run = {
   metrics: Metrics | undefined
   /** Descriptor of the held lock, for the training to inherit; none in a dry run, which starts nothing. */
   lockFd: number | undefined
-  /** Aborted by SIGINT or SIGTERM; its reason is the TrainerError to end with. */
+  /** Aborted by SIGHUP, SIGINT or SIGTERM; its reason is the TrainerError to end with. */
   signal: AbortSignal
   /** What the day-1 check found, by job. */
   published: Map<JobName, PublishedCheck>

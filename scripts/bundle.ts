@@ -30,8 +30,8 @@ const program: Program<typeof options> = {
   openssl pkey -in private.pem -pubout -out public.pem
 
 Exit codes: 0 done, 1 nothing to bundle or not what was published,
-3 cannot write, 64 wrong usage or key, 78 quotas.json invalid, 130 SIGINT,
-143 SIGTERM`,
+3 cannot write, 64 wrong usage or key, 78 quotas.json invalid, 129 SIGHUP,
+130 SIGINT, 143 SIGTERM`,
 }
 
 /**

@@ -8,6 +8,7 @@ const failures: Record<number, string> = {
   1: 'a training failed',
   2: 'quota exceeded',
   3: 'disk full or not writable',
+  129: 'terminal closed',
   130: 'interrupted',
   143: 'terminated',
 }

@@ -58,7 +58,7 @@ const queueOptions = {
 
 const exitCodes = `2 quota violated, 3 disk full or not
 writable, 64 wrong usage, 75 another run holds the lock, 78 quotas.json
-invalid, 130 SIGINT, 143 SIGTERM`
+invalid, 129 SIGHUP, 130 SIGINT, 143 SIGTERM`
 
 /** A program that makes a run: the whole queue, one job alone, or neither: it trains nothing. */
 export type Runner = {
