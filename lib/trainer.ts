@@ -1,10 +1,8 @@
-import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
 import type { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { safePath } from './environment.ts'
-import { isErrno, TrainerError } from './errors.ts'
+import { TrainerError } from './errors.ts'
 import {
   isStopped,
   killAll,
@@ -13,30 +11,11 @@ import {
   processesWithVariable,
   signalProcess,
 } from './processes.ts'
+import { type Launched, launch, type TrainingCommand } from './trainer/launch.ts'
 import { OutputLines } from './trainer/output.ts'
 
 /** Time between SIGTERM and SIGKILL. */
 const GRACE_MS = 10_000
-
-/**
- * Runs beside the training, in a session and with an environment of its own: once we are gone without a word it kills
- * the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone would leave
- * what has not asked for it yet, such as a sandbox that is being set up.
- */
-const watchdog = 'read -ru 5 || kill -KILL -- "-$0"'
-
-export type TrainingCommand = {
-  /** The whole argument vector, limits and sandbox included; its program is looked up on our PATH, not on that of `env`. */
-  argv: string[]
-  cwd: string
-  env: Record<string, string>
-  /**
-   * The run's lock, inherited so that it is held for as long as the training lives: in a sandbox by its first process
-   * alone, else by every process.
-   */
-  lockFd: number
-  isSandboxed: boolean
-}
 
 export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | null; seconds: number }
 
@@ -52,12 +31,12 @@ export class Training {
   /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
   readonly #seen = new Map<number, string>()
 
-  private constructor(child: ChildProcess, pid: number, command: TrainingCommand) {
+  private constructor({ child, pid, output, lifeline }: Launched, command: TrainingCommand) {
     const startedMs = performance.now()
     this.pid = pid
     this.#command = command
-    this.#output = child.stdio[4] as Readable
-    this.#lifeline = lifelineOf(child)
+    this.#output = output
+    this.#lifeline = lifeline
     this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
     for (const { startTime } of listProcesses().filter(it => it.pid === pid)) this.#seen.set(pid, startTime)
     this.exited = new Promise(resolve => {
@@ -71,42 +50,13 @@ export class Training {
   /**
    * Start a command in a process group of its own with stdin closed; `onLines` gets its escaped output lines.
    *
-   * @throws {TrainerError} `training-failed` if no process could be made; `config` if its command is too long for one
+   * @throws {TrainerError} as {@link launch}
    */
   static async start(command: TrainingCommand, onLines: (lines: string[]) => void): Promise<Training> {
-    const { $, quote } = await import('zx/core')
-    const { argv, cwd, env, lockFd } = command
-    // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
-    // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe and `cat`, in a
-    // session of its own, so that it outlives the training and is not stopped with it. Nor is stdin one: bash would take
-    // itself for a remote shell and run ~/.bashrc.
-    const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
-    const ours = { ...env, PATH: safePath }
-    const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
-    // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
-    const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
-    const started = $({ ...options, ...bash })`
-      exec 2>&4 > >(exec env --ignore-environment setsid --fork cat >&4 3>&- 5>&-) && wait $! &&
-      env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ >&- 2>&- 3>&- 4>&- &&
-      exec ${argv} 2>&1 4>&- 5>&-`
-    const { child } = started
-    if (!child?.pid) {
-      const { cause, message } = await started
-      const isTooLong = isErrno(cause, 'E2BIG')
-      const remedy = isTooLong
-        ? '; shorten its command or env: Linux takes 128 KiB, more belongs in a file'
-        : ''
-      throw new TrainerError(
-        isTooLong ? 'config' : 'training-failed',
-        `Cannot start the training in ${cwd}: ${message.split('\n')[0]}${remedy}`,
-        { cause },
-      )
-    }
+    const launched = await launch(command)
     const lines = new OutputLines(onLines)
-    lifelineOf(child).on('error', () => {}) // of a watchdog that somebody has killed
-    const output = child.stdio[4] as Readable
-    output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
-    return new Training(child, child.pid, command)
+    launched.output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
+    return new Training(launched, command)
   }
 
   /**
@@ -175,11 +125,6 @@ export class Training {
     await Promise.race([this.#outputEnd, delay(1000, undefined, { ref: false })])
     this.#output.destroy() // whoever may still hold its other end: the run must be able to end
   }
-}
-
-/** Descriptor 5; Node's types end at 4. */
-function lifelineOf(child: ChildProcess): Writable {
-  return (child.stdio as unknown as Writable[])[5]!
 }
 
 const signalNames = new Map(

@@ -1,0 +1,72 @@
+import type { ChildProcess } from 'node:child_process'
+import type { Readable, Writable } from 'node:stream'
+import { safePath } from '../environment.ts'
+import { isErrno, TrainerError } from '../errors.ts'
+
+/**
+ * Runs beside the training, in a session and with an environment of its own: once we are gone without a word it kills
+ * the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone would leave
+ * what has not asked for it yet, such as a sandbox that is being set up.
+ */
+const watchdog = 'read -ru 5 || kill -KILL -- "-$0"'
+
+export type TrainingCommand = {
+  /** The whole argument vector, limits and sandbox included; its program is looked up on our PATH, not on that of `env`. */
+  argv: string[]
+  cwd: string
+  env: Record<string, string>
+  /**
+   * The run's lock, inherited so that it is held for as long as the training lives: in a sandbox by its first process
+   * alone, else by every process.
+   */
+  lockFd: number
+  isSandboxed: boolean
+}
+
+export type Launched = {
+  child: ChildProcess
+  pid: number
+  /** All that the training prints. */
+  output: Readable
+  /** Ended without a word, it makes the watchdog kill the training. */
+  lifeline: Writable
+}
+
+/**
+ * Start a command in a process group of its own, with stdin closed, beside its watchdog.
+ *
+ * @throws {TrainerError} `training-failed` if no process could be made; `config` if its command is too long for one
+ */
+export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promise<Launched> {
+  const { $, quote } = await import('zx/core')
+  // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
+  // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe and `cat`, in a
+  // session of its own, so that it outlives the training and is not stopped with it. Nor is stdin one: bash would take
+  // itself for a remote shell and run ~/.bashrc.
+  const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
+  const ours = { ...env, PATH: safePath }
+  const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
+  // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
+  const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
+  const started = $({ ...options, ...bash })`
+    exec 2>&4 > >(exec env --ignore-environment setsid --fork cat >&4 3>&- 5>&-) && wait $! &&
+    env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ >&- 2>&- 3>&- 4>&- &&
+    exec ${argv} 2>&1 4>&- 5>&-`
+  const { child } = started
+  if (!child?.pid) {
+    const { cause, message } = await started
+    const isTooLong = isErrno(cause, 'E2BIG')
+    const remedy = isTooLong
+      ? '; shorten its command or env: Linux takes 128 KiB, more belongs in a file'
+      : ''
+    throw new TrainerError(
+      isTooLong ? 'config' : 'training-failed',
+      `Cannot start the training in ${cwd}: ${message.split('\n')[0]}${remedy}`,
+      { cause },
+    )
+  }
+  // Node's types end at descriptor 4.
+  const [, , , , output, lifeline] = child.stdio as unknown as [null, null, null, null, Readable, Writable]
+  lifeline.on('error', () => {}) // of a watchdog that somebody has killed
+  return { child, pid: child.pid, output, lifeline }
+}
