@@ -16,6 +16,8 @@ import { OutputLines } from './trainer/output.ts'
 
 /** Time between SIGTERM and SIGKILL. */
 const GRACE_MS = 10_000
+/** By then a training has begun that was being set up. */
+const SETUP_MS = 2000
 
 export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | null; seconds: number }
 
@@ -23,6 +25,7 @@ export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | n
 export class Training {
   readonly pid: number
   readonly exited: Promise<TrainingExit>
+  readonly #startedMs = performance.now()
   readonly #command: TrainingCommand
   readonly #output: Readable
   readonly #lifeline: Writable
@@ -32,7 +35,6 @@ export class Training {
   readonly #seen = new Map<number, string>()
 
   private constructor({ child, pid, output, lifeline }: Launched, command: TrainingCommand) {
-    const startedMs = performance.now()
     this.pid = pid
     this.#command = command
     this.#output = output
@@ -41,7 +43,7 @@ export class Training {
     for (const { startTime } of listProcesses().filter(it => it.pid === pid)) this.#seen.set(pid, startTime)
     this.exited = new Promise(resolve => {
       child.once('exit', (code, signal) => {
-        const seconds = (performance.now() - startedMs) / 1000
+        const seconds = (performance.now() - this.#startedMs) / 1000
         resolve({ ...exitOf(code, signal, command.isSandboxed), seconds })
       })
     })
@@ -104,14 +106,29 @@ export class Training {
   /** End it whole: SIGTERM, ten seconds of grace, SIGKILL. Resolves when nothing of it is left. */
   async end(graceMs = GRACE_MS): Promise<void> {
     this.#ending = true
+    const isOver = Promise.race([this.exited, delay(graceMs, undefined, { ref: false })]).then(() => true)
+    const told = new Set<number>()
+    this.#terminate(told)
+    // What is only being set up has yet to make the process that matters; later, a training may make some to save.
+    while (
+      performance.now() - this.#startedMs < SETUP_MS &&
+      !(await Promise.race([isOver, delay(20, false)]))
+    ) {
+      this.#terminate(told)
+    }
+    await isOver
+    await this.kill()
+  }
+
+  /** SIGTERM whatever has not been told yet. */
+  #terminate(told: Set<number>): void {
     // The sandbox itself must outlive the grace: bwrap would take its processes along at once.
-    const addressed = this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
-    for (const pid of addressed) {
+    const live = this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
+    for (const pid of live.filter(pid => !told.has(pid))) {
+      told.add(pid)
       signalProcess(pid, 'SIGTERM')
       signalProcess(pid, 'SIGCONT')
     }
-    await Promise.race([this.exited, delay(graceMs, undefined, { ref: false })])
-    await this.kill()
   }
 
   /** SIGKILL whatever is left of it, and take in the last of its output. */

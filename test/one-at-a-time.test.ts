@@ -158,6 +158,22 @@ for (const [signal, exitCode, how] of [
   })
 }
 
+test('a training that is interrupted while it is being set up does not begin, or ends at once', async () => {
+  const trainer = `await sleep(3000); fs.writeFileSync(dir + '/done', '')`
+  await using rig = await trainerRig({ core: { trainer } })
+  for (const afterMs of [0, 20, 40, 60, 80, 100, 130, 160, 200, 250, 300]) {
+    const run = rig.start(['core', '--json'])
+    await until('the job starts', () => run.output().includes('"job.start"'))
+    await delay(afterMs)
+    run.child.kill('SIGINT')
+
+    const { exitCode } = await run.ended
+
+    assert.is(exitCode, 130)
+    assert.not(existsSync(rig.path('models/core/work/done')), `${afterMs} ms`)
+  }
+})
+
 test('a training that ignores SIGTERM is killed after the grace of ten seconds', async () => {
   const trainer = `process.on('SIGTERM', () => {})\n${noted(60_000)}`
   await using rig = await trainerRig({ core: { trainer } })

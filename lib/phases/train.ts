@@ -39,6 +39,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const published = await publishedFiles(dir, quota.models)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
+  run.signal.throwIfAborted()
   const training = await Training.start(
     {
       argv: containedArgv(job, budget, innermostArgv(command, env.PATH!)),
@@ -115,9 +116,13 @@ function containedArgv({ dir, run }: Job, budget: Budget, command: string[]): st
 }
 
 /** Rejects when the run is interrupted or the training's time is up; both by the monotonic clock. */
-function interruption({ name, quota, run }: Job, over: AbortSignal): Promise<never> {
+function interruption({ name, quota, run, emit }: Job, over: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
-    const interrupt = () => reject(run.signal.reason)
+    const interrupt = () => {
+      const message = `${messageOf(run.signal.reason)}; its training is being ended, with 10 s to save`
+      emit({ event: 'warning', job: name, message })
+      reject(run.signal.reason)
+    }
     if (run.signal.aborted) interrupt()
     run.signal.addEventListener('abort', interrupt, { signal: over })
     if (quota.timeoutMinutes === undefined) return
