@@ -17,9 +17,9 @@ export type PublishedCheck = {
   missing: boolean
   /** Why, for a person. */
   reason: string
-  /** Files that are not what was published, such as a model that an operator has put there: used, not replaced. */
-  differs: string[]
-  /** Files in use that no training here has made: those that differ from the manifest, or that it calls adopted. */
+  /** Files that were not published here as they are, such as a model that an operator has put there: used, not replaced. */
+  found: string[]
+  /** Files in use that no training here has made: those, and what the manifest calls adopted. */
   adopted: string[]
   /** For `adopt()`: the valid models, when the manifest does not describe them as they are; else none. */
   adopt: Model[]
@@ -50,18 +50,15 @@ export async function checkPublished(jobDir: string, globs: string[]): Promise<P
   const missing = valid.length === 0 || (listed && rejected.length > 0)
   const described = listed && [...likenesses.values()].every(likeness => likeness === 'same')
   const names = [...likenesses.keys()]
-  const differs = names.filter(name => likenesses.get(name) === 'differs')
-  const adopted = names.filter(
-    name =>
-      ['differs', 'unlisted'].includes(likenesses.get(name)!) || manifest?.metadata.adopted.includes(name),
-  )
+  const found = names.filter(name => ['differs', 'unlisted'].includes(likenesses.get(name)!))
+  const adopted = names.filter(name => found.includes(name) || manifest?.metadata.adopted.includes(name))
   const reasons = rejected.map(({ path, reason }) => `${relative(jobDir, path)} ${reason}`)
   if (!missing || !reasons.length) reasons.push(summaryOf(valid, likenesses, adopted))
   return {
     models: valid.map(({ path }) => path),
     missing,
     reason: reasons.join(', '),
-    differs,
+    found,
     adopted,
     adopt: missing || described ? [] : valid,
   }

@@ -46,6 +46,7 @@ export type JobStatus = {
   /** Files in use that no training here has made, by their names in the job's folder. */
   adopted: string[]
   usedBytes: number | null
+  /** The quota, or what a smaller filesystem of its own holds. */
   limitBytes: number
   /** Files `*.checkpoint`, and what else the job's `prune` globs match. */
   checkpoints: { count: number; bytes: number } | null
@@ -125,9 +126,8 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look>
       models: models.map(path => relative(dir, path)),
       valid: !missing,
       reason,
-      trainedAt: isoOf(readManifest(dir)?.metadata.trained_at),
+      trainedAt: adopted.length ? null : isoOf(readManifest(dir)?.metadata.trained_at),
       adopted,
-      limitBytes,
       ...(await measureJob(dir, quota, limitBytes)),
     }
   } catch (error) {
@@ -139,16 +139,20 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look>
 async function measureJob(
   dir: string,
   quota: Quota,
-  limitBytes: number,
-): Promise<Pick<JobStatus, 'usedBytes' | 'checkpoints' | 'prunable'> & Bound> {
-  if (!existsSync(dir)) return { usedBytes: 0, checkpoints: sumUp([]), prunable: sumUp([]), bound: null }
+  quotaBytes: number,
+): Promise<Pick<JobStatus, 'usedBytes' | 'limitBytes' | 'checkpoints' | 'prunable'> & Bound> {
+  const none = sumUp([])
+  if (!existsSync(dir)) {
+    return { usedBytes: 0, limitBytes: quotaBytes, checkpoints: none, prunable: none, bound: null }
+  }
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
   const { prunable: matching } = await measure(dir, { prune: quota.prune, keep: [] })
-  const isCapped = capOf(dir, limitBytes) !== undefined
+  const account = capOf(dir, quotaBytes) === undefined ? undefined : accountOf(dir)
   return {
-    usedBytes: isCapped ? accountOf(dir).usedBytes : usedBytes,
-    bound: isCapped ? 'kernel' : 'watch',
+    usedBytes: account?.usedBytes ?? usedBytes,
+    limitBytes: account ? Math.min(quotaBytes, account.usedBytes + account.freeBytes) : quotaBytes,
+    bound: account ? 'kernel' : 'watch',
     checkpoints: sumUp(matching.filter(({ rule }) => rule !== '*.tmp')),
     prunable: sumUp(prunable),
   }

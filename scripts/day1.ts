@@ -28,12 +28,9 @@ export async function checkDay1({ command, journal, modelsDir, published, quotas
       reason: check.reason,
     })
     // Of a job that is trained now, nothing is sure to be kept.
-    for (const name of check.missing ? [] : check.differs) {
-      journal.emit({
-        event: 'warning',
-        job,
-        message: `${name} is valid but not what was published here; it is kept`,
-      })
+    for (const name of check.missing ? [] : check.found) {
+      const message = `${name} is valid but not what was published here; it is kept, as adopted`
+      journal.emit({ event: 'warning', job, message })
     }
     if (check.adopt.length && !command.dryRun) {
       const { adopt } = await import('../lib/models/publish.ts')

@@ -224,6 +224,7 @@ test('status gives the reason of a failure, and keeps to the last training when 
   assert.equal(pruning.exitCode, 2)
   assert.match(text, /^core +- +- .* failed\nnot valid /m)
   assert.match(text, /^agent +- +- +watch +-\nnot valid +█{4} 21\.0\/20 MiB/m)
+  assert.match(text, /^agent uses more than its quota; the next run prunes it, or now:/m)
   assert.match(text, /^core failed at .*: core's training ended with exit code 4;/m)
   assert.match(text, /ended with exit\n {2}code 1: core's/m)
   assert.ok(!text.includes('\x1b'))
@@ -318,7 +319,7 @@ rootTest('status asks the kernel for the usage of a folder that is a filesystem 
     closeSync(fd)
 
     assert.equal(await checkUsage(core), 0)
-    assert.equal(jobs[0]?.usedBytes, 3 * MIB)
+    assert.deepEqual([jobs[0]?.usedBytes, jobs[0]?.limitBytes], [3 * MIB, 10 * MIB])
     assert.match(String(before?.guarantee), /^watch/)
     assert.equal(jobs[0]?.guarantee, before?.guarantee?.replace('watch', 'kernel'))
   } finally {

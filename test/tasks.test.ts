@@ -3,6 +3,7 @@ import {
   lstatSync,
   mkdirSync,
   readFileSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -189,8 +190,12 @@ test("an operator's own valid model is kept, and taken into the manifest", async
 
   const { events } = await rig.run(['core', '--json'])
   const again = await rig.run(['core', '--json'])
+  rmSync(rig.path('models/core/manifest.json'))
+  const unlisted = await rig.run(['core', '--json'])
 
-  assert.ok(events.some(it => it.event === 'warning' && it.message.includes('core.onnx')))
+  const isWarned = (it: TrainerEvent) =>
+    it.event === 'warning' && it.message.includes('core.onnx is valid but')
+  assert.ok(events.some(isWarned) && unlisted.events.some(isWarned))
   assert.equal(namesOf(events.slice(-2)), ['job.skip core', 'run.done'])
   assert.equal(readFileSync(model(rig, 'core')), onnxModel({ producer: 'operator' }))
   assert.not(again.events.some(it => it.event === 'warning'))

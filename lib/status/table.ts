@@ -47,10 +47,14 @@ function describeRun({ running, lastRun }: Status, now: number): string {
   return `not running; the last training run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
 
-function describeFaults({ job, valid, reason, adopted, lastResult }: JobStatus): string[] {
+function describeFaults(status: JobStatus): string[] {
+  const { job, valid, reason, adopted, usedBytes, limitBytes, lastResult } = status
   const isAsTrained = valid && !adopted.length
   const validity = { true: '', false: ' is not valid', null: '' }[`${valid}`]
   const faults = isAsTrained ? [] : [`${job}${validity}: ${escapeText(reason)}`]
+  if (usedBytes !== null && usedBytes > limitBytes) {
+    faults.push(`${job} uses more than its quota; the next run prunes it, or now: scripts/prune.ts ${job}`)
+  }
   if (lastResult?.outcome === 'failed') {
     faults.push(`${job} failed at ${formatTime(lastResult.at)}: ${escapeText(lastResult.reason)}`)
   }
