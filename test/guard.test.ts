@@ -197,9 +197,10 @@ ${publishes}`
 test('after a violation the checkpoints that fit are left, and room for the next training', async () => {
   const trainer = `
 if (fs.existsSync(dir + '/ckpt/epoch-1.checkpoint')) { ${publishes}; process.exit() }
-fs.mkdirSync(dir + '/ckpt')
+const folders = ['/', '/ckpt/', '/parts/deep/'].map(folder => dir + folder)
+for (const folder of folders) fs.mkdirSync(folder, { recursive: true })
 fs.writeFileSync(dir + '/ckpt/epoch-1.checkpoint', Buffer.alloc(2 ** 20))
-for (let n = 0; ; n++) { fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)); await sleep(5) }`
+for (let n = 0; ; n++) { fs.writeFileSync(folders[n % 3] + 'part-' + n, Buffer.alloc(2 ** 20)); await sleep(5) }`
   await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer } })
 
   const first = await rig.run(['core'])

@@ -267,6 +267,30 @@ test('pruneOldest() stops at the target, and takes what others have deleted for 
   assert.equal(readdirSync(box.path('work')).sort(), ['c.checkpoint', 'd.checkpoint'])
 })
 
+test('pruneOldest() keeps to the order with a folder for each file, and more of them than it holds open', async () => {
+  const names = Array.from({ length: 100 }, (_, age) => `work/run-${age}/m.checkpoint`)
+  await using box = await sandbox(Object.fromEntries(names.map(name => [name, MIB])))
+  for (const [age, name] of names.entries()) utimesSync(box.path(name), 1000 + age, 1000 + age)
+  const { usedBytes, prunable } = await measure(box.dir)
+  const pruned: string[] = []
+
+  const result = await pruneOldest(box.dir, prunable, {
+    usedBytes,
+    targetBytes: usedBytes - 70 * MIB,
+    onPrune: ({ path }) => pruned.push(path),
+  })
+
+  assert.equal(
+    pruned,
+    names.slice(0, 70).map(name => box.path(name)),
+  )
+  assert.equal(
+    names.filter(name => existsSync(box.path(name))),
+    names.slice(70),
+  )
+  assert.is(result.freedBytes, 70 * MIB)
+})
+
 test('pruneOldest() waits for what is being deleted when its caller fails or has had enough', async () => {
   const names = Array.from({ length: 300 }, (_, index) => `work/${index}.tmp`)
   await using box = await sandbox(Object.fromEntries(names.map(name => [name, 1])))

@@ -94,7 +94,7 @@ export class Remover {
     this.#folders.set(path, fd)
     for (const [oldest, oldFd] of this.#folders) {
       if (this.#folders.size <= MAX_FOLDERS) break
-      if (this.#uses.has(oldFd)) continue
+      if (oldFd === fd || this.#uses.has(oldFd)) continue
       this.#folders.delete(oldest)
       closeSync(oldFd)
     }
