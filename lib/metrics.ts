@@ -137,9 +137,9 @@ export class Metrics {
 }
 
 function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
-  const { files = {}, metadata = {} } = readManifest(dir) ?? {}
+  const { files = {}, metadata } = readManifest(dir) ?? {}
   const sizes = Object.keys(files).map(name => lstatSync(join(dir, name), { throwIfNoEntry: false })?.size)
-  const trainedAt = 'trained_at' in metadata ? Date.parse(String(metadata.trained_at)) : Number.NaN
+  const trainedAt = metadata?.adopted.length ? Number.NaN : Date.parse(String(metadata?.trained_at))
   // Half of a model is none.
   return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }
 }

@@ -153,5 +153,10 @@ function summaryOf(valid: Model[], likenesses: Map<string, Likeness>, adopted: s
   const kinds = new Set(likenesses.values())
   if (kinds.has('differs')) return `${names} valid, not as published`
   if (kinds.has('unlisted')) return `${names} valid, not in a manifest`
-  return adopted.length ? `${names} as adopted, not trained here` : `${names} as published`
+  const trained = valid.filter(({ name }) => !adopted.includes(name)).map(({ name }) => name)
+  const parts = [
+    ...(trained.length ? [`${trained.join(', ')} as published`] : []),
+    ...(adopted.length ? [`${adopted.join(', ')} as adopted, not trained here`] : []),
+  ]
+  return parts.join(', ')
 }

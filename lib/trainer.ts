@@ -1,5 +1,6 @@
+import type { Socket } from 'node:net'
 import { constants } from 'node:os'
-import type { Readable, Writable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from './errors.ts'
@@ -28,7 +29,7 @@ export class Training {
   readonly #startedMs = performance.now()
   readonly #command: TrainingCommand
   readonly #output: Readable
-  readonly #lifeline: Writable
+  readonly #lifeline: Socket
   readonly #outputEnd: Promise<void>
   #ending = false
   /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
@@ -139,6 +140,7 @@ export class Training {
       throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
     }
     if (this.#lifeline.writable) this.#lifeline.end('over\n')
+    this.#lifeline.unref() // of a watchdog that somebody has stopped
     await Promise.race([this.#outputEnd, delay(1000, undefined, { ref: false })])
     this.#output.destroy() // whoever may still hold its other end: the run must be able to end
   }

@@ -104,4 +104,23 @@ ${publishes}`
   assert.is(size(), before)
 })
 
+test('a run ends though a training without a sandbox has stopped its watchdog', async () => {
+  const trainer = `
+const args = pid => { try { return fs.readFileSync('/proc/' + pid + '/cmdline', 'latin1').split('\\0') } catch { return [] } }
+const watchdog = fs.readdirSync('/proc').find(pid => args(pid).includes(String(process.pid)) && args(pid).some(it => it.startsWith('read ')))
+process.kill(Number(watchdog), 'SIGSTOP')
+console.log('stopped', watchdog)
+${publishes}`
+  await using rig = await trainerRig({ core: { trainer, sandbox: 'off' } })
+  const run = rig.start(['core', '--json'])
+
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 0)
+  const [watchdog] = events.flatMap(it =>
+    it.event === 'train.output' ? [Number(it.line.split(' ')[1])] : [],
+  )
+  process.kill(watchdog!, 'SIGKILL')
+})
+
 test.run()

@@ -171,10 +171,13 @@ test('a model stays adopted beside one that is trained after it, until it is tra
   const adopted: unknown[] = []
   for (const name of ['core.onnx', 'mine.onnx']) {
     await trainAndPublish(box.dir, { [name]: onnxModel({ producer: 'trained' }) })
-    adopted.push(readManifest(box.dir).metadata.adopted)
+    adopted.push([readManifest(box.dir).metadata.adopted, (await checkPublished(box.dir, globs)).reason])
   }
 
-  assert.equal(adopted, [['mine.onnx'], []])
+  assert.equal(adopted, [
+    [['mine.onnx'], 'core.onnx as published, mine.onnx as adopted, not trained here'],
+    [[], 'mine.onnx, core.onnx as published'],
+  ])
 })
 
 test('adopt() keeps what is known of a model whose time alone has changed', async () => {

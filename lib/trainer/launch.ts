@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
-import type { Readable, Writable } from 'node:stream'
+import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
 import { safePath } from '../environment.ts'
 import { isErrno, TrainerError } from '../errors.ts'
 
@@ -29,7 +30,7 @@ export type Launched = {
   /** All that the training prints. */
   output: Readable
   /** Ended without a word, it makes the watchdog kill the training. */
-  lifeline: Writable
+  lifeline: Socket
 }
 
 /**
@@ -66,7 +67,7 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
     )
   }
   // Node's types end at descriptor 4.
-  const [, , , , output, lifeline] = child.stdio as unknown as [null, null, null, null, Readable, Writable]
+  const [, , , , output, lifeline] = child.stdio as unknown as [null, null, null, null, Readable, Socket]
   lifeline.on('error', () => {}) // of a watchdog that somebody has killed
   return { child, pid: child.pid, output, lifeline }
 }
