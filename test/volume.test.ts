@@ -40,6 +40,19 @@ mounting('create and mount do nothing more when they are repeated', async () => 
   assert.is(readFileSync(join(rig.folder, 'core.onnx'), 'utf8'), 'as it was')
 })
 
+mounting('a volume can be made, seen and removed below a folder of any name', async () => {
+  await using rig = await volumeRig()
+  const there = ['--models-dir', rig.path('für \t\\ 50%')]
+
+  const created = await rig.volume('create', ...there)
+  const status = await rig.volume('status', '--json', ...there)
+  const removed = await rig.volume('remove', ...there)
+
+  assert.equal([created.stderr, created.exitCode], ['', 0])
+  assert.is(JSON.parse(status.stdout).state, 'mounted')
+  assert.equal([removed.stderr, removed.exitCode], ['', 0])
+})
+
 mounting('--owner makes all of it the service user’s, the folders of the trainer too', async () => {
   await using rig = await volumeRig()
   mkdirSync(join(rig.folder, 'work'), { recursive: true })

@@ -12,9 +12,8 @@ const PATIENCE_MS = 3_000
  * it sees nothing there, or is gone.
  */
 export function mountedOn(folder: string, pid: number | 'self' = 'self'): string | undefined {
-  const wanted = Buffer.from(folder).toString('latin1')
   const lines = readProc(`${pid}/mountinfo`)?.trimEnd().split('\n') ?? []
-  const line = lines.findLast(it => unescapeOctal(it.split(' ')[4]!) === wanted)
+  const line = lines.findLast(it => unescapeOctal(it.split(' ')[4]!) === folder)
   return line && unescapeOctal(line.split(' - ')[1]!.split(' ')[1]!)
 }
 
