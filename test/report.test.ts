@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { test } from 'uvu'
 import type { TrainerError } from '../lib/errors.ts'
+import { readRuns } from '../lib/history.ts'
 import { takeLock } from '../lib/lock.ts'
 import { writeReport } from '../scripts/report.ts'
 import { publishes, type Rig, trainerRig } from './rig.ts'
@@ -316,6 +317,21 @@ test('report tells pruning from training, and says that it could not keep a quot
   assert.match(page, /core \(1 Mar, 10:00:00\) used 5 MiB of 1 MiB\./)
   assert.match(page, /data-job="core">nothing to prune</)
   assert.doesNotMatch(page, /not started|No training was seen above/)
+})
+
+test('report counts a training that ran into its limit as no excess, and draws what was pruned after it', async () => {
+  const trainer = "fs.writeFileSync(dir + '/model.bin', Buffer.alloc(30 * 2 ** 20))"
+  await using rig = await trainerRig({ agent: { trainer } })
+  assert.equal((await rig.run(['agent'])).exitCode, 2)
+
+  const page = readFileSync(await reportOf(rig), 'utf8')
+
+  const [run] = readRuns(rig.path('models', '.trainer'), 1).runs
+  const { peakBytes, samples } = run!.jobs[0]!
+  assert.ok(peakBytes > 19 * 2 ** 20 && peakBytes <= 20 * 2 ** 20)
+  assert.ok(samples.at(-1)!.usedBytes < 2 ** 20)
+  assert.match(page, /No training was seen above its quota\./)
+  assert.doesNotMatch(page, /seen above a limit|agent \([^)]*\) used/)
 })
 
 test('report says which trainings overlapped and which exceeded their quota', async () => {

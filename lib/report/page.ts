@@ -114,7 +114,7 @@ function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
 <p class="note">${count(trainings.length, 'training')} in ${count(runs.length, 'run')} since ${formatTime(runs[0]!.startedAt)}. ${faults.slice(0, MAX_FAULTS).join(' ')}</p>`
 }
 
-/** A quota that a training passed, or a limit that ended it, or that pruning could not reach. */
+/** A quota that a training passed, or a limit that it or what pruning left was above. */
 function excessOf({ excess, peakBytes, quotaBytes }: JobHistory): Usage | undefined {
   if (excess || quotaBytes === undefined || peakBytes <= quotaBytes) return excess
   return { usedBytes: peakBytes, limitBytes: quotaBytes }
