@@ -74,7 +74,10 @@ export function beginJob(job: JobName, atMs: number): JobHistory {
   }
 }
 
-type JobEvent = Exclude<PastEvent, { event: 'run.start' | 'run.done' | 'day1.check' | 'warning' }>
+type JobEvent = Exclude<
+  PastEvent,
+  { event: 'run.start' | 'run.done' | 'run.wait' | 'day1.check' | 'warning' }
+>
 
 /** Add to a job's history what an event of it tells; `place` is the event's in the journal. */
 export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, place: number): void {
