@@ -20,6 +20,8 @@ export type RunHistory = {
   isRunning: boolean
   /** Has it made a day-1 check, as all do that train? */
   isChecked: boolean
+  /** The job before which it waits for a quiet machine, as the last that it has written down. */
+  waitsBefore: JobName | undefined
   message: string | undefined
   warnings: string[]
   jobs: JobHistory[]
@@ -91,6 +93,7 @@ class Recorder {
       exitCode: undefined,
       isRunning: false,
       isChecked: false,
+      waitsBefore: undefined,
       message: undefined,
       warnings: [],
       jobs: [],
@@ -100,6 +103,7 @@ class Recorder {
   take(event: PastEvent, place: number): void {
     const { history } = this
     history.durationMs += this.#sinceLast(event.time)
+    history.waitsBefore = event.event === 'run.wait' ? event.job : undefined
     switch (event.event) {
       case 'run.start':
         history.asked = event.jobs
@@ -110,6 +114,8 @@ class Recorder {
         return
       case 'day1.check':
         history.isChecked = true
+        return
+      case 'run.wait':
         return
       case 'warning':
         if (history.warnings.push(event.message) > MAX_WARNINGS) history.warnings.shift()

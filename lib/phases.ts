@@ -28,8 +28,9 @@ export async function runPhases(job: Job): Promise<void> {
   } catch (error) {
     run.trained.delete(name)
     const code = codeOf(error)
-    if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) await emptyWork(job)
+    // Before anything is deleted: what it says was used is used no longer then.
     announce(job, error)
+    if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) await emptyWork(job)
     throw error
   }
   const seconds = (performance.now() - startedMs) / 1000

@@ -32,7 +32,14 @@ export type Status = {
   jobs: JobStatus[]
 }
 
-type Step = 'day-1 check' | 'pruning' | 'between jobs' | 'pre-flight' | 'training' | 'post-flight'
+type Step =
+  | 'day-1 check'
+  | 'pruning'
+  | 'between jobs'
+  | 'waiting for a quiet machine'
+  | 'pre-flight'
+  | 'training'
+  | 'post-flight'
 
 export type JobStatus = {
   job: JobName
@@ -169,6 +176,7 @@ function jobIn({ jobs }: RunHistory, name: JobName): JobHistory | undefined {
 /** The step that a run is at, from the last that it has written down. */
 function stepOf(run: RunHistory | undefined): { job: JobName | null; step: Step | null } {
   if (!run) return { job: null, step: null }
+  if (run.waitsBefore) return { job: run.waitsBefore, step: 'waiting for a quiet machine' }
   const last = run.jobs.at(-1)
   if (!last) return { job: null, step: 'day-1 check' }
   if (last.outcome !== 'unfinished') return { job: null, step: 'between jobs' }

@@ -97,6 +97,22 @@ test('what a guarantee bounds is told once, on a terminal too', async () => {
   assert.is(atEnd.match(/watched and pruned/g)?.length, 1, atEnd)
 })
 
+test('a terminal shows what a run waits for between jobs and how long at most, beside a clock that goes', async () => {
+  await using rig = await trainerRig({}, { maxLoadPerCore: 0.000001 })
+
+  const shown = onTerminal(rig, 'stty cols 1000 rows 40; export TERM=xterm NO_COLOR=1', [
+    'core',
+    'dpi',
+    '--max-wait',
+    '3s',
+  ])
+
+  assert.match(shown, /dpi {2}00:0[12]\s+› > waiting 3\.0 s at most: the load of [\d.]+ is above 0\.00/)
+  const atEnd = shown.slice(shown.lastIndexOf('day-1 check'))
+  assert.match(atEnd, /after 3 s; going on/)
+  assert.not.match(atEnd, /waiting/)
+})
+
 test('lines on a terminal are broken between words', async () => {
   await using rig = await trainerRig()
 

@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { test } from 'uvu'
 import type { TrainerError } from '../lib/errors.ts'
+import { readRuns } from '../lib/history.ts'
 import { takeLock } from '../lib/lock.ts'
 import { writeReport } from '../scripts/report.ts'
 import { publishes, type Rig, trainerRig } from './rig.ts'
@@ -115,25 +116,25 @@ browserTest(
 )
 
 browserTest(
-  "report's labels stay apart and inside their charts, however many and long they are",
+  "report's labels stay apart, and its charts and tables fill a screen and fit it, however much there is in them",
   async () => {
     await using box = await sandbox({ '.trainer/events.jsonl': crowdedJournal() })
     await writeReport(['--models-dir', box.dir, '--out', box.path('r.html')])
     const browser = await startBrowser()
     try {
       for (const colorScheme of ['light', 'dark'] as const) {
-        for (const width of [1280, 390]) {
+        for (const width of [360, 420, 600, 820, 900, 1280, 1600]) {
           const page = await browser.newPage({ colorScheme, viewport: { width, height: 844 } })
           await page.goto(pathToFileURL(box.path('r.html')).href)
 
-          assert.deepEqual(await labelFaults(page), [])
+          assert.deepEqual([...(await labelFaults(page)), ...(await roomFaults(page))], [], `${width} px`)
           const labels = await page.locator('.chart text').filter({ visible: true }).allTextContents()
           for (const label of ['disk full or not writable', 'peak 90 %', 'quota 99999 MiB', 'cut off'])
             assert.ok(
               labels.some(text => text.includes(label)),
               label,
             )
-          assert.ok((await page.evaluate<number>('document.documentElement.scrollWidth')) <= width)
+          await page.close()
         }
       }
     } finally {
@@ -160,15 +161,24 @@ function crowdedJournal(): string {
       const file = {
         path: `/m/${job}/work/${'long-name-'.repeat(9)}${index}.checkpoint`,
         mtime: '',
-        rule: '*',
+        rule: `runs/${'long-name-'.repeat(9)}*`,
       }
       add({ event: 'storage.prune', job, bytes: 1, usedBytes: limitBytes * 0.8, ...file })
       add({ event: 'train.resume', job, usedBytes: limitBytes * 0.8, pausedMs: 40 })
     }
   }
   const end = (job: string, exitCode: number) => {
-    const reason = 'no space left on device '.repeat(9)
+    const reason = `${'no space left on device '.repeat(9)}/${'long-name-'.repeat(30)}`
     add({ event: 'train.exit', job, exitCode, signal: null })
+    for (let index = 0; index < 8; index++)
+      add({
+        event: 'model.publish',
+        job,
+        path: `${index}.onnx`,
+        bytes: 1,
+        sha256: 'ab'.repeat(32),
+        metrics: {},
+      })
     add(exitCode ? { event: 'job.fail', job, message: reason } : { event: 'job.done', job, usedBytes: 1 })
     if (exitCode || job === 'agent') add({ event: 'run.done', exitCode: exitCode && 3, message: reason })
   }
@@ -215,6 +225,19 @@ function labelFaults(page: Page): Promise<string[]> {
       ...texts.slice(index + 1).filter(other => isOn(it.box, other.box)).map(other => it.text + ' lies on ' + other.text),
     ])
   })`)
+}
+
+/** What is wider than its place, and charts that leave more than a fifth of theirs blank. */
+function roomFaults(page: Page): Promise<string[]> {
+  return page.evaluate<string[]>(`[
+    ...[document.documentElement, ...document.querySelectorAll('.scroll')]
+      .filter(it => it.scrollWidth > it.clientWidth)
+      .map(it => it.tagName + ' needs ' + it.scrollWidth + ' of ' + it.clientWidth + ' px'),
+    ...[...document.querySelectorAll('.chart')]
+      .map(it => [it.clientWidth, ...[...it.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().width).filter(Boolean)])
+      .filter(([room, ...drawn]) => drawn.length !== 1 || drawn[0] > room || drawn[0] < 0.8 * room)
+      .map(([room, ...drawn]) => 'charts of ' + drawn + ' in ' + room + ' px'),
+  ]`)
 }
 
 /** What a page fetches, and what it should not do at all. */
@@ -282,11 +305,11 @@ test('report says that a run goes on while it holds the lock, and else that it w
   const during = await pageOf().finally(release)
   const after = await pageOf()
 
-  assert.match(during, /data-job="core">running</)
+  assert.match(during, /data-label="core">running</)
   assert.match(during, /It goes on\./)
   assert.match(during, /core 0\.0 s, running</)
   assert.doesNotMatch(during, /cut off|killed/)
-  assert.match(after, /data-job="core">cut off</)
+  assert.match(after, /data-label="core">cut off</)
   assert.match(after, /It was killed or lost its power\./)
   assert.doesNotMatch(after, /running|goes on/)
 })
@@ -314,8 +337,23 @@ test('report tells pruning from training, and says that it could not keep a quot
   const page = readFileSync(box.path('r.html'), 'utf8')
   assert.match(page, /1 job seen above a limit\./)
   assert.match(page, /core \(1 Mar, 10:00:00\) used 5 MiB of 1 MiB\./)
-  assert.match(page, /data-job="core">nothing to prune</)
+  assert.match(page, /data-label="core">nothing to prune</)
   assert.doesNotMatch(page, /not started|No training was seen above/)
+})
+
+test('report counts a training that ran into its limit as no excess, and draws what was pruned after it', async () => {
+  const trainer = "fs.writeFileSync(dir + '/model.bin', Buffer.alloc(30 * 2 ** 20))"
+  await using rig = await trainerRig({ agent: { trainer } })
+  assert.equal((await rig.run(['agent'])).exitCode, 2)
+
+  const page = readFileSync(await reportOf(rig), 'utf8')
+
+  const [run] = readRuns(rig.path('models', '.trainer'), 1).runs
+  const { peakBytes, samples } = run!.jobs[0]!
+  assert.ok(peakBytes > 19 * 2 ** 20 && peakBytes <= 20 * 2 ** 20)
+  assert.ok(samples.at(-1)!.usedBytes < 2 ** 20)
+  assert.match(page, /No training was seen above its quota\./)
+  assert.doesNotMatch(page, /seen above a limit|agent \([^)]*\) used/)
 })
 
 test('report says which trainings overlapped and which exceeded their quota', async () => {

@@ -266,6 +266,21 @@ test('status tells pruning, and a lock that is held without a run, from a traini
   assert.equal(await stepOf(), undefined)
 })
 
+test('status says that a run waits for a quiet machine, and before which job, until the wait is over', async () => {
+  await using rig = await trainerRig({ dpi: { trainer: waits } }, { maxLoadPerCore: 0.000001 })
+  const run = rig.start(['core', 'dpi', '--max-wait', '4s'])
+  await untilEvent(rig, 'run.wait')
+
+  const waiting = await statusOf(rig)
+  await untilEvent(rig, 'train.start', 'dpi')
+  const training = await statusOf(rig)
+  run.child.kill('SIGTERM')
+  await run.ended
+
+  assert.match(drawStatus(waiting, false), /^running: dpi, waiting for a quiet machine, since /m)
+  assert.deepEqual([training.running?.job, training.running?.step], ['dpi', 'training'])
+})
+
 test('status shows the other jobs when one cannot be measured', async () => {
   await using rig = await trainerRig()
   mkdirSync(rig.modelsDir)

@@ -43,7 +43,7 @@ export type JobHistory = {
   training: TrainingSpan | undefined
   /** The largest measurement since the training began. */
   peakBytes: number
-  /** The last violation of a limit, which may be less than the quota. */
+  /** The last time that it was found above a limit, which may be less than the quota; one that ran into it was not. */
   excess: Usage | undefined
   samples: Sample[]
   /** Pauses to prune; `atMs` is thinned out. */
@@ -74,7 +74,10 @@ export function beginJob(job: JobName, atMs: number): JobHistory {
   }
 }
 
-type JobEvent = Exclude<PastEvent, { event: 'run.start' | 'run.done' | 'day1.check' | 'warning' }>
+type JobEvent = Exclude<
+  PastEvent,
+  { event: 'run.start' | 'run.done' | 'run.wait' | 'day1.check' | 'warning' }
+>
 
 /** Add to a job's history what an event of it tells; `place` is the event's in the journal. */
 export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, place: number): void {
@@ -132,7 +135,8 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       return
     }
     case 'quota.exceeded':
-      history.excess = { usedBytes: event.usedBytes, limitBytes: event.limitBytes }
+      if (event.usedBytes > event.limitBytes)
+        history.excess = { usedBytes: event.usedBytes, limitBytes: event.limitBytes }
       return
     case 'storage.usage':
       return

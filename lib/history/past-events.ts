@@ -23,6 +23,7 @@ const stamp = {
 const pastEventSchema = v.variant('event', [
   v.object({ ...stamp, event: v.literal('run.start'), jobs: v.array(job) }),
   v.object({ ...stamp, event: v.literal('run.done'), exitCode: number, message: v.optional(v.string()) }),
+  v.object({ ...stamp, event: v.literal('run.wait'), job: v.optional(job) }),
   v.object({ ...stamp, event: v.literal('day1.check'), job }),
   v.object({
     ...stamp,

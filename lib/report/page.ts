@@ -6,6 +6,7 @@ import type { RunHistory } from '../history.ts'
 import { packageVersion } from '../options.ts'
 import { type JobName, jobNames } from '../quotas.ts'
 import { count, formatBytes } from '../text.ts'
+import { chartRules } from './drawing.ts'
 import { Html, html } from './html.ts'
 import { findOverlaps, type Trained, trainingsOf } from './overlap.ts'
 import { listDeletions, listRuns } from './tables.ts'
@@ -29,7 +30,7 @@ export function drawPage({ modelsDir, runs, models, madeAt }: Report): string {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>RansomEye training report</title>
 <style>
-${css}</style>
+${css}${new Html(chartRules)}</style>
 </head>
 <body>
 <header>
@@ -70,7 +71,7 @@ ${drawUsage(job, runs)}`,
 <p class="note">Each run from its start, the latest first; each training on a line of its own, begun where the one above it ends.</p>
 ${drawTimeline(runs)}
 </section>
-<section class="runs">
+<section>
 <h2>Runs</h2>
 ${listRuns(runs)}
 </section>
@@ -114,7 +115,7 @@ function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
 <p class="note">${count(trainings.length, 'training')} in ${count(runs.length, 'run')} since ${formatTime(runs[0]!.startedAt)}. ${faults.slice(0, MAX_FAULTS).join(' ')}</p>`
 }
 
-/** A quota that a training passed, or a limit that ended it, or that pruning could not reach. */
+/** A quota that a training passed, or a limit that it or what pruning left was above. */
 function excessOf({ excess, peakBytes, quotaBytes }: JobHistory): Usage | undefined {
   if (excess || quotaBytes === undefined || peakBytes <= quotaBytes) return excess
   return { usedBytes: peakBytes, limitBytes: quotaBytes }

@@ -7,19 +7,20 @@ import { formatTime, outcomeOf, resultOf } from './words.ts'
 
 const MAX_DELETIONS = 100
 
-/** A row a run, the latest first: what became of it and of each job, and what it said. */
+/** A row a run, the latest first: what became of it and of each job; below it what it said, across the table. */
 export function listRuns(runs: RunHistory[]): Html {
   return table(
-    ['Started', 'Result', '#Took', ...jobNames, 'Message'],
+    ['Started', 'Result', '#Took', ...jobNames],
     runs.toReversed().map(run => {
       const result = resultOf(run)
+      const said = [messageOf(run), ...run.warnings.map(warning => html`<p class="muted">${warning}</p>`)]
       return html`<tr>
 <th scope="row">${formatTime(run.startedAt)}</th>
-<td class="${result.tone}">${result.text}</td>
+<td class="words ${result.tone}">${result.text}</td>
 <td class="number">${formatSeconds(run.durationMs / 1000)}</td>
 ${jobNames.map(job => drawOutcome(run, job))}
-<td class="message">${messageOf(run)}${run.warnings.map(warning => html`<p class="muted">${warning}</p>`)}</td>
-</tr>`
+</tr>
+<tr class="said"><td class="words" colspan="${3 + jobNames.length}">${said}</td></tr>`
     }),
   )
 }
@@ -34,7 +35,7 @@ function drawOutcome(run: RunHistory, name: JobName): Html {
     ({ path, sha256, metrics }) =>
       html`<code title="${path} ${sha256} ${formatMetrics(metrics)}">${sha256.slice(0, 8)}</code>`,
   )
-  return html`<td class="${tone}" data-job="${name}">${text}${hashes ?? ''}</td>`
+  return html`<td class="${tone}" data-label="${name}">${text}${hashes ?? ''}</td>`
 }
 
 function messageOf({ message, exitCode, isRunning }: RunHistory): string {
@@ -62,11 +63,11 @@ export function listDeletions(runs: RunHistory[]): Html {
     ({ run, job, prune }) => html`<tr>
 <th scope="row">${formatTime(Date.parse(run.startedAt) + prune.atMs)}</th>
 <td>${job.job}</td>
-<td class="message">${pathIn(job, prune.path)}</td>
+<td class="words">${pathIn(job, prune.path)}</td>
 <td class="number">${formatBytes(prune.bytes)}</td>
-<td>${formatTime(prune.mtime)}</td>
-<td>${prune.rule}</td>
-<td class="number">${formatBytes(prune.usedBytes)}</td>
+<td data-label="changed">${formatTime(prune.mtime)}</td>
+<td class="words" data-label="rule">${prune.rule}</td>
+<td class="number" data-label="used after">${formatBytes(prune.usedBytes)}</td>
 </tr>`,
   )
   return html`<p class="note">${sums.join('; ')}.${rows.length === MAX_DELETIONS ? ` The last ${MAX_DELETIONS} are listed.` : ''}</p>
@@ -77,7 +78,10 @@ function pathIn({ dir }: JobHistory, path: string): string {
   return dir !== undefined && path.startsWith(`${dir}/`) ? path.slice(dir.length + 1) : path
 }
 
-/** A table that scrolls in a box of its own where it does not fit; a head with `#` is that of a column of figures. */
+/**
+ * A table that where it does not fit becomes a list, whose cells say by their `data-label` what they are; a head with `#`
+ * is that of a column of figures.
+ */
 function table(heads: readonly string[], rows: Html[]): Html {
   const cells = heads.map(head =>
     head.startsWith('#')

@@ -10,8 +10,8 @@ export type Painted = { title: string; output: string; skip: (message: string) =
 const MAX_NOTES = 8
 
 /**
- * The words of the live list: usage against quota as a bar with figures, elapsed time, the training's last line;
- * and what was pruned, published or warned of, which stays when the task is done.
+ * The words of the live list: usage against quota as a bar with figures, elapsed time, what it waits for or the training's
+ * last line; and what was pruned, published or warned of, which stays when the task is done.
  */
 export class Screen {
   #task: Painted | undefined
@@ -43,7 +43,7 @@ export class Screen {
     this.#pruned = { files: 0, bytes: 0, last: '' }
   }
 
-  /** The task is over: its clock stands, the training's last line goes. */
+  /** The task is over: its clock stands, its last line goes. */
   end(): void {
     delete this.#now.line
     this.#paint()
@@ -63,12 +63,13 @@ export class Screen {
       this.#pruned = { files: files + 1, bytes: bytes + event.bytes, last: event.path }
     } else if (event.event === 'storage.usage') {
       this.#now = { ...this.#now, usedBytes: event.usedBytes, limitBytes: event.limitBytes }
-    } else if (event.event === 'train.resume' || event.event === 'train.freeze') {
+    } else if (['run.wait', 'train.freeze', 'train.resume'].includes(event.event)) {
       this.#now.line = describeEvent(event)
     } else if (event.event === 'model.publish') {
       this.#notes.push(`published ${event.path}`)
       this.#metrics[event.job] = event.metrics
     } else if (event.event === 'job.start') {
+      delete this.#now.line
       this.#notes.push(describeEvent(event, this.#explained))
       this.#explained.add(event.guarantee)
     } else if (event.event === 'run.start' || event.event === 'warning') {
@@ -86,8 +87,8 @@ export class Screen {
       usedBytes === undefined || limitBytes === undefined
         ? ''
         : `  ${formatBar(usedBytes, limitBytes)} ${formatBytes(usedBytes)} of ${formatBytes(limitBytes)}`
-    const clock = `  ${formatClock((performance.now() - this.#startedMs) / 1000)}`
-    this.#task.title = `${this.#title}${usage}${usage && clock}`
+    const clock = usage || line ? `  ${formatClock((performance.now() - this.#startedMs) / 1000)}` : ''
+    this.#task.title = `${this.#title}${usage}${clock}`
     const { files, bytes, last } = this.#pruned
     const pruned = files ? [`pruned ${files} (${formatBytes(bytes)}), last ${last}`] : []
     const notes = this.#notes.filter(note => note !== '').slice(-MAX_NOTES)
