@@ -46,7 +46,13 @@ async function showList(run: Run, chosen: Task[]): Promise<void> {
       title,
       task: async (_, task) => {
         screen.begin(task, title)
-        await step(run).finally(() => screen.end())
+        try {
+          await step(run)
+        } catch (error) {
+          throw screen.shown(error)
+        } finally {
+          screen.end()
+        }
       },
       rendererOptions: { persistentOutput: true },
     })),

@@ -63,7 +63,7 @@ export function formatMetricsTable(
     model,
     ...Array.from(names, name => (metrics[name] === undefined ? '' : formatMetric(metrics[name]))),
   ])
-  const table = formatTable(['holdout', ...names], rows)
+  const table = formatTable(['holdout', ...Array.from(names, escapeText)], rows)
   const fits = table.split('\n').every(line => line.length <= width)
   return fits || most === 1 ? table : formatMetricsTable(models, width, most - 1)
 }

@@ -10,7 +10,7 @@ import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
 import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
 import { isEntry, print, runScript } from '../lib/script.ts'
-import { formatBytes } from '../lib/text.ts'
+import { escapeText, formatBytes } from '../lib/text.ts'
 
 const options = {
   key: { type: 'string', value: 'FILE', help: 'the private key that signs: PEM, RSA, 3072 bits or more' },
@@ -61,7 +61,7 @@ async function bundle(args: string[]): Promise<string> {
 
   const { size: bytes } = statSync(out)
   if (values.json) return JSON.stringify({ bundle: out, job, bytes, files })
-  return `The bundle of ${files.join(', ')} is in ${out}, ${formatBytes(bytes)}`
+  return escapeText(`The bundle of ${files.join(', ')} is in ${out}, ${formatBytes(bytes)}`)
 }
 
 function oneJob(names: string[]): JobName {

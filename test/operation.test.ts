@@ -217,21 +217,42 @@ test('a reader that leaves (| head) does not stop the work', async () => {
   assert.ok(existsSync(rig.path('models', 'agent', 'agent.onnx')))
 })
 
+/** What a run of one job writes to a terminal that is set up so. */
+function runOnTerminal(rig: Rig, setup: string, job: string): string {
+  const command = `${setup}; node --import tsx tasks.ts ${job} --quotas ${rig.path('quotas.json')} --models-dir ${rig.modelsDir}`
+  return spawnSync('script', ['-qec', command, '/dev/null'], { cwd: root, encoding: 'utf8' }).stdout
+}
+
+test('no name that a training gives commands the terminal: of a model, a metric, a checkpoint', async () => {
+  const evil = String.raw`'\x1b]0;evil\x07\x9b31m'`
+  const leaves = (content: string) => `
+fs.writeFileSync(dir + '/' + ${evil} + '.tmp', Buffer.alloc(25 * 2 ** 20))
+fs.writeFileSync(dir + '/' + ${evil} + '2.onnx', 'garbage')
+fs.writeFileSync(dir + '/' + ${evil} + '.onnx', ${content})
+fs.writeFileSync(dir + '/metadata.json', JSON.stringify({ performance_metrics: { [${evil}]: 1 } }))`
+  await using rig = await trainerRig({
+    core: { maxDiskMb: 40, trainer: leaves('fs.readFileSync(fixture)') },
+    dpi: { maxDiskMb: 40, trainer: leaves("'garbage'") },
+  })
+
+  const shown = ['core', 'core', 'dpi'].map(job =>
+    runOnTerminal(rig, 'stty cols 100; export TERM=xterm', job),
+  )
+
+  assert.match(shown[0]!, /published .*evil/)
+  assert.match(shown[0]!, /^holdout +\\x1b\]0;evil/m)
+  assert.match(shown[1]!, /skipped, .*evil/)
+  assert.match(shown[2]!, /no valid model:\s+\S+evil/)
+  assert.not.match(shown.join(''), /\x1b\]|\x07|\x9b/)
+})
+
 test('a terminal without columns, and one that is dumb, get a line an event', async () => {
   await using rig = await trainerRig()
-  const onTerminal = (setup: string, job: string) => {
-    const command = `${setup}; node --import tsx tasks.ts ${job} --quotas ${rig.path('quotas.json')} --models-dir ${rig.modelsDir}`
-    const { stdout } = spawnSync('script', ['-qec', command, '/dev/null'], {
-      cwd: root,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    return String(stdout)
-  }
 
   const [zero, dumb, wide] = [
-    onTerminal('stty cols 0', 'core'),
-    onTerminal('stty cols 100; export TERM=dumb', 'dpi'),
-    onTerminal('stty cols 100; export TERM=xterm NO_COLOR=1', 'agent'),
+    runOnTerminal(rig, 'stty cols 0', 'core'),
+    runOnTerminal(rig, 'stty cols 100; export TERM=dumb', 'dpi'),
+    runOnTerminal(rig, 'stty cols 100; export TERM=xterm NO_COLOR=1', 'agent'),
   ]
 
   assert.match(zero, /Z core: done in/)

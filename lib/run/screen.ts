@@ -1,7 +1,7 @@
 import type { Guarantee, TrainerEvent } from '../events.ts'
 import { describeEvent } from '../journal.ts'
 import type { Progress } from '../run.ts'
-import { formatBar, formatBytes, formatClock, formatMetricsTable } from '../text.ts'
+import { escapeText, formatBar, formatBytes, formatClock, formatMetricsTable } from '../text.ts'
 
 /** The part of a listr2 task that is painted. */
 export type Painted = { title: string; output: string; skip: (message: string) => void }
@@ -57,27 +57,37 @@ export class Screen {
 
   takeEvent(event: TrainerEvent): void {
     if (event.event === 'job.skip') {
-      this.#task?.skip(`${this.#title}: skipped, ${event.reason}`)
+      this.#task?.skip(`${this.#title}: skipped, ${escapeText(event.reason)}`)
     } else if (event.event === 'storage.prune') {
       const { files, bytes } = this.#pruned
       this.#pruned = { files: files + 1, bytes: bytes + event.bytes, last: event.path }
     } else if (event.event === 'storage.usage') {
       this.#now = { ...this.#now, usedBytes: event.usedBytes, limitBytes: event.limitBytes }
     } else if (['run.wait', 'train.freeze', 'train.resume'].includes(event.event)) {
-      this.#now.line = describeEvent(event)
+      this.#now.line = escapeText(describeEvent(event))
     } else if (event.event === 'model.publish') {
-      this.#notes.push(`published ${event.path}`)
+      this.#note(`published ${event.path}`)
       this.#metrics[event.job] = event.metrics
     } else if (event.event === 'job.start') {
       delete this.#now.line
-      this.#notes.push(describeEvent(event, this.#explained))
+      this.#note(describeEvent(event, this.#explained))
       this.#explained.add(event.guarantee)
     } else if (event.event === 'run.start' || event.event === 'warning') {
-      this.#notes.push(describeEvent(event))
+      this.#note(describeEvent(event))
     } else if (event.event === 'day1.check') {
-      this.#notes.push(`${event.job}: ${describeEvent(event)}`)
+      this.#note(`${event.job}: ${describeEvent(event)}`)
     }
     this.#paint()
+  }
+
+  /** A failed task's error, as the list shows it: with nothing in its message that a terminal obeys. */
+  shown(error: unknown): unknown {
+    if (error instanceof Error) error.message = error.message.split('\n').map(escapeText).join('\n')
+    return error
+  }
+
+  #note(text: string): void {
+    this.#notes.push(escapeText(text))
   }
 
   #paint(): void {
