@@ -92,7 +92,7 @@ test('a model that was put in the place of the trained one is told from it, and 
   assert.match(status.stdout, /^core: core\.onnx as adopted, not trained here$/m)
   assert.is(verified.exitCode, 0)
   assert.match(verified.stdout, /^core: core\.onnx was adopted, not trained here$/m)
-  assert.match(verified.stdout, /^as published: 1 file in .*, 1 of them adopted, not trained here$/m)
+  assert.match(verified.stdout, /^as published: 1 file in .*models; adopted, not trained here: 1 file$/m)
   assert.is(refused.exitCode, 1)
   assert.match(
     refused.stderr,
