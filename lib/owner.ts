@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
-import { relative } from 'node:path'
+import { dirname, relative } from 'node:path'
 import { safePath } from './environment.ts'
-import { TrainerError } from './errors.ts'
+import { isErrno, TrainerError } from './errors.ts'
 import { root } from './options.ts'
 import { quoteWord } from './text.ts'
 
@@ -36,13 +36,23 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
   )
 }
 
-/** What helps when this user was refused something in a models folder. */
-export function accessRemedy(modelsDir: string): string {
-  const { uid } = statSync(modelsDir)
-  const word = quoteWord(modelsDir)
+/** What helps when this user was refused something in a folder, which may be missing or out of sight. */
+export function accessRemedy(folder: string): string {
+  const uid = ownerOf(folder)
+  if (uid === undefined) return accessRemedy(dirname(folder))
+  const word = quoteWord(folder)
   return uid === process.geteuid?.()
     ? `to get it back, as root: chown -R --reference=${word} ${word}`
-    : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${modelsDir}`
+    : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${folder}`
+}
+
+function ownerOf(path: string): number | undefined {
+  try {
+    return statSync(path).uid
+  } catch (error) {
+    if (isErrno(error, 'EACCES', 'ENOENT')) return undefined
+    throw error
+  }
 }
 
 function nameOf(uid: number): string | undefined {
