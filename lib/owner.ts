@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
-import { dirname, relative } from 'node:path'
+import { relative } from 'node:path'
 import { safePath } from './environment.ts'
-import { isErrno, TrainerError } from './errors.ts'
+import { TrainerError } from './errors.ts'
 import { root } from './options.ts'
+import { nearestVisible } from './plain-file.ts'
 import { quoteWord } from './text.ts'
 
 /** Are we root, and is this a folder of another user? What root makes in it, that user's service cannot write to. */
@@ -37,22 +38,13 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
 }
 
 /** What helps when this user was refused something in a folder, which may be missing or out of sight. */
-export function accessRemedy(folder: string): string {
-  const uid = ownerOf(folder)
-  if (uid === undefined) return accessRemedy(dirname(folder))
+export function accessRemedy(path: string): string {
+  const folder = nearestVisible(path)
+  const { uid } = statSync(folder)
   const word = quoteWord(folder)
   return uid === process.geteuid?.()
     ? `to get it back, as root: chown -R --reference=${word} ${word}`
     : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${folder}`
-}
-
-function ownerOf(path: string): number | undefined {
-  try {
-    return statSync(path).uid
-  } catch (error) {
-    if (isErrno(error, 'EACCES', 'ENOENT')) return undefined
-    throw error
-  }
 }
 
 function nameOf(uid: number): string | undefined {
