@@ -1,9 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
-import { relative } from 'node:path'
+import { startOf } from './command.ts'
 import { safePath } from './environment.ts'
 import { TrainerError } from './errors.ts'
-import { root } from './options.ts'
 import { nearestVisible } from './plain-file.ts'
 import { quoteWord } from './text.ts'
 
@@ -25,11 +24,9 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
   const identity = name
     ? ['runuser', '-u', name]
     : ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
-  const loader = process.cwd() === root ? 'tsx' : import.meta.resolve('tsx')
-  const script = relative(process.cwd(), process.argv[1]!)
   // That user's default would be another folder.
   const place = args.some(it => /^--models-dir(=|$)/.test(it)) ? [] : ['--models-dir', modelsDir]
-  const command = [...identity, '--', 'node', '--import', loader, script, ...args, ...place]
+  const command = [...identity, '--', ...startOf(process.argv[1]!), ...args, ...place]
   throw new TrainerError(
     'usage',
     `Cannot work as root in ${modelsDir}, which belongs to ${name ?? `user ${uid}`}; ` +

@@ -1,6 +1,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { capOf } from '../cap.ts'
+import { commandFor } from '../command.ts'
 import { storageError } from '../durable.ts'
 import type { Guarantee } from '../events.ts'
 import { makeFolder } from '../folders.ts'
@@ -49,7 +50,8 @@ export async function preflight(job: Job): Promise<Budget> {
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
   if (!isCapped && existsSync(imageOf(run.modelsDir, name).image)) {
-    const message = `its volume is not mounted, and what is trained now would be hidden below it; see scripts/volume.ts mount ${name}`
+    const remedy = `mount it as root: ${commandFor({ modelsDir: run.modelsDir, quotasFile: run.command.quotasFile }, 'scripts/volume.ts', 'mount', name)}`
+    const message = `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
     emit({ event: 'warning', job: name, message })
   }
 
