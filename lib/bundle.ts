@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import { signText } from './bundle/signature.ts'
 import { type TarEntry, writeTar } from './bundle/tarball.ts'
+import { commandFor, type Place } from './command.ts'
 import { outputFile, storageError, syncFolder } from './durable.ts'
 import { isErrno, TrainerError } from './errors.ts'
 import {
@@ -25,7 +26,7 @@ export const SIGNATURE = 'manifest.sig'
 const PIECE_BYTES = 64 * 1024
 
 /** Where a job's models are published. */
-type Source = { job: JobName; jobDir: string }
+type Source = Place & { job: JobName; jobDir: string }
 
 /**
  * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
@@ -70,11 +71,12 @@ export async function writeBundle(
 }
 
 /** The published manifest, read once: what is signed is what the files are compared with. */
-function readPublished({ job, jobDir }: Source): { text: string; manifest: Manifest } {
+function readPublished(source: Source): { text: string; manifest: Manifest } {
+  const { jobDir } = source
   try {
     assertFolder(jobDir)
   } catch (cause) {
-    throw unbundled(job, jobDir, cause)
+    throw unbundled(source, jobDir, cause)
   }
   try {
     const text = readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES)
@@ -84,7 +86,7 @@ function readPublished({ job, jobDir }: Source): { text: string; manifest: Manif
     if (adoption) throw new UnusableFile(adoption)
     return { text, manifest }
   } catch (cause) {
-    throw unbundled(job, join(jobDir, MANIFEST), cause)
+    throw unbundled(source, join(jobDir, MANIFEST), cause)
   }
 }
 
@@ -104,7 +106,7 @@ function* entriesOf(
   }
   const [contradiction] = contradictionsIn(manifest, bytesByName)
   if (contradiction) {
-    throw unbundled(source.job, join(source.jobDir, MANIFEST), new UnusableFile(contradiction))
+    throw unbundled(source, join(source.jobDir, MANIFEST), new UnusableFile(contradiction))
   }
 }
 
@@ -113,22 +115,18 @@ function textEntry(name: string, text: string): TarEntry {
   return { name, bytes: content.length, content: [content] }
 }
 
-function sizeOf({ job, jobDir }: Source, name: string): number {
+function sizeOf(source: Source, name: string): number {
   try {
-    return Number(statPlain(jobDir, name).size)
+    return Number(statPlain(source.jobDir, name).size)
   } catch (cause) {
-    throw unbundled(job, name, cause)
+    throw unbundled(source, name, cause)
   }
 }
 
 /** A published file's content as it goes into the bundle; at its end it turns out whether it was the published one. */
-async function* publishedContent(
-  { job, jobDir }: Source,
-  name: string,
-  sha256: string,
-): AsyncGenerator<Buffer, void> {
+async function* publishedContent(source: Source, name: string, sha256: string): AsyncGenerator<Buffer, void> {
   try {
-    const { fd } = openPlain(jobDir, name)
+    const { fd } = openPlain(source.jobDir, name)
     const hash = createHash('sha256')
     for await (const piece of createReadStream('', { fd, start: 0, highWaterMark: PIECE_BYTES })) {
       hash.update(piece)
@@ -136,14 +134,14 @@ async function* publishedContent(
     }
     if (hash.digest('hex') !== sha256) throw new UnusableFile('is not what was published')
   } catch (cause) {
-    throw unbundled(job, name, cause)
+    throw unbundled(source, name, cause)
   }
 }
 
-function unbundled(job: JobName, what: string, cause: unknown): TrainerError {
+function unbundled({ job, ...place }: Source, what: string, cause: unknown): TrainerError {
   const remedy = isErrno(cause, 'EACCES', 'EPERM')
     ? 'run the same command as root'
-    : `train it: node --import tsx tasks.ts ${job} --retrain`
+    : `train it: ${commandFor(place, 'tasks.ts', job, '--retrain')}`
   const message = `Cannot bundle ${job}: ${what} ${reasonOf(cause)}; ${remedy}`
   return new TrainerError(cause instanceof UnusableFile ? 'training-failed' : 'storage', message, { cause })
 }

@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path'
-import { type JobName, MIB, type Quota } from './quotas.ts'
+import { type JobName, MIB, placeholders, type Quota } from './quotas.ts'
 
 /** Where programs are looked up: our own Node.js first, then the system's folders, never the caller's PATH. */
 export const safePath = [
@@ -51,7 +51,7 @@ export function trainingArgv(quota: Quota, jobDir: string, limitBytes: number): 
     outputDir: join(jobDir, 'work'),
     modelDir: jobDir,
   }
-  const placeholder = /\{(maxDiskMb|outputDir|modelDir)\}/g
+  const placeholder = new RegExp(`\\{(${placeholders.join('|')})\\}`, 'g')
   const filled = quota.train.map(argument =>
     argument.replace(placeholder, (_, name: string) => values[name]!),
   )

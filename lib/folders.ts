@@ -2,6 +2,7 @@ import { lstatSync, mkdirSync, realpathSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { accessRemedy } from './owner.ts'
 
 /** Where the system's models are unless an operator chose another folder. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
@@ -27,12 +28,14 @@ export function openModelsDir(path: string, dryRun: boolean, mustExist = false):
     }
     if (!dryRun) makeFolders(path)
     const modelsDir = realpathSync(path)
+    statSync(`${modelsDir}/.`) // fails unless it is a folder that this user may look into
     if (!dryRun) makeFolder(join(modelsDir, '.trainer'))
     return modelsDir
   } catch (cause) {
     if (dryRun && isErrno(cause, 'ENOENT')) return path
     if (cause instanceof TrainerError) throw cause
-    const remedy = 'choose one that this user can write to: --models-dir DIR'
+    const owner = isErrno(cause, 'EACCES') ? `${accessRemedy(path)}, or ` : ''
+    const remedy = `${owner}choose another: --models-dir DIR`
     const message = `Cannot use the models folder ${path}: ${messageOf(cause)}; ${remedy}`
     throw new TrainerError('storage', message, { cause })
   }

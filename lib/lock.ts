@@ -68,7 +68,9 @@ export function findHolder(stateDir: string): { pid: number | undefined } | unde
     if (!holders.length && !isListed(file)) return undefined
     return { pid: namedHolders(readOwner(stateDir), holders)[0] }
   } catch (cause) {
-    throw new TrainerError('storage', `Cannot look at ${path}: ${messageOf(cause)}`, { cause })
+    throw new TrainerError('storage', `Cannot look at ${path}: ${messageOf(cause)}${remedyOf(cause, path)}`, {
+      cause,
+    })
   }
 }
 
@@ -94,9 +96,12 @@ function open(path: string): number {
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause
     const reason = isErrno(cause, 'ELOOP') ? 'it is a symbolic link; remove it' : messageOf(cause)
-    const remedy = isErrno(cause, 'EACCES') ? `; ${accessRemedy(dirname(dirname(path)))}` : ''
-    throw new TrainerError('storage', `Cannot lock ${path}: ${reason}${remedy}`, { cause })
+    throw new TrainerError('storage', `Cannot lock ${path}: ${reason}${remedyOf(cause, path)}`, { cause })
   }
+}
+
+function remedyOf(cause: unknown, path: string): string {
+  return isErrno(cause, 'EACCES') ? `; ${accessRemedy(dirname(dirname(path)))}` : ''
 }
 
 /** flock(1) locks our own open file description through the descriptor that it inherits (3 ms). */

@@ -1,5 +1,6 @@
 import { existsSync, lstatSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
+import { capOf } from './cap.ts'
 import { messageOf } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
 import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './metrics/exposition.ts'
@@ -119,8 +120,11 @@ export class Metrics {
   /** What no event has to tell. */
   async #look(job: JobName): Promise<void> {
     const dir = join(this.#modelsDir, job)
-    this.#set('limit_bytes', this.#quotas.jobs[job].maxDiskMb * MIB, job)
-    const { bavail, bsize } = statfsSync(existsSync(dir) ? dir : this.#modelsDir)
+    const isThere = existsSync(dir)
+    const quotaBytes = this.#quotas.jobs[job].maxDiskMb * MIB
+    const capBytes = isThere ? capOf(dir, quotaBytes) : undefined
+    this.#set('limit_bytes', capBytes ?? quotaBytes, job)
+    const { bavail, bsize } = statfsSync(isThere ? dir : this.#modelsDir)
     this.#set('free_bytes', bavail * bsize, job)
     this.#add('pruned_bytes_total', 0, job)
     this.#add('freezes_total', 0, job)
@@ -129,7 +133,7 @@ export class Metrics {
     const trained = nameSample('model_trained_timestamp_seconds', job)
     if (trainedAt > 0) this.#samples.set(trained, trainedAt / 1000)
     else this.#samples.delete(trained)
-    if (this.#samples.has(nameSample('usage_bytes', job)) || !existsSync(dir)) return
+    if (this.#samples.has(nameSample('usage_bytes', job)) || !isThere) return
     const { checkUsage } = await import('./storage.ts')
     const usedBytes = await checkUsage(dir).catch(() => undefined) // the job's own run says why
     if (usedBytes !== undefined) this.#set('usage_bytes', usedBytes, job)

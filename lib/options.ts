@@ -65,7 +65,7 @@ export function readOptions<O extends Record<string, Option>>(
     return { values: values as Values<O>, positionals }
   } catch (cause) {
     if (!isErrno(cause, ...parseFaults)) throw cause
-    const reason = suggest(messageOf(cause).split(/\.\s/)[0]!, Object.keys(options))
+    const reason = reword(messageOf(cause).split(/\.\s/)[0]!, options)
     throw new TrainerError('usage', `${reason}; see node --import tsx ${program.name} --help`, { cause })
   }
 }
@@ -89,14 +89,15 @@ export function didYouMean(word: string, known: readonly string[]): string {
   return distance(word, near) <= Math.max(2, near.length / 3) ? `; did you mean ${near}?` : ''
 }
 
-function suggest(reason: string, names: string[]): string {
+function reword(reason: string, options: Record<string, Option>): string {
   const unknown = /^Unknown option '(--?[^']*)'/.exec(reason)?.[1]
-  return unknown
-    ? `${reason}${didYouMean(
-        unknown,
-        names.map(name => `--${name}`),
-      )}`
-    : reason
+  if (unknown) {
+    const names = Object.keys(options).map(name => `--${name}`)
+    return `${reason}${didYouMean(unknown, names)}`
+  }
+  const bare = /^Option '--([\w-]+).*' argument (is ambiguous|missing)$/.exec(reason)?.[1] ?? ''
+  const option = options[bare]
+  return option ? `--${bare} lacks its value, as in --${bare} ${expectedOf(option)}: ${option.help}` : reason
 }
 
 function helpOf(program: Program<Record<string, Option>>, options: Record<string, Option>): string {

@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
-import { relative } from 'node:path'
+import { startOf } from './command.ts'
 import { safePath } from './environment.ts'
 import { TrainerError } from './errors.ts'
-import { root } from './options.ts'
+import { nearestVisible } from './plain-file.ts'
 import { quoteWord } from './text.ts'
 
 /** Are we root, and is this a folder of another user? What root makes in it, that user's service cannot write to. */
@@ -24,11 +24,9 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
   const identity = name
     ? ['runuser', '-u', name]
     : ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
-  const loader = process.cwd() === root ? 'tsx' : import.meta.resolve('tsx')
-  const script = relative(process.cwd(), process.argv[1]!)
   // That user's default would be another folder.
   const place = args.some(it => /^--models-dir(=|$)/.test(it)) ? [] : ['--models-dir', modelsDir]
-  const command = [...identity, '--', 'node', '--import', loader, script, ...args, ...place]
+  const command = [...identity, '--', ...startOf(process.argv[1]!), ...args, ...place]
   throw new TrainerError(
     'usage',
     `Cannot work as root in ${modelsDir}, which belongs to ${name ?? `user ${uid}`}; ` +
@@ -36,13 +34,14 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
   )
 }
 
-/** What helps when this user was refused something in a models folder. */
-export function accessRemedy(modelsDir: string): string {
-  const { uid } = statSync(modelsDir)
-  const word = quoteWord(modelsDir)
+/** What helps when this user was refused something in a folder, which may be missing or out of sight. */
+export function accessRemedy(path: string): string {
+  const folder = nearestVisible(path)
+  const { uid } = statSync(folder)
+  const word = quoteWord(folder)
   return uid === process.geteuid?.()
     ? `to get it back, as root: chown -R --reference=${word} ${word}`
-    : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${modelsDir}`
+    : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${folder}`
 }
 
 function nameOf(uid: number): string | undefined {

@@ -7,8 +7,9 @@ import {
   lstatSync,
   openSync,
   readFileSync,
+  statSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { isErrno } from './errors.ts'
 
 /** Why a file cannot be used, as the end of a sentence that begins with its name: `is empty`. */
@@ -72,6 +73,16 @@ export function openNamed(path: string): { fd: number; stats: BigIntStats } {
 export function assertFolder(path: string): void {
   const kind = kindOf(statOrMissing(path))
   if (kind !== 'a folder') throw new UnusableFile(`is ${kind}, not a folder`)
+}
+
+/** A path, or the nearest above it that is there and that this user can see. */
+export function nearestVisible(path: string): string {
+  try {
+    statSync(path)
+    return path
+  } catch {
+    return nearestVisible(dirname(path))
+  }
 }
 
 /**

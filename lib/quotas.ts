@@ -15,6 +15,27 @@ const wholeNumber = v.pipe(v.number('a whole number'), v.integer('a whole number
 const positive = v.pipe(wholeNumber, v.minValue(1, 'a whole number of at least 1'))
 const text = v.pipe(v.string('a string'), v.regex(/^[^\0]+$/, 'a string that is not empty'))
 
+/** What stands in braces in a training's command, and is filled in. */
+export const placeholders = ['maxDiskMb', 'outputDir', 'modelDir'] as const
+
+/** What was expected in an argument with a placeholder spelt otherwise; `${WORD}` is a shell's own. */
+function misspelling(argument: string): string | undefined {
+  const plain = (word: string) => word.replaceAll(/[-_]/g, '').toLowerCase()
+  for (const [found, word] of argument.matchAll(/(?<!\$)\{([\w-]+)\}/g)) {
+    const meant = placeholders.find(it => plain(it) === plain(word!))
+    if (meant && meant !== word) return `no ${found}; did you mean {${meant}}?`
+  }
+  return undefined
+}
+
+const argument = v.pipe(
+  text,
+  v.check(
+    it => !misspelling(it),
+    ({ input }) => misspelling(input)!,
+  ),
+)
+
 /** A glob below the trainer's output folder; it must not be able to name anything outside. */
 const glob = v.pipe(
   v.string('a glob'),
@@ -29,7 +50,7 @@ const jobSchema = v.strictObject(
   {
     maxDiskMb: v.pipe(positive, v.maxValue(2 ** 30, 'a whole number of at most 1073741824')),
     train: v.pipe(
-      v.array(text, 'a command as a list of strings'),
+      v.array(argument, 'a command as a list of strings'),
       v.minLength(1, 'a command as a list of at least one string'),
     ),
     models: v.optional(v.pipe(globs, v.minLength(1, 'a list of at least one glob')), ['*.onnx']),

@@ -1,5 +1,4 @@
-import { statfsSync, statSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { statfsSync } from 'node:fs'
 import { TrainerError } from './errors.ts'
 import type { JobName } from './quotas.ts'
 import { type Measurement, type MeasureOptions, measure } from './storage/measurement.ts'
@@ -8,6 +7,8 @@ import { formatBytes } from './text.ts'
 import { temporaryFolder } from './trainer/containment.ts'
 import { listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
+
+export { capOf } from './cap.ts'
 
 /** One look at a job's folder; figures in bytes, what may be pruned oldest first. */
 export type Look = Measurement & { freeBytes: number }
@@ -39,21 +40,6 @@ export function deletedBytes(dir: string, training: Training): number {
   return listOpenFiles(training.processes())
     .filter(({ path }) => isCharged(path))
     .reduce((sum, file) => sum + file.deletedBytes, 0)
-}
-
-/**
- * The size of the folder's own filesystem, if it has one no larger than the quota: the kernel lets nothing pass it.
- * A prepared volume is one; a folder under an XFS or ext4 project quota looks like one to statfs.
- */
-export function capOf(dir: string, quotaBytes: number): number | undefined {
-  const parentDir = dirname(dir)
-  const sizeOf = (path: string) => {
-    const { blocks, bsize } = statfsSync(path)
-    return blocks * bsize
-  }
-  const sizeBytes = sizeOf(dir)
-  const isOwn = statSync(dir).dev !== statSync(parentDir).dev || sizeBytes !== sizeOf(parentDir)
-  return isOwn && sizeBytes <= quotaBytes ? sizeBytes : undefined
 }
 
 /** The failure of a training that its limit has stopped: `how` it was. */

@@ -11,7 +11,7 @@ import { accountOf } from './usage.ts'
 import { fillImage } from './volume/filling.ts'
 import { imageBytesFor, inspectImage, MIN_QUOTA_BYTES } from './volume/image.ts'
 import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
-import { assertHolds, copyBeneath, reclaim } from './volume/moving.ts'
+import { assertHolds, assertPublished, copyBeneath, reclaim } from './volume/moving.ts'
 import {
   assertNotElsewhere,
   handOver,
@@ -127,16 +127,23 @@ export async function unmountVolume(volume: Volume): Promise<boolean> {
 /**
  * Unmount the volume and delete its image; the folder itself keeps all of its files.
  *
+ * @param keepsFolder delete a volume that is not mounted with its files: the folder, which has valid models, keeps its own
  * @returns false if there is none
- * @throws {TrainerError} as {@link mountVolume} and {@link unmountVolume}
+ * @throws {TrainerError} as {@link mountVolume} and {@link unmountVolume}; `storage` if the folder has no valid models
  */
-export async function removeVolume(volume: Volume): Promise<boolean> {
+export async function removeVolume(volume: Volume, keepsFolder: boolean): Promise<boolean> {
   const { job, image, volumesDir } = volume
   rmSync(`${image}.tmp`, { force: true })
-  if (!(await isMounted(volume)) && !inspectImage(image, job)) return false
-  // One that was unmounted by others may have all of the models, and the folder none.
-  await attach(volume)
-  await unmountVolume(volume)
+  const isThere = await isMounted(volume)
+  if (!isThere && !inspectImage(image, job)) return false
+  if (keepsFolder && !isThere) {
+    await assertNotElsewhere(volume)
+    await assertPublished(volume)
+  } else {
+    // One that was unmounted by others may have all of the models, and the folder none.
+    await attach(volume)
+    await unmountVolume(volume)
+  }
   rmSync(image)
   await syncFolder(volumesDir)
   return true

@@ -46,8 +46,8 @@ async function bundle(args: string[]): Promise<string> {
   const { values, positionals } = read
   const job = oneJob(positionals)
   if (values.key === undefined) throw new TrainerError('usage', 'Name the private key that signs: --key FILE')
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const jobDir = join(chooseModelsDir(values['models-dir'], quotas.modelsDir), job)
+  const quotasFile = resolve(values.quotas ?? join(root, 'quotas.json'))
+  const modelsDir = chooseModelsDir(values['models-dir'], readQuotas(quotasFile).modelsDir)
   const out = resolve(values.out ?? `${job}.tar.gz`)
 
   const key = readPrivateKey(values.key)
@@ -56,7 +56,8 @@ async function bundle(args: string[]): Promise<string> {
   }
 
   const { signal, close } = listenForSignals()
-  const files = await writeBundle({ job, jobDir }, key, out, signal)
+  const source = { job, jobDir: join(modelsDir, job), modelsDir, quotasFile }
+  const files = await writeBundle(source, key, out, signal)
   close()
 
   const { size: bytes } = statSync(out)

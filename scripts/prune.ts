@@ -1,6 +1,5 @@
 /** Prune jobs down to their quotas: node --import tsx scripts/prune.ts [core] [dpi] [agent] [--dry-run] */
-import { statSync } from 'node:fs'
-import { storageError } from '../lib/durable.ts'
+import { existsSync } from 'node:fs'
 import { TrainerError } from '../lib/errors.ts'
 import { type Job, openJob } from '../lib/job.ts'
 import { recover } from '../lib/models/recovery.ts'
@@ -39,7 +38,7 @@ async function prune(run: Run): Promise<void> {
 }
 
 async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: Pruned[]): Promise<void> {
-  if (!isThere(dir)) return
+  if (!existsSync(dir)) return
   const { dryRun } = run.command
   const startedMs = performance.now()
   const { usedBytes, freeBytes } = await lookAt(dir, { keep: [] })
@@ -59,15 +58,6 @@ async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: P
   })
   const seconds = (performance.now() - startedMs) / 1000
   if (!dryRun) emit({ event: 'job.done', job: name, seconds, usedBytes: after.usedBytes })
-}
-
-/** What this user may not look into is not taken for missing. */
-function isThere(dir: string): boolean {
-  try {
-    return statSync(dir, { throwIfNoEntry: false }) !== undefined
-  } catch (cause) {
-    throw storageError(`Cannot prune ${dir}`, cause)
-  }
 }
 
 function sumUp(pruned: Pruned[], isDryRun: boolean): string {

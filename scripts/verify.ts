@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import { checkBundle } from '../lib/bundle/check.ts'
 import { readPublicKey } from '../lib/bundle/signature.ts'
 import { TrainerError } from '../lib/errors.ts'
-import { chooseModelsDir } from '../lib/folders.ts'
+import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
 import { type Program, readOptions, root, type Values } from '../lib/options.ts'
 import { type JobName, readQuotas } from '../lib/quotas.ts'
 import { chooseJobs, placeOptions } from '../lib/run/command.ts'
@@ -33,7 +33,7 @@ const program: Program<typeof options> = {
  *
  * @returns what was found, as lines or as JSON, and whether all is as published; or the text that was asked for with
  * `--help` or `--version`
- * @throws {TrainerError} `usage`, `config`; `storage` if a folder cannot be listed
+ * @throws {TrainerError} `usage`, `config`; `storage` if there is no models folder, or a folder cannot be listed
  */
 async function verify(args: string[]): Promise<{ text: string; ok: boolean }> {
   const read = readOptions(args, program)
@@ -41,7 +41,7 @@ async function verify(args: string[]): Promise<{ text: string; ok: boolean }> {
   const { values, positionals } = read
   if (values.bundle !== undefined || values.key !== undefined) return verifyBundle(values, positionals)
   const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
+  const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), true, true)
   const found: Found = {}
   for (const job of chooseJobs(positionals)) {
     found[job] = await verifyPublished(join(modelsDir, job), quotas.jobs[job].models)
@@ -75,7 +75,7 @@ function describeJobs(modelsDir: string, found: Found): string {
   const outcome = total('differences')
     ? `NOT as published: ${count(total('differences'), 'difference')}`
     : `as published: ${count(total('verified'), 'file')}`
-  const adopted = total('adopted') ? `, ${total('adopted')} of them adopted, not trained here` : ''
+  const adopted = total('adopted') ? `; adopted, not trained here: ${count(total('adopted'), 'file')}` : ''
   return [...lines, `${outcome} in ${escapeText(modelsDir)}${adopted}`].join('\n')
 }
 

@@ -31,6 +31,10 @@ const options = {
     value: 'USER',
     help: 'create: whose it is (default: owner of the models folder)',
   },
+  'keep-folder': {
+    type: 'boolean',
+    help: 'remove: an unmounted volume, with all that is in it',
+  },
   json: { type: 'boolean', help: 'status: as one JSON object' },
   unit: {
     type: 'boolean',
@@ -51,8 +55,7 @@ const program: Program<typeof options> = {
   status          what there is of it
 
 Exit codes: 0 done, 2 models too large for it, 3 no space or not possible here,
-64 wrong usage or not root, 75 a run holds the lock, 78 quotas.json invalid or
-the quota below 16 MiB`,
+64 wrong usage or not root, 75 a run goes on, 78 quota invalid or below 16 MiB`,
 }
 
 /**
@@ -82,7 +85,7 @@ export async function manageVolume(args: string[], print: (line: string) => void
       return values.json ? JSON.stringify(status) : describeStatus(status)
     }
     const owner = values.owner === undefined ? undefined : await findUser(values.owner, run)
-    return await change(command, volume, owner, print)
+    return await change(command, volume, { owner, keepsFolder: values['keep-folder'] ?? false, print })
   } catch (cause) {
     throw volumeError(`Cannot ${command} ${job}'s volume`, cause)
   } finally {
@@ -90,11 +93,12 @@ export async function manageVolume(args: string[], print: (line: string) => void
   }
 }
 
+type Choices = { owner: Owner | undefined; keepsFolder: boolean; print: (line: string) => void }
+
 async function change(
   command: Exclude<Command, 'status'>,
   volume: Volume,
-  owner: Owner | undefined,
-  print: (line: string) => void,
+  { owner, keepsFolder, print }: Choices,
 ): Promise<string> {
   const { job, folder, image } = volume
   switch (command) {
@@ -110,8 +114,8 @@ async function change(
         : `${job}'s volume is not mounted`
     case 'remove':
       return [
-        (await removeVolume(volume))
-          ? `${job}'s volume is removed; ${folder} has its files`
+        (await removeVolume(volume, keepsFolder))
+          ? `${job}'s volume is removed; ${folder} keeps its files`
           : `${job} has no volume`,
         ...removalOf(mountUnit(image, folder)),
       ].join('\n')

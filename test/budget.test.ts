@@ -37,11 +37,12 @@ test('planBudget() counts what pruning would free as writable', () => {
   assert.is(planBudget({ ...roomy, freeBytes: 64 * MIB }), 500 * MIB)
 })
 
-test('planBudget() refuses a disk that leaves too little, with both figures', () => {
+test('planBudget() refuses a disk that leaves too little, with both figures and what would help', () => {
   const error = refusal({ usedBytes: 100 * MIB, freeBytes: 105 * MIB })
 
   assert.is(error.exitCode, 3)
   assert.match(error.message, '105 MiB free on /models/core, 128 MiB needed')
+  assert.match(error.message, /; free some and start again$/)
 })
 
 test('planBudget() refuses a quota that published models fill, with the shortfall', () => {

@@ -92,11 +92,12 @@ test('a model that was put in the place of the trained one is told from it, and 
   assert.match(status.stdout, /^core: core\.onnx as adopted, not trained here$/m)
   assert.is(verified.exitCode, 0)
   assert.match(verified.stdout, /^core: core\.onnx was adopted, not trained here$/m)
-  assert.match(verified.stdout, /^as published: 1 file in .*, 1 of them adopted, not trained here$/m)
+  assert.match(verified.stdout, /^as published: 1 file in .*models; adopted, not trained here: 1 file$/m)
   assert.is(refused.exitCode, 1)
   assert.match(
     refused.stderr,
-    'manifest.json names "core.onnx" in metadata.adopted: it was not trained; train it: ',
+    'manifest.json names "core.onnx" in metadata.adopted: it was not trained; train it: ' +
+      `node --import tsx tasks.ts core --retrain --models-dir ${rig.modelsDir} --quotas ${rig.path('quotas.json')}\n`,
   )
   assert.is(bundled.exitCode, 0)
 })

@@ -42,7 +42,8 @@ async function publishedBox(files: Record<string, string> = {}): Promise<Sandbox
 async function bundleOf(box: Sandbox, name: string): Promise<Buffer> {
   const { signal } = new AbortController()
   const key = createPrivateKey(privateKey)
-  await writeBundle({ job: 'core', jobDir: box.path('core') }, key, box.path(name), signal)
+  const place = { modelsDir: box.dir, quotasFile: box.path('quotas.json') }
+  await writeBundle({ job: 'core', jobDir: box.path('core'), ...place }, key, box.path(name), signal)
   return readFileSync(box.path(name))
 }
 

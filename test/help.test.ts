@@ -49,6 +49,18 @@ test('schema.ts writes nothing on an option that it does not know', () => {
   assert.match(stderr, "Unknown option '--prin'; did you mean --print?")
 })
 
+for (const args of [['--every', '--retrain'], ['--every']]) {
+  test(`${args.join(' ')} is refused with what the option lacks`, () => {
+    const { status, stderr } = run('tasks.ts', ...args)
+
+    assert.is(status, 64)
+    assert.match(
+      stderr,
+      /: --every lacks its value, as in --every TIME: stay, .* such as 24h; see .* --help\n$/,
+    )
+  })
+}
+
 test('jobs that are separated by a comma are refused with how to name them', () => {
   const { status, stderr } = run('tasks.ts', 'core,dpi')
 

@@ -78,6 +78,27 @@ test('a run leaves figures of itself, of every quota and of every model', async 
   )
 })
 
+skipUnless(
+  test,
+  process.getuid?.() === 0,
+  'needs root',
+)('the limit of a job in a filesystem of its own is the size of that, while it is mounted', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 7 } })
+  const dir = join(rig.modelsDir, 'core')
+  mkdirSync(dir, { recursive: true })
+  const limitAfterRun = async () => {
+    await feed(rig)
+    return figuresOf(rig).get('limit_bytes{model="core"}')
+  }
+
+  spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=5m', 'tmpfs', dir])
+  const mounted = await limitAfterRun()
+  spawnSync('umount', [dir])
+  const unmounted = await limitAfterRun()
+
+  assert.deepEqual([mounted, unmounted], [5 * MIB, 7 * MIB])
+})
+
 promtoolTest(
   'promtool finds nothing to mend in the figures of a run, nor in those of a first failed one',
   async () => {

@@ -394,20 +394,24 @@ test('placeholders are filled in, in a command that has any; otherwise the two o
   assert.equal(args, [`--out=${dir}/work`, dir, '20m', '$HOME; `id` {other}'])
 })
 
-hidingSandbox('sandbox "required" refuses to run where the sandbox does not work', async () => {
-  await using rig = await trainerRig({ core: { sandbox: 'required' } })
-  const hidden = `mount --bind /dev/null /usr/bin/bwrap && exec "$0" "$@"`
+for (const [instead, reason] of [
+  ['/dev/null', 'bwrap is not installed; install the Debian package bubblewrap, or set it to "auto"'],
+  ['/bin/false', 'bwrap ended with exit code 1; let this user make namespaces, or set it to "auto"'],
+] as const) {
+  hidingSandbox(`sandbox "required" refuses to run with ${instead} in the place of the sandbox`, async () => {
+    await using rig = await trainerRig({ core: { sandbox: 'required' } })
+    const hidden = `mount --bind ${instead} /usr/bin/bwrap && exec "$0" "$@"`
 
-  const { exitCode, events } = await rig.run(['core', '--json'], {
-    prefix: ['unshare', '-m', 'sh', '-c', hidden],
+    const { exitCode, events } = await rig.run(['core', '--json'], {
+      prefix: ['unshare', '-m', 'sh', '-c', hidden],
+    })
+
+    assert.is(exitCode, 78)
+    const [failure] = events.filter(it => it.event === 'job.fail')
+    assert.is(failure?.message, `jobs.core.sandbox is "required", but the sandbox does not work: ${reason}`)
+    assert.not(events.some(it => it.event === 'train.start'))
   })
-
-  assert.is(exitCode, 78)
-  assert.ok(
-    events.some(it => it.event === 'job.fail' && /jobs\.core\.sandbox is "required"/.test(it.message)),
-  )
-  assert.not(events.some(it => it.event === 'train.start'))
-})
+}
 
 test('the run says which guarantee it has', async () => {
   await using rig = await trainerRig({ dpi: { sandbox: 'off' } })

@@ -76,6 +76,27 @@ const faults: [what: string, change: Change, key: string, was: string, expected:
   ],
   ['an empty word', q => Object.assign(q.jobs.dpi, { train: [''] }), 'jobs.dpi.train.0', '""', 'not empty'],
   [
+    'a placeholder with underscores',
+    q => Object.assign(q.jobs.dpi, { train: ['t', '--out={output_dir}'] }),
+    'jobs.dpi.train.1',
+    '"--out={output_dir}"',
+    'no {output_dir}; did you mean {outputDir}?',
+  ],
+  [
+    'a placeholder in small letters, beside a right one',
+    q => Object.assign(q.jobs.dpi, { train: ['t', '{outputDir} {modeldir}'] }),
+    'jobs.dpi.train.1',
+    '"{outputDir} {modeldir}"',
+    'no {modeldir}; did you mean {modelDir}?',
+  ],
+  [
+    'a placeholder with dashes',
+    q => Object.assign(q.jobs.dpi, { train: ['{Max-Disk-MB}'] }),
+    'jobs.dpi.train.0',
+    '"{Max-Disk-MB}"',
+    'did you mean {maxDiskMb}?',
+  ],
+  [
     'a shell line',
     q => Object.assign(q.jobs.dpi, { train: 'python3 t.py' }),
     'jobs.dpi.train',
@@ -140,6 +161,14 @@ for (const [what, change, key, was, expected] of faults) {
     assert.ok(error.message.includes(expected), error.message)
   })
 }
+
+test('readQuotas() leaves braces alone that are no placeholder of ours', async () => {
+  const quotas = good()
+  quotas.jobs.core.train = ['t', 'ckpt-{epoch}', '{outputDir}/{max_disk}', '$' + '{OUTPUT_DIR}', '{}']
+  await using box = await sandbox({ 'quotas.json': JSON.stringify(quotas) })
+
+  assert.equal(readQuotas(box.path('quotas.json')).jobs.core.train, quotas.jobs.core.train)
+})
 
 test('readQuotas() names every fault of a file, a line each', async () => {
   const quotas = good()

@@ -271,6 +271,20 @@ test('--dry-run tells what would be done and changes nothing, not even the model
   assert.is(rig.events().length, journal)
 })
 
+test('--dry-run refuses a disk that is too small as a run does, without a models folder too', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 2 ** 30, minFreeMb: 2 ** 30 - 1 } })
+
+  const dry = await rig.run(['--dry-run', 'core'])
+  const isUntouched = !existsSync(rig.modelsDir)
+  const real = await rig.run(['core'])
+
+  assert.ok(isUntouched)
+  for (const { exitCode, stdout } of [dry, real]) {
+    assert.is(exitCode, 3)
+    assert.match(stdout, /Cannot start core: .* MiB free on .*core, .* MiB needed/)
+  }
+})
+
 test("a job's own script trains that job alone, within --max-disk-mb", async () => {
   await using rig = await trainerRig()
 

@@ -259,12 +259,25 @@ test('verify ends with 1 and names every difference of every job, escaped; --jso
   })
 })
 
-test('verify makes no models folder where there is none', async () => {
+test('verify says how many files are adopted, and does not count them as differences', async () => {
   await using rig = await trainerRig()
+  mkdirSync(join(rig.modelsDir, 'core'), { recursive: true })
+  writeFileSync(join(rig.modelsDir, 'core', 'core.onnx'), onnxModel())
+  await rig.run(['core'])
 
-  const { exitCode } = await rig.run([], { script })
+  const { exitCode, stdout } = await rig.run(['core', 'dpi'], { script })
 
   assert.equal(exitCode, 1)
+  assert.match(stdout, /^NOT as published: 1 difference in .*models; adopted, not trained here: 1 file$/m)
+})
+
+test('verify says that there is no models folder, and makes none', async () => {
+  await using rig = await trainerRig()
+
+  const { exitCode, stdout, stderr } = await rig.run([], { script })
+
+  assert.deepEqual([exitCode, stdout], [3, ''])
+  assert.ok(stderr.includes(`There is no models folder ${rig.modelsDir}; name another by --models-dir\n`))
   assert.ok(!existsSync(rig.modelsDir))
 })
 

@@ -117,13 +117,56 @@ mounting('files that the volume has otherwise are neither hidden nor deleted', a
   assert.is(refused.exitCode, 3)
   assert.match(
     refused.stderr,
-    /Cannot mount core's volume over .*, whose manifest\.json is not.* delete .*core\.img/,
+    /Cannot use core's volume: manifest\.json in .*core is not.* remove the volume with --keep-folder/,
   )
   assert.is(kept.exitCode, 3)
   assert.match(kept.stderr, /beneath core's volume: manifest\.json there /)
   must('umount', rig.folder)
   assert.ok(readFileSync(join(rig.folder, 'manifest.json'), 'utf8').endsWith(' '))
 })
+
+mounting(
+  'what was trained while the volume was not mounted is kept when the volume is made anew',
+  async () => {
+    await using rig = await volumeRig()
+    await publishVersion(rig, 1)
+    await rig.volume('create')
+    await rig.volume('unmount')
+    await publishVersion(rig, 2)
+    const { model } = versionOf(2)
+
+    const refused = [await rig.volume('create'), await rig.volume('remove')]
+    const removed = await rig.volume('remove', '--keep-folder')
+    const imageIsThere = existsSync(rig.image)
+    const created = await rig.volume('create')
+
+    for (const { exitCode, stderr } of refused) {
+      assert.is(exitCode, 3)
+      assert.match(stderr, /^Cannot use core's volume: .* remove the volume with --keep-folder/)
+    }
+    assert.equal([removed.exitCode, imageIsThere, created.exitCode], [0, false, 0])
+    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(model))
+  },
+)
+
+mounting(
+  '--keep-folder does not delete the only models there are, nor what a mounted volume has',
+  async () => {
+    await using rig = await volumeRig()
+    await publishVersion(rig, 1)
+    await rig.volume('create')
+    must('umount', rig.folder)
+
+    const refused = await rig.volume('remove', '--keep-folder')
+    await rig.volume('mount')
+    const removed = await rig.volume('remove', '--keep-folder')
+
+    assert.is(refused.exitCode, 3)
+    assert.match(refused.stderr, /core has no valid model of its own .* without --keep-folder$/)
+    assert.is(removed.exitCode, 0)
+    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
+  },
+)
 
 mounting('a volume in use is not unmounted; it keeps its models, and the space beneath is free', async () => {
   await using rig = await volumeRig()

@@ -8,7 +8,7 @@ const LABEL = 'model'
 /** Every metric by its name behind the prefix, with its help; one that ends in `_total` is a counter. */
 const families = {
   usage_bytes: 'Bytes charged to the quota at the last measurement: models, checkpoints and temporary files.',
-  limit_bytes: 'The quota.',
+  limit_bytes: 'The quota, or the size of the filesystem that enforces it.',
   free_bytes: 'Bytes that can still be written to the disk.',
   pruned_bytes_total: 'Bytes of deleted checkpoints and temporary files.',
   freezes_total: 'How often a training was paused to prune.',

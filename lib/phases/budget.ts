@@ -40,7 +40,7 @@ export function planBudget(situation: Situation): number {
     throw new TrainerError(
       'no-space',
       `Cannot start ${job}: ${formatBytes(freeBytes)} free on ${dir}, ` +
-        `${formatBytes(minFreeBytes + reserveBytes)} needed (minFreeMb ${formatBytes(minFreeBytes)}, reserve ${formatBytes(reserveBytes)})`,
+        `${formatBytes(minFreeBytes + reserveBytes)} needed (minFreeMb ${formatBytes(minFreeBytes)}, reserve ${formatBytes(reserveBytes)}); free some and start again`,
     )
   }
   return limitBytes

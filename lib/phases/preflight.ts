@@ -1,18 +1,21 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { capOf } from '../cap.ts'
+import { commandFor } from '../command.ts'
 import { storageError } from '../durable.ts'
 import type { Guarantee } from '../events.ts'
 import { makeFolder } from '../folders.ts'
 import type { Job } from '../job.ts'
 import { findModels, publishedFiles } from '../models.ts'
+import { nearestVisible } from '../plain-file.ts'
 import { killAll, processesWithVariable } from '../processes.ts'
 import { MIB } from '../quotas.ts'
 import { emptyFolder } from '../storage/emptying.ts'
 import type { MeasureOptions } from '../storage/measurement.ts'
-import { enforceLimit } from '../storage.ts'
+import { enforceLimit, freeSpace } from '../storage.ts'
 import { formatBytes } from '../text.ts'
 import { useSandbox } from '../trainer/containment.ts'
-import { capOf, type Limit, lookAt } from '../usage.ts'
+import { type Limit, lookAt } from '../usage.ts'
 import { imageOf } from '../volume/place.ts'
 import { planBudget } from './budget.ts'
 
@@ -47,17 +50,17 @@ export async function preflight(job: Job): Promise<Budget> {
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
   if (!isCapped && existsSync(imageOf(run.modelsDir, name).image)) {
-    const message = `its volume is not mounted, and what is trained now would be hidden below it; see scripts/volume.ts mount ${name}`
+    const remedy = `mount it as root: ${commandFor({ modelsDir: run.modelsDir, quotasFile: run.command.quotasFile }, 'scripts/volume.ts', 'mount', name)}`
+    const message = `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
     emit({ event: 'warning', job: name, message })
   }
 
   const reserveBytes = isCapped ? 0 : RESERVE_BYTES
   const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
   const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed }
-  if (!folderExists) return budget
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
-  await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune })
+  if (folderExists) await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune })
   return { ...budget, ...(await plan(job, budget, rules)) }
 }
 
@@ -67,7 +70,10 @@ async function plan(
   { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
   rules: MeasureOptions,
 ): Promise<Pick<Budget, 'limitBytes' | 'isDiskLimit' | 'keptBytes'>> {
-  const { usedBytes, freeBytes, prunable } = await lookAt(dir, rules)
+  // A dry run makes no folder.
+  const { usedBytes, freeBytes, prunable } = existsSync(dir)
+    ? await lookAt(dir, rules)
+    : { usedBytes: 0, freeBytes: freeSpace(nearestVisible(dir)), prunable: [] }
   const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
   const minFreeBytes = quota.minFreeMb * MIB
   // On a filesystem of its own, its size is what there is, however small.

@@ -37,13 +37,15 @@ const base = [
  */
 export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
   if (sandbox === 'off') return false
-  const { status, error, stderr } = spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
+  const { status, signal, error, stderr } = spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
   if (status === 0) return true
   if (sandbox === 'auto') return false
-  const reason = error ? 'bwrap is not installed (Debian package bubblewrap)' : String(stderr).trim()
+  const reason = error
+    ? 'bwrap is not installed; install the Debian package bubblewrap'
+    : `${String(stderr).trim() || `bwrap ended with ${signal ?? `exit code ${status}`}`}; let this user make namespaces`
   throw new TrainerError(
     'config',
-    `jobs.${job}.sandbox is "required", but the sandbox does not work: ${reason}`,
+    `jobs.${job}.sandbox is "required", but the sandbox does not work: ${reason}, or set it to "auto"`,
   )
 }
 

@@ -11,6 +11,7 @@ import {
 import { join } from 'node:path'
 import { syncFolder } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
+import { checkPublished } from '../models.ts'
 import { emptyFolder } from '../storage/emptying.ts'
 import { native } from '../storage/path.ts'
 import { checkUsage, freeSpace } from '../storage.ts'
@@ -33,7 +34,7 @@ export async function copyFiles({ run }: Volume, from: string, to: string): Prom
  *
  * @throws {TrainerError} `storage` with the first file that is not
  */
-export async function assertHolds({ job, folder, image, run }: Volume, file: string): Promise<void> {
+export async function assertHolds({ job, folder, run }: Volume, file: string): Promise<void> {
   if (!readdirSync(folder).length) return
   await using hidden = await HiddenMounts.open(run)
   // Not read-only: after a power cut its journal has to be replayed.
@@ -43,8 +44,23 @@ export async function assertHolds({ job, folder, image, run }: Volume, file: str
   if (difference === undefined) return
   throw new TrainerError(
     'storage',
-    `Cannot mount ${job}'s volume over ${folder}, whose ${difference} is not, or is otherwise, in the volume; ` +
-      `to keep the folder's files delete ${image}, to keep the volume's move those away`,
+    `Cannot use ${job}'s volume: ${difference} in ${folder} is not, or is otherwise, in the volume; ` +
+      "to keep the folder's files remove the volume with --keep-folder, to keep the volume's move those away",
+  )
+}
+
+/**
+ * Has the job's folder, as it is now, valid models of its own?
+ *
+ * @throws {TrainerError} `storage` if not: those in the volume are then all that there are
+ */
+export async function assertPublished({ job, quota, folder }: Volume): Promise<void> {
+  const { missing, reason } = await checkPublished(folder, quota.models)
+  if (!missing) return
+  throw new TrainerError(
+    'storage',
+    `Cannot remove ${job}'s volume without keeping its files: ${folder} has no valid model of its own (${reason}); ` +
+      'move what is there away, and remove the volume without --keep-folder',
   )
 }
 
