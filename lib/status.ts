@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
+import { capOf } from './cap.ts'
 import { TrainerError } from './errors.ts'
 import type { JobHistory } from './history/job-history.ts'
 import { isToTrain, type RunHistory, readRuns } from './history.ts'
@@ -9,7 +10,7 @@ import { type JobName, jobNames, MIB, type Quota, type Quotas } from './quotas.t
 import { measure } from './storage/measurement.ts'
 import type { Entry } from './storage/prunable.ts'
 import { freeSpace } from './storage.ts'
-import { accountOf, capOf } from './usage.ts'
+import { accountOf } from './usage.ts'
 
 /**
  * How the trainer and its jobs stand, as `scripts/status.ts --json` prints it: sizes in bytes, times in ISO 8601, `null`

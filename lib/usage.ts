@@ -8,8 +8,6 @@ import { temporaryFolder } from './trainer/containment.ts'
 import { listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
 
-export { capOf } from './cap.ts'
-
 /** One look at a job's folder; figures in bytes, what may be pruned oldest first. */
 export type Look = Measurement & { freeBytes: number }
 
