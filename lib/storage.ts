@@ -21,8 +21,8 @@ export type EnforceOptions = MeasureOptions & {
 
 /** Other programs may write checkpoints as fast as they are deleted. */
 const MAX_ROUNDS = 10
-/** Deleted at a time; each may keep a folder open. */
-const BATCH = 16
+/** Deleted at a time: many, because each batch waits for its last, and in few folders, because those stay open for it. */
+const BATCH = { entries: 128, folders: 8 }
 
 /** The charged bytes of a folder, as {@link measure} counts them. */
 export async function checkUsage(dir: string): Promise<number> {
@@ -134,11 +134,15 @@ function sumOf(entries: Entry[]): number {
 
 /** The next entries, so few that each is needed to free `bytes` even if all before it do go. */
 function takeNeeded(entries: Entry[], start: number, bytes: number): Entry[] {
-  let end = start
-  for (let left = bytes; left > 0 && end < entries.length && end - start < BATCH; end++) {
-    left -= entries[end]!.bytes
+  const batch: Entry[] = []
+  const folders = new Set<string>()
+  for (let left = bytes; left > 0 && batch.length < BATCH.entries; ) {
+    const entry = entries[start + batch.length]
+    if (!entry || folders.add(entry.folder).size > BATCH.folders) break
+    batch.push(entry)
+    left -= entry.bytes
   }
-  return entries.slice(start, end)
+  return batch
 }
 
 /** What comes free with an entry: of a hard link nothing, until it is the last. */

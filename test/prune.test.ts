@@ -174,7 +174,7 @@ rootTest('prune --dry-run does not take for empty what this user may not look in
 
 traceTest('prune stops at SIGINT, between two deletions', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 1 } })
-  const names = Array.from({ length: 400 }, (_, index) => `${index}.tmp`)
+  const names = Array.from({ length: 1000 }, (_, index) => `${index}.tmp`)
   const work = writeCheckpoints(rig.modelsDir, 'core', names, 8192)
   // As if the disk were slow: 20 ms a deletion. With -D the process that was started is prune itself.
   const prefix = ['strace', '-D', '-qq', '-o', '/dev/null', '-e', 'inject=unlink:delay_enter=20ms']
@@ -187,7 +187,7 @@ traceTest('prune stops at SIGINT, between two deletions', async () => {
   assert.equal(exitCode, 130)
   const deleted = rig.events().filter(({ event }) => event === 'storage.prune').length
   assert.equal(readdirSync(work).length, names.length - deleted)
-  assert.ok(deleted < 200, `${deleted} deletions`)
+  assert.ok(deleted < 600, `${deleted} deletions`)
 })
 
 test('prune gets along with few open files, whatever number of folders the checkpoints are in', async () => {
