@@ -64,8 +64,15 @@ export class Remover {
       if (stats.ino !== entry.ino || stats.dev !== entry.dev) return 'changed'
       if (!entry.isFolder && stats.mtimeNs !== entry.mtimeNs) return 'changed'
       this.#count(folder, 1)
-      const removal = entry.isFolder ? removeFolder(path, reach, entry) : removeFile(reach)
-      return removal.catch(outcomeOf).finally(() => this.#count(folder, -1))
+      return new Promise((resolve, reject) => {
+        const settle = (outcome: Outcome) => {
+          this.#count(folder, -1)
+          resolve(outcome)
+        }
+        const end = (cause: unknown) => settle(cause ? outcomeOf(cause) : 'removed')
+        if (entry.isFolder) removeFolder(path, reach, entry).then(settle, end).catch(reject)
+        else unlink(reach, end)
+      })
     } catch (cause) {
       return outcomeOf(cause)
     }
@@ -100,12 +107,6 @@ export class Remover {
     }
     return fd
   }
-}
-
-function removeFile(reach: string | Buffer): Promise<Outcome> {
-  return new Promise((resolve, reject) =>
-    unlink(reach, error => (error ? reject(error) : resolve('removed'))),
-  )
 }
 
 async function removeFolder(path: Bytes, reach: string | Buffer, { mtimeNs, ino }: Entry): Promise<Outcome> {
