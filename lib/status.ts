@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { capOf } from './cap.ts'
 import { TrainerError } from './errors.ts'
+import type { Guarantee } from './events.ts'
 import type { JobHistory } from './history/job-history.ts'
 import { isToTrain, type RunHistory, readRuns } from './history.ts'
 import { readManifest } from './models/manifest.ts'
@@ -61,7 +62,7 @@ export type JobStatus = {
   /** Of these and of the temporary files: what may be pruned. */
   prunable: { count: number; bytes: number } | null
   /** What bounds its bytes now; in a sandbox if the last training was in one. */
-  guarantee: string | null
+  guarantee: Guarantee | null
   /** What became of the last training; `at` is when it ended. */
   lastResult: {
     outcome: 'done' | 'failed' | 'interrupted' | 'cut off' | 'running'
@@ -89,13 +90,10 @@ export async function readStatus(
   const last = trainings.findLast(({ isRunning }) => !isRunning)
   const jobs: JobStatus[] = []
   for (const job of names) {
-    const { bound, ...look } = await lookAtJob(job, join(modelsDir, job), quotas.jobs[job])
     const lastGuarantee = trainings.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1)
-    jobs.push({
-      ...look,
-      guarantee: bound && `${bound}${lastGuarantee?.endsWith('+sandbox') ? '+sandbox' : ''}`,
-      lastResult: lastResultOf(job, trainings),
-    })
+    const containment = lastGuarantee?.endsWith('+sandbox') ? '+sandbox' : ''
+    const look = await lookAtJob(job, join(modelsDir, job), quotas.jobs[job], containment)
+    jobs.push({ ...look, lastResult: lastResultOf(job, trainings) })
   }
   return {
     modelsDir,
@@ -110,10 +108,10 @@ export async function readStatus(
   }
 }
 
-type Bound = { bound: 'kernel' | 'watch' | null }
-type Look = Omit<JobStatus, 'guarantee' | 'lastResult'> & Bound
+type Look = Omit<JobStatus, 'lastResult'>
+type Containment = '+sandbox' | ''
 
-async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look> {
+async function lookAtJob(job: JobName, dir: string, quota: Quota, containment: Containment): Promise<Look> {
   const limitBytes = quota.maxDiskMb * MIB
   const unknown = {
     job,
@@ -125,7 +123,7 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look>
     limitBytes,
     checkpoints: null,
     prunable: null,
-    bound: null,
+    guarantee: null,
   }
   try {
     const { models, missing, reason, adopted } = await checkPublished(dir, quota.models)
@@ -136,7 +134,7 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota): Promise<Look>
       reason,
       trainedAt: adopted.length ? null : isoOf(readManifest(dir)?.metadata.trained_at),
       adopted,
-      ...(await measureJob(dir, quota, limitBytes)),
+      ...(await measureJob(dir, quota, limitBytes, containment)),
     }
   } catch (error) {
     if (error instanceof TrainerError) return { ...unknown, reason: error.message }
@@ -148,10 +146,11 @@ async function measureJob(
   dir: string,
   quota: Quota,
   quotaBytes: number,
-): Promise<Pick<JobStatus, 'usedBytes' | 'limitBytes' | 'checkpoints' | 'prunable'> & Bound> {
+  containment: Containment,
+): Promise<Pick<JobStatus, 'usedBytes' | 'limitBytes' | 'checkpoints' | 'prunable' | 'guarantee'>> {
   const none = sumUp([])
   if (!existsSync(dir)) {
-    return { usedBytes: 0, limitBytes: quotaBytes, checkpoints: none, prunable: none, bound: null }
+    return { usedBytes: 0, limitBytes: quotaBytes, checkpoints: none, prunable: none, guarantee: null }
   }
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
@@ -160,9 +159,9 @@ async function measureJob(
   return {
     usedBytes: account?.usedBytes ?? usedBytes,
     limitBytes: account ? Math.min(quotaBytes, account.usedBytes + account.freeBytes) : quotaBytes,
-    bound: account ? 'kernel' : 'watch',
     checkpoints: sumUp(matching.filter(({ rule }) => rule !== '*.tmp')),
     prunable: sumUp(prunable),
+    guarantee: `${account ? 'kernel' : 'watch'}${containment}`,
   }
 }
 
