@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -18,6 +18,7 @@ for (const [what, script, args] of [
 ] as const) {
   test(`${what} that a full disk does not take is an error`, async () => {
     await using rig = await trainerRig()
+    mkdirSync(rig.modelsDir)
 
     const { exitCode, stderr } = await rig.run([...args], { script, prefix: into('/dev/full') })
 
@@ -29,6 +30,7 @@ test('output of which a full disk takes only the beginning is an error', async (
   await using rig = await trainerRig()
   const file = rig.path('found')
   const prefix = [...into(file), 'prlimit', '--fsize=100']
+  mkdirSync(rig.modelsDir)
 
   const { exitCode, stderr } = await rig.run([], { script: 'scripts/verify.ts', prefix })
 
