@@ -23,7 +23,7 @@ export async function postflight(job: Job, { limitBytes }: Budget, report: Repor
     ...(await publishedFiles(dir, quota.models)),
     ...valid.flatMap(({ path, references }) => [path, ...references]),
   ]
-  await enforceLimit(dir, limitBytes / MIB, { prune: quota.prune, keep, onPrune })
+  await enforceLimit(dir, limitBytes / MIB, { prune: quota.prune, keep, onPrune, signal: run.signal })
   const { usedBytes, freeBytes } = await lookAt(dir, { keep })
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 

@@ -60,7 +60,8 @@ export async function preflight(job: Job): Promise<Budget> {
   const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed }
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
-  if (folderExists) await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune })
+  if (folderExists)
+    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
   return { ...budget, ...(await plan(job, budget, rules)) }
 }
 
