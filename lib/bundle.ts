@@ -83,7 +83,8 @@ function readPublished(source: Source): { text: string; manifest: Manifest } {
     const manifest = parseManifest(text)
     if (!manifest || !Object.keys(manifest.files).length) throw new UnusableFile('describes no model')
     const adoption = adoptionIn(manifest)
-    if (adoption) throw new UnusableFile(adoption)
+    if (adoption)
+      throw new UnusableFile(`${adoption}, and stays until it is removed or a training replaces it`)
     return { text, manifest }
   } catch (cause) {
     throw unbundled(source, join(jobDir, MANIFEST), cause)

@@ -44,8 +44,8 @@ export async function runPhases(job: Job): Promise<void> {
 async function emptyWork({ quota, dir, run, onPrune }: Job): Promise<void> {
   if (run.command.dryRun) return
   const keep = await publishedFiles(dir, quota.models)
-  const { prunable } = await measure(dir, { prune: quota.prune, keep })
-  const checkpoints = prunable.filter(({ rule }) => rule !== '*.tmp').map(({ path }) => path)
+  const { named } = await measure(dir, { prune: quota.prune, keep })
+  const checkpoints = named.filter(({ rule }) => rule !== '*.tmp').map(({ path }) => path)
   const remains = await measure(dir, { prune: ['work/**'], keep: [...keep, ...checkpoints] })
   await pruneOldest(dir, remains.prunable, { ...remains, targetBytes: 0, onPrune })
   await enforceLimit(dir, quota.maxDiskMb, { prune: quota.prune, keep, onPrune }).catch(() => {}) // told already

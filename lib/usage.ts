@@ -9,7 +9,7 @@ import { listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
 
 /** One look at a job's folder; figures in bytes, what may be pruned oldest first. */
-export type Look = Measurement & { freeBytes: number }
+export type Look = Omit<Measurement, 'named'> & { freeBytes: number }
 
 /** What a training may use, in bytes, and where. */
 export type Limit = {

@@ -96,7 +96,7 @@ test('a model that was put in the place of the trained one is told from it, and 
   assert.is(refused.exitCode, 1)
   assert.match(
     refused.stderr,
-    'manifest.json names "core.onnx" in metadata.adopted: it was not trained; train it: ' +
+    'manifest.json names "core.onnx" in metadata.adopted: it was not trained, and stays until it is removed or a training replaces it; train it: ' +
       `node --import tsx tasks.ts core --retrain --models-dir ${rig.modelsDir} --quotas ${rig.path('quotas.json')}\n`,
   )
   assert.is(bundled.exitCode, 0)

@@ -200,6 +200,7 @@ if (fs.existsSync(dir + '/ckpt/epoch-1.checkpoint')) { ${publishes}; process.exi
 const folders = ['/', '/ckpt/', '/parts/deep/'].map(folder => dir + folder)
 for (const folder of folders) fs.mkdirSync(folder, { recursive: true })
 fs.writeFileSync(dir + '/ckpt/epoch-1.checkpoint', Buffer.alloc(2 ** 20))
+fs.linkSync(dir + '/ckpt/epoch-1.checkpoint', dir + '/best.pt')
 for (let n = 0; ; n++) { fs.writeFileSync(folders[n % 3] + 'part-' + n, Buffer.alloc(2 ** 20)); await sleep(5) }`
   await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer } })
 

@@ -12,8 +12,11 @@ export type MeasureOptions = {
   keep?: Iterable<string | Buffer>
 }
 
-/** What a folder holds: its charged bytes, and what in it may be pruned, oldest first. */
-export type Measurement = { usedBytes: number; prunable: Entry[] }
+/**
+ * What a folder holds: its charged bytes; all in it that the rules name, kept or not; and of that what may be pruned,
+ * oldest first.
+ */
+export type Measurement = { usedBytes: number; named: Entry[]; prunable: Entry[] }
 
 /**
  * Measure a folder.
@@ -60,7 +63,8 @@ export async function measure(dir: string, { prune = [], keep }: MeasureOptions 
     },
   })
   usedBytes += chargeOf(rootStats)
-  return { usedBytes, prunable: listOldest(found, keep ?? (await publishedAmong(dir, root, found))) }
+  const prunable = listOldest(found, keep ?? (await publishedAmong(dir, root, found)))
+  return { usedBytes, named: found.filter(({ owner }) => !owner), prunable }
 }
 
 /**
