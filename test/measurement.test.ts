@@ -163,11 +163,12 @@ test('measure() can run twice at a time', async () => {
     Object.fromEntries(Array.from({ length: 300 }, (_, index) => [`${index}/a.tmp`, index])),
   )
 
-  const looks = await Promise.all([measure(box.dir), measure(box.dir), measure(box.dir)])
+  const measured = await Promise.all([measure(box.dir), measure(box.dir), measure(box.dir)])
 
+  const looks = measured.map(({ usedBytes, prunable }) => ({ usedBytes, prunable }))
   assert.equal(looks[1], looks[0])
   assert.equal(looks[2], looks[0])
-  assert.is(looks[0].prunable.length, 299)
+  assert.is(looks[0]?.prunable.length, 299)
 })
 
 test('measure() never takes a missing folder, a file or a link for an empty folder', async () => {

@@ -13,8 +13,8 @@ export type MeasureOptions = {
 }
 
 /**
- * What a folder holds: its charged bytes; all in it that the rules name, kept or not; and of that what may be pruned,
- * oldest first.
+ * What a folder holds: its charged bytes; all in it that the rules name, kept or not, in any order; and of that what may
+ * be pruned, oldest first.
  */
 export type Measurement = { usedBytes: number; named: Entry[]; prunable: Entry[] }
 
