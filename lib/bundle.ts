@@ -31,13 +31,14 @@ type Source = Place & { job: JobName; jobDir: string }
 /**
  * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
  * it lists, in its order. What is bundled is what was trained and published here: no file of it was adopted, every one
- * is hashed on its way and compared, and the metadata has to fit. The same models give the same bytes, except for the signature.
+ * is hashed on its way and compared, and the metadata has to fit. The same models give the same bytes, except for the
+ * signature.
  *
  * The bundle is made beside `out` and takes its place when it is whole and durable; one that fails is gone.
  *
  * @returns the names of the models and their external data
- * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was trained and published; `storage`;
- * `usage` if `out` is in the job's folder; or the reason of `signal`
+ * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was trained and published;
+ * `storage`; `usage` if `out` is in the job's folder; or the reason of `signal`
  */
 export async function writeBundle(
   source: Source,

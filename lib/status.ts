@@ -155,13 +155,13 @@ async function measureJob(
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
   const { prunable: matching } = await measure(dir, { prune: quota.prune, keep: [] })
-  const account = capOf(dir, quotaBytes) === undefined ? undefined : accountOf(dir)
+  const capBytes = capOf(dir, quotaBytes)
   return {
-    usedBytes: account?.usedBytes ?? usedBytes,
-    limitBytes: account ? Math.min(quotaBytes, account.usedBytes + account.freeBytes) : quotaBytes,
+    usedBytes: capBytes === undefined ? usedBytes : accountOf(dir).usedBytes,
+    limitBytes: capBytes ?? quotaBytes,
     checkpoints: sumUp(matching.filter(({ rule }) => rule !== '*.tmp')),
     prunable: sumUp(prunable),
-    guarantee: `${account ? 'kernel' : 'watch'}${containment}`,
+    guarantee: `${capBytes === undefined ? 'watch' : 'kernel'}${containment}`,
   }
 }
 

@@ -1,7 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { readRuns } from '../lib/history.ts'
 import { isStopped } from '../lib/processes.ts'
 import { useSandbox } from '../lib/trainer/containment.ts'
 import { type FakeTrainer, publishes, survivors, trainerRig, untilEvent } from './rig.ts'
@@ -150,6 +152,7 @@ for (const [signal, exitCode, how] of [
     assert.not(existsSync(rig.path('models', 'core', 'core.onnx')))
     const last = rig.events().at(-1)
     assert.is(last?.event === 'run.done' && last.exitCode, exitCode)
+    assert.is(readRuns(join(rig.modelsDir, '.trainer'), 1).runs[0]?.jobs[0]?.outcome, 'interrupted')
     assert.not(ended.events.some(it => it.event === 'train.start' && it.job !== 'core'))
     const next = rig.start(['core', '--json'])
     await until('the lock is free', () => /train\.start/.test(next.output()))

@@ -27,9 +27,9 @@ const BYTES_AFTER_END = 'has bytes after its end'
 
 /**
  * Check a bundle that may come from anybody: its manifest is signed, and it holds exactly the files that the manifest
- * lists, each as long and with the SHA-256 that stands there, none of them adopted. It is read once, from front to back, in bounded memory,
- * and nothing is extracted; until the signature has been checked nothing is read but the manifest and the signature,
- * which have to come first.
+ * lists, each as long and with the SHA-256 that stands there, none of them adopted. It is read once, from front to back,
+ * in bounded memory, and nothing is extracted; until the signature has been checked nothing is read but the manifest and
+ * the signature, which have to come first.
  *
  * @returns the files of a bundle that is good; of any other none, and the first thing that is wrong with it
  * @throws {TrainerError} `storage` if it cannot be read

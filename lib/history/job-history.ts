@@ -103,7 +103,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       history.outcome = 'done'
       return
     case 'job.fail':
-      history.outcome = event.code === 'sigint' || event.code === 'sigterm' ? 'interrupted' : 'failed'
+      history.outcome = event.code?.startsWith('sig') ? 'interrupted' : 'failed'
       history.reason = event.message
       return
     case 'train.start':

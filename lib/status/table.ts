@@ -50,8 +50,7 @@ function describeRun({ running, lastRun }: Status, now: number): string {
 function describeFaults(status: JobStatus): string[] {
   const { job, valid, reason, adopted, usedBytes, limitBytes, lastResult } = status
   const isAsTrained = valid && !adopted.length
-  const validity = { true: '', false: ' is not valid', null: '' }[`${valid}`]
-  const faults = isAsTrained ? [] : [`${job}${validity}: ${escapeText(reason)}`]
+  const faults = isAsTrained ? [] : [`${job}${valid === false ? ' is not valid' : ''}: ${escapeText(reason)}`]
   if (usedBytes !== null && usedBytes > limitBytes) {
     faults.push(`${job} uses more than its quota; the next run prunes it, or now: scripts/prune.ts ${job}`)
   }

@@ -13,8 +13,8 @@ export type MeasureOptions = {
 }
 
 /**
- * What a folder holds: its charged bytes; all in it that the rules name, kept or not, in any order; and of that what may
- * be pruned, oldest first.
+ * What a folder holds: its charged bytes; all in it that the rules name, kept or not, in any order, also what goes with a
+ * folder; and of that what may be pruned, oldest first.
  */
 export type Measurement = { usedBytes: number; named: Entry[]; prunable: Entry[] }
 
@@ -64,7 +64,7 @@ export async function measure(dir: string, { prune = [], keep }: MeasureOptions 
   })
   usedBytes += chargeOf(rootStats)
   const prunable = listOldest(found, keep ?? (await publishedAmong(dir, root, found)))
-  return { usedBytes, named: found.filter(({ owner }) => !owner), prunable }
+  return { usedBytes, named: found, prunable }
 }
 
 /**
