@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { EventBody } from './events.ts'
 import type { MeasureOptions } from './storage/measurement.ts'
-import { type Entry, worthPruning } from './storage/prunable.ts'
+import { type Entry, inodeId, worthPruning } from './storage/prunable.ts'
 import { freeSpace, type Pruned, pruneOldest } from './storage.ts'
 import { temporaryFolder } from './trainer/containment.ts'
-import { fileId, listOpenFiles } from './trainer/open-files.ts'
+import { listOpenFiles } from './trainer/open-files.ts'
 import type { Training } from './trainer.ts'
 import { accountOf, deletedBytes, diskFull, type Limit, type Look, limitReached, lookAt } from './usage.ts'
 
@@ -152,7 +152,7 @@ function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
   const paths = open.flatMap(({ path }) => [path, path.replace(temporaryFolder, tmp)])
   const closed = prunable.filter(entry => {
     const inside = `${entry.path}/`
-    return !ids.has(fileId(entry)) && !paths.some(path => path.startsWith(inside))
+    return !ids.has(inodeId(entry)) && !paths.some(path => path.startsWith(inside))
   })
   const newest = closed.findLast(({ rule }) => rule !== '*.tmp')
   return worthPruning(closed.filter(entry => entry !== newest))

@@ -97,7 +97,8 @@ function isExact(stats: Stats | BigIntStats): stats is BigIntStats {
   return typeof stats.ino === 'bigint'
 }
 
-function chargeOf(stats: Stats | BigIntStats): number {
+/** What one inode is charged with, in bytes. */
+export function chargeOf(stats: Stats | BigIntStats): number {
   const blockBytes = Number(stats.blocks) * 512
   return stats.isFile() ? Math.max(Number(stats.size), blockBytes) : blockBytes
 }

@@ -129,7 +129,7 @@ function canonical(path: Bytes): Bytes {
 }
 
 /** Names a file whatever it is called. */
-export function inodeId({ dev, ino }: { dev: bigint; ino: bigint }): string {
+export function inodeId({ dev, ino }: Record<'dev' | 'ino', number | bigint>): string {
   return `${dev}:${ino}`
 }
 

@@ -1,9 +1,11 @@
 import { readdirSync, readlinkSync, statSync } from 'node:fs'
 import { readProc } from '../processes.ts'
+import { chargeOf } from '../storage/measurement.ts'
+import { inodeId } from '../storage/prunable.ts'
 
 /** A regular file that a process has open or mapped. */
 export type OpenFile = {
-  /** `dev:ino`, as `fileId` gives it. */
+  /** `dev:ino`, as {@link inodeId} gives it. */
   id: string
   /** As the process sees it. */
   path: string
@@ -12,11 +14,6 @@ export type OpenFile = {
 }
 
 const DELETED = ' (deleted)'
-
-/** Names a file whatever it is called. */
-export function fileId({ dev, ino }: { dev: number | bigint; ino: number | bigint }): string {
-  return `${dev}:${ino}`
-}
 
 /** The regular files that these processes have open, each once; other users' processes are not readable. */
 export function listOpenFiles(pids: number[]): OpenFile[] {
@@ -35,11 +32,11 @@ function openDescriptors(pid: number): OpenFile[] {
     try {
       const stats = statSync(`/proc/${pid}/fd/${name}`)
       if (!stats.isFile()) return []
-      const deletedBytes = stats.nlink === 0 ? Math.max(stats.size, stats.blocks * 512) : 0
+      const deletedBytes = stats.nlink === 0 ? chargeOf(stats) : 0
       const path = readlinkSync(`/proc/${pid}/fd/${name}`)
       return [
         {
-          id: fileId(stats),
+          id: inodeId(stats),
           path: path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path,
           deletedBytes,
         },
@@ -60,7 +57,7 @@ function deletedMappings(pid: number): OpenFile[] {
     const [start, end] = range!.split('-').map(address => Number.parseInt(address, 16))
     const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16))
     const deletedBytes = Number.parseInt(offset!, 16) + end! - start!
-    const id = fileId({ dev: makedev(major!, minor!), ino: Number(inode) })
+    const id = inodeId({ dev: makedev(major!, minor!), ino: Number(inode) })
     return [{ id, path: path.join(' ').slice(0, -DELETED.length), deletedBytes }]
   })
 }
