@@ -35,18 +35,16 @@ export class Training {
   /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
   readonly #seen = new Map<number, string>()
 
-  private constructor({ child, pid, output, lifeline }: Launched, command: TrainingCommand) {
+  private constructor({ pid, exited, output, lifeline }: Launched, command: TrainingCommand) {
     this.pid = pid
     this.#command = command
     this.#output = output
     this.#lifeline = lifeline
     this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
     for (const { startTime } of listProcesses().filter(it => it.pid === pid)) this.#seen.set(pid, startTime)
-    this.exited = new Promise(resolve => {
-      child.once('exit', (code, signal) => {
-        const seconds = (performance.now() - this.#startedMs) / 1000
-        resolve({ ...exitOf(code, signal, command.isSandboxed), seconds })
-      })
+    this.exited = exited.then(([code, signal]) => {
+      const seconds = (performance.now() - this.#startedMs) / 1000
+      return { ...exitOf(code, signal, command.isSandboxed), seconds }
     })
   }
 

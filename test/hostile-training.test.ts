@@ -107,7 +107,7 @@ ${publishes}`
 test('a run ends though a training without a sandbox has stopped its watchdog', async () => {
   const trainer = `
 const args = pid => { try { return fs.readFileSync('/proc/' + pid + '/cmdline', 'latin1').split('\\0') } catch { return [] } }
-const watchdog = fs.readdirSync('/proc').find(pid => args(pid).includes(String(process.pid)) && args(pid).some(it => it.startsWith('read ')))
+const watchdog = fs.readdirSync('/proc').find(pid => args(pid).includes(String(process.pid)) && args(pid).some(it => it.includes('read -ru')))
 process.kill(Number(watchdog), 'SIGSTOP')
 console.log('stopped', watchdog)
 ${publishes}`

@@ -73,6 +73,22 @@ test('Training gives exit code, output of both streams and the time it took', as
   assert.ok(seconds > 0 && seconds < 20)
 })
 
+test('Training takes nothing that runs beside it for a part of it, however early it is looked at', async () => {
+  await using box = await sandbox(folders)
+
+  for (let round = 0; round < 10; round++) {
+    const { training } = await start(box, 'setTimeout(() => {}, 10_000)')
+    const seen = new Set<number>()
+    for (const end = performance.now() + 60; performance.now() < end; ) {
+      for (const pid of training.processes()) seen.add(pid)
+      await delay(1)
+    }
+    await training.kill()
+
+    assert.equal([...seen], [training.pid])
+  }
+})
+
 /** A program that starts a training and is killed the moment after. */
 const startsAndDies = (training: object) => `
 const { Training } = await import(${JSON.stringify(join(root, 'lib/trainer.ts'))})

@@ -1,4 +1,4 @@
-import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { safePath } from '../environment.ts'
@@ -7,9 +7,15 @@ import { isErrno, TrainerError } from '../errors.ts'
 /**
  * Runs beside the training, in a session and with an environment of its own: once we are gone without a word it kills
  * the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone would leave
- * what has not asked for it yet, such as a sandbox that is being set up.
+ * what has not asked for it yet, such as a sandbox that is being set up. Its `cat` passes on what the training prints,
+ * to the last byte, for it is not stopped or ended with it. That both are there, and no part of it, is said by a line.
  */
-const watchdog = 'read -ru 5 || kill -KILL -- "-$0"'
+const watchdog = `
+trap '' PIPE
+cat <&0 >&4 4>&- 5>&- &
+exec </dev/null 4>&-
+echo >&5
+read -ru 5 || kill -KILL -- "-$0"`
 
 export type TrainingCommand = {
   /** The whole argument vector, limits and sandbox included; its program is looked up on our PATH, not on that of `env`. */
@@ -25,8 +31,8 @@ export type TrainingCommand = {
 }
 
 export type Launched = {
-  child: ChildProcess
   pid: number
+  exited: Promise<[code: number | null, signal: NodeJS.Signals | null]>
   /** All that the training prints. */
   output: Readable
   /** Ended without a word, it makes the watchdog kill the training. */
@@ -41,18 +47,16 @@ export type Launched = {
 export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promise<Launched> {
   const { $, quote } = await import('zx/core')
   // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
-  // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe and `cat`, in a
-  // session of its own, so that it outlives the training and is not stopped with it. Nor is stdin one: bash would take
-  // itself for a remote shell and run ~/.bashrc.
+  // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe. Nor is stdin one:
+  // bash would take itself for a remote shell and run ~/.bashrc.
   const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
   const ours = { ...env, PATH: safePath }
   const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
   // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
   const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
   const started = $({ ...options, ...bash })`
-    exec 2>&4 > >(exec env --ignore-environment setsid --fork cat >&4 3>&- 5>&-) && wait $! &&
-    env --ignore-environment setsid --fork ${bash.shell} -c ${watchdog} $$ >&- 2>&- 3>&- 4>&- &&
-    exec ${argv} 2>&1 4>&- 5>&-`
+    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid --fork ${bash.shell} -c ${watchdog} $$ 2>&- 3>&-) &&
+    wait $! && exec ${argv} 2>&1 4>&- 5>&-`
   const { child } = started
   if (!child?.pid) {
     const { cause, message } = await started
@@ -69,5 +73,7 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
   // Node's types end at descriptor 4.
   const [, , , , output, lifeline] = child.stdio as unknown as [null, null, null, null, Readable, Socket]
   lifeline.on('error', () => {}) // of a watchdog that somebody has killed
-  return { child, pid: child.pid, output, lifeline }
+  const exited = once(child, 'exit') as Launched['exited']
+  await Promise.race([once(lifeline, 'data'), exited])
+  return { pid: child.pid, exited, output, lifeline }
 }
