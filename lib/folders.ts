@@ -50,6 +50,7 @@ export function makeFolder(path: string): void {
   try {
     makeFolders(path)
   } catch (cause) {
+    if (cause instanceof TrainerError) throw cause
     const remedy = 'this user must be able to write there'
     throw new TrainerError('storage', `Cannot make ${path}: ${messageOf(cause)}; ${remedy}`, { cause })
   }
@@ -58,9 +59,21 @@ export function makeFolder(path: string): void {
   }
 }
 
+/**
+ * Is the folder there?
+ *
+ * @throws {TrainerError} `storage` if something else has its place
+ */
+export function folderExists(path: string): boolean {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (stats && !stats.isDirectory())
+    throw new TrainerError('storage', `${path} is a file, expected a folder; move it away`)
+  return stats !== undefined
+}
+
 /** Not by `recursive: true`, which never comes back from a path below /proc in Node.js 20. */
 function makeFolders(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })) return
+  if (folderExists(path)) return
   makeFolders(dirname(path))
   try {
     mkdirSync(path, { mode: 0o750 })

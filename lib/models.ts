@@ -1,7 +1,8 @@
-import { lstatSync, statSync } from 'node:fs'
+import { lstatSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { messageOf, TrainerError } from './errors.ts'
+import { folderExists } from './folders.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { compare, type Likeness } from './models/likeness.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
@@ -41,7 +42,8 @@ export async function findModels(folder: string, globs: string[]): Promise<Findi
  * when it was made for other globs, every valid model counts.
  *
  * A set is valid as a whole: if one of the models in the manifest is not, the job's training is missing. An ONNX
- * model that is whole but not the published one is valid still; an opaque one is not: nothing else vouches for it.
+ * model that is whole but not the published one is valid still; an opaque one is valid as published alone, because
+ * nothing else vouches for it.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -98,9 +100,9 @@ export async function inspectPublished(
     try {
       const found = new Map<string, Likeness>()
       for (const name of namesOf(jobDir, model)) found.set(name, await compare(jobDir, name, manifest))
-      if (found.get(model.name) === 'differs' && !isOnnx(model.name)) {
-        throw new UnusableFile('is not what was published')
-      }
+      const likeness = found.get(model.name)
+      if (!isOnnx(model.name) && (likeness === 'differs' || likeness === 'unlisted'))
+        throw new UnusableFile(`is ${likeness === 'differs' ? 'not what was published' : 'in no manifest'}`)
       valid.push(model)
       for (const [name, likeness] of found) likenesses.set(name, likeness)
     } catch (error) {
@@ -130,7 +132,7 @@ function judgeAll(folder: string, names: string[]): Findings {
 async function listNames(folder: string, globs: string[]): Promise<string[]> {
   try {
     // globby takes a missing folder for an empty one, and so do we; anything else that hides it is an error.
-    if (!statSync(folder, { throwIfNoEntry: false })) return []
+    if (!folderExists(folder)) return []
     const { globby } = await import('globby')
     const names = await globby(globs, {
       cwd: folder,
@@ -143,6 +145,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
     })
     return names.filter(isPublishable).sort()
   } catch (cause) {
+    if (cause instanceof TrainerError) throw cause
     throw new TrainerError('storage', `Cannot look for models in ${folder}: ${messageOf(cause)}`, { cause })
   }
 }

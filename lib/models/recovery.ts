@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { moveDurably, storageError } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
+import { folderExists } from '../folders.ts'
 import { publishedFiles } from '../models.ts'
 import { reasonOf, statPlain } from '../plain-file.ts'
 import { compare } from './likeness.ts'
@@ -22,9 +23,10 @@ const ANY_ONNX = '**/*.[oO][nN][nN][xX]'
  * Settle what a publication left when it was cut off, under the lock and before anything else is done in the job's
  * folder; and remove external data of replaced models, which was kept for readers that were just loading them.
  *
- * @throws {TrainerError} `storage`, also if the manifest's place is taken: a training would be in vain
+ * @throws {TrainerError} `storage`, also if the manifest's place or the folder's is taken: a training would be in vain
  */
 export async function recover(jobDir: string): Promise<void> {
+  if (!folderExists(jobDir)) return
   const manifest = join(jobDir, MANIFEST)
   if (lstatSync(manifest, { throwIfNoEntry: false })?.isDirectory()) {
     throw new TrainerError('storage', `${manifest} is a folder, expected a file; move it away`)
