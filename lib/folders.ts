@@ -7,9 +7,19 @@ import { accessRemedy } from './owner.ts'
 /** Where the system's models are unless an operator chose another folder. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
 
-/** Where models are kept: as configured for this run, else the environment's, else the user's default. */
+/**
+ * Where models are kept: as configured for this run, else the environment's, else the user's default.
+ *
+ * @throws {TrainerError} `usage` for a name that is not UTF-8
+ */
 export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: string | undefined): string {
   const chosen = fromCommand ?? (process.env.RANSOMEYE_MODELS_DIR || fromQuotas)
+  // What Node.js reads for a byte that is no UTF-8: it would name another folder.
+  if (chosen?.includes('\ufffd'))
+    throw new TrainerError(
+      'usage',
+      `The models folder ${chosen} has a name that is not UTF-8; choose another`,
+    )
   if (chosen !== undefined) return resolve(chosen)
   if (process.getuid?.() === 0) return SYSTEM_MODELS_DIR
   return join(process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'ransomeye', 'models')

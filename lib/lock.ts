@@ -13,6 +13,7 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { storageError } from './durable.ts'
 import { safePath } from './environment.ts'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
 import { accessRemedy } from './owner.ts'
@@ -39,13 +40,12 @@ export async function takeLock(stateDir: string): Promise<Lock> {
     if (!flock(fd)) {
       const owner = recordedPid(fd)
       const holders = lockHolders(fstatSync(fd))
-      const isOwned = owner !== undefined && holders.includes(owner)
+      const isOwned = holders.some(pid => isRecorded(pid, owner))
       if (isOwned || !holders.some(isOrphanedTraining)) throw heldBy(path, owner, holders)
       await killAll(() => lockHolders(fstatSync(fd)).filter(isOrphanedTraining))
       if (!(await retryFlock(fd))) throw heldBy(path, owner, lockHolders(fstatSync(fd)))
     }
-    ftruncateSync(fd)
-    writeSync(fd, `${process.pid}\n`, 0)
+    record(fd, path)
     return { fd, release: () => closeSync(fd) }
   } catch (error) {
     closeSync(fd)
@@ -125,6 +125,17 @@ async function retryFlock(fd: number, deadlineMs = 5_000): Promise<boolean> {
   return false
 }
 
+/** In place, because a full disk would not give back what is cut off first. */
+function record(fd: number, path: string): void {
+  const text = `${process.pid}\n`
+  try {
+    writeSync(fd, text, 0)
+    ftruncateSync(fd, text.length)
+  } catch (cause) {
+    throw storageError(`Cannot lock ${path}`, cause)
+  }
+}
+
 function recordedPid(fd: number): number | undefined {
   const content = Buffer.alloc(16)
   return pidIn(content.toString('latin1', 0, readSync(fd, content, 0, 16, 0)))
@@ -150,9 +161,19 @@ function lockHolders({ dev, ino }: { dev: number; ino: number }): number[] {
   })
 }
 
+/** Is it the run that has written down its pid, which in a container is another number than out here? */
+function isRecorded(pid: number, recorded: number | undefined): boolean {
+  const pids = /^NSpid:(.*)$/m.exec(readProc(`${pid}/status`) ?? '')?.[1] ?? ''
+  return !isTraining(pid) && pids.trim().split(/\s+/).includes(String(recorded))
+}
+
+function isTraining(pid: number): boolean {
+  return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=')
+}
+
 /** A training started by us, or anything stopped for ever: a starting orchestrator is neither. */
 function isOrphanedTraining(pid: number): boolean {
-  return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=') || isStopped(pid)
+  return isTraining(pid) || isStopped(pid)
 }
 
 function heldBy(path: string, pid: number | undefined, holders: number[]): TrainerError {
@@ -164,5 +185,7 @@ function heldBy(path: string, pid: number | undefined, holders: number[]): Train
 
 /** The run itself, as it has written down; its training holds the lock too. */
 function namedHolders(owner: number | undefined, holders: number[]): number[] {
-  return owner !== undefined && (holders.includes(owner) || !holders.length) ? [owner] : holders
+  const run = holders.filter(pid => isRecorded(pid, owner))
+  if (run.length) return run
+  return owner !== undefined && !holders.length ? [owner] : holders
 }

@@ -1,7 +1,7 @@
-import { lstatSync } from 'node:fs'
+import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import { messageOf, TrainerError } from './errors.ts'
+import { isErrno, messageOf, TrainerError } from './errors.ts'
 import { folderExists } from './folders.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { compare, type Likeness } from './models/likeness.ts'
@@ -142,6 +142,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       // A link, a FIFO or a folder with a model's name is to be seen, and refused.
       onlyFiles: false,
       ignore: ['work/**', 'tmp/**'],
+      fs: { readdir: readReachable },
     })
     return names.filter(isPublishable).sort()
   } catch (cause) {
@@ -149,6 +150,16 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
     throw new TrainerError('storage', `Cannot look for models in ${folder}: ${messageOf(cause)}`, { cause })
   }
 }
+
+/** What lies beyond PATH_MAX is no model that anybody could open, and must not hide the others. */
+const readReachable = ((
+  path: string,
+  options: { withFileTypes: true },
+  done: (...result: unknown[]) => void,
+) =>
+  readdir(path, options, (error, entries) =>
+    isErrno(error, 'ENAMETOOLONG') ? done(null, []) : done(error, entries),
+  )) as typeof readdir
 
 function summaryOf(valid: Model[], likenesses: Map<string, Likeness>, adopted: string[]): string {
   if (!valid.length) return 'no model is published'

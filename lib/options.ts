@@ -58,6 +58,7 @@ export function readOptions<O extends Record<string, Option>>(
     })
     if (values.help) return helpOf(program, options)
     if (values.version) return packageVersion()
+    refuseTakenByNpm(program.options)
     for (const [name, value] of Object.entries(values)) {
       if (value === '')
         throw new TrainerError('usage', `--${name} is "", expected ${expectedOf(options[name]!)}`)
@@ -67,6 +68,16 @@ export function readOptions<O extends Record<string, Option>>(
     if (!isErrno(cause, ...parseFaults)) throw cause
     const reason = reword(messageOf(cause).split(/\.\s/)[0]!, options)
     throw new TrainerError('usage', `${reason}; see node --import tsx ${program.name} --help`, { cause })
+  }
+}
+
+/** What stands before `--`, `npm start` takes for its own options, and hands on as variables alone. */
+function refuseTakenByNpm(options: Record<string, Option>): void {
+  if (process.env.npm_lifecycle_event !== 'start') return
+  const taken = Object.keys(options).find(name => process.env[`npm_config_${name.replaceAll('-', '_')}`])
+  if (taken) {
+    const remedy = `put a -- before the options: npm start -- --${taken}`
+    throw new TrainerError('usage', `npm has taken --${taken} for an option of its own; ${remedy}`)
   }
 }
 

@@ -30,7 +30,12 @@ export async function runPhases(job: Job): Promise<void> {
     const code = codeOf(error)
     // Before anything is deleted: what it says was used is used no longer then.
     announce(job, error)
-    if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) await emptyWork(job)
+    if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) {
+      await emptyWork(job).catch(reason => {
+        const message = `unpublished files are left in ${job.workDir}: ${messageOf(reason)}`
+        job.emit({ event: 'warning', job: name, message })
+      })
+    }
     throw error
   }
   const seconds = (performance.now() - startedMs) / 1000

@@ -9,7 +9,7 @@ import {
   readFileSync,
   statSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { isErrno } from './errors.ts'
 
 /** Why a file cannot be used, as the end of a sentence that begins with its name: `is empty`. */
@@ -125,7 +125,10 @@ function statOrMissing(path: string): BigIntStats {
   } catch (cause) {
     if (!isErrno(cause, 'ENOENT', 'ENOTDIR')) throw cause
     // A name with bytes that are not UTF-8 comes back from a listing with U+FFFD, which names no file.
-    throw new UnusableFile(path.includes('\ufffd') ? 'has a name that is not UTF-8' : 'is missing', { cause })
+    throw new UnusableFile(
+      basename(path).includes('\ufffd') ? 'has a name that is not UTF-8' : 'is missing',
+      { cause },
+    )
   }
 }
 

@@ -1,6 +1,7 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno } from './errors.ts'
+import { inodeId } from './storage/prunable.ts'
 
 /** What `/proc/PID/stat` tells of a process; see proc_pid_stat(5). */
 export type Process = {
@@ -59,9 +60,13 @@ export function readProc(path: string): string | undefined {
   }
 }
 
-/** Processes started with `NAME=value` in their environment; not this one, nor those that it was started by. */
-export function processesWithVariable(name: string, value: string): number[] {
-  const wanted = `\0${name}=${value}\0`
+/**
+ * Processes whose environment says that they belong to a training with this output folder; not this one, nor those
+ * that it was started by, nor those of a container in which that path leads to another folder.
+ */
+export function trainingProcesses(outputDir: string): number[] {
+  const wanted = `\0RANSOMEYE_OUTPUT_DIR=${outputDir}\0`
+  const folder = folderSeenBy('self', outputDir)
   const all = listProcesses()
   const ours = new Set<number>()
   for (let pid: number | undefined = process.pid; pid && !ours.has(pid); ) {
@@ -71,7 +76,16 @@ export function processesWithVariable(name: string, value: string): number[] {
   return all
     .filter(({ pid, state }) => !ours.has(pid) && state !== 'Z')
     .filter(({ pid }) => `\0${readProc(`${pid}/environ`)}`.includes(wanted))
+    .filter(({ pid }) => !folder || folderSeenBy(pid, outputDir) === folder)
     .map(({ pid }) => pid)
+}
+
+function folderSeenBy(pid: number | 'self', path: string): string | undefined {
+  try {
+    return inodeId(statSync(`/proc/${pid}/root${path}`))
+  } catch {
+    return undefined
+  }
 }
 
 /** Is every thread of the process stopped by a signal (or gone)? A thread inside a long system call is not yet. */

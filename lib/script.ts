@@ -3,6 +3,7 @@ import { pathToFileURL } from 'node:url'
 import { storageError } from './durable.ts'
 import { isErrno, TrainerError } from './errors.ts'
 import { priorityPrefix } from './run/lines.ts'
+import { escapeText } from './text.ts'
 
 /** Is this file the program that was started, and not imported by another? */
 export function isEntry(meta: ImportMeta): boolean {
@@ -44,8 +45,9 @@ export function print(text: string): void {
 
 /** Say on stderr what went wrong, with a stack trace only for a defect of ours; returns the exit status for it. */
 export function reportFailure(error: unknown): number {
+  const text = error instanceof TrainerError ? error.message : stackOf(error)
   process.stderr.write(
-    `${priorityPrefix(2, 'error')}ransomeye-trainer: ${error instanceof TrainerError ? error.message : stackOf(error)}\n`,
+    `${priorityPrefix(2, 'error')}ransomeye-trainer: ${text.split('\n').map(escapeText).join('\n')}\n`,
   )
   return exitCodeOf(error)
 }

@@ -9,8 +9,8 @@ import {
   killAll,
   listProcesses,
   type Process,
-  processesWithVariable,
   signalProcess,
+  trainingProcesses,
 } from './processes.ts'
 import { type Launched, launch, type TrainingCommand } from './trainer/launch.ts'
 import { OutputLines } from './trainer/output.ts'
@@ -78,7 +78,7 @@ export class Training {
     }
     if (!this.#command.isSandboxed) {
       const outputDir = this.#command.env.RANSOMEYE_OUTPUT_DIR!
-      for (const pid of processesWithVariable('RANSOMEYE_OUTPUT_DIR', outputDir)) members.add(pid)
+      for (const pid of trainingProcesses(outputDir)) members.add(pid)
     }
     const live = all.filter(({ pid }) => members.has(pid))
     for (const { pid, startTime } of live) this.#seen.set(pid, startTime)

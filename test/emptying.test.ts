@@ -65,6 +65,20 @@ test('emptyFolder() names the first thing that it cannot delete, when all else i
   ])
 })
 
+test('emptyFolder() gets into a folder of its own user that nobody may look into', async () => {
+  await using box = await sandbox()
+  chmodSync(box.dir, 0o777)
+
+  await asNobody(async () => {
+    mkdirSync(box.path('tmp/closed/deep'), { recursive: true })
+    writeFileSync(box.path('tmp/closed/deep/a'), 'x')
+    for (const name of ['tmp/closed/deep', 'tmp/closed']) chmodSync(box.path(name), 0)
+    await emptyFolder(box.path('tmp'))
+  })
+
+  assert.equal(readdirSync(box.path('tmp')), [])
+})
+
 test('emptyFolder() refuses a link, and says when there is nothing', async () => {
   await using box = await sandbox({ 'outside/a': 1 })
   symlinkSync('outside', box.path('tmp'))

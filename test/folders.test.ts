@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { openModelsDir } from '../lib/folders.ts'
+import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
 import { findHolder } from '../lib/lock.ts'
 import { failure } from './failure.ts'
 import { sandbox } from './sandbox.ts'
@@ -17,9 +17,19 @@ for (const dryRun of [true, false]) {
     const { exitCode, message } = await failure(async () => openModelsDir(box.path('models'), dryRun))
 
     assert.is(exitCode, 3)
-    assert.match(message, /Cannot use the models folder .*ENOTDIR.*; choose another: --models-dir DIR$/)
+    const expected = dryRun
+      ? /Cannot use the models folder .*ENOTDIR.*; choose another: --models-dir DIR$/
+      : /models is a file, expected a folder; move it away$/
+    assert.match(message, expected)
   })
 }
+
+test('chooseModelsDir() refuses a name that is not UTF-8, because Node.js would make another one of it', async () => {
+  const { exitCode, message } = await failure(async () => chooseModelsDir('/tmp/bad\ufffd', undefined))
+
+  assert.is(exitCode, 64)
+  assert.match(message, /not UTF-8/)
+})
 
 for (const closed of ['above', 'above/models']) {
   asRoot(`openModelsDir() says whose ${closed} is to a user who may not look into it`, async () => {

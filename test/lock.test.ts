@@ -1,10 +1,14 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, existsSync, openSync, readFileSync, symlinkSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
-import { takeLock } from '../lib/lock.ts'
+import { findHolder, takeLock } from '../lib/lock.ts'
+import { readProc } from '../lib/processes.ts'
+import { freeSpace } from '../lib/storage.ts'
 import { sandbox, until } from './sandbox.ts'
+import { skipUnless } from './skips.ts'
 
 async function refusal(stateDir: string): Promise<TrainerError> {
   try {
@@ -45,6 +49,49 @@ test('takeLock() is refused while a child that inherited the descriptor lives, a
       () => undefined,
     ),
   )
+})
+
+const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
+
+asRoot('takeLock() leaves a run in a container alone, which has written down another pid', async () => {
+  await using box = await sandbox()
+  // Its training holds the lock too, as one without a sandbox does.
+  const script = `
+    exec 3> "$1"
+    flock -n 3
+    echo $$ >&3
+    RANSOMEYE_OUTPUT_DIR=/x sleep 60 &
+    wait`
+  const container = spawn(
+    'unshare',
+    ['-p', '-f', '--kill-child', '--mount-proc', 'bash', '-c', script, 'bash', box.path('lock')],
+    { stdio: 'ignore' },
+  )
+  await until('the lock is held', () => findHolder(box.dir))
+
+  const { code, message } = await refusal(box.dir)
+
+  assert.is(code, 'locked')
+  const pid = Number(/pid (\d+);/.exec(message)?.[1])
+  assert.match(readProc(`${pid}/cmdline`) ?? '', /bash/)
+  container.kill('SIGKILL')
+  await until('the lock is free', () => !findHolder(box.dir))
+})
+
+asRoot('takeLock() on a full disk goes without the block that another writer waits for', async () => {
+  await using box = await sandbox()
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', box.dir])
+  ;(await takeLock(box.dir)).release()
+  const writer = spawn('sh', ['-c', `while :; do echo x >> ${box.path('fill')}; done`], { stdio: 'ignore' })
+  try {
+    await until('the disk is full', () => freeSpace(box.dir) === 0)
+
+    for (let round = 0; round < 20; round++) (await takeLock(box.dir)).release()
+  } finally {
+    writer.kill('SIGKILL')
+    await once(writer, 'exit')
+    execFileSync('umount', [box.dir])
+  }
 })
 
 test('takeLock() ends a training whose orchestrator is gone, even a frozen one', async () => {

@@ -3,6 +3,7 @@ import { linkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { findModels, publishedFiles } from '../lib/models.ts'
+import { digFolders } from './deep-folder.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { checkApart, trainAndPublish } from './publishing.ts'
 import { sandbox } from './sandbox.ts'
@@ -146,7 +147,16 @@ test('publishedFiles() fails where it cannot list, so that nothing is pruned', a
 
   const files = await publishedFiles(box.path('core')).catch((error: Error) => error.message)
 
-  assert.match(String(files), /^Cannot look for models in .*core/)
+  assert.match(String(files), /core is a file, expected a folder; move it away$/)
+})
+
+test('findModels() finds a model beside folders that are deeper than a path can name', async () => {
+  await using box = await sandbox({ 'a/core.onnx': onnxModel() })
+  using _deep = digFolders(box.dir, { levels: 60, name: 'd'.repeat(200) }, () => {})
+
+  const { valid, rejected } = await findModels(box.dir, ['**/*.onnx'])
+
+  assert.equal([valid.map(({ name }) => name), rejected], [['a/core.onnx'], []])
 })
 
 test.run()

@@ -1,15 +1,17 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readRuns } from '../lib/history.ts'
-import { isStopped } from '../lib/processes.ts'
+import { isStopped, trainingProcesses } from '../lib/processes.ts'
 import { useSandbox } from '../lib/trainer/containment.ts'
 import { type FakeTrainer, publishes, survivors, trainerRig, untilEvent } from './rig.ts'
-import { until } from './sandbox.ts'
+import { sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
 
+const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
 
 /** Notes its start and end with the run it belongs to, so that two at once show; works for as long as told. */
@@ -160,6 +162,51 @@ for (const [signal, exitCode, how] of [
     await next.ended
   })
 }
+
+test('Ctrl-Z stops neither the run nor its training, and says so', async () => {
+  await using rig = await trainerRig({ core: { trainer: noted(1500) } })
+  const run = rig.start(['core', '--json'])
+  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+
+  run.child.kill('SIGTSTP')
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 0)
+  assert.ok(events.some(it => it.event === 'warning' && it.message.includes('Ctrl-Z')))
+})
+
+test("a folder that takes the name of the job's while it is trained is not touched", async () => {
+  await using rig = await trainerRig({ core: { trainer: noted(1500) } })
+  const run = rig.start(['core', '--json'])
+  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+  const others = ['work/tmp/precious', 'manifest.json.next']
+  mkdirSync(rig.path('others/work/tmp'), { recursive: true })
+  for (const name of others) writeFileSync(rig.path('others', name), 'x')
+
+  renameSync(rig.path('models/core'), rig.path('models/moved'))
+  symlinkSync('../others', rig.path('models/core'))
+  const { exitCode } = await run.ended
+
+  assert.is(exitCode, 3)
+  for (const name of others) assert.ok(existsSync(rig.path('others', name)), name)
+})
+
+asRoot(
+  'trainingProcesses() leaves out those of a container in which the same path leads to another folder',
+  async () => {
+    await using box = await sandbox({ 'work/tmp/.keep': 0 })
+    const env = { ...process.env, RANSOMEYE_OUTPUT_DIR: box.path('work') }
+    const inside = `mount -t tmpfs none ${box.dir} && mkdir ${box.path('work')} && touch ${box.path('work/up')}`
+    const options = { env, stdio: 'ignore' } as const
+    const container = spawn('unshare', ['-m', 'sh', '-c', `${inside}; exec sleep 60`], options)
+    const ours = spawn('sleep', ['60'], options)
+    await until('the container is up', () => existsSync(`/proc/${container.pid}/root${box.path('work/up')}`))
+
+    assert.equal(trainingProcesses(box.path('work')), [ours.pid])
+
+    for (const child of [container, ours]) child.kill('SIGKILL')
+  },
+)
 
 test('a training that is interrupted while it is being set up does not begin, or ends at once', async () => {
   const trainer = `await sleep(3000); fs.writeFileSync(dir + '/done', '')`

@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process'
-import { linkSync, renameSync, symlinkSync, utimesSync } from 'node:fs'
+import { linkSync, renameSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type MeasureOptions, measure } from '../lib/storage/measurement.ts'
+import { digFolders } from './deep-folder.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'
 
@@ -92,6 +93,23 @@ test('listOldest() leaves out what is kept, by its path, its inode or the folder
   })
 
   assert.equal(names.sort(), ['work/runs/1/e.tmp', 'work/runs/2'])
+})
+
+test('listOldest() leaves out what is kept beyond what a path can name', async () => {
+  await using box = await sandbox({ 'a.tmp': 1 })
+  using _deep = digFolders(box.dir, { levels: 60, name: 'd'.repeat(200) }, innermost => {
+    writeFileSync(`${innermost}/b.tmp`, 'x')
+  })
+  const { named } = await measure(box.dir)
+  const keep = named.flatMap(({ name, path }) => (name === 'b.tmp' ? [path] : []))
+
+  const { prunable } = await measure(box.dir, { keep })
+
+  assert.is(keep.length, 1)
+  assert.equal(
+    prunable.map(({ name }) => name),
+    ['a.tmp'],
+  )
 })
 
 test('listOldest() leaves out published models, the manifest, and the external data that a model or it names', async () => {

@@ -159,6 +159,14 @@ test('checkPublished() is content with one valid model where no manifest says mo
   )
 })
 
+test('checkPublished() takes no opaque file for a model that no manifest vouches for', async () => {
+  await using box = await sandbox({ 'mine.pkl': 'anything' })
+
+  const { missing, reason, adopt } = await checkPublished(box.dir, ['*.pkl'])
+
+  assert.equal([missing, reason, adopt], [true, 'mine.pkl is in no manifest', []])
+})
+
 test('checkPublished() takes a manifest that is garbage, a link, huge or lists outside files for none', async () => {
   await using box = await sandbox({ 'good.json': 1 })
   await trainAndPublish(box.dir, { 'core.onnx': onnxModel() })

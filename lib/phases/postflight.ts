@@ -6,7 +6,7 @@ import { findModels, publishedFiles } from '../models.ts'
 import { MIB } from '../quotas.ts'
 import { enforceLimit } from '../storage.ts'
 import { lookAt } from '../usage.ts'
-import type { Budget } from './preflight.ts'
+import { assertSameFolder, type Budget } from './preflight.ts'
 import type { Report } from './train.ts'
 
 /**
@@ -15,9 +15,11 @@ import type { Report } from './train.ts'
  * @throws {TrainerError} `quota-exceeded` if it does not fit, `training-failed` if there is no valid model; what was
  * published before stays as it was
  */
-export async function postflight(job: Job, { limitBytes }: Budget, report: Report): Promise<void> {
+export async function postflight(job: Job, budget: Budget, report: Report): Promise<void> {
+  const { limitBytes } = budget
   const { name, quota, dir, workDir, emit, onPrune, run } = job
   run.signal.throwIfAborted()
+  assertSameFolder(job, budget)
   const { valid, rejected } = await findModels(workDir, quota.models)
   const keep = [
     ...(await publishedFiles(dir, quota.models)),

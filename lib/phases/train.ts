@@ -11,7 +11,7 @@ import { emptyFolder } from '../storage/emptying.ts'
 import { innermostArgv, limitedArgv, sandboxArgv } from '../trainer/containment.ts'
 import { Training, type TrainingExit } from '../trainer.ts'
 import { accountOf, diskFull, type Look, limitReached, lookAt } from '../usage.ts'
-import type { Budget } from './preflight.ts'
+import { assertSameFolder, type Budget } from './preflight.ts'
 import { Progress } from './progress.ts'
 
 /** Room beside one largest file for folders and small files. */
@@ -53,6 +53,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   emit({ event: 'train.start', job: name, pid: training.pid, argv: command })
 
   const over = new AbortController()
+  refuseSuspension(job, over.signal)
   const onLook = (look: Look) => progress.takeLook(look)
   const watch = {
     ...budget,
@@ -76,7 +77,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await guarding.catch(() => {}) // told above, or the run has another reason to end
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
-    await clearUp(job)
+    await clearUp(job, budget)
   }
   const exit = await training.exited
   const ranOut = await explainSpace(budget, exit, progress)
@@ -88,8 +89,10 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
  * Remove what must not outlive a training: temporary files, and what only a hostile one leaves where no sandbox keeps it
  * from that. Nothing of it runs any more, so what is looked at is what is removed.
  */
-async function clearUp({ name, dir, workDir, emit }: Job): Promise<void> {
+async function clearUp(job: Job, budget: Budget): Promise<void> {
+  const { name, dir, workDir, emit } = job
   try {
+    assertSameFolder(job, budget)
     // To be redone at the next start as if it were a publication of ours.
     rmSync(join(dir, NEXT_MANIFEST), { recursive: true, force: true })
     if (lstatSync(workDir, { throwIfNoEntry: false })?.isDirectory() === false) {
@@ -113,6 +116,14 @@ function containedArgv({ dir, run }: Job, budget: Budget, command: string[]): st
     budget.isSandboxed ? sandboxArgv(command, containment) : command,
     Math.max(maxFileBytes, FILE_SLACK_BYTES),
   )
+}
+
+/** Ctrl-Z would stop us and not the training, which nobody would watch then. */
+function refuseSuspension({ name, emit }: Job, over: AbortSignal): void {
+  const message = 'SIGTSTP (Ctrl-Z) has no effect: its training would go on unwatched; Ctrl-C ends both'
+  const refuse = () => emit({ event: 'warning', job: name, message })
+  process.on('SIGTSTP', refuse)
+  over.addEventListener('abort', () => process.off('SIGTSTP', refuse))
 }
 
 /** Rejects when the run is interrupted or the training's time is up; both by the monotonic clock. */

@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   fchmodSync,
   fstatSync,
@@ -11,6 +12,9 @@ import {
 import { isErrno, TrainerError } from '../errors.ts'
 import { type Bytes, escapeBytes, native } from './path.ts'
 import { FOLDER_FLAGS, Slice } from './tree.ts'
+
+/** Names a folder without a right to read it; see open(2). Node.js has no constant for it. */
+const O_PATH = 0o10000000
 
 /**
  * Delete everything in a folder; a link in it goes as a link, and a filesystem mounted in it stays.
@@ -114,7 +118,7 @@ class Emptying {
   #descend(name: Bytes): boolean {
     const above = this.#current
     this.#attempt(name, reach => {
-      const fd = openSync(reach, FOLDER_FLAGS)
+      const fd = openFolder(reach)
       if (fstatSync(fd, { bigint: true }).dev === this.#device) return this.goTo(fd)
       closeSync(fd)
       throw new TrainerError(
@@ -148,6 +152,22 @@ class Emptying {
   #pathOf(name: Bytes): Bytes {
     return [this.#path, ...this.#levels.slice(1).map(level => level.name), name].join('/')
   }
+}
+
+/** Open a folder, even one whose mode keeps its owner out. */
+function openFolder(reach: string | Buffer): number {
+  try {
+    return openSync(reach, FOLDER_FLAGS)
+  } catch (error) {
+    if (!isErrno(error, 'EACCES')) throw error
+  }
+  const fd = openSync(reach, FOLDER_FLAGS | O_PATH)
+  try {
+    chmodSync(reachOf(fd), 0o700)
+  } finally {
+    closeSync(fd)
+  }
+  return openSync(reach, FOLDER_FLAGS)
 }
 
 /** @returns false if it is a folder */

@@ -105,7 +105,7 @@ function keeper(keep: Iterable<string | Buffer>): (entry: Entry) => boolean {
     const path = canonical(Buffer.from(file as string).toString('latin1'))
     paths.add(path)
     for (let folder = dirname(path); !folders.has(folder); folder = dirname(folder)) folders.add(folder)
-    const stats = lstatSync(native(path), { throwIfNoEntry: false, bigint: true })
+    const stats = reachable(() => lstatSync(native(path), { bigint: true }))
     if (stats) ids.add(inodeId(stats))
   }
   if (!paths.size) return () => false
@@ -118,12 +118,18 @@ function keeper(keep: Iterable<string | Buffer>): (entry: Entry) => boolean {
   }
 }
 
-/** Spelled without links above it, as measured paths are; a path that leads nowhere stays as it is. */
+/** Spelled without links above it, as measured paths are; a path that cannot be reached stays as it is. */
 function canonical(path: Bytes): Bytes {
+  const folder = reachable(() => realpathSync.native(native(dirname(path)), 'latin1'))
+  return folder === undefined ? path : join(folder, basename(path))
+}
+
+/** What `look` says of a path; nothing of one that leads nowhere or, as a measured path may, on beyond PATH_MAX. */
+function reachable<T>(look: () => T): T | undefined {
   try {
-    return join(realpathSync.native(native(dirname(path)), 'latin1'), basename(path))
+    return look()
   } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return path
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined
     throw error
   }
 }

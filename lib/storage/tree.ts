@@ -124,9 +124,10 @@ function look<T>(folder: Folder<T>, reach: Bytes, isExact: boolean): Stats | Big
 
 function unreadable(path: Bytes, cause: unknown): unknown {
   if (!(cause instanceof Error && 'syscall' in cause && 'code' in cause)) return cause
+  const remedy = isErrno(cause, 'EACCES', 'EPERM') ? '; this user must be able to read it' : ''
   return new TrainerError(
     'storage',
-    `Cannot measure ${escapeBytes(path)}: ${cause.code} at ${cause.syscall}; this user must be able to read it`,
+    `Cannot measure ${escapeBytes(path)}: ${cause.code} at ${cause.syscall}${remedy}`,
     { cause },
   )
 }

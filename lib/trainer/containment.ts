@@ -4,6 +4,7 @@ import { constants, getPriority } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import { safePath } from '../environment.ts'
 import { TrainerError } from '../errors.ts'
+import { readProc } from '../processes.ts'
 import type { JobName, Quota } from '../quotas.ts'
 
 /** The folders for temporary data that the sandbox covers with `work/tmp`. */
@@ -92,11 +93,17 @@ export function limitedArgv(command: string[], maxFileBytes: number): string[] {
   // Counted from ours, which the guard may have raised; where it is the lowest already, changing it may be forbidden.
   const lower = constants.priority.PRIORITY_LOW - getPriority()
   return [
-    ...['prlimit', `--fsize=${maxFileBytes}`, '--core=0', '--'],
+    ...['prlimit', `--fsize=${Math.min(maxFileBytes, ownMaxFileBytes())}`, '--core=0', '--'],
     ...['ionice', '-t', '-c', '3'],
     ...(lower ? ['nice', '-n', String(lower)] : []),
     ...command,
   ]
+}
+
+/** The largest file that we may write ourselves: nobody may ask for more. */
+function ownMaxFileBytes(): number {
+  const hard = /^Max file size +\S+ +(\d+)/m.exec(readProc('self/limits') ?? '')?.[1]
+  return hard === undefined ? Infinity : Number(hard)
 }
 
 /**
