@@ -7,10 +7,11 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
  * so that the two together never hold more than twice that. What already stands at `path` is kept if it is a
  * regular file, and set aside as `<path>.1` if it is anything else (a link is never followed).
  *
- * A log is an aid: when it cannot be written (a full disk), lines are dropped and the work goes on.
+ * A log is an aid: when it cannot be written (a full disk), lines are dropped and the work goes on; `hasLost` says so.
  */
 export class Appender {
   readonly path: string
+  hasLost = false
   readonly #maxBytes: number
   #fd: number | undefined
   #bytes = 0
@@ -26,12 +27,17 @@ export class Appender {
   append(lines: string): void {
     const bytes = Buffer.from(this.#torn ? `\n${lines}` : lines)
     if (this.#bytes > 0 && this.#bytes + bytes.length > this.#maxBytes) this.#rotate()
-    if (this.#fd === undefined) return
+    if (this.#fd === undefined) {
+      this.hasLost = true
+      return
+    }
     try {
       const written = writeSync(this.#fd, bytes)
       this.#bytes += written
       this.#torn = written < bytes.length
+      this.hasLost ||= this.#torn
     } catch {
+      this.hasLost = true
       // A full disk must not stop a training for the sake of its log.
     }
   }

@@ -12,6 +12,7 @@ export class Journal {
   readonly #show: (event: TrainerEvent) => void
   readonly #file: Appender | undefined
   #pending: string[] = []
+  #isLossTold = false
 
   /** @param stateDir where events.jsonl is kept; without one (a dry run) events are only shown. */
   constructor(stateDir: string | undefined, show: (event: TrainerEvent) => void) {
@@ -22,6 +23,7 @@ export class Journal {
   }
 
   emit(body: EventBody): void {
+    this.#tellOfLoss()
     const event: TrainerEvent = {
       time: new Date().toISOString(),
       level: levelOf(body),
@@ -38,6 +40,14 @@ export class Journal {
   flush(): void {
     if (this.#pending.length) this.#file?.append(this.#pending.join(''))
     this.#pending = []
+  }
+
+  /** Before the next event: what a run says last stays the last. */
+  #tellOfLoss(): void {
+    if (!this.#file?.hasLost || this.#isLossTold) return
+    this.#isLossTold = true
+    const message = `events are missing in ${this.#file.path}, which cannot be written (a full disk?): status and report will not know of them`
+    this.emit({ event: 'warning', message })
   }
 
   close(): void {

@@ -2,6 +2,8 @@ import { lstatSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Appender } from '../lib/appender.ts'
+import type { TrainerEvent } from '../lib/events.ts'
+import { Journal } from '../lib/journal.ts'
 import { sandbox } from './sandbox.ts'
 
 test('Appender goes on where an earlier one stopped', async () => {
@@ -78,6 +80,22 @@ test('Appender drops lines when it cannot write, and does not throw', async () =
   log.close()
 
   assert.not.ok(lstatSync(box.path('missing'), { throwIfNoEntry: false }))
+})
+
+test('Journal says once that it cannot be written, and never after what a run says last', async () => {
+  await using box = await sandbox()
+  const shown: TrainerEvent[] = []
+  const journal = new Journal(box.path('missing'), event => shown.push(event))
+
+  for (const message of ['one', 'two', 'three']) {
+    journal.emit({ event: 'warning', message })
+    journal.flush()
+  }
+  journal.close()
+
+  const messages = shown.map(it => (it.event === 'warning' ? it.message : ''))
+  assert.match(messages[1]!, /^events are missing in .*events\.jsonl, which cannot be written/)
+  assert.equal([messages.length, ...messages.filter(it => it.length < 9)], [4, 'one', 'two', 'three'])
 })
 
 test.run()

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import {
   existsSync,
   lstatSync,
@@ -14,7 +15,7 @@ import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../lib/events.ts'
 import { jobNames } from '../lib/quotas.ts'
 import { onnxModel } from './onnx-fixture.ts'
-import { publishes, type Rig, trainerRig } from './rig.ts'
+import { publishes, type Rig, root, trainerRig } from './rig.ts'
 import { sandbox } from './sandbox.ts'
 
 const namesOf = (events: TrainerEvent[]) =>
@@ -330,6 +331,19 @@ for (const [args, named] of [
     assert.not(existsSync(rig.modelsDir))
   })
 }
+
+test('npm start refuses the options that npm has kept for itself', async () => {
+  await using rig = await trainerRig()
+  const words = ['--', '--quotas', rig.path('quotas.json'), '--models-dir', rig.modelsDir]
+
+  const [before, after] = ['--dry-run core', 'core'].map(given =>
+    spawnSync('npm', ['start', ...given.split(' '), ...words], { cwd: root, encoding: 'utf8' }),
+  )
+
+  assert.is(before!.status, 64)
+  assert.match(before!.stderr, /npm start -- --dry-run$/m)
+  assert.is(after!.status, 0)
+})
 
 test('where models are kept: the option, else the environment, else quotas.json, else the state folder', async () => {
   await using box = await sandbox()

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   closeSync,
   existsSync,
@@ -87,6 +87,19 @@ test('Training takes nothing that runs beside it for a part of it, however early
 
     assert.equal([...seen], [training.pid])
   }
+})
+
+test('limitedArgv() asks for no larger file than we may write ourselves', () => {
+  const program = `import { limitedArgv } from '${join(root, 'lib/trainer/containment.ts')}'
+    process.stdout.write(JSON.stringify(limitedArgv(['true'], 2 ** 30)))`
+  const limits = [2 ** 20, 2 ** 31].map(bytes => {
+    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '--eval', program]
+    return JSON.parse(
+      execFileSync('prlimit', [`--fsize=${bytes}`, ...node], { cwd: root, encoding: 'utf8' }),
+    )[1]
+  })
+
+  assert.equal(limits, [`--fsize=${2 ** 20}`, `--fsize=${2 ** 30}`])
 })
 
 /** A program that starts a training and is killed the moment after. */

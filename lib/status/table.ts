@@ -43,7 +43,10 @@ function describeRun({ running, lastRun }: Status, now: number): string {
   if (!lastRun)
     return 'not running, and no training is recorded here; if there should be one, give its --models-dir'
   const { startedAt, exitCode, message } = lastRun
-  const end = exitCode === null ? 'was killed or lost its power' : `ended with exit code ${exitCode}`
+  const end =
+    exitCode === null
+      ? 'was killed, lost its power or could not note its end on a full disk'
+      : `ended with exit code ${exitCode}`
   return `not running; the last training run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
 
