@@ -176,17 +176,29 @@ mounting('an image that is attached elsewhere is neither mounted a second time n
   assert.is(mountOptions(rig.folder), undefined)
 })
 
-mounting('an image of another quota is not used for this one', async () => {
+mounting('an image of another quota, smaller or larger, is not used for this one', async () => {
   await using rig = await volumeRig()
   await rig.volume('create')
   const quotas = readFileSync(rig.path('quotas.json'), 'utf8')
-  writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":24', '"maxDiskMb":20'))
+  const createFor = (maxDiskMb: number) => {
+    writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":24', `"maxDiskMb":${maxDiskMb}`))
+    return rig.volume('create')
+  }
 
-  const { exitCode, stderr } = await rig.volume('create')
+  const raised = await createFor(48)
+  const lowered = await createFor(20)
   const status = await rig.volume('status')
 
-  assert.is(exitCode, 3)
-  assert.match(stderr, /does not fit its quota of 20 MiB; remove the volume and create it anew/)
+  assert.equal([raised.exitCode, lowered.exitCode], [3, 3])
+  const remedy = 'remove the volume and create it anew'
+  assert.match(
+    raised.stderr,
+    `is smaller than its quota of 48 MiB asks for, 24.0 MiB instead of 48.0 MiB; ${remedy}`,
+  )
+  assert.match(
+    lowered.stderr,
+    `is larger than its quota of 20 MiB asks for, 24.0 MiB instead of 20.0 MiB; ${remedy}`,
+  )
   assert.match(status.stdout, /LARGER than the quota/)
 })
 
