@@ -224,7 +224,10 @@ test('status gives the reason of a failure, and keeps to the last training when 
   assert.equal(pruning.exitCode, 2)
   assert.match(text, /^core +- +- .* failed\nnot valid /m)
   assert.match(text, /^agent +- +- +watch +-\nnot valid +█{4} 21\.0\/20 MiB/m)
-  assert.match(text, /^agent uses more than its quota, and pruning cannot change that: raise its\n {2}maxDiskMb or/m)
+  assert.match(
+    text,
+    /^agent uses more than its quota, and pruning cannot change that: raise its\n {2}maxDiskMb or/m,
+  )
   assert.match(text, /^core failed at .*: core's training ended with exit code 4;/m)
   assert.match(text, /ended with exit\n {2}code 1: core's/m)
   assert.ok(!text.includes('\x1b'))
