@@ -9,6 +9,7 @@ import { isHidden, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/install
 import {
   dropIns,
   installUnits,
+  isBooted,
   type Machine,
   pathOn,
   systemdVersion,
@@ -87,7 +88,7 @@ export async function install(args: string[]): Promise<string> {
   changes.push(...(await installUnits(machine, units)))
   if (!changes.length) changes.push('nothing to do: all of it is installed')
   if (warning) changes.push(warning)
-  else if (machine.image === undefined) changes.push(await adviceOn(trainer))
+  else if (machine.image === undefined) changes.push(await adviceOn(trainer, bootLine(command, modelsDir)))
   return changes.join('\n')
 }
 
@@ -139,15 +140,16 @@ function assertOurs({ image }: Machine): void {
   )
 }
 
-async function adviceOn(trainer: string[]): Promise<string> {
-  return (await userCanRun([...trainer, '--version']))
+async function adviceOn(trainer: string[], bootLine: string): Promise<string> {
+  if (!(await userCanRun([...trainer, '--version']))) return cannotRun
+  return isBooted({})
     ? 'It runs at the next boot, or now: systemctl start --no-block ransomeye-trainer'
-    : cannotRun
+    : bootLine
 }
 
 function bootLine(command: string[], modelsDir: string): string {
   const line = ['env', '-i', `RANSOMEYE_MODELS_DIR=${modelsDir}`, ...command].map(quoteWord).join(' ')
-  return `There is no systemd here. For another boot script, as root:\n  runuser -u ${SERVICE_USER} -- ${line}`
+  return `systemd does not run here. For another boot script, as root:\n  runuser -u ${SERVICE_USER} -- ${line}`
 }
 
 if (isEntry(import.meta)) {
