@@ -220,6 +220,15 @@ test('tasks.ts ends with 78 and one line for a quotas file that is missing, not 
   }
 })
 
+test('readQuotas() names a folder that it is given for a file', async () => {
+  await using box = await sandbox()
+
+  assert.is(
+    refusal(box.dir).message,
+    `Cannot read the quotas file: ${box.dir} is a folder; name one that this user can read: --quotas FILE`,
+  )
+})
+
 test('lib/quotas.schema.json is current', () => {
   assert.is(readFileSync(schemaFile, 'utf8'), schemaText(), 'run: node --import tsx scripts/schema.ts')
 })

@@ -45,10 +45,12 @@ skipUnless(
   await using rig = await volumeRig()
   const prefix = ['unshare', '--user', '--map-user=1000']
 
-  const { exitCode, stderr } = await rig.run(['create', 'core'], { script, prefix })
+  const create = await rig.run(['create', 'core'], { script, prefix })
+  const status = await rig.run(['status', 'core'], { script, prefix })
 
-  assert.is(exitCode, 64)
-  assert.match(stderr, /Cannot create a volume: only root can/)
+  assert.equal([create.exitCode, status.exitCode], [64, 64])
+  assert.match(create.stderr, /Cannot create core's volume: only root can; use sudo/)
+  assert.match(status.stderr, /Cannot look at core's volume: only root can; use sudo/)
 })
 
 mounting('a quota that is too small for a filesystem ends with 78', async () => {
@@ -109,7 +111,7 @@ mounting('another filesystem on the folder is left alone', async () => {
 
   for (const { exitCode, stderr } of ended) {
     assert.is(exitCode, 3)
-    assert.match(stderr, /Cannot use .*models\/core for core's volume: foreign is mounted on it/)
+    assert.match(stderr, `for core's volume: foreign is mounted on it; unmount that: umount ${rig.folder}`)
   }
   assert.is(readFileSync(join(rig.folder, 'core.onnx'), 'utf8'), 'theirs')
 })
