@@ -159,6 +159,12 @@ function keyOf(path: v.IssuePathItem[] | undefined): string {
 }
 
 function shown(value: unknown): string {
-  const json = JSON.stringify(value)
-  return json.length > 60 ? `${json.slice(0, 57)}...` : json
+  try {
+    const json = JSON.stringify(value)
+    return json.length > 60 ? `${json.slice(0, 57)}...` : json
+  } catch (error) {
+    // It is read without recursion, but not written.
+    if (error instanceof RangeError) return 'nested too deeply'
+    throw error
+  }
 }
