@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { rename } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { storageError, syncFolder, writeDurably } from './durable.ts'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
 import { MARK, UNIT_FOLDER, type Unit, unitNames } from './installation/units.ts'
@@ -8,7 +8,7 @@ import { programRunner } from './volume/program.ts'
 
 const run = programRunner()
 
-/** What an installation is for: this machine, or the image of one in a folder. */
+/** What an installation is for: this machine, or the image of one in a folder (its real path). */
 export type Machine = { image?: string }
 
 /**
@@ -62,12 +62,18 @@ export async function systemdVersion(): Promise<number | undefined> {
   return shown === undefined ? undefined : Number(/^systemd (\d+)/.exec(shown)?.[1] ?? 0)
 }
 
+/** A path of ours as the machine itself has it: what lies in its image has another one there. */
+export function pathOn({ image = '/' }: Machine, path: string): string {
+  const below = relative(image, path)
+  return /^\.\.(\/|$)/.test(below) ? path : join('/', below)
+}
+
 function unitPath({ image = '/' }: Machine, name: string): string {
   return join(image, UNIT_FOLDER, name)
 }
 
 /** Does systemd run this machine, so that there is something to reload, start and stop? */
-function isBooted({ image }: Machine): boolean {
+export function isBooted({ image }: Machine): boolean {
   return image === undefined && existsSync('/run/systemd/system')
 }
 

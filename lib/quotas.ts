@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import * as v from 'valibot'
-import { messageOf, TrainerError } from './errors.ts'
+import { isErrno, messageOf, TrainerError } from './errors.ts'
 import { describeFault } from './quotas/json-fault.ts'
 
 /** The three trainings, in the order in which they run. */
@@ -121,7 +121,9 @@ function parseJson(file: string): unknown {
     content = readFileSync(file, 'utf8')
   } catch (cause) {
     const remedy = 'name one that this user can read: --quotas FILE'
-    throw new TrainerError('config', `Cannot read the quotas file: ${messageOf(cause)}; ${remedy}`, { cause })
+    // Of a folder the system's message has no name.
+    const reason = isErrno(cause, 'EISDIR') ? `${file} is a folder` : messageOf(cause)
+    throw new TrainerError('config', `Cannot read the quotas file: ${reason}; ${remedy}`, { cause })
   }
   try {
     return JSON.parse(content)
@@ -157,6 +159,12 @@ function keyOf(path: v.IssuePathItem[] | undefined): string {
 }
 
 function shown(value: unknown): string {
-  const json = JSON.stringify(value)
-  return json.length > 60 ? `${json.slice(0, 57)}...` : json
+  try {
+    const json = JSON.stringify(value)
+    return json.length > 60 ? `${json.slice(0, 57)}...` : json
+  } catch (error) {
+    // It is read without recursion, but not written.
+    if (error instanceof RangeError) return 'nested too deeply'
+    throw error
+  }
 }

@@ -96,14 +96,17 @@ async function performEvery(
         : { jobs: command.jobs, retrain: true }
       announceNext(journal)
     }
-    await performOnce({ ...command, ...due }, body, signal, conclude).catch(error => {
+    const exitCode = await performOnce({ ...command, ...due }, body, signal, conclude).catch(error => {
       if (passes === 0) throw error
       failures++
-      reportFailure(error)
+      const reported = reportFailure(error)
       // It has come to no journal of its own.
       announceNext(new Journal(undefined, command.json ? printJson : printLine))
+      return reported
     })
-    if (!(await waitFor(waitMs, signal))) return signal.reason.exitCode
+    if (await waitFor(waitMs, signal)) continue
+    // A pass that was itself interrupted has said so.
+    return exitCode === exitCodeOf(signal.reason) ? exitCode : reportFailure(signal.reason)
   }
 }
 

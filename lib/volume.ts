@@ -68,10 +68,11 @@ export async function createVolume(
   const found = inspectImage(image, job)
   if (!found) await makeFilled(volume, wantedBytes, onPrune)
   else if (found.bytes !== wantedBytes) {
+    const sizes = `${formatBytes(found.bytes)} instead of ${formatBytes(wantedBytes)}`
     throw new TrainerError(
       'storage',
-      `Cannot make ${job}'s volume: ${image} has ${formatBytes(found.bytes)}, which does not fit its quota of ` +
-        `${formatBytes(quotaBytes)}; remove the volume and create it anew`,
+      `Cannot make ${job}'s volume: ${image} is ${found.bytes < wantedBytes ? 'smaller' : 'larger'} than its quota of ` +
+        `${formatBytes(quotaBytes)} asks for, ${sizes}; remove the volume and create it anew`,
     )
   }
   await mountVolume(volume)

@@ -1,11 +1,20 @@
 /** Install the systemd units: node --import tsx scripts/install.ts [--every TIME] [--print | --uninstall] */
-import { existsSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { TrainerError } from '../lib/errors.ts'
 import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/folders.ts'
 import { ensureFolder, ensureUser, userCanRun } from '../lib/installation/service-user.ts'
 import { isHidden, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/installation/units.ts'
-import { dropIns, installUnits, type Machine, systemdVersion, uninstallUnits } from '../lib/installation.ts'
+import {
+  dropIns,
+  installUnits,
+  isBooted,
+  type Machine,
+  pathOn,
+  systemdVersion,
+  uninstallUnits,
+} from '../lib/installation.ts'
 import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { placeOptions } from '../lib/run/command.ts'
@@ -50,32 +59,54 @@ export async function install(args: string[]): Promise<string> {
   if (typeof read === 'string') return read
   const { values } = read
   if (values.print && values.uninstall) throw new TrainerError('usage', 'Choose --print or --uninstall')
-  if (values.uninstall) return uninstall(chooseMachine(values.root))
+  const machine = chooseMachine(values.root)
+  if (!values.print) assertOurs(machine)
+  if (values.uninstall) return uninstall(machine)
 
   const quotasFile = values.quotas && resolve(values.quotas)
   const quotas = readQuotas(quotasFile ?? join(root, 'quotas.json'))
-  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir ?? SYSTEM_MODELS_DIR)
+  const folder = chooseModelsDir(values['models-dir'], quotas.modelsDir ?? SYSTEM_MODELS_DIR)
+  const modelsDir = pathOn(machine, folder)
   // Given without an option, it surprises who has forgotten the variable.
   const variable = values['models-dir'] || !process.env.RANSOMEYE_MODELS_DIR ? '' : ' of RANSOMEYE_MODELS_DIR'
   assertSeen(modelsDir, variable)
-  if (quotasFile) assertSeen(quotasFile)
-  const trainer = [process.execPath, '--import', import.meta.resolve('tsx'), join(root, 'tasks.ts')]
-  const command = [...trainer, '--max-wait', '10m', ...(quotasFile ? ['--quotas', quotasFile] : [])]
+  const quotasPath = quotasFile && pathOn(machine, quotasFile)
+  if (quotasPath) assertSeen(quotasPath)
+  const trainer = trainerOn(machine)
+  const command = [...trainer, '--max-wait', '10m', ...(quotasPath ? ['--quotas', quotasPath] : [])]
   const version = await systemdVersion()
   const units = renderUnits({ command, modelsDir, systemdVersion: version ?? 0 }, values.every)
+  const warning = warningOn(machine)
   if (values.print) {
     const shown = units.map(({ name, text }) => `# ${UNIT_FOLDER}/${name}\n${text}`)
-    return [...shown, ...(isHidden(root) ? [`# ${cannotRun}`] : [])].join('\n')
+    return [...shown, ...(warning ? [`# ${warning}`] : [])].join('\n')
   }
 
-  const machine = chooseMachine(values.root)
   const changes = await ensureUser(machine)
   if (machine.image === undefined) changes.push(...(await ensureFolder(modelsDir)))
   if (version === undefined) return [...changes, bootLine(command, modelsDir)].join('\n')
   changes.push(...(await installUnits(machine, units)))
   if (!changes.length) changes.push('nothing to do: all of it is installed')
-  if (machine.image === undefined) changes.push(await adviceOn(trainer))
+  if (warning) changes.push(warning)
+  else if (machine.image === undefined) changes.push(await adviceOn(trainer, bootLine(command, modelsDir)))
   return changes.join('\n')
+}
+
+/** The training command, as that machine has it. */
+function trainerOn(machine: Machine): string[] {
+  const loader = pathToFileURL(pathOn(machine, fileURLToPath(import.meta.resolve('tsx')))).href
+  return [pathOn(machine, process.execPath), '--import', loader, pathOn(machine, join(root, 'tasks.ts'))]
+}
+
+/** Why the service could not run on that machine, if that can be seen. */
+function warningOn(machine: Machine): string | undefined {
+  if (isHidden(pathOn(machine, root))) return cannotRun
+  const missing = [root, process.execPath]
+    .map(path => pathOn(machine, path))
+    .filter(path => !existsSync(join(machine.image ?? '/', path)))
+  if (!missing.length) return undefined
+  const remedy = 'put this project and Node.js there'
+  return `WARNING: the units name ${missing.join(' and ')}, which the image does not have; ${remedy}`
 }
 
 function assertSeen(path: string, source = ''): void {
@@ -93,28 +124,32 @@ async function uninstall(machine: Machine): Promise<string> {
   return [...changes, kept].join('\n')
 }
 
-/** @throws {TrainerError} `usage` if that machine is not there, or not ours to change */
+/** @throws {TrainerError} `usage` if that machine is not there */
 function chooseMachine(image: string | undefined): Machine {
-  if (image !== undefined) {
-    if (existsSync(image)) return { image: resolve(image) }
-    throw new TrainerError('usage', `--root is "${image}", expected the folder of an image`)
-  }
-  if (process.geteuid?.() === 0) return {}
+  if (image === undefined) return {}
+  if (existsSync(image)) return { image: realpathSync(image) }
+  throw new TrainerError('usage', `--root is "${image}", expected the folder of an image`)
+}
+
+/** @throws {TrainerError} `usage` if it is not ours to change */
+function assertOurs({ image }: Machine): void {
+  if (image !== undefined || process.geteuid?.() === 0) return
   throw new TrainerError(
     'usage',
     'Cannot change this machine: not root; use sudo, or --print to see the units',
   )
 }
 
-async function adviceOn(trainer: string[]): Promise<string> {
-  return isHidden(root) || !(await userCanRun([...trainer, '--version']))
-    ? cannotRun
-    : 'It runs at the next boot, or now: systemctl start --no-block ransomeye-trainer'
+async function adviceOn(trainer: string[], bootLine: string): Promise<string> {
+  if (!(await userCanRun([...trainer, '--version']))) return cannotRun
+  return isBooted({})
+    ? 'It runs at the next boot, or now: systemctl start --no-block ransomeye-trainer'
+    : bootLine
 }
 
 function bootLine(command: string[], modelsDir: string): string {
   const line = ['env', '-i', `RANSOMEYE_MODELS_DIR=${modelsDir}`, ...command].map(quoteWord).join(' ')
-  return `There is no systemd here. For another boot script, as root:\n  runuser -u ${SERVICE_USER} -- ${line}`
+  return `systemd does not run here. For another boot script, as root:\n  runuser -u ${SERVICE_USER} -- ${line}`
 }
 
 if (isEntry(import.meta)) {

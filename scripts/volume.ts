@@ -70,10 +70,10 @@ export async function manageVolume(args: string[], print: (line: string) => void
   if (typeof read === 'string') return read
   const { values, positionals } = read
   const [command, job] = chooseCommand(positionals)
-  if (process.getuid?.() !== 0)
-    throw new TrainerError('usage', `Cannot ${command} a volume: only root can; use sudo`)
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
   const isStatus = command === 'status'
+  const subject = `Cannot ${isStatus ? 'look at' : command} ${job}'s volume`
+  if (process.getuid?.() !== 0) throw new TrainerError('usage', `${subject}: only root can; use sudo`)
+  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
   const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), isStatus)
   const lock = isStatus ? undefined : await takeLock(join(modelsDir, '.trainer'))
   try {
@@ -87,7 +87,7 @@ export async function manageVolume(args: string[], print: (line: string) => void
     const owner = values.owner === undefined ? undefined : await findUser(values.owner, run)
     return await change(command, volume, { owner, keepsFolder: values['keep-folder'] ?? false, print })
   } catch (cause) {
-    throw volumeError(`Cannot ${command} ${job}'s volume`, cause)
+    throw volumeError(subject, cause)
   } finally {
     lock?.release()
   }

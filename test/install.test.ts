@@ -23,6 +23,11 @@ function image(files: Record<string, string> = {}): Promise<Sandbox> {
   return sandbox({ ...Object.fromEntries(entries), ...files })
 }
 
+/** What is said of an image without this project. */
+const missing = new RegExp(
+  `^WARNING: the units name ${root} and ${process.execPath}, which the image does not have;`,
+)
+
 /** Every path below a folder with its content; a link with what it points to. */
 function contents(dir: string): Record<string, string> {
   const listed = spawnSync('find', [dir, '-printf', '%P %l\\n'], { encoding: 'utf8' }).stdout.split('\n')
@@ -84,6 +89,20 @@ test('install --print writes nothing and needs no root', async () => {
 
   assert.match(shown, /^# \/etc\/systemd\/system\/ransomeye-trainer\.service\n/)
   assert.deepEqual(contents(box.dir), before)
+})
+
+test('install names what is in an image by its path there, and warns of what is not', async () => {
+  const args = ['--quotas', join(root, 'quotas.json'), '--models-dir', join(root, 'models')]
+
+  const shown = await install(['--print', '--root', root, ...args])
+
+  assert.match(
+    shown,
+    /^ExecStart=\S+ --import file:\/\/\/node_modules\/\S+ \/tasks\.ts .*--quotas \/quotas\.json$/m,
+  )
+  assert.match(shown, /^Environment=.* RANSOMEYE_MODELS_DIR=\/models$/m)
+  assert.ok(!shown.includes(root))
+  assert.ok(shown.includes(`# WARNING: the units name ${process.execPath}, which the image does not have;`))
 })
 
 test('install prints no timer unless asked for one', async () => {
@@ -150,7 +169,8 @@ asRoot('install makes the user, writes and enables the units, and a second time 
   const after = contents(box.dir)
   const second = await install(['--root', box.dir, '--every', '7d'])
 
-  assert.deepEqual(first.split('\n'), [
+  assert.match(first.split('\n').at(-1)!, missing)
+  assert.deepEqual(first.split('\n').slice(0, -1), [
     'made the system user ransomeye',
     ...names.map(name => `wrote ${box.path(folder, name)}`),
     'enabled ransomeye-trainer.service',
@@ -159,7 +179,7 @@ asRoot('install makes the user, writes and enables the units, and a second time 
   assert.match(after['etc/passwd']!, /^ransomeye:x:\d+:\d+::\/var\/lib\/ransomeye:\/usr\/sbin\/nologin$/m)
   assert.ok(`${folder}/multi-user.target.wants/ransomeye-trainer.service` in after)
   assert.ok(`${folder}/timers.target.wants/ransomeye-retrain.timer` in after)
-  assert.equal(second, 'nothing to do: all of it is installed')
+  assert.match(second, /^nothing to do: all of it is installed\n/)
   assert.deepEqual(contents(box.dir), after)
 })
 

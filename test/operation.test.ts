@@ -439,6 +439,23 @@ test('--every repeats: the second pass retrains, with quotas.json read again; SI
   assert.equal(limits.slice(0, 2), [20, 21])
 })
 
+test('--every says once that it was interrupted, in a pass or between two', async () => {
+  await using rig = await trainerRig({ core: { trainer: 'await sleep(60_000)' } })
+  const training = rig.start(['core', '--every', '1h'])
+  await untilEvent(rig, 'train.start')
+  training.child.kill('SIGINT')
+  const inPass = await training.ended
+  const waiting = rig.start(['dpi', '--every', '1h'])
+  await untilEvent(rig, 'run.wait')
+  waiting.child.kill('SIGINT')
+  const between = await waiting.ended
+
+  assert.equal([inPass.exitCode, between.exitCode], [130, 130])
+  assert.is(inPass.stderr, '')
+  assert.match(inPass.stdout, /ERROR interrupted by SIGINT.*\n$/)
+  assert.is(between.stderr, 'ransomeye-trainer: interrupted by SIGINT\n')
+})
+
 test('--every says when it tries again what could not even start', async () => {
   await using rig = await trainerRig()
   const run = rig.start(['core', '--every', '1s', '--json'])

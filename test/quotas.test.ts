@@ -197,6 +197,24 @@ test('readQuotas() says in which line and column a file is not JSON', async () =
   }
 })
 
+test('readQuotas() refuses a file that is nested too deeply to be described', async () => {
+  await using box = await sandbox()
+  const [open, close] = ['['.repeat(50_000), ']'.repeat(50_000)]
+  const faults = {
+    [open]: ' is not JSON: it is nested too deeply',
+    [`{\n x ${open}`]: ' is not JSON: line 2, column 2: invalid symbol',
+    [open + close]: ': the file is nested too deeply, expected an object',
+    [`{"jobs":${open}${close}}`]: ': jobs is nested too deeply, expected an object',
+  }
+
+  for (const [content, fault] of Object.entries(faults)) {
+    const file = box.path('quotas.json')
+    writeFileSync(file, content)
+    const { code, message } = refusal(file)
+    assert.equal([code, message], ['config', file + fault])
+  }
+})
+
 test('tasks.ts ends with 78 and one line for a quotas file that is missing, not JSON or wrong', async () => {
   await using rig = await trainerRig()
   const contents = [
@@ -218,6 +236,15 @@ test('tasks.ts ends with 78 and one line for a quotas file that is missing, not 
     if (content === undefined)
       assert.match(stderr, /ENOENT.*; name one that this user can read: --quotas FILE\n$/)
   }
+})
+
+test('readQuotas() names a folder that it is given for a file', async () => {
+  await using box = await sandbox()
+
+  assert.is(
+    refusal(box.dir).message,
+    `Cannot read the quotas file: ${box.dir} is a folder; name one that this user can read: --quotas FILE`,
+  )
 })
 
 test('lib/quotas.schema.json is current', () => {

@@ -224,10 +224,32 @@ test('status gives the reason of a failure, and keeps to the last training when 
   assert.equal(pruning.exitCode, 2)
   assert.match(text, /^core +- +- .* failed\nnot valid /m)
   assert.match(text, /^agent +- +- +watch +-\nnot valid +█{4} 21\.0\/20 MiB/m)
-  assert.match(text, /^agent uses more than its quota; the next run prunes it, or now:/m)
+  assert.match(
+    text,
+    /^agent uses more than its quota, and pruning cannot change that: raise its\n {2}maxDiskMb or/m,
+  )
   assert.match(text, /^core failed at .*: core's training ended with exit code 4;/m)
   assert.match(text, /ended with exit\n {2}code 1: core's/m)
   assert.ok(!text.includes('\x1b'))
+})
+
+test('status advises to prune only where that helps, and only when no run holds the lock', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 1 } })
+  mkdirSync(join(rig.modelsDir, 'core', 'work'), { recursive: true })
+  writeFileSync(join(rig.modelsDir, 'core', 'work', '1.checkpoint'), Buffer.alloc(2 * MIB, 1))
+  const idle = await statusOf(rig)
+  const running = { pid: 1, startedAt: null, job: null, step: null }
+
+  const texts = [idle, { ...idle, running }].map(status => drawStatus(status, false))
+  const pruning = await rig.run(['core'], { script: 'scripts/prune.ts' })
+
+  const advice = 'core uses more than its quota; the next run prunes it'
+  assert.match(
+    texts[0]!.replaceAll('\n ', ''),
+    new RegExp(`^${advice}, or now: scripts/prune\\.ts core$`, 'm'),
+  )
+  assert.match(texts[1]!, new RegExp(`^${advice}$`, 'm'))
+  assert.equal(pruning.exitCode, 0)
 })
 
 test('status tells of a training that could not start, as the metrics do', async () => {

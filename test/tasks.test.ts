@@ -216,6 +216,36 @@ test("dpi's training never starts when core's exits non-zero; the reason names i
   assert.not(existsSync(rig.path('models', 'dpi', 'work')))
 })
 
+for (const [what, trainer, said] of [
+  ['an uncaught error', `throw new TypeError('no data')`, /its error was "TypeError: no data",/],
+  [
+    'an uncaught error with properties',
+    `await fs.promises.readFile('/no/data')`,
+    /its error was "Error: ENOENT: no such file or directory, open '\/no\/data'",/,
+  ],
+  [
+    'an assertion',
+    `;(await import('node:assert')).ok(0, 'no data')`,
+    /its error was "AssertionError \[ERR_ASSERTION\]: no data",/,
+  ],
+  [
+    'something after an error',
+    `console.error(new Error('first try')); console.log('giving up'); process.exit(1)`,
+    /its last line was "giving up",/,
+  ],
+] as const) {
+  test(`the reason of a training that ends with ${what} is what tells most`, async () => {
+    await using rig = await trainerRig({ core: { trainer } })
+
+    const { events } = await rig.run(['core', '--json'])
+
+    const [fail] = events.filter(it => it.event === 'job.fail')
+    assert.match(fail!.message, said)
+    const output = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
+    assert.match(output.at(-1)!, /^(Node\.js v\d+.*|giving up)$/)
+  })
+}
+
 for (const [what, trainer, reason] of [
   ['nothing', '', /nothing in .*work matches \*\.onnx/],
   ['an empty model', `fs.writeFileSync(dir + '/core.onnx', '')`, /core\.onnx is empty/],

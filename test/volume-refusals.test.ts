@@ -45,10 +45,12 @@ skipUnless(
   await using rig = await volumeRig()
   const prefix = ['unshare', '--user', '--map-user=1000']
 
-  const { exitCode, stderr } = await rig.run(['create', 'core'], { script, prefix })
+  const create = await rig.run(['create', 'core'], { script, prefix })
+  const status = await rig.run(['status', 'core'], { script, prefix })
 
-  assert.is(exitCode, 64)
-  assert.match(stderr, /Cannot create a volume: only root can/)
+  assert.equal([create.exitCode, status.exitCode], [64, 64])
+  assert.match(create.stderr, /Cannot create core's volume: only root can; use sudo/)
+  assert.match(status.stderr, /Cannot look at core's volume: only root can; use sudo/)
 })
 
 mounting('a quota that is too small for a filesystem ends with 78', async () => {
@@ -109,7 +111,7 @@ mounting('another filesystem on the folder is left alone', async () => {
 
   for (const { exitCode, stderr } of ended) {
     assert.is(exitCode, 3)
-    assert.match(stderr, /Cannot use .*models\/core for core's volume: foreign is mounted on it/)
+    assert.match(stderr, `for core's volume: foreign is mounted on it; unmount that: umount ${rig.folder}`)
   }
   assert.is(readFileSync(join(rig.folder, 'core.onnx'), 'utf8'), 'theirs')
 })
@@ -176,17 +178,29 @@ mounting('an image that is attached elsewhere is neither mounted a second time n
   assert.is(mountOptions(rig.folder), undefined)
 })
 
-mounting('an image of another quota is not used for this one', async () => {
+mounting('an image of another quota, smaller or larger, is not used for this one', async () => {
   await using rig = await volumeRig()
   await rig.volume('create')
   const quotas = readFileSync(rig.path('quotas.json'), 'utf8')
-  writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":24', '"maxDiskMb":20'))
+  const createFor = (maxDiskMb: number) => {
+    writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":24', `"maxDiskMb":${maxDiskMb}`))
+    return rig.volume('create')
+  }
 
-  const { exitCode, stderr } = await rig.volume('create')
+  const raised = await createFor(48)
+  const lowered = await createFor(20)
   const status = await rig.volume('status')
 
-  assert.is(exitCode, 3)
-  assert.match(stderr, /does not fit its quota of 20 MiB; remove the volume and create it anew/)
+  assert.equal([raised.exitCode, lowered.exitCode], [3, 3])
+  const remedy = 'remove the volume and create it anew'
+  assert.match(
+    raised.stderr,
+    `is smaller than its quota of 48 MiB asks for, 24.0 MiB instead of 48.0 MiB; ${remedy}`,
+  )
+  assert.match(
+    lowered.stderr,
+    `is larger than its quota of 20 MiB asks for, 24.0 MiB instead of 20.0 MiB; ${remedy}`,
+  )
   assert.match(status.stdout, /LARGER than the quota/)
 })
 

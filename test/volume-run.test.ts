@@ -56,6 +56,27 @@ mounting('a training while its volume is not mounted warns that the volume will 
 })
 
 mounting(
+  'a training in a volume that is larger than its quota warns of that, and how to mend it',
+  async () => {
+    await using rig = await createdRig({ maxDiskMb: 40 })
+    const quotas = readFileSync(rig.path('quotas.json'), 'utf8')
+    writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":40', '"maxDiskMb":20'))
+
+    const { events } = await rig.run(['core', '--json'])
+
+    const [start] = events.filter(it => it.event === 'job.start')
+    assert.match(start!.guarantee, /^watch/)
+    const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+    assert.is(warnings.length, 1)
+    assert.match(
+      warnings[0]!,
+      /^its volume, of 3\d.* MiB, is larger than its quota of 20 MiB, so the kernel does not/,
+    )
+    assert.match(warnings[0]!, `remove core --models-dir ${rig.modelsDir}`)
+  },
+)
+
+mounting(
   'a training that writes checkpoints for three times its volume survives, pruned oldest first',
   async () => {
     await using rig = await createdRig({ maxDiskMb: 40, trainer: writesThrice })

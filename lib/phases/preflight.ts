@@ -1,6 +1,6 @@
 import { existsSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { capOf } from '../cap.ts'
+import { capOf, ownSizeOf } from '../cap.ts'
 import { commandFor } from '../command.ts'
 import { storageError } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
@@ -54,9 +54,7 @@ export async function preflight(job: Job): Promise<Budget> {
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
   if (!isCapped && existsSync(imageOf(run.modelsDir, name).image)) {
-    const remedy = `mount it as root: ${commandFor({ modelsDir: run.modelsDir, quotasFile: run.command.quotasFile }, 'scripts/volume.ts', 'mount', name)}`
-    const message = `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
-    emit({ event: 'warning', job: name, message })
+    emit({ event: 'warning', job: name, message: describeIdleVolume(job) })
   }
 
   const reserveBytes = isCapped ? 0 : RESERVE_BYTES
@@ -82,6 +80,24 @@ export function assertSameFolder({ dir }: Job, { folderId }: Budget): void {
     'storage',
     `${dir} was ${stats ? 'replaced by another folder' : 'moved or deleted'} during the training; put it back and start again`,
   )
+}
+
+/** Why the job's volume does not bound it, and what would help. */
+function describeIdleVolume({ name, quota, dir, run }: Job): string {
+  const { quotasFile, maxDiskMb } = run.command
+  const commandTo = (verb: string) =>
+    commandFor({ modelsDir: run.modelsDir, quotasFile }, 'scripts/volume.ts', verb, name)
+  const sizeBytes = existsSync(dir) ? ownSizeOf(dir) : undefined
+  if (sizeBytes === undefined) {
+    const remedy = `mount it as root: ${commandTo('mount')}`
+    return `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
+  }
+  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.maxDiskMb * MIB)]
+  const largerThan = (limit: string) =>
+    `its volume, of ${size}, is larger than ${limit} of ${limitSize}, so the kernel does not bound the job at that`
+  // A volume is made for the quota, not for what a single run is limited to.
+  if (maxDiskMb !== undefined) return largerThan("this run's limit")
+  return `${largerThan('its quota')}; remove it as root and create it anew: ${commandTo('remove')}`
 }
 
 /** The limit of this run, from what is used, kept and free. */

@@ -13,10 +13,17 @@ const USAGE_AT_MOST_EVERY_MS = 1_000
 const outOfSpace =
   /\b(ENOSPC|EDQUOT|EFBIG)\b|No space left on device|Disk quota exceeded|File too large|File size limit exceeded/
 
+/** How Python and Node.js tell of an uncaught error: `ValueError: …`, `TypeError [CODE]: …`, `Error`. */
+const namesError = /^[\w.$]*(Error|Exception)( \[\w+\])?(:|$)/
+/** What Node.js prints below it: frames, the end of the error's properties, its own version. */
+const belongsToError = /^(\s|\}$|Node\.js v\d)/
+
 /** What a running training says and uses: all of it to its bounded log and the live list, samples to the journal. */
 export class Progress {
   readonly logPath: string
   lastLine = ''
+  /** The error that the output ends with, if it does: the last line may be one of its trace. */
+  lastError: string | undefined
   /** Has the output told of a full filesystem or a file at its limit? */
   saysOutOfSpace = false
   readonly #job: Job
@@ -41,6 +48,8 @@ export class Progress {
     this.#log.append(`${text}\n`)
     this.saysOutOfSpace ||= outOfSpace.test(text)
     this.lastLine = lines.at(-1)!
+    const telling = lines.findLast(line => !belongsToError.test(line))
+    if (telling !== undefined) this.lastError = namesError.test(telling) ? telling : undefined
     this.#job.run.onProgress(this.#job.name, { line: this.lastLine })
     if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
   }

@@ -166,11 +166,10 @@ async function explainSpace(
 function failed(
   job: string,
   { exitCode, signal }: TrainingExit,
-  { lastLine, logPath }: Progress,
+  { lastError, lastLine, logPath }: Progress,
 ): TrainerError {
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
-  const said = lastLine
-    ? `its last line was "${lastLine}", all its output is in ${logPath}`
-    : 'it printed nothing'
+  const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
+  const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
   return new TrainerError('training-failed', `${job}'s training ${how}; ${said}`)
 }

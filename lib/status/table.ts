@@ -25,7 +25,7 @@ export function drawStatus(status: Status, isColoured: boolean, now = Date.now()
   const { modelsDir, freeBytes, jobs } = status
   const free = freeBytes === null ? 'not there yet' : `${formatBytes(freeBytes)} free on the disk`
   const heading = [`${escapeText(modelsDir)}, ${free}`, describeRun(status, now)]
-  const notes = jobs.flatMap(describeFaults)
+  const notes = jobs.flatMap(job => describeFaults(job, status.running !== null))
   const inLines = (texts: string[]) => texts.map(text => wrap(text, WIDTH))
   const lines = [...inLines(heading), '', ...drawTable(jobs, isColoured)]
   return [...lines, ...(notes.length ? ['', ...inLines(notes)] : [])].join('\n')
@@ -50,17 +50,24 @@ function describeRun({ running, lastRun }: Status, now: number): string {
   return `not running; the last training run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
 
-function describeFaults(status: JobStatus): string[] {
-  const { job, valid, reason, adopted, usedBytes, limitBytes, lastResult } = status
+function describeFaults(status: JobStatus, isRunning: boolean): string[] {
+  const { job, valid, reason, adopted, lastResult } = status
   const isAsTrained = valid && !adopted.length
   const faults = isAsTrained ? [] : [`${job}${valid === false ? ' is not valid' : ''}: ${escapeText(reason)}`]
-  if (usedBytes !== null && usedBytes > limitBytes) {
-    faults.push(`${job} uses more than its quota; the next run prunes it, or now: scripts/prune.ts ${job}`)
-  }
+  faults.push(...describeExcess(status, isRunning))
   if (lastResult?.outcome === 'failed') {
     faults.push(`${job} failed at ${formatTime(lastResult.at)}: ${escapeText(lastResult.reason)}`)
   }
   return faults
+}
+
+/** More than the quota, and what would help: while a run holds the lock, nobody else can prune. */
+function describeExcess({ job, usedBytes, limitBytes, prunable }: JobStatus, isRunning: boolean): string[] {
+  if (usedBytes === null || usedBytes <= limitBytes) return []
+  const excess = `${job} uses more than its quota`
+  if (usedBytes - (prunable?.bytes ?? 0) > limitBytes)
+    return [`${excess}, and pruning cannot change that: raise its maxDiskMb or remove what is not needed`]
+  return [`${excess}; the next run prunes it${isRunning ? '' : `, or now: scripts/prune.ts ${job}`}`]
 }
 
 function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {

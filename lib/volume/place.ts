@@ -2,6 +2,7 @@ import { lchownSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import type { JobName, Quota } from '../quotas.ts'
+import { quoteWord } from '../text.ts'
 import { loopDevicesOf, mountedOn, strangeDeviceOf } from './mounts.ts'
 import type { RunProgram } from './program.ts'
 
@@ -48,7 +49,8 @@ export async function isMounted({ job, folder, image, run }: Volume): Promise<bo
     return true
   throw new TrainerError(
     'storage',
-    `Cannot use ${folder} for ${job}'s volume: ${source} is mounted on it; unmount it`,
+    `Cannot use ${folder} for ${job}'s volume: ${source} is mounted on it; ` +
+      `unmount that: umount ${quoteWord(folder)}`,
   )
 }
 
