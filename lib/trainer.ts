@@ -17,6 +17,8 @@ import { OutputLines } from './trainer/output.ts'
 
 /** Time between SIGTERM and SIGKILL. */
 const GRACE_MS = 10_000
+/** By then its last output has come, however busy the machine, unless a process that got away holds the pipe. */
+const OUTPUT_END_MS = 5000
 /** By then a training has begun that was being set up. */
 const SETUP_MS = 2000
 
@@ -139,7 +141,7 @@ export class Training {
     }
     if (this.#lifeline.writable) this.#lifeline.end('over\n')
     this.#lifeline.unref() // of a watchdog that somebody has stopped
-    await Promise.race([this.#outputEnd, delay(1000, undefined, { ref: false })])
+    await Promise.race([this.#outputEnd, delay(OUTPUT_END_MS, undefined, { ref: false })])
     this.#output.destroy() // whoever may still hold its other end: the run must be able to end
   }
 }
