@@ -39,7 +39,6 @@ export class Progress {
     this.#limitBytes = limitBytes
     this.logPath = join(job.run.modelsDir, '.trainer', `${job.name}.log`)
     this.#log = new Appender(this.logPath, MAX_LOG_BYTES)
-    this.#log.append(`${new Date().toISOString()} a training starts\n`)
     this.#outputAtMs = performance.now()
   }
 
