@@ -37,8 +37,8 @@ export class Appender {
       this.#torn = written < bytes.length
       this.hasLost ||= this.#torn
     } catch {
-      this.hasLost = true
       // A full disk must not stop a training for the sake of its log.
+      this.hasLost = true
     }
   }
 

@@ -1,7 +1,10 @@
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
+import { TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
 import type { JobName, Quota } from './quotas.ts'
 import type { Run } from './run.ts'
+import { inodeId } from './storage/prunable.ts'
 import type { Pruned } from './storage.ts'
 
 /** One job of a run: what its three phases share. */
@@ -15,6 +18,25 @@ export type Job = {
   run: Run
   emit: (event: EventBody) => void
   onPrune: (pruned: Pruned) => void
+}
+
+/** Which folder is the job's, if there is one: another may take its name while the training runs. */
+export function folderIdOf({ dir }: Job): string | undefined {
+  const stats = statSync(dir, { throwIfNoEntry: false })
+  return stats && inodeId(stats)
+}
+
+/**
+ * Is the job's folder still the one that its training was started in?
+ *
+ * @throws {TrainerError} `storage` if not: what is there is not ours to touch
+ */
+export function assertSameFolder(job: Job, folderId: string | undefined): void {
+  const found = folderIdOf(job)
+  if (found === folderId) return
+  const fate = found === undefined ? 'moved or deleted' : 'replaced by another folder'
+  const message = `${job.dir} was ${fate} during the training; put it back and start again`
+  throw new TrainerError('storage', message)
 }
 
 /** What the steps of one job of a run share. */

@@ -163,17 +163,13 @@ function lockHolders({ dev, ino }: { dev: number; ino: number }): number[] {
 
 /** Is it the run that has written down its pid, which in a container is another number than out here? */
 function isRecorded(pid: number, recorded: number | undefined): boolean {
-  const pids = /^NSpid:(.*)$/m.exec(readProc(`${pid}/status`) ?? '')?.[1] ?? ''
-  return !isTraining(pid) && pids.trim().split(/\s+/).includes(String(recorded))
-}
-
-function isTraining(pid: number): boolean {
-  return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=')
+  const own = /^NSpid:.*\t(\d+)$/m.exec(readProc(`${pid}/status`) ?? '')?.[1]
+  return own !== undefined && Number(own) === recorded
 }
 
 /** A training started by us, or anything stopped for ever: a starting orchestrator is neither. */
 function isOrphanedTraining(pid: number): boolean {
-  return isTraining(pid) || isStopped(pid)
+  return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=') || isStopped(pid)
 }
 
 function heldBy(path: string, pid: number | undefined, holders: number[]): TrainerError {
@@ -185,7 +181,7 @@ function heldBy(path: string, pid: number | undefined, holders: number[]): Train
 
 /** The run itself, as it has written down; its training holds the lock too. */
 function namedHolders(owner: number | undefined, holders: number[]): number[] {
-  const run = holders.filter(pid => isRecorded(pid, owner))
-  if (run.length) return run
+  const run = holders.find(pid => isRecorded(pid, owner))
+  if (run !== undefined) return [run]
   return owner !== undefined && !holders.length ? [owner] : holders
 }

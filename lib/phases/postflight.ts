@@ -1,12 +1,12 @@
 import { TrainerError } from '../errors.ts'
-import type { Job } from '../job.ts'
+import { assertSameFolder, type Job } from '../job.ts'
 import { publish } from '../models/publish.ts'
 import { readReported } from '../models/reported.ts'
 import { findModels, publishedFiles } from '../models.ts'
 import { MIB } from '../quotas.ts'
 import { enforceLimit } from '../storage.ts'
 import { lookAt } from '../usage.ts'
-import { assertSameFolder, type Budget } from './preflight.ts'
+import type { Budget } from './preflight.ts'
 import type { Report } from './train.ts'
 
 /**
@@ -15,11 +15,10 @@ import type { Report } from './train.ts'
  * @throws {TrainerError} `quota-exceeded` if it does not fit, `training-failed` if there is no valid model; what was
  * published before stays as it was
  */
-export async function postflight(job: Job, budget: Budget, report: Report): Promise<void> {
-  const { limitBytes } = budget
+export async function postflight(job: Job, { limitBytes, folderId }: Budget, report: Report): Promise<void> {
   const { name, quota, dir, workDir, emit, onPrune, run } = job
   run.signal.throwIfAborted()
-  assertSameFolder(job, budget)
+  assertSameFolder(job, folderId)
   const { valid, rejected } = await findModels(workDir, quota.models)
   const keep = [
     ...(await publishedFiles(dir, quota.models)),

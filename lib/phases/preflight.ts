@@ -1,19 +1,17 @@
-import { existsSync, rmSync, statSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { capOf, ownSizeOf } from '../cap.ts'
 import { commandFor } from '../command.ts'
 import { storageError } from '../durable.ts'
-import { TrainerError } from '../errors.ts'
 import type { Guarantee } from '../events.ts'
 import { makeFolder } from '../folders.ts'
-import type { Job } from '../job.ts'
+import { folderIdOf, type Job } from '../job.ts'
 import { findModels, publishedFiles } from '../models.ts'
 import { nearestVisible } from '../plain-file.ts'
 import { killAll, trainingProcesses } from '../processes.ts'
 import { MIB } from '../quotas.ts'
 import { emptyFolder } from '../storage/emptying.ts'
 import type { MeasureOptions } from '../storage/measurement.ts'
-import { inodeId } from '../storage/prunable.ts'
 import { enforceLimit, freeSpace } from '../storage.ts'
 import { formatBytes } from '../text.ts'
 import { useSandbox } from '../trainer/containment.ts'
@@ -30,8 +28,8 @@ export type Budget = Limit & {
   /** Is the job's folder a filesystem of its own, no larger than the quota? */
   isCapped: boolean
   isSandboxed: boolean
-  /** Which folder is the job's: another may take its name while the training runs. */
-  folderId: string
+  /** As {@link folderIdOf} gives it. */
+  folderId: string | undefined
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -59,27 +57,12 @@ export async function preflight(job: Job): Promise<Budget> {
 
   const reserveBytes = isCapped ? 0 : RESERVE_BYTES
   const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
-  const folderId = folderExists ? inodeId(statSync(dir)) : ''
-  const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed, folderId }
+  const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
   return { ...budget, ...(await plan(job, budget, rules)) }
-}
-
-/**
- * Is the job's folder still the one that its training was started in?
- *
- * @throws {TrainerError} `storage` if not: what is there is not ours to touch
- */
-export function assertSameFolder({ dir }: Job, { folderId }: Budget): void {
-  const stats = statSync(dir, { throwIfNoEntry: false })
-  if (stats && inodeId(stats) === folderId) return
-  throw new TrainerError(
-    'storage',
-    `${dir} was ${stats ? 'replaced by another folder' : 'moved or deleted'} during the training; put it back and start again`,
-  )
 }
 
 /** Why the job's volume does not bound it, and what would help. */

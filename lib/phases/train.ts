@@ -4,14 +4,14 @@ import { setFlagsFromString } from 'node:v8'
 import { trainingArgv, trainingEnvironment } from '../environment.ts'
 import { messageOf, TrainerError } from '../errors.ts'
 import { guard } from '../guard.ts'
-import type { Job } from '../job.ts'
+import { assertSameFolder, type Job } from '../job.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import { publishedFiles } from '../models.ts'
 import { emptyFolder } from '../storage/emptying.ts'
 import { innermostArgv, limitedArgv, sandboxArgv } from '../trainer/containment.ts'
 import { Training, type TrainingExit } from '../trainer.ts'
 import { accountOf, diskFull, type Look, limitReached, lookAt } from '../usage.ts'
-import { assertSameFolder, type Budget } from './preflight.ts'
+import type { Budget } from './preflight.ts'
 import { Progress } from './progress.ts'
 
 /** Room beside one largest file for folders and small files. */
@@ -77,7 +77,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await guarding.catch(() => {}) // told above, or the run has another reason to end
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
-    await clearUp(job, budget)
+    await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
   const ranOut = await explainSpace(budget, exit, progress)
@@ -89,10 +89,10 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
  * Remove what must not outlive a training: temporary files, and what only a hostile one leaves where no sandbox keeps it
  * from that. Nothing of it runs any more, so what is looked at is what is removed.
  */
-async function clearUp(job: Job, budget: Budget): Promise<void> {
+async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
   const { name, dir, workDir, emit } = job
   try {
-    assertSameFolder(job, budget)
+    assertSameFolder(job, folderId)
     // To be redone at the next start as if it were a publication of ours.
     rmSync(join(dir, NEXT_MANIFEST), { recursive: true, force: true })
     if (lstatSync(workDir, { throwIfNoEntry: false })?.isDirectory() === false) {
