@@ -20,7 +20,7 @@ import { accessRemedy } from './owner.ts'
 import { readPlain } from './plain-file.ts'
 import { isStopped, killAll, listProcesses, readProc } from './processes.ts'
 
-const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
+const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
 
 /** The held lock: hand `fd` to the training, so that the lock lives as long as either of us. */
 export type Lock = { fd: number; release: () => void }
@@ -28,6 +28,7 @@ export type Lock = { fd: number; release: () => void }
 /**
  * Take the kernel's lock on `<stateDir>/lock`. It belongs to the open file, not to a process or a name: after
  * `kill -9` it is free as soon as the last process that inherited the descriptor is gone, and it cannot be stale.
+ * The folder is locked too, so that a run stays the only one though somebody removes its lock file.
  *
  * A training whose orchestrator is gone will never be published: it is ended here, and its lock taken over.
  *
@@ -36,7 +37,12 @@ export type Lock = { fd: number; release: () => void }
 export async function takeLock(stateDir: string): Promise<Lock> {
   const path = join(stateDir, 'lock')
   const fd = open(path)
+  const folderFd = openSync(stateDir, O_DIRECTORY)
+  const release = () => {
+    for (const held of [fd, folderFd]) closeSync(held)
+  }
   try {
+    if (!flockFolder(folderFd)) throw heldBy(path, recordedPid(fd), lockHolders(fstatSync(folderFd)))
     if (!flock(fd)) {
       const owner = recordedPid(fd)
       const holders = lockHolders(fstatSync(fd))
@@ -46,9 +52,9 @@ export async function takeLock(stateDir: string): Promise<Lock> {
       if (!(await retryFlock(fd))) throw heldBy(path, owner, lockHolders(fstatSync(fd)))
     }
     record(fd, path)
-    return { fd, release: () => closeSync(fd) }
+    return { fd, release }
   } catch (error) {
-    closeSync(fd)
+    release()
     throw error
   }
 }
@@ -62,10 +68,9 @@ export async function takeLock(stateDir: string): Promise<Lock> {
 export function findHolder(stateDir: string): { pid: number | undefined } | undefined {
   const path = join(stateDir, 'lock')
   try {
-    const file = lstatSync(path, { throwIfNoEntry: false })
-    if (!file?.isFile()) return undefined
-    const holders = lockHolders(file)
-    if (!holders.length && !isListed(file)) return undefined
+    const locked = [stateDir, path].flatMap(it => lstatSync(it, { throwIfNoEntry: false }) ?? [])
+    const holders = locked.flatMap(lockHolders)
+    if (!holders.length && !locked.some(isListed)) return undefined
     return { pid: namedHolders(readOwner(stateDir), holders)[0] }
   } catch (cause) {
     throw new TrainerError('storage', `Cannot look at ${path}: ${messageOf(cause)}${remedyOf(cause, path)}`, {
@@ -114,6 +119,15 @@ function flock(fd: number): boolean {
   if (status === 1) return false
   const reason = error ? messageOf(error) : stderr.toString().trim()
   throw new TrainerError('storage', `Cannot lock: flock (Debian package util-linux) failed: ${reason}`)
+}
+
+/** Some filesystems (NFS) have no locks on folders: there the file's must do. */
+function flockFolder(fd: number): boolean {
+  try {
+    return flock(fd)
+  } catch {
+    return true
+  }
 }
 
 async function retryFlock(fd: number, deadlineMs = 5_000): Promise<boolean> {

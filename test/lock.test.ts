@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, openSync, readFileSync, symlinkSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
@@ -52,6 +52,20 @@ test('takeLock() is refused while a child that inherited the descriptor lives, a
 })
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
+
+test('takeLock() is refused while a run goes on whose lock file somebody has removed; findHolder() finds it', async () => {
+  await using box = await sandbox()
+  const lock = await takeLock(box.dir)
+  rmSync(box.path('lock'))
+
+  const { code, message } = await refusal(box.dir)
+
+  assert.is(code, 'locked')
+  assert.ok(message.includes(`pid ${process.pid};`), message)
+  assert.equal(findHolder(box.dir), { pid: process.pid })
+  lock.release()
+  assert.is(findHolder(box.dir), undefined)
+})
 
 asRoot('takeLock() leaves a run in a container alone, which has written down another pid', async () => {
   await using box = await sandbox()
