@@ -163,8 +163,9 @@ function pidIn(text: string): number | undefined {
 /** Processes with a descriptor on which the kernel shows this lock; merely having the file open is not enough. */
 function lockHolders({ dev, ino }: { dev: number; ino: number }): number[] {
   const holdsIt = (pid: number, name: string) => {
-    const { dev: itsDev, ino: itsIno } = statSync(`/proc/${pid}/fd/${name}`)
-    return itsDev === dev && itsIno === ino && !!readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
+    // A descriptor may be closed meanwhile: that says nothing of the others.
+    const its = statSync(`/proc/${pid}/fd/${name}`, { throwIfNoEntry: false })
+    return its?.dev === dev && its.ino === ino && !!readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
   }
   return listProcesses().flatMap(({ pid }) => {
     try {

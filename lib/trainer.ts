@@ -59,6 +59,7 @@ export class Training {
     const launched = await launch(command)
     const lines = new OutputLines(onLines)
     launched.output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
+    await launched.isSetUp
     return new Training(launched, command)
   }
 

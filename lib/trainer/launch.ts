@@ -33,10 +33,12 @@ export type TrainingCommand = {
 export type Launched = {
   pid: number
   exited: Promise<[code: number | null, signal: NodeJS.Signals | null]>
-  /** All that the training prints. */
+  /** All that the training prints; Node.js drops what nobody listens to by the time of its exit. */
   output: Readable
   /** Ended without a word, it makes the watchdog kill the training. */
   lifeline: Socket
+  /** Resolves when what runs beside the training is no part of it any more, or the training has ended. */
+  isSetUp: Promise<unknown>
 }
 
 /**
@@ -74,6 +76,5 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
   const [, , , , output, lifeline] = child.stdio as unknown as [null, null, null, null, Readable, Socket]
   lifeline.on('error', () => {}) // of a watchdog that somebody has killed
   const exited = once(child, 'exit') as Launched['exited']
-  await Promise.race([once(lifeline, 'data'), exited])
-  return { pid: child.pid, exited, output, lifeline }
+  return { pid: child.pid, exited, output, lifeline, isSetUp: Promise.race([once(lifeline, 'data'), exited]) }
 }
