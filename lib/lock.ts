@@ -36,8 +36,7 @@ export type Lock = { fd: number; release: () => void }
  */
 export async function takeLock(stateDir: string): Promise<Lock> {
   const path = join(stateDir, 'lock')
-  const fd = open(path)
-  const folderFd = openSync(stateDir, O_DIRECTORY)
+  const { fd, folderFd } = open(stateDir, path)
   const release = () => {
     for (const held of [fd, folderFd]) closeSync(held)
   }
@@ -46,6 +45,7 @@ export async function takeLock(stateDir: string): Promise<Lock> {
     if (!flock(fd)) {
       const owner = recordedPid(fd)
       const holders = lockHolders(fstatSync(fd))
+      // Where the folder's lock says nothing, a run that lives is known by what it has written down.
       const isOwned = holders.some(pid => isRecorded(pid, owner))
       if (isOwned || !holders.some(isOrphanedTraining)) throw heldBy(path, owner, holders)
       await killAll(() => lockHolders(fstatSync(fd)).filter(isOrphanedTraining))
@@ -92,10 +92,10 @@ function readOwner(stateDir: string): number | undefined {
   }
 }
 
-function open(path: string): number {
+function open(stateDir: string, path: string): { fd: number; folderFd: number } {
   try {
     const fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o640)
-    if (fstatSync(fd).isFile()) return fd
+    if (fstatSync(fd).isFile()) return { fd, folderFd: openSync(stateDir, O_DIRECTORY) }
     closeSync(fd)
     throw new TrainerError('storage', `Cannot lock ${path}: not a regular file; remove it`)
   } catch (cause) {
