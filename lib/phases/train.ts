@@ -35,11 +35,13 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, dir, emit, onPrune, run } = job
   // A flood of output is garbage at once: V8 would let its space for new objects grow by 30 MiB over it.
   setFlagsFromString('--semi-space-growth-factor=1')
-  const progress = new Progress(job, budget.limitBytes)
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const published = await publishedFiles(dir, quota.models)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
   run.signal.throwIfAborted()
+  const progress = new Progress(job, budget.limitBytes)
+  const over = new AbortController()
+  refuseSuspension(job, over.signal)
   const training = await Training.start(
     {
       argv: containedArgv(job, budget, innermostArgv(command, env.PATH!)),
@@ -49,11 +51,13 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
       isSandboxed: budget.isSandboxed,
     },
     lines => progress.takeLines(lines),
-  )
+  ).catch(error => {
+    over.abort()
+    progress.close()
+    throw error
+  })
   emit({ event: 'train.start', job: name, pid: training.pid, argv: command })
 
-  const over = new AbortController()
-  refuseSuspension(job, over.signal)
   const onLook = (look: Look) => progress.takeLook(look)
   const watch = {
     ...budget,
