@@ -118,7 +118,8 @@ export function readQuotas(file: string): Quotas {
 function parseJson(file: string): unknown {
   let content: string
   try {
-    content = readFileSync(file, 'utf8')
+    // Some editors begin a file with a byte order mark, which RFC 8259 (8.1) lets a reader ignore.
+    content = readFileSync(file, 'utf8').replace(/^\ufeff/, '')
   } catch (cause) {
     const remedy = 'name one that this user can read: --quotas FILE'
     // Of a folder the system's message has no name.

@@ -197,6 +197,12 @@ test('readQuotas() says in which line and column a file is not JSON', async () =
   }
 })
 
+test('readQuotas() takes a file that begins with a byte order mark', async () => {
+  await using box = await sandbox({ 'quotas.json': `\ufeff${JSON.stringify(good())}` })
+
+  assert.is(readQuotas(box.path('quotas.json')).jobs.agent.maxDiskMb, good().jobs.agent.maxDiskMb)
+})
+
 test('readQuotas() refuses a file that is nested too deeply to be described', async () => {
   await using box = await sandbox()
   const [open, close] = ['['.repeat(50_000), ']'.repeat(50_000)]
