@@ -12,6 +12,7 @@ import {
   signalProcess,
   trainingProcesses,
 } from './processes.ts'
+import { SANDBOX_ATTEMPTS } from './trainer/containment.ts'
 import { type Launched, launch, type TrainingCommand } from './trainer/launch.ts'
 import { OutputLines } from './trainer/output.ts'
 
@@ -19,8 +20,6 @@ import { OutputLines } from './trainer/output.ts'
 const GRACE_MS = 10_000
 /** By then its last output has come, however busy the machine, unless a process that got away holds the pipe. */
 const OUTPUT_END_MS = 5000
-/** By then a training has begun that was being set up. */
-const SETUP_MS = 2000
 
 export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | null; seconds: number }
 
@@ -51,16 +50,22 @@ export class Training {
   }
 
   /**
-   * Start a command in a process group of its own with stdin closed; `onLines` gets its escaped output lines.
+   * Start a command in a process group of its own with stdin closed; `onLines` gets its escaped output lines. Its program
+   * has begun when this resolves, or its sandbox has failed again and again, and it has ended.
    *
    * @throws {TrainerError} as {@link launch}
    */
   static async start(command: TrainingCommand, onLines: (lines: string[]) => void): Promise<Training> {
-    const launched = await launch(command)
-    const lines = new OutputLines(onLines)
-    launched.output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
-    await launched.isSetUp
-    return new Training(launched, command)
+    for (let attempt = 1; ; attempt++) {
+      const launched = await launch(command)
+      const lines = new OutputLines(onLines)
+      launched.output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
+      await launched.isSetUp
+      const training = new Training(launched, command)
+      if ((await launched.hasBegun) || attempt === SANDBOX_ATTEMPTS) return training
+      await training.kill()
+      onLines(['The training could not be set up; trying again'])
+    }
   }
 
   /**
@@ -108,29 +113,14 @@ export class Training {
   /** End it whole: SIGTERM, ten seconds of grace, SIGKILL. Resolves when nothing of it is left. */
   async end(graceMs = GRACE_MS): Promise<void> {
     this.#ending = true
-    const isOver = Promise.race([this.exited, delay(graceMs, undefined, { ref: false })]).then(() => true)
-    const told = new Set<number>()
-    this.#terminate(told)
-    // What is only being set up has yet to make the process that matters; later, a training may make some to save.
-    while (
-      performance.now() - this.#startedMs < SETUP_MS &&
-      !(await Promise.race([isOver, delay(20, false)]))
-    ) {
-      this.#terminate(told)
-    }
-    await isOver
-    await this.kill()
-  }
-
-  /** SIGTERM whatever has not been told yet. */
-  #terminate(told: Set<number>): void {
     // The sandbox itself must outlive the grace: bwrap would take its processes along at once.
-    const live = this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
-    for (const pid of live.filter(pid => !told.has(pid))) {
-      told.add(pid)
+    const told = this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
+    for (const pid of told) {
       signalProcess(pid, 'SIGTERM')
       signalProcess(pid, 'SIGCONT')
     }
+    await Promise.race([this.exited, delay(graceMs, undefined, { ref: false })])
+    await this.kill()
   }
 
   /** SIGKILL whatever is left of it, and take in the last of its output. */

@@ -1,8 +1,17 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { quote } from 'zx/core'
 import { publishes, type Rig, root, survivors, trainerRig, untilEvent } from './rig.ts'
 import { until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
@@ -411,6 +420,37 @@ for (const [instead, reason] of [
     assert.is(failure?.message, `jobs.core.sandbox is "required", but the sandbox does not work: ${reason}`)
     assert.not(events.some(it => it.event === 'train.start'))
   })
+}
+
+for (const { when, fails, exitCode, calls } of [
+  { when: 'every other time', fails: '[ $(($(wc -l < "$calls") % 2)) = 1 ]', exitCode: 0, calls: 4 },
+  { when: 'whenever a training is to start', fails: 'echo "$*" | grep -q sync-fd', exitCode: 1, calls: 6 },
+]) {
+  hidingSandbox(
+    `a sandbox that fails ${when}, as beside unmounting, is tried again within reason`,
+    async () => {
+      await using rig = await trainerRig({ core: { sandbox: 'required' } })
+      const refusal = `bwrap: Can't bind mount /oldroot/ on /newroot/: remount "/newroot/mnt": Invalid argument`
+      copyFileSync('/usr/bin/bwrap', rig.path('bwrap'))
+      const flaky = `#!/bin/bash
+calls=${rig.path('calls')}
+echo "$*" >> "$calls"
+if ${fails}; then echo ${quote(refusal)} >&2; exit 1; fi
+exec ${rig.path('bwrap')} "$@"`
+      writeFileSync(rig.path('flaky'), flaky, { mode: 0o755 })
+      const hidden = `mount --bind ${rig.path('flaky')} /usr/bin/bwrap && exec "$0" "$@"`
+
+      const ended = await rig.run(['core', '--json'], { prefix: ['unshare', '-m', 'sh', '-c', hidden] })
+
+      assert.is(ended.exitCode, exitCode)
+      assert.is(readFileSync(rig.path('calls'), 'utf8').match(/\n/g)?.length, calls)
+      const reasons = ended.events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
+      assert.is(reasons.filter(it => it.includes(refusal)).length, exitCode, reasons.join())
+      const log = readFileSync(rig.path('models', '.trainer', 'core.log'), 'utf8')
+      assert.match(log, `${refusal}\nThe training could not be set up; trying again\n`)
+      assert.equal(survivors(rig), [])
+    },
+  )
 }
 
 test('the run says which guarantee it has', async () => {

@@ -100,8 +100,8 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
 withNumpy(
   'a Python training survives a tiny quota: its checkpoint folders go oldest first while it runs',
   async () => {
-    const options = ['--features', '65536', '--steps', '50', '--save-steps', '1']
-    await using rig = await pythonRig({ ...recipe(options), maxDiskMb: 20 })
+    const options = ['--features', '65536', '--steps', '100', '--save-steps', '1']
+    await using rig = await pythonRig({ ...recipe(options), maxDiskMb: 40 })
 
     const { exitCode, events } = await rig.run(['core', '--json'])
 
@@ -116,8 +116,8 @@ withNumpy(
       pruned,
       pruned.map((_, index) => `checkpoint-${index + 1}`),
     )
-    assert.ok(checkpointsOf(rig).includes(50))
-    assert.ok(events.every(it => it.event !== 'storage.usage' || it.usedBytes <= 20 * 2 ** 20))
+    assert.ok(checkpointsOf(rig).includes(100))
+    assert.ok(events.every(it => it.event !== 'storage.usage' || it.usedBytes <= 40 * 2 ** 20))
     assert.ok(existsSync(model(rig)))
   },
 )

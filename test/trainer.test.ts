@@ -15,7 +15,7 @@ import * as assert from 'uvu/assert'
 import { safePath } from '../lib/environment.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
-import { innermostArgv, limitedArgv, sandboxArgv, useSandbox } from '../lib/trainer/containment.ts'
+import { containedArgv, useSandbox } from '../lib/trainer/containment.ts'
 import { Training } from '../lib/trainer.ts'
 import { root } from './rig.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
@@ -24,17 +24,23 @@ import { skipUnless } from './skips.ts'
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
 
+const containmentOf = (box: Sandbox, isSandboxed: boolean, path = safePath) => ({
+  jobDir: box.path('job'),
+  workingDir: box.dir,
+  isSandboxed,
+  maxFileBytes: 2 ** 30,
+  path,
+})
+
 /** A training of `script`, an ES module, in the box; its lines so far; its lock is an ordinary open file. */
 async function start(box: Sandbox, script: string, isSandboxed = false, more: Record<string, string> = {}) {
   const lines: string[] = []
   const lockFd = openSync(box.path('lock'), 'a')
   writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
   const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...more }
-  const command = innermostArgv(['node', 'script.mjs'], env.PATH)
-  const containment = { jobDir: box.path('job'), workingDir: box.dir }
   const training = await Training.start(
     {
-      argv: limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30),
+      argv: containedArgv(['node', 'script.mjs'], containmentOf(box, isSandboxed, env.PATH)),
       cwd: box.dir,
       env,
       lockFd,
@@ -90,9 +96,11 @@ test('Training takes nothing that runs beside it for a part of it, however early
   }
 })
 
-test('limitedArgv() asks for no larger file than we may write ourselves', () => {
-  const program = `import { limitedArgv } from '${join(root, 'lib/trainer/containment.ts')}'
-    process.stdout.write(JSON.stringify(limitedArgv(['true'], 2 ** 30)))`
+test('containedArgv() asks for no larger file than we may write ourselves', async () => {
+  await using box = await sandbox()
+  const program = `import { containedArgv } from '${join(root, 'lib/trainer/containment.ts')}'
+    const argv = containedArgv(['true'], ${JSON.stringify(containmentOf(box, false))})
+    process.stdout.write(JSON.stringify(argv))`
   const limits = [2 ** 20, 2 ** 31].map(bytes => {
     const node = [process.execPath, '--import', 'tsx', '--input-type=module', '--eval', program]
     return JSON.parse(
@@ -103,10 +111,10 @@ test('limitedArgv() asks for no larger file than we may write ourselves', () => 
   assert.equal(limits, [`--fsize=${2 ** 20}`, `--fsize=${2 ** 30}`])
 })
 
-/** A program that starts a training and is killed the moment after. */
-const startsAndDies = (training: object) => `
-const { Training } = await import(${JSON.stringify(join(root, 'lib/trainer.ts'))})
-await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, () => {})
+/** A program that launches a training and is killed before it has begun. */
+const launchesAndDies = (training: object) => `
+const { launch } = await import(${JSON.stringify(join(root, 'lib/trainer/launch.ts'))})
+await (await launch({ ...${JSON.stringify(training)}, lockFd: 3 })).isSetUp
 process.kill(process.pid, 'SIGKILL')`
 
 for (const isSandboxed of [false, true]) {
@@ -116,11 +124,10 @@ for (const isSandboxed of [false, true]) {
   testHere(`Training ${where} does not outlive whoever is killed while it starts`, async () => {
     await using box = await sandbox(folders)
     const command = ['sh', '-c', 'sleep 300; true', box.path('job', 'work')]
-    const containment = { jobDir: box.path('job'), workingDir: box.dir }
-    const limited = limitedArgv(isSandboxed ? sandboxArgv(command, containment) : command, 2 ** 30)
-    const argv = ['sh', '-c', 'sleep 0.2; exec "$@"', 'sh', ...limited] // as programs that a slow disk brings
+    const contained = containedArgv(command, containmentOf(box, isSandboxed))
+    const argv = ['sh', '-c', 'sleep 0.2; exec "$@"', 'sh', ...contained] // as programs that a slow disk brings
     const training = { argv, cwd: box.dir, env: { PATH: safePath }, isSandboxed }
-    const program = ['--import', 'tsx', '--input-type=module', '--eval', startsAndDies(training)]
+    const program = ['--import', 'tsx', '--input-type=module', '--eval', launchesAndDies(training)]
     const lockFd = openSync(box.path('lock'), 'a')
     const remains = () => listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.includes(box.dir))
 

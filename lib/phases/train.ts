@@ -8,7 +8,7 @@ import { assertSameFolder, type Job } from '../job.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import { publishedFiles } from '../models.ts'
 import { emptyFolder } from '../storage/emptying.ts'
-import { innermostArgv, limitedArgv, sandboxArgv } from '../trainer/containment.ts'
+import { type Containment, containedArgv } from '../trainer/containment.ts'
 import { Training, type TrainingExit } from '../trainer.ts'
 import { accountOf, diskFull, type Look, limitReached, lookAt } from '../usage.ts'
 import type { Budget } from './preflight.ts'
@@ -44,7 +44,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   refuseSuspension(job, over.signal)
   const training = await Training.start(
     {
-      argv: containedArgv(job, budget, innermostArgv(command, env.PATH!)),
+      argv: containedArgv(command, containmentOf(job, budget, env.PATH!)),
       cwd: run.quotas.dir,
       env,
       lockFd: run.lockFd!,
@@ -113,13 +113,13 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
   }
 }
 
-function containedArgv({ dir, run }: Job, budget: Budget, command: string[]): string[] {
-  const containment = { jobDir: dir, workingDir: run.quotas.dir }
-  const maxFileBytes = budget.limitBytes - budget.keptBytes - FILE_SLACK_BYTES
-  return limitedArgv(
-    budget.isSandboxed ? sandboxArgv(command, containment) : command,
-    Math.max(maxFileBytes, FILE_SLACK_BYTES),
-  )
+function containmentOf(
+  { dir, run }: Job,
+  { isSandboxed, limitBytes, keptBytes }: Budget,
+  path: string,
+): Containment {
+  const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
+  return { jobDir: dir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
 }
 
 /** Ctrl-Z would stop us and not the training, which nobody would watch then. */

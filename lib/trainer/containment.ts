@@ -32,13 +32,22 @@ const base = [
 ]
 
 /**
+ * bwrap fails when a filesystem is unmounted while it makes its own mounts, as happens at boot
+ * (https://github.com/containers/bubblewrap/issues/650): no sandbox is given up before so many attempts.
+ */
+export const SANDBOX_ATTEMPTS = 5
+
+/**
  * Should this job's training run in a bubblewrap sandbox? Found out by making one: a distribution may forbid it.
  *
  * @throws {TrainerError} `config` if the job requires the sandbox and it does not work here.
  */
 export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
   if (sandbox === 'off') return false
-  const { status, signal, error, stderr } = spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
+  const probe = () => spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
+  let probed = probe()
+  for (let attempt = 1; probed.status !== 0 && attempt < SANDBOX_ATTEMPTS; attempt++) probed = probe()
+  const { status, signal, error, stderr } = probed
   if (status === 0) return true
   if (sandbox === 'auto') return false
   const reason = error
@@ -50,20 +59,41 @@ export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
   )
 }
 
-/** What a sandbox shows of the machine; all paths are absolute and real. */
+/** What a training may do on the machine; all paths are absolute and real. */
 export type Containment = {
-  /** The job's folder; its `work/` is the one place that can be written. */
+  /** The job's folder; in a sandbox its `work/` is the one place that can be written. */
   jobDir: string
-  /** The training's working directory; stays visible, read-only, wherever it is. */
+  /** The training's working directory; stays visible in a sandbox, read-only, wherever it is. */
   workingDir: string
+  isSandboxed: boolean
+  /** No file that it writes grows larger. */
+  maxFileBytes: number
+  /** What its command is looked up on; what the command is wrapped in is looked up on ours. */
+  path: string
 }
 
 /**
- * Wrap a command so that no process of it escapes, by setsid, double fork or a cleared environment, and so that
- * `/tmp`, `/var/tmp` and `/dev/shm` are the job's own `work/tmp`: temporary data counts. Descriptor 3, the lock, stays
- * with the sandbox's first process.
+ * Wrap a training's command in all that contains it. A line on descriptor 6 says that this is done and the command
+ * begins.
  */
-export function sandboxArgv(command: string[], { jobDir, workingDir }: Containment): string[] {
+export function containedArgv(command: string[], containment: Containment): string[] {
+  const { isSandboxed, maxFileBytes, path } = containment
+  const innermost = innermostArgv(command, path)
+  return limitedArgv(isSandboxed ? sandboxArgv(innermost, containment) : innermost, maxFileBytes)
+}
+
+/** Its environment has nothing of what shells and bwrap add. */
+function innermostArgv(command: string[], path: string): string[] {
+  const begin = 'echo >&6; exec 6>&- "$@"'
+  const bare = ['env', '--unset=_', '--unset=PWD', '--unset=SHLVL', `PATH=${path}`]
+  return ['sh', '-c', begin, 'sh', ...bare, ...command]
+}
+
+/**
+ * No process of it escapes, by setsid, double fork or a cleared environment, and `/tmp`, `/var/tmp` and `/dev/shm` are the
+ * job's own `work/tmp`: temporary data counts. Descriptor 3, the lock, stays with the sandbox's first process.
+ */
+function sandboxArgv(command: string[], { jobDir, workingDir }: Containment): string[] {
   const work = join(jobDir, 'work')
   const tmp = join(work, 'tmp')
   const covered = ['/tmp', '/var/tmp', ...(existsSync('/dev/shm') ? ['/dev/shm'] : [])]
@@ -86,10 +116,10 @@ export function sandboxArgv(command: string[], { jobDir, workingDir }: Containme
 }
 
 /**
- * Wrap a command in limits that every process it starts inherits: no file larger than `maxFileBytes`, no core
- * dumps, the lowest processor and I/O priority.
+ * Limits that every process of it inherits: no file larger than `maxFileBytes`, no core dumps, the lowest processor and
+ * I/O priority.
  */
-export function limitedArgv(command: string[], maxFileBytes: number): string[] {
+function limitedArgv(command: string[], maxFileBytes: number): string[] {
   // Counted from ours, which the guard may have raised; where it is the lowest already, changing it may be forbidden.
   const lower = constants.priority.PRIORITY_LOW - getPriority()
   return [
@@ -104,12 +134,4 @@ export function limitedArgv(command: string[], maxFileBytes: number): string[] {
 function ownMaxFileBytes(): number {
   const hard = /^Max file size +\S+ +(\d+)/m.exec(readProc('self/limits') ?? '')?.[1]
   return hard === undefined ? Infinity : Number(hard)
-}
-
-/**
- * Wrap a command so that it alone is looked up on the training's PATH, while what it is wrapped in is looked up on ours,
- * and so that its environment has nothing of what bash and bwrap add.
- */
-export function innermostArgv(command: string[], path: string): string[] {
-  return ['env', '--unset=_', '--unset=PWD', '--unset=SHLVL', `PATH=${path}`, ...command]
 }

@@ -18,7 +18,7 @@ echo >&5
 read -ru 5 || kill -KILL -- "-$0"`
 
 export type TrainingCommand = {
-  /** The whole argument vector, limits and sandbox included; its program is looked up on our PATH, not on that of `env`. */
+  /** Made by `containedArgv()`; its program is looked up on our PATH, not on that of `env`. */
   argv: string[]
   cwd: string
   env: Record<string, string>
@@ -39,6 +39,8 @@ export type Launched = {
   lifeline: Socket
   /** Resolves when what runs beside the training is no part of it any more, or the training has ended. */
   isSetUp: Promise<unknown>
+  /** Did its program begin? If not, what it is wrapped in has failed, and ended. */
+  hasBegun: Promise<boolean>
 }
 
 /**
@@ -51,13 +53,13 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
   // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
   // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe. Nor is stdin one:
   // bash would take itself for a remote shell and run ~/.bashrc.
-  const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe'] as const
+  const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe', 'pipe'] as const
   const ours = { ...env, PATH: safePath }
   const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
   // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
   const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
   const started = $({ ...options, ...bash })`
-    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid --fork ${bash.shell} -c ${watchdog} $$ 2>&- 3>&-) &&
+    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid --fork ${bash.shell} -c ${watchdog} $$ 2>&- 3>&- 6>&-) &&
     wait $! && exec ${argv} 2>&1 4>&- 5>&-`
   const { child } = started
   if (!child?.pid) {
@@ -73,8 +75,12 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
     )
   }
   // Node's types end at descriptor 4.
-  const [, , , , output, lifeline] = child.stdio as unknown as [null, null, null, null, Readable, Socket]
+  const [output, lifeline, begun] = child.stdio.slice(4) as unknown as [Readable, Socket, Readable]
   lifeline.on('error', () => {}) // of a watchdog that somebody has killed
   const exited = once(child, 'exit') as Launched['exited']
-  return { pid: child.pid, exited, output, lifeline, isSetUp: Promise.race([once(lifeline, 'data'), exited]) }
+  const isSetUp = Promise.race([once(lifeline, 'data'), exited])
+  const hasBegun = new Promise<boolean>(resolve => {
+    begun.once('data', () => resolve(true)).once('close', () => resolve(false))
+  }).finally(() => begun.destroy())
+  return { pid: child.pid, exited, output, lifeline, isSetUp, hasBegun }
 }

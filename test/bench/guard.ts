@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { safePath } from '../../lib/environment.ts'
 import { MIB } from '../../lib/quotas.ts'
-import { sandboxArgv, useSandbox } from '../../lib/trainer/containment.ts'
+import { containedArgv, useSandbox } from '../../lib/trainer/containment.ts'
 import { Training } from '../../lib/trainer.ts'
 import { accountOf, deletedBytes, lookAt } from '../../lib/usage.ts'
 import { publishes, trainerRig, untilEvent } from '../rig.ts'
@@ -49,11 +49,11 @@ async function* ticking({ signal }: Bench): AsyncGenerator<Row> {
 
 async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
   mkdirSync(join(dir, 'work', 'tmp'), { recursive: true })
-  const command = ['sleep', 'infinity']
   const isSandboxed = useSandbox('core', 'auto')
+  const containment = { jobDir: dir, workingDir: '/', isSandboxed, maxFileBytes: 2 ** 40, path: safePath }
   const training = await Training.start(
     {
-      argv: isSandboxed ? sandboxArgv(command, { jobDir: dir, workingDir: '/' }) : command,
+      argv: containedArgv(['sleep', 'infinity'], containment),
       cwd: '/',
       env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: join(dir, 'work') },
       lockFd: openSync(join(dir, 'lock'), 'w'),
