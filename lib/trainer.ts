@@ -60,7 +60,6 @@ export class Training {
       const launched = await launch(command)
       const lines = new OutputLines(onLines)
       launched.output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
-      await launched.isSetUp
       const training = new Training(launched, command)
       if ((await launched.hasBegun) || attempt === SANDBOX_ATTEMPTS) return training
       await training.kill()

@@ -111,11 +111,11 @@ test('containedArgv() asks for no larger file than we may write ourselves', asyn
   assert.equal(limits, [`--fsize=${2 ** 20}`, `--fsize=${2 ** 30}`])
 })
 
-/** A program that launches a training and is killed before it has begun. */
-const launchesAndDies = (training: object) => `
-const { launch } = await import(${JSON.stringify(join(root, 'lib/trainer/launch.ts'))})
-await (await launch({ ...${JSON.stringify(training)}, lockFd: 3 })).isSetUp
-process.kill(process.pid, 'SIGKILL')`
+/** A program that starts a training and is killed before that has begun. */
+const startsAndDies = (training: object, afterMs: number) => `
+const { Training } = await import(${JSON.stringify(join(root, 'lib/trainer.ts'))})
+setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
+await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, () => {})`
 
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
@@ -127,17 +127,19 @@ for (const isSandboxed of [false, true]) {
     const contained = containedArgv(command, containmentOf(box, isSandboxed))
     const argv = ['sh', '-c', 'sleep 0.2; exec "$@"', 'sh', ...contained] // as programs that a slow disk brings
     const training = { argv, cwd: box.dir, env: { PATH: safePath }, isSandboxed }
-    const program = ['--import', 'tsx', '--input-type=module', '--eval', launchesAndDies(training)]
     const lockFd = openSync(box.path('lock'), 'a')
     const remains = () => listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.includes(box.dir))
 
-    const { signal, stderr } = spawnSync(process.execPath, program, {
-      stdio: ['ignore', 'ignore', 'pipe', lockFd],
-    })
-    assert.is(signal, 'SIGKILL', String(stderr))
-    await delay(700)
+    for (const afterMs of [30, 60, 120]) {
+      const program = ['--import', 'tsx', '--input-type=module', '--eval', startsAndDies(training, afterMs)]
+      const { signal, stderr } = spawnSync(process.execPath, program, {
+        stdio: ['ignore', 'ignore', 'pipe', lockFd],
+      })
+      assert.is(signal, 'SIGKILL', String(stderr))
+      await delay(700)
 
-    assert.equal(remains(), [])
+      assert.equal(remains(), [])
+    }
     closeSync(lockFd)
   })
 

@@ -5,17 +5,14 @@ import { safePath } from '../environment.ts'
 import { isErrno, TrainerError } from '../errors.ts'
 
 /**
- * Runs beside the training, in a session and with an environment of its own: once we are gone without a word it kills
- * the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone would leave
- * what has not asked for it yet, such as a sandbox that is being set up. Its `cat` passes on what the training prints,
- * to the last byte, for it is not stopped or ended with it. That both are there, and no part of it, is said by a line.
+ * What runs beside the training, in a session and with an environment of its own. Once we are gone without a word, the
+ * watchdog kills the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone
+ * would leave what has not asked for it yet, such as a sandbox that is being set up. `cat` passes on what the training
+ * prints, to the last byte, for it is not stopped or ended with it. The shell that starts both is waited for.
  */
-const watchdog = `
-trap '' PIPE
-cat <&0 >&4 4>&- 5>&- &
-exec </dev/null 4>&-
-echo >&5
-read -ru 5 || kill -KILL -- "-$0"`
+const helpers = `
+{ read -ru 5 || kill -KILL -- "-$0"; } </dev/null 4>&- &
+cat <&0 >&4 4>&- 5>&- &`
 
 export type TrainingCommand = {
   /** Made by `containedArgv()`; its program is looked up on our PATH, not on that of `env`. */
@@ -37,14 +34,12 @@ export type Launched = {
   output: Readable
   /** Ended without a word, it makes the watchdog kill the training. */
   lifeline: Socket
-  /** Resolves when what runs beside the training is no part of it any more, or the training has ended. */
-  isSetUp: Promise<unknown>
   /** Did its program begin? If not, what it is wrapped in has failed, and ended. */
   hasBegun: Promise<boolean>
 }
 
 /**
- * Start a command in a process group of its own, with stdin closed, beside its watchdog.
+ * Start a command in a process group of its own, with stdin closed, once its helpers are there and no part of it.
  *
  * @throws {TrainerError} `training-failed` if no process could be made; `config` if its command is too long for one
  */
@@ -59,7 +54,7 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
   // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
   const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
   const started = $({ ...options, ...bash })`
-    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid --fork ${bash.shell} -c ${watchdog} $$ 2>&- 3>&- 6>&-) &&
+    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid ${bash.shell} -c ${helpers} $$ 2>&- 3>&- 6>&-) &&
     wait $! && exec ${argv} 2>&1 4>&- 5>&-`
   const { child } = started
   if (!child?.pid) {
@@ -78,9 +73,8 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
   const [output, lifeline, begun] = child.stdio.slice(4) as unknown as [Readable, Socket, Readable]
   lifeline.on('error', () => {}) // of a watchdog that somebody has killed
   const exited = once(child, 'exit') as Launched['exited']
-  const isSetUp = Promise.race([once(lifeline, 'data'), exited])
   const hasBegun = new Promise<boolean>(resolve => {
     begun.once('data', () => resolve(true)).once('close', () => resolve(false))
   }).finally(() => begun.destroy())
-  return { pid: child.pid, exited, output, lifeline, isSetUp, hasBegun }
+  return { pid: child.pid, exited, output, lifeline, hasBegun }
 }
