@@ -23,6 +23,16 @@ const OUTPUT_END_MS = 5000
 
 export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | null; seconds: number }
 
+/** Who is told of a training. */
+export type Listener = {
+  /** Gets its escaped output lines. */
+  onLines: (lines: string[]) => void
+  /** Its sandbox has failed, and is made anew. */
+  onRetry: (fault: string) => void
+  /** Rejects when it is not to be waited for any longer that the training begins. */
+  interrupted: Promise<never>
+}
+
 /** One training process and everything that it starts. */
 export class Training {
   readonly pid: number
@@ -50,21 +60,42 @@ export class Training {
   }
 
   /**
-   * Start a command in a process group of its own with stdin closed; `onLines` gets its escaped output lines. Its program
-   * has begun when this resolves, or its sandbox has failed again and again, and it has ended.
+   * Start a command in a process group of its own with stdin closed. Its program has begun when this resolves; a sandbox
+   * that fails is made anew a few times.
    *
-   * @throws {TrainerError} as {@link launch}
+   * @throws {TrainerError} as {@link launch}; `training-failed` if the program cannot begin; what `interrupted` rejects with
    */
-  static async start(command: TrainingCommand, onLines: (lines: string[]) => void): Promise<Training> {
+  static async start(command: TrainingCommand, listener: Listener): Promise<Training> {
     for (let attempt = 1; ; attempt++) {
       const launched = await launch(command)
-      const lines = new OutputLines(onLines)
-      launched.output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
       const training = new Training(launched, command)
-      if ((await launched.hasBegun) || attempt === SANDBOX_ATTEMPTS) return training
-      await training.kill()
-      onLines(['The training could not be set up; trying again'])
+      const fault = await training.#begin(launched.hasBegun, listener)
+      if (fault === undefined) return training
+      if (!command.isSandboxed || attempt === SANDBOX_ATTEMPTS)
+        throw new TrainerError('training-failed', `Cannot start the training: ${fault}`)
+      listener.onRetry(fault)
     }
+  }
+
+  /** @returns what came instead of the beginning, if that never came; nothing of the training is left then */
+  async #begin(hasBegun: Promise<boolean>, { onLines, interrupted }: Listener): Promise<string | undefined> {
+    // What is printed before is not the training's.
+    const before: string[] = []
+    let take: Listener['onLines'] = lines => before.push(...lines)
+    const lines = new OutputLines(it => take(it))
+    this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
+    try {
+      if (await Promise.race([hasBegun, interrupted])) {
+        take = onLines
+        if (before.length) onLines(before)
+        return undefined
+      }
+    } catch (error) {
+      await this.kill()
+      throw error
+    }
+    await this.kill()
+    return before.at(-1) ?? 'what it is wrapped in ended without a word'
   }
 
   /**

@@ -422,35 +422,83 @@ for (const [instead, reason] of [
   })
 }
 
-for (const { when, fails, exitCode, calls } of [
-  { when: 'every other time', fails: '[ $(($(wc -l < "$calls") % 2)) = 1 ]', exitCode: 0, calls: 4 },
-  { when: 'whenever a training is to start', fails: 'echo "$*" | grep -q sync-fd', exitCode: 1, calls: 6 },
-]) {
-  hidingSandbox(
-    `a sandbox that fails ${when}, as beside unmounting, is tried again within reason`,
-    async () => {
-      await using rig = await trainerRig({ core: { sandbox: 'required' } })
-      const refusal = `bwrap: Can't bind mount /oldroot/ on /newroot/: remount "/newroot/mnt": Invalid argument`
-      copyFileSync('/usr/bin/bwrap', rig.path('bwrap'))
-      const flaky = `#!/bin/bash
+/** What to run by so that bwrap is a script: it has `$calls`, a file with a line for each call; `real "$@"` is bwrap. */
+function behindBwrap(rig: Rig, script: string): string[] {
+  copyFileSync('/usr/bin/bwrap', rig.path('bwrap'))
+  const text = `#!/bin/bash
 calls=${rig.path('calls')}
 echo "$*" >> "$calls"
-if ${fails}; then echo ${quote(refusal)} >&2; exit 1; fi
-exec ${rig.path('bwrap')} "$@"`
-      writeFileSync(rig.path('flaky'), flaky, { mode: 0o755 })
-      const hidden = `mount --bind ${rig.path('flaky')} /usr/bin/bwrap && exec "$0" "$@"`
+real() { exec ${rig.path('bwrap')} "$@"; }
+${script}`
+  writeFileSync(rig.path('bwrap.sh'), text, { mode: 0o755 })
+  return [
+    'unshare',
+    '-m',
+    'sh',
+    '-c',
+    `mount --bind ${rig.path('bwrap.sh')} /usr/bin/bwrap && exec "$0" "$@"`,
+  ]
+}
 
-      const ended = await rig.run(['core', '--json'], { prefix: ['unshare', '-m', 'sh', '-c', hidden] })
+const everyOther = '[ $(($(wc -l < "$calls") % 2)) = 1 ]'
+const isTraining = '[[ "$*" == *sync-fd* ]]'
+const refusal = `bwrap: Can't bind mount /oldroot/ on /newroot/: No space left on device`
 
-      assert.is(ended.exitCode, exitCode)
-      assert.is(readFileSync(rig.path('calls'), 'utf8').match(/\n/g)?.length, calls)
-      const reasons = ended.events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
-      assert.is(reasons.filter(it => it.includes(refusal)).length, exitCode, reasons.join())
-      const log = readFileSync(rig.path('models', '.trainer', 'core.log'), 'utf8')
-      assert.match(log, `${refusal}\nThe training could not be set up; trying again\n`)
-      assert.equal(survivors(rig), [])
-    },
-  )
+for (const { when, fails, trainer, calls, reasons } of [
+  { when: 'every other time', fails: everyOther, trainer: publishes, calls: 4, reasons: [] },
+  {
+    when: 'once before a training that fails by itself',
+    fails: everyOther,
+    trainer: 'process.exit(3)',
+    calls: 4,
+    reasons: ["core's training ended with exit code 3; it printed nothing"],
+  },
+  {
+    when: 'whenever a training is to start',
+    fails: isTraining,
+    trainer: publishes,
+    calls: 6,
+    reasons: [`Cannot start the training: ${refusal}`],
+  },
+]) {
+  hidingSandbox(`a sandbox that fails ${when} is made anew, within reason`, async () => {
+    await using rig = await trainerRig({ core: { sandbox: 'required', trainer } })
+    const prefix = behindBwrap(rig, `if ${fails}; then echo ${quote(refusal)} >&2; exit 1; fi; real "$@"`)
+
+    const { exitCode, events } = await rig.run(['core', '--json'], { prefix })
+
+    const told = (event: string) =>
+      events.flatMap(it => (it.event === event && 'message' in it ? [it.message] : []))
+    assert.equal([exitCode, told('job.fail')], [reasons.length, reasons])
+    assert.is(readFileSync(rig.path('calls'), 'utf8').match(/\n/g)?.length, calls)
+    const warning = `The sandbox failed and is made anew: ${refusal}`
+    assert.equal(told('warning'), Array(reasons[0]?.includes(refusal) ? 4 : 1).fill(warning))
+    assert.equal(survivors(rig), [])
+  })
+}
+
+for (const { what, ends, exitCode, timeoutMinutes } of [
+  { what: 'interrupted', ends: 'interrupted by SIGTERM', exitCode: 143, timeoutMinutes: 60 },
+  { what: 'late', ends: 'timed out', exitCode: 1, timeoutMinutes: 0.02 },
+]) {
+  hidingSandbox(`a training that is ${what} while its sandbox hangs is ended at once`, async () => {
+    await using rig = await trainerRig({ core: { sandbox: 'required', timeoutMinutes } })
+    const prefix = behindBwrap(rig, `if ${isTraining}; then exec sleep 60; fi; real "$@"`)
+    const run = rig.start(['core', '--json'], { prefix })
+    await until(
+      'it hangs',
+      () => existsSync(rig.path('calls')) && /sync-fd/.test(readFileSync(rig.path('calls'), 'utf8')),
+    )
+    const startedMs = performance.now()
+
+    if (exitCode === 143) run.child.kill('SIGTERM')
+    const ended = await run.ended
+
+    assert.ok(performance.now() - startedMs < 5000)
+    assert.is(ended.exitCode, exitCode)
+    assert.match(ended.stdout, ends)
+    assert.equal(survivors(rig), [])
+  })
 }
 
 test('the run says which guarantee it has', async () => {

@@ -16,13 +16,15 @@ import { safePath } from '../lib/environment.ts'
 import { TrainerError } from '../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
 import { containedArgv, useSandbox } from '../lib/trainer/containment.ts'
-import { Training } from '../lib/trainer.ts'
+import { type Listener, Training } from '../lib/trainer.ts'
 import { root } from './rig.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
 
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
+
+const unheard: Listener = { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) }
 
 const containmentOf = (box: Sandbox, isSandboxed: boolean, path = safePath) => ({
   jobDir: box.path('job'),
@@ -46,7 +48,7 @@ async function start(box: Sandbox, script: string, isSandboxed = false, more: Re
       lockFd,
       isSandboxed,
     },
-    more => lines.push(...more),
+    { ...unheard, onLines: more => lines.push(...more) },
   )
   closeSync(lockFd)
   return { training, lines, said: (line: string) => until(`the line ${line}`, () => lines.includes(line)) }
@@ -115,7 +117,7 @@ test('containedArgv() asks for no larger file than we may write ourselves', asyn
 const startsAndDies = (training: object, afterMs: number) => `
 const { Training } = await import(${JSON.stringify(join(root, 'lib/trainer.ts'))})
 setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
-await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, () => {})`
+await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) })`
 
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
@@ -187,12 +189,13 @@ for (const isSandboxed of [false, true]) {
 
   testHere(`Training ${where} has the environment that it was given, and nothing else`, async () => {
     await using box = await sandbox(folders)
-    const { training, lines } = await start(box, 'console.log(JSON.stringify(process.env))', isSandboxed)
+    const odd = { 'no.name-to-a-shell': '1' }
+    const { training, lines } = await start(box, 'console.log(JSON.stringify(process.env))', isSandboxed, odd)
 
     await training.exited
     await training.kill()
 
-    const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work') }
+    const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...odd }
     assert.equal(JSON.parse(lines.join('')), env)
   })
 
@@ -348,7 +351,7 @@ test('useSandbox() does not try where it is off, and says why where it is requir
 async function failureOf(box: Sandbox, argv: string[], cwd: string): Promise<TrainerError> {
   const lockFd = openSync(box.path('lock'), 'a')
   const command = { argv, cwd, env: {}, lockFd, isSandboxed: false }
-  const outcome = await Training.start(command, () => {}).then(
+  const outcome = await Training.start(command, unheard).then(
     () => 'started',
     error => error,
   )

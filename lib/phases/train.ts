@@ -42,6 +42,8 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
   refuseSuspension(job, over.signal)
+  const interrupted = interruption(job, over.signal)
+  interrupted.catch(() => {}) // may come when it is not waited for
   const training = await Training.start(
     {
       argv: containedArgv(command, containmentOf(job, budget, env.PATH!)),
@@ -50,7 +52,12 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
       lockFd: run.lockFd!,
       isSandboxed: budget.isSandboxed,
     },
-    lines => progress.takeLines(lines),
+    {
+      onLines: lines => progress.takeLines(lines),
+      onRetry: fault =>
+        emit({ event: 'warning', job: name, message: `The sandbox failed and is made anew: ${fault}` }),
+      interrupted,
+    },
   ).catch(error => {
     over.abort()
     progress.close()
@@ -69,7 +76,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   }
   const guarding = guard(watch, over.signal)
   try {
-    await Promise.race([training.exited, guarding, interruption(job, over.signal)])
+    await Promise.race([training.exited, guarding, interrupted])
     over.abort()
     await guarding // which may have been what ended it, and says why
   } catch (error) {

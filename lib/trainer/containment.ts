@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { constants, getPriority } from 'node:os'
 import { isAbsolute, join } from 'node:path'
@@ -44,10 +44,7 @@ export const SANDBOX_ATTEMPTS = 5
  */
 export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
   if (sandbox === 'off') return false
-  const probe = () => spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
-  let probed = probe()
-  for (let attempt = 1; probed.status !== 0 && attempt < SANDBOX_ATTEMPTS; attempt++) probed = probe()
-  const { status, signal, error, stderr } = probed
+  const { status, signal, error, stderr } = probeSandbox()
   if (status === 0) return true
   if (sandbox === 'auto') return false
   const reason = error
@@ -57,6 +54,11 @@ export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
     'config',
     `jobs.${job}.sandbox is "required", but the sandbox does not work: ${reason}, or set it to "auto"`,
   )
+}
+
+function probeSandbox(attempt = 1): SpawnSyncReturns<Buffer> {
+  const probe = spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
+  return probe.status === 0 || probe.error || attempt === SANDBOX_ATTEMPTS ? probe : probeSandbox(attempt + 1)
 }
 
 /** What a training may do on the machine; all paths are absolute and real. */
@@ -86,7 +88,8 @@ export function containedArgv(command: string[], containment: Containment): stri
 function innermostArgv(command: string[], path: string): string[] {
   const begin = 'echo >&6; exec 6>&- "$@"'
   const bare = ['env', '--unset=_', '--unset=PWD', '--unset=SHLVL', `PATH=${path}`]
-  return ['sh', '-c', begin, 'sh', ...bare, ...command]
+  // dash would drop the variables whose names are none to a shell.
+  return ['bash', '-c', begin, 'bash', ...bare, ...command]
 }
 
 /**

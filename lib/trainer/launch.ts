@@ -34,7 +34,7 @@ export type Launched = {
   output: Readable
   /** Ended without a word, it makes the watchdog kill the training. */
   lifeline: Socket
-  /** Did its program begin? If not, what it is wrapped in has failed, and ended. */
+  /** Did its program begin? If not, what it is wrapped in has failed. */
   hasBegun: Promise<boolean>
 }
 

@@ -59,7 +59,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
       lockFd: openSync(join(dir, 'lock'), 'w'),
       isSandboxed,
     },
-    () => {},
+    { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) },
   )
   return Object.assign(training, { [Symbol.asyncDispose]: () => training.kill() })
 }
