@@ -84,18 +84,16 @@ export class Training {
     let take: Listener['onLines'] = lines => before.push(...lines)
     const lines = new OutputLines(it => take(it))
     this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
+    let isBegun = false
     try {
-      if (await Promise.race([hasBegun, interrupted])) {
-        take = onLines
-        if (before.length) onLines(before)
-        return undefined
-      }
-    } catch (error) {
-      await this.kill()
-      throw error
+      isBegun = await Promise.race([hasBegun, interrupted])
+    } finally {
+      if (!isBegun) await this.kill()
     }
-    await this.kill()
-    return before.at(-1) ?? 'what it is wrapped in ended without a word'
+    if (!isBegun) return before.at(-1) ?? 'what it is wrapped in ended without a word'
+    take = onLines
+    if (before.length) onLines(before)
+    return undefined
   }
 
   /**
