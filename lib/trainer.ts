@@ -97,9 +97,9 @@ export class Training {
   }
 
   /**
-   * The live processes of the training. In a sandbox that is the process tree below it, from which nothing can
-   * leave; without one also its process group and session, whatever carries its environment, and whatever
-   * was seen before.
+   * The live processes of the training: its process group and session, whatever was seen before, and the tree below them,
+   * from which nothing in a sandbox can leave (but a sandbox that ends while it is being set up leaves the process that
+   * it has just made). Without one also whatever carries its environment.
    */
   processes(): number[] {
     const all = listProcesses().filter(({ state }) => state !== 'Z' && state !== 'X')
@@ -107,7 +107,8 @@ export class Training {
     const belongs = (it: Process) =>
       members.has(it.parent) ||
       this.#seen.get(it.pid) === it.startTime ||
-      (!this.#command.isSandboxed && (it.group === this.pid || it.session === this.pid))
+      it.group === this.pid ||
+      it.session === this.pid
     for (let size = -1; size < members.size; ) {
       size = members.size
       for (const it of all) if (belongs(it)) members.add(it.pid)
