@@ -8,6 +8,7 @@ import {
   openSync,
   readdirSync,
   readSync,
+  type Stats,
   statSync,
   writeSync,
 } from 'node:fs'
@@ -19,6 +20,7 @@ import { isErrno, messageOf, TrainerError } from './errors.ts'
 import { accessRemedy } from './owner.ts'
 import { readPlain } from './plain-file.ts'
 import { isStopped, killAll, listProcesses, readProc } from './processes.ts'
+import { inodeId } from './storage/prunable.ts'
 
 const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
 
@@ -69,7 +71,7 @@ export function findHolder(stateDir: string): { pid: number | undefined } | unde
   const path = join(stateDir, 'lock')
   try {
     const locked = [stateDir, path].flatMap(it => lstatSync(it, { throwIfNoEntry: false }) ?? [])
-    const holders = locked.flatMap(lockHolders)
+    const holders = lockHolders(...locked)
     if (!holders.length && !locked.some(isListed)) return undefined
     return { pid: namedHolders(readOwner(stateDir), holders)[0] }
   } catch (cause) {
@@ -93,12 +95,18 @@ function readOwner(stateDir: string): number | undefined {
 }
 
 function open(stateDir: string, path: string): { fd: number; folderFd: number } {
+  const opened: number[] = []
+  const keep = (fd: number) => {
+    opened.push(fd)
+    return fd
+  }
   try {
-    const fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o640)
-    if (fstatSync(fd).isFile()) return { fd, folderFd: openSync(stateDir, O_DIRECTORY) }
-    closeSync(fd)
+    const folderFd = keep(openSync(stateDir, O_DIRECTORY))
+    const fd = keep(openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o640))
+    if (fstatSync(fd).isFile()) return { fd, folderFd }
     throw new TrainerError('storage', `Cannot lock ${path}: not a regular file; remove it`)
   } catch (cause) {
+    for (const fd of opened) closeSync(fd)
     if (cause instanceof TrainerError) throw cause
     const reason = isErrno(cause, 'ELOOP') ? 'it is a symbolic link; remove it' : messageOf(cause)
     throw new TrainerError('storage', `Cannot lock ${path}: ${reason}${remedyOf(cause, path)}`, { cause })
@@ -160,12 +168,13 @@ function pidIn(text: string): number | undefined {
   return pid > 0 ? pid : undefined
 }
 
-/** Processes with a descriptor on which the kernel shows this lock; merely having the file open is not enough. */
-function lockHolders({ dev, ino }: { dev: number; ino: number }): number[] {
+/** Processes with a descriptor on which the kernel shows such a lock; merely having the file open is not enough. */
+function lockHolders(...locked: Stats[]): number[] {
+  const ids = new Set(locked.map(inodeId))
   const holdsIt = (pid: number, name: string) => {
     // A descriptor may be closed meanwhile: that says nothing of the others.
-    const its = statSync(`/proc/${pid}/fd/${name}`, { throwIfNoEntry: false })
-    return its?.dev === dev && its.ino === ino && !!readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
+    const stats = statSync(`/proc/${pid}/fd/${name}`, { throwIfNoEntry: false })
+    return stats && ids.has(inodeId(stats)) && readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
   }
   return listProcesses().flatMap(({ pid }) => {
     try {

@@ -61,13 +61,12 @@ export function readProc(path: string): string | undefined {
 }
 
 /**
- * Processes whose environment says that they belong to a training with this output folder; not this one, nor those
- * that it was started by, nor those of a container in which that path leads to another folder.
+ * Those of `all` processes whose environment says that they belong to a training with this output folder; not this one,
+ * nor those that it was started by, nor those of a container in which that path leads to another folder.
  */
-export function trainingProcesses(outputDir: string): number[] {
+export function trainingProcesses(outputDir: string, all = listProcesses()): number[] {
   const wanted = `\0RANSOMEYE_OUTPUT_DIR=${outputDir}\0`
   const folder = folderSeenBy('self', outputDir)
-  const all = listProcesses()
   const ours = new Set<number>()
   for (let pid: number | undefined = process.pid; pid && !ours.has(pid); ) {
     ours.add(pid)

@@ -52,7 +52,6 @@ export class Training {
     this.#output = output
     this.#lifeline = lifeline
     this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
-    for (const { startTime } of listProcesses().filter(it => it.pid === pid)) this.#seen.set(pid, startTime)
     this.exited = exited.then(([code, signal]) => {
       const seconds = (performance.now() - this.#startedMs) / 1000
       return { ...exitOf(code, signal, command.isSandboxed), seconds }
@@ -115,7 +114,7 @@ export class Training {
     }
     if (!this.#command.isSandboxed) {
       const outputDir = this.#command.env.RANSOMEYE_OUTPUT_DIR!
-      for (const pid of trainingProcesses(outputDir)) members.add(pid)
+      for (const pid of trainingProcesses(outputDir, all)) members.add(pid)
     }
     const live = all.filter(({ pid }) => members.has(pid))
     for (const { pid, startTime } of live) this.#seen.set(pid, startTime)

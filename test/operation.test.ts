@@ -27,6 +27,11 @@ const hidingSandbox = skipUnless(test, isRoot && existsSync('/usr/bin/bwrap'), '
 const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 const withFaketime = skipUnless(test, existsSync(faketime), 'needs the Debian package faketime')
 
+/** What to run by so that another program stands in the place of bwrap. */
+function bwrapIs(file: string): string[] {
+  return ['unshare', '-m', 'sh', '-c', `mount --bind ${file} /usr/bin/bwrap && exec "$0" "$@"`]
+}
+
 /** The rig's models folder as a filesystem of `megabytes` of its own, unmounted at the end. */
 function mountSmallDisk(rig: Rig, megabytes: number): Disposable {
   mkdirSync(rig.modelsDir)
@@ -409,11 +414,8 @@ for (const [instead, reason] of [
 ] as const) {
   hidingSandbox(`sandbox "required" refuses to run with ${instead} in the place of the sandbox`, async () => {
     await using rig = await trainerRig({ core: { sandbox: 'required' } })
-    const hidden = `mount --bind ${instead} /usr/bin/bwrap && exec "$0" "$@"`
 
-    const { exitCode, events } = await rig.run(['core', '--json'], {
-      prefix: ['unshare', '-m', 'sh', '-c', hidden],
-    })
+    const { exitCode, events } = await rig.run(['core', '--json'], { prefix: bwrapIs(instead) })
 
     assert.is(exitCode, 78)
     const [failure] = events.filter(it => it.event === 'job.fail')
@@ -431,13 +433,7 @@ echo "$*" >> "$calls"
 real() { exec ${rig.path('bwrap')} "$@"; }
 ${script}`
   writeFileSync(rig.path('bwrap.sh'), text, { mode: 0o755 })
-  return [
-    'unshare',
-    '-m',
-    'sh',
-    '-c',
-    `mount --bind ${rig.path('bwrap.sh')} /usr/bin/bwrap && exec "$0" "$@"`,
-  ]
+  return bwrapIs(rig.path('bwrap.sh'))
 }
 
 const everyOther = '[ $(($(wc -l < "$calls") % 2)) = 1 ]'
