@@ -36,7 +36,7 @@ function isTerminal({ command }: Run): boolean {
 
 /** The same steps as a live list; loaded only here, because it takes as long to load as a whole check to run. */
 async function showList(run: Run, chosen: Task[]): Promise<void> {
-  const [{ Listr }, { Screen }] = await Promise.all([import('listr2'), import('./lib/run/screen.ts')])
+  const [{ Listr }, { Screen }] = await Promise.all([import('listr2'), import('./lib/run/live-list.ts')])
   const screen = new Screen()
   const printLine = run.onEvent
   run.onEvent = event => screen.takeEvent(event)

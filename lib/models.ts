@@ -2,11 +2,10 @@ import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { folderExists } from './folders.ts'
+import { compare, type Likeness } from './models/compare.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
-import { compare, type Likeness } from './models/likeness.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
-import { reasonOf, UnusableFile } from './plain-file.ts'
+import { folderExists, reasonOf, UnusableFile } from './system/plain-file.ts'
 
 export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
 

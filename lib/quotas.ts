@@ -1,15 +1,13 @@
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { dirname, resolve } from 'node:path'
+import type { JSONVisitor } from 'jsonc-parser'
 import * as v from 'valibot'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { describeFault } from './quotas/json-fault.ts'
 
 /** The three trainings, in the order in which they run. */
 export const jobNames = ['core', 'dpi', 'agent'] as const
 export type JobName = (typeof jobNames)[number]
-
-/** One mebibyte: what every "MB" and "Mb" of this project means. */
-export const MIB = 2 ** 20
 
 const wholeNumber = v.pipe(v.number('a whole number'), v.integer('a whole number'))
 const positive = v.pipe(wholeNumber, v.minValue(1, 'a whole number of at least 1'))
@@ -168,4 +166,32 @@ function shown(value: unknown): string {
     if (error instanceof RangeError) return 'nested too deeply'
     throw error
   }
+}
+
+const require = createRequire(import.meta.url)
+
+/**
+ * Where a text is not JSON, and why: `line 3, column 5: comma expected`. Of most faults Node.js tells no line, of some
+ * no position at all.
+ *
+ * @returns undefined if no fault is found
+ */
+function describeFault(text: string): string | undefined {
+  // A quotas file without a fault goes without the library.
+  const { printParseErrorCode, visit } = require('jsonc-parser') as typeof import('jsonc-parser')
+  const faults: string[] = []
+  const onError: JSONVisitor['onError'] = (code, _offset, _length, line, column) => {
+    const words = printParseErrorCode(code)
+      .replace(/\B[A-Z]/g, ' $&')
+      .toLowerCase()
+    faults.push(`line ${line + 1}, column ${column + 1}: ${words}`)
+  }
+  try {
+    visit(text, { onError }, { disallowComments: true })
+  } catch (error) {
+    // The library calls itself for each level.
+    if (!(error instanceof RangeError)) throw error
+    faults.push('it is nested too deeply')
+  }
+  return faults[0]
 }

@@ -1,17 +1,17 @@
 import { join } from 'node:path'
 import { messageOf, TrainerError } from './errors.ts'
 import type { TrainerEvent } from './events.ts'
-import { Journal } from './journal.ts'
-import { Metrics } from './metrics.ts'
 import type { PublishedCheck } from './models.ts'
-import { packageVersion } from './options.ts'
 import type { JobName, Quotas } from './quotas.ts'
-import { type Command, parseCommand, type Runner } from './run/command.ts'
-import { printJson, printLine, type Told, withoutRepetition } from './run/lines.ts'
+import { type Command, parseCommand, type Runner } from './run/command-line.ts'
+import { Journal } from './run/journal.ts'
+import { printJson, printLine, type Told, withoutRepetition } from './run/line-output.ts'
+import { Metrics } from './run/metrics.ts'
 import { type Opening, open } from './run/opening.ts'
 import { untilNextPassMs, waitFor } from './run/schedule.ts'
 import { listenForSignals } from './run/signals.ts'
-import { exitCodeOf, reportFailure, runScript, stackOf } from './script.ts'
+import { packageVersion } from './settings/options.ts'
+import { exitCodeOf, reportFailure, runScript, stackOf } from './settings/script.ts'
 
 /** What the live list shows between events: usage at the last look, and the training's last line. */
 export type Progress = { usedBytes?: number; limitBytes?: number; line?: string }

@@ -1,11 +1,9 @@
-import { statfsSync } from 'node:fs'
-import { messageOf, TrainerError } from './errors.ts'
-import { MIB } from './quotas.ts'
-import { findRoot, type MeasureOptions, measure } from './storage/measurement.ts'
+import { TrainerError } from './errors.ts'
+import { findRoot, type MeasureOptions, measure } from './storage/measure.ts'
 import type { Entry } from './storage/prunable.ts'
-import { Remover } from './storage/removal.ts'
-import { Slice } from './storage/tree.ts'
-import { escapeText, formatBytes } from './text.ts'
+import { Remover } from './storage/remove.ts'
+import { Slice } from './storage/walk.ts'
+import { escapeText, formatBytes, MIB } from './text.ts'
 
 /** One deletion: the bytes that came free, the entry's modification time (ISO 8601), the usage after it. */
 export type Pruned = { path: string; bytes: number; mtime: string; rule: string; usedBytes: number }
@@ -27,16 +25,6 @@ const BATCH = { entries: 128, folders: 8 }
 /** The charged bytes of a folder, as {@link measure} counts them. */
 export async function checkUsage(dir: string): Promise<number> {
   return (await measure(dir, { keep: [] })).usedBytes
-}
-
-/** The bytes that a program without privileges can still write to the filesystem of `dir`. */
-export function freeSpace(dir: string): number {
-  try {
-    const { bavail, bsize } = statfsSync(dir)
-    return bavail * bsize
-  } catch (cause) {
-    throw new TrainerError('storage', `Cannot tell the free space of ${dir}: ${messageOf(cause)}`, { cause })
-  }
 }
 
 /**

@@ -1,5 +1,3 @@
-import { MIB } from './quotas.ts'
-
 /** Bytes as an operator reads quotas, in MiB: `1.5 MiB`, `3072 MiB`; what is less as `410 KiB` or `512 B`. */
 export function formatBytes(bytes: number): string {
   const size = Math.abs(bytes)
@@ -113,3 +111,6 @@ function decode(raw: Buffer): string {
 function hex(code: number): string {
   return `\\x${code.toString(16).padStart(2, '0')}`
 }
+
+/** One mebibyte: what every "MB" and "Mb" of this project means. */
+export const MIB = 2 ** 20

@@ -1,15 +1,16 @@
 /** Bundle and sign a job's published models: node --import tsx scripts/bundle.ts JOB --key FILE [--out FILE] */
 import { existsSync, realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { readPrivateKey } from '../lib/bundle/signature.ts'
-import { writeBundle } from '../lib/bundle.ts'
 import { TrainerError } from '../lib/errors.ts'
-import { chooseModelsDir } from '../lib/folders.ts'
-import { type Program, readOptions, root } from '../lib/options.ts'
+import { readPrivateKey } from '../lib/models/bundle/signature.ts'
+import { writeBundle } from '../lib/models/bundle/write.ts'
 import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
-import { chooseJobs, placeOptions } from '../lib/run/command.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
-import { isEntry, print, runScript } from '../lib/script.ts'
+import { chooseModelsDir } from '../lib/settings/folders.ts'
+import { type Program, readOptions } from '../lib/settings/options.ts'
+import { isEntry, print, runScript } from '../lib/settings/script.ts'
+import { chooseJobs, placeOptions } from '../lib/settings.ts'
+import { root } from '../lib/system/start-command.ts'
 import { escapeText, formatBytes } from '../lib/text.ts'
 
 const options = {

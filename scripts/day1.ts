@@ -1,10 +1,10 @@
 /** Which jobs have no valid published model? Alone: node --import tsx scripts/day1.ts [core] [dpi] [agent] */
 import { join } from 'node:path'
-import { makeFolder } from '../lib/folders.ts'
 import { recover } from '../lib/models/recovery.ts'
 import { checkPublished } from '../lib/models.ts'
 import { perform, type Run } from '../lib/run.ts'
-import { isEntry } from '../lib/script.ts'
+import { isEntry } from '../lib/settings/script.ts'
+import { makeFolder } from '../lib/system/plain-file.ts'
 
 /**
  * The day-1 check: a job whose published models are missing, empty, truncated or garbage gets its seed training in

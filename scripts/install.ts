@@ -3,9 +3,6 @@ import { existsSync, realpathSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { TrainerError } from '../lib/errors.ts'
-import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/folders.ts'
-import { ensureFolder, ensureUser, userCanRun } from '../lib/installation/service-user.ts'
-import { isHidden, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/installation/units.ts'
 import {
   dropIns,
   installUnits,
@@ -14,11 +11,15 @@ import {
   pathOn,
   systemdVersion,
   uninstallUnits,
-} from '../lib/installation.ts'
-import { type Program, readOptions, root } from '../lib/options.ts'
+} from '../lib/machine/install-units.ts'
+import { ensureFolder, ensureUser, userCanRun } from '../lib/machine/service-user.ts'
+import { isHidden, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/machine/units.ts'
 import { readQuotas } from '../lib/quotas.ts'
-import { placeOptions } from '../lib/run/command.ts'
-import { isEntry, print, runScript } from '../lib/script.ts'
+import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
+import { type Program, readOptions } from '../lib/settings/options.ts'
+import { isEntry, print, runScript } from '../lib/settings/script.ts'
+import { placeOptions } from '../lib/settings.ts'
+import { root } from '../lib/system/start-command.ts'
 import { quoteWord } from '../lib/text.ts'
 
 const options = {

@@ -1,16 +1,14 @@
 /** Prune jobs down to their quotas: node --import tsx scripts/prune.ts [core] [dpi] [agent] [--dry-run] */
 import { existsSync } from 'node:fs'
 import { TrainerError } from '../lib/errors.ts'
-import { type Job, openJob } from '../lib/job.ts'
 import { recover } from '../lib/models/recovery.ts'
 import { publishedFiles } from '../lib/models.ts'
-import { announce } from '../lib/phases.ts'
-import { MIB } from '../lib/quotas.ts'
 import { perform, type Run } from '../lib/run.ts'
-import { isEntry } from '../lib/script.ts'
+import { isEntry } from '../lib/settings/script.ts'
+import { lookAt } from '../lib/storage/measure.ts'
 import { enforceLimit, type Pruned } from '../lib/storage.ts'
-import { formatBytes } from '../lib/text.ts'
-import { lookAt } from '../lib/usage.ts'
+import { formatBytes, MIB } from '../lib/text.ts'
+import { announce, type Job, openJob } from '../lib/training/job.ts'
 
 /**
  * Bring each job to its quota as the pre-flight of a training does, under the lock of a run and in its journal. A job

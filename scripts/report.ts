@@ -1,14 +1,15 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
 import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { outputFile } from '../lib/durable.ts'
 import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
-import { chooseModelsDir } from '../lib/folders.ts'
-import { readRuns } from '../lib/history.ts'
-import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
-import { placeOptions } from '../lib/run/command.ts'
-import { isEntry, runScript } from '../lib/script.ts'
+import { readRuns } from '../lib/reports/history.ts'
+import { chooseModelsDir } from '../lib/settings/folders.ts'
+import { type Program, readOptions } from '../lib/settings/options.ts'
+import { isEntry, runScript } from '../lib/settings/script.ts'
+import { placeOptions } from '../lib/settings.ts'
+import { outputFile } from '../lib/system/durable.ts'
+import { root } from '../lib/system/start-command.ts'
 
 const DEFAULT_RUNS = 10
 
@@ -42,8 +43,8 @@ export async function writeReport(args: string[]): Promise<string> {
   const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
   const { runs } = readRuns(findState(modelsDir), keep)
   const [{ drawPage }, { listModels }] = await Promise.all([
-    import('../lib/report/page.ts'),
-    import('../lib/report/models.ts'),
+    import('../lib/reports/html/page.ts'),
+    import('../lib/reports/html/model-cards.ts'),
   ])
   const models = await listModels(modelsDir, quotas)
   const out = resolve(values.out ?? 'report.html')

@@ -2,10 +2,11 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { toJsonSchema } from '@valibot/to-json-schema'
-import { storageError } from '../lib/durable.ts'
-import { type Program, readOptions, root } from '../lib/options.ts'
 import { quotasSchema } from '../lib/quotas.ts'
-import { isEntry, print, runScript } from '../lib/script.ts'
+import { type Program, readOptions } from '../lib/settings/options.ts'
+import { isEntry, print, runScript } from '../lib/settings/script.ts'
+import { storageError } from '../lib/system/durable.ts'
+import { root } from '../lib/system/start-command.ts'
 
 export const schemaFile = join(root, 'lib', 'quotas.schema.json')
 

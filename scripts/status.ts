@@ -1,12 +1,13 @@
 /** How do the jobs stand? node --import tsx scripts/status.ts [core] [dpi] [agent] [--json] */
 import { join, resolve } from 'node:path'
-import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
-import { type Program, readOptions, root } from '../lib/options.ts'
 import { readQuotas } from '../lib/quotas.ts'
-import { chooseJobs, placeOptions } from '../lib/run/command.ts'
-import { isEntry, runScript } from '../lib/script.ts'
-import { drawStatus } from '../lib/status/table.ts'
-import { readStatus } from '../lib/status.ts'
+import { readStatus } from '../lib/reports/status.ts'
+import { drawStatus } from '../lib/reports/status-table.ts'
+import { chooseModelsDir, openModelsDir } from '../lib/settings/folders.ts'
+import { type Program, readOptions } from '../lib/settings/options.ts'
+import { isEntry, runScript } from '../lib/settings/script.ts'
+import { chooseJobs, placeOptions } from '../lib/settings.ts'
+import { root } from '../lib/system/start-command.ts'
 
 const options = {
   ...placeOptions,

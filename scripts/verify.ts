@@ -1,15 +1,16 @@
 /** Is what is published, or in a bundle, what was trained? node --import tsx scripts/verify.ts [JOB … | --bundle FILE --key FILE] */
 import { join, resolve } from 'node:path'
-import { checkBundle } from '../lib/bundle/check.ts'
-import { readPublicKey } from '../lib/bundle/signature.ts'
 import { TrainerError } from '../lib/errors.ts'
-import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
-import { type Program, readOptions, root, type Values } from '../lib/options.ts'
+import { checkBundle } from '../lib/models/bundle/check.ts'
+import { readPublicKey } from '../lib/models/bundle/signature.ts'
+import { type Verification, verifyPublished } from '../lib/models/verify.ts'
 import { type JobName, readQuotas } from '../lib/quotas.ts'
-import { chooseJobs, placeOptions } from '../lib/run/command.ts'
-import { isEntry, print, runScript } from '../lib/script.ts'
+import { chooseModelsDir, openModelsDir } from '../lib/settings/folders.ts'
+import { type Program, readOptions, type Values } from '../lib/settings/options.ts'
+import { isEntry, print, runScript } from '../lib/settings/script.ts'
+import { chooseJobs, placeOptions } from '../lib/settings.ts'
+import { root } from '../lib/system/start-command.ts'
 import { count, escapeText } from '../lib/text.ts'
-import { type Verification, verifyPublished } from '../lib/verify.ts'
 
 const options = {
   ...placeOptions,

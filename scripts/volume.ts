@@ -1,16 +1,8 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
 import { join, resolve } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
-import { chooseModelsDir, openModelsDir } from '../lib/folders.ts'
-import { takeLock } from '../lib/lock.ts'
-import { didYouMean, type Program, readOptions, root } from '../lib/options.ts'
-import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
-import { chooseJobs, placeOptions } from '../lib/run/command.ts'
-import { isEntry, print, runScript } from '../lib/script.ts'
-import { formatBytes } from '../lib/text.ts'
-import { locateVolume, type Owner, type Volume } from '../lib/volume/place.ts'
-import { programRunner, type RunProgram } from '../lib/volume/program.ts'
-import { mountUnit, removalOf } from '../lib/volume/unit.ts'
+import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/place.ts'
+import { mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
 import {
   createVolume,
   mountVolume,
@@ -19,7 +11,16 @@ import {
   type VolumeStatus,
   volumeError,
   volumeStatus,
-} from '../lib/volume.ts'
+} from '../lib/machine/volume.ts'
+import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
+import { takeLock } from '../lib/run/lock.ts'
+import { chooseModelsDir, openModelsDir } from '../lib/settings/folders.ts'
+import { didYouMean, type Program, readOptions } from '../lib/settings/options.ts'
+import { isEntry, print, runScript } from '../lib/settings/script.ts'
+import { chooseJobs, placeOptions } from '../lib/settings.ts'
+import { programRunner, type RunProgram } from '../lib/system/programs.ts'
+import { root } from '../lib/system/start-command.ts'
+import { formatBytes } from '../lib/text.ts'
 
 const commands = ['create', 'mount', 'unmount', 'remove', 'status'] as const
 type Command = (typeof commands)[number]

@@ -1,9 +1,9 @@
 import { lstatSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Appender } from '../lib/appender.ts'
 import type { TrainerEvent } from '../lib/events.ts'
-import { Journal } from '../lib/journal.ts'
+import { Journal } from '../lib/run/journal.ts'
+import { Appender } from '../lib/system/bounded-log.ts'
 import { sandbox } from './sandbox.ts'
 
 test('Appender goes on where an earlier one stopped', async () => {

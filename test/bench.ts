@@ -1,9 +1,9 @@
 /** Measure the program beside its alternatives: npm run bench -- [storage] [start] [run] [overshoot] [guard] */
 
 import { messageOf, TrainerError } from '../lib/errors.ts'
-import { didYouMean, type Program, readOptions } from '../lib/options.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
-import { runScript } from '../lib/script.ts'
+import { didYouMean, type Program, readOptions } from '../lib/settings/options.ts'
+import { runScript } from '../lib/settings/script.ts'
 import { measureGuard } from './bench/guard.ts'
 import { describeMachine } from './bench/machine.ts'
 import { measureOvershoot } from './bench/overshoot.ts'

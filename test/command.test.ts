@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { commandFor } from '../lib/command.ts'
+import { commandFor } from '../lib/system/start-command.ts'
 import { root } from './rig.ts'
 
 test('commandFor() names the models folder, and the quotas where they are not those of this project', () => {

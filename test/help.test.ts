@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { readOptions } from '../lib/options.ts'
+import { readOptions } from '../lib/settings/options.ts'
 import { root } from './rig.ts'
 
 const scripts = readdirSync(join(root, 'scripts'))

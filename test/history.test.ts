@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'uvu'
 import type { EventBody, TrainerEvent } from '../lib/events.ts'
-import type { JobHistory } from '../lib/history/job-history.ts'
-import type { PastEvent } from '../lib/history/past-events.ts'
-import { groupRuns, isToTrain } from '../lib/history.ts'
+import { groupRuns, isToTrain } from '../lib/reports/history.ts'
+import type { JobHistory } from '../lib/reports/job-history.ts'
+import type { PastEvent } from '../lib/reports/past-events.ts'
 
 /** Events as they are written, of the kinds that are read back. */
 type Written = Extract<TrainerEvent, { event: PastEvent['event'] }>

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'no
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { useSandbox } from '../lib/trainer/containment.ts'
+import { useSandbox } from '../lib/training/sandbox.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { publishes, root, trainerRig, untilEvent } from './rig.ts'
 import { skipUnless } from './skips.ts'

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { join } from 'node:path'
 import { test } from 'uvu'
 import type { TrainerError } from '../lib/errors.ts'
-import { renderUnits } from '../lib/installation/units.ts'
+import { renderUnits } from '../lib/machine/units.ts'
 import { install } from '../scripts/install.ts'
 import { root } from './rig.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'

@@ -1,6 +1,6 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { useSandbox } from '../lib/trainer/containment.ts'
+import { useSandbox } from '../lib/training/sandbox.ts'
 import { sweep } from './kill-sweep.ts'
 import { skipUnless } from './skips.ts'
 

@@ -1,7 +1,7 @@
 /** Kill whole runs with SIGKILL at random moments: node --import tsx test/kill-sweep.ts [points=1000] [seed] */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { isEntry } from '../lib/script.ts'
+import { isEntry } from '../lib/settings/script.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { survivors, trainerRig } from './rig.ts'
 import { until } from './sandbox.ts'

@@ -4,9 +4,9 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync, symlinkSync } fr
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
-import { findHolder, takeLock } from '../lib/lock.ts'
-import { readProc } from '../lib/processes.ts'
-import { freeSpace } from '../lib/storage.ts'
+import { findHolder, takeLock } from '../lib/run/lock.ts'
+import { freeSpace } from '../lib/storage/capacity.ts'
+import { readProc } from '../lib/system/processes.ts'
 import { sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
 

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'uvu'
-import type { PastEvent } from '../lib/history/past-events.ts'
-import { groupRuns } from '../lib/history.ts'
 import type { JobName } from '../lib/quotas.ts'
-import { findOverlaps } from '../lib/report/overlap.ts'
+import { findOverlaps, groupRuns } from '../lib/reports/history.ts'
+import type { PastEvent } from '../lib/reports/past-events.ts'
 
 type Step = [run: string, event: 'start' | 'exit' | 'usage', job: JobName, second: number]
 

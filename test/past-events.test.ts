@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
-import { readEvents } from '../lib/history/past-events.ts'
-import { MIB } from '../lib/quotas.ts'
+import { readEvents } from '../lib/reports/past-events.ts'
+import { MIB } from '../lib/text.ts'
 import { sandbox } from './sandbox.ts'
 
 const stamp = { time: '2026-03-01T10:00:00.000Z', level: 'info', run: 'r1' }

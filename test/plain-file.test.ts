@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { openPlain, readPlain, reasonOf, sha256, statPlain } from '../lib/plain-file.ts'
+import { openPlain, readPlain, reasonOf, sha256, statPlain } from '../lib/system/plain-file.ts'
 import { sha256Of } from './publishing.ts'
 import { sandbox } from './sandbox.ts'
 

@@ -3,7 +3,7 @@ import { linkSync, renameSync, symlinkSync, utimesSync, writeFileSync } from 'no
 import { relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type MeasureOptions, measure } from '../lib/storage/measurement.ts'
+import { type MeasureOptions, measure } from '../lib/storage/measure.ts'
 import { digFolders } from './deep-folder.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'

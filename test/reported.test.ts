@@ -1,7 +1,7 @@
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { metricsOf, readReported } from '../lib/models/reported.ts'
+import { metricsOf, readReported } from '../lib/models/trainer-metadata.ts'
 import { sandbox } from './sandbox.ts'
 
 test('readReported() reads what a trainer says, and nothing where it says nothing', async () => {

@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { linkSync, lstatSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Folder } from '../lib/storage/path.ts'
-import { SecondThread } from '../lib/storage/second-thread.ts'
+import { SecondThread } from '../lib/storage/walk-thread.ts'
+import type { Folder } from '../lib/system/bytes.ts'
 import { sandbox, until } from './sandbox.ts'
 
 test('SecondThread adds up ordinary files, and leaves every other name to the walk', async () => {

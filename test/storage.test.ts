@@ -15,15 +15,9 @@ import { basename, dirname } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
-import { measure } from '../lib/storage/measurement.ts'
-import {
-  checkUsage,
-  type EnforceOptions,
-  enforceLimit,
-  freeSpace,
-  type Pruned,
-  pruneOldest,
-} from '../lib/storage.ts'
+import { freeSpace } from '../lib/storage/capacity.ts'
+import { measure } from '../lib/storage/measure.ts'
+import { checkUsage, type EnforceOptions, enforceLimit, type Pruned, pruneOldest } from '../lib/storage.ts'
 import { failure } from './failure.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { collect, readTar, type TarEntry, writeTar } from '../lib/bundle/tarball.ts'
+import { collect, readTar, type TarEntry, writeTar } from '../lib/models/bundle/tarball.ts'
 import { failure } from './failure.ts'
 import { sandbox } from './sandbox.ts'
 

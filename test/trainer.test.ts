@@ -12,11 +12,11 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { safePath } from '../lib/environment.ts'
 import { TrainerError } from '../lib/errors.ts'
-import { isStopped, listProcesses, readProc } from '../lib/processes.ts'
-import { containedArgv, useSandbox } from '../lib/trainer/containment.ts'
-import { type Listener, Training } from '../lib/trainer.ts'
+import { isStopped, listProcesses, readProc } from '../lib/system/processes.ts'
+import { safePath } from '../lib/system/programs.ts'
+import { type Listener, Training } from '../lib/training/process.ts'
+import { containedArgv, useSandbox } from '../lib/training/sandbox.ts'
 import { root } from './rig.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
@@ -100,7 +100,7 @@ test('Training takes nothing that runs beside it for a part of it, however early
 
 test('containedArgv() asks for no larger file than we may write ourselves', async () => {
   await using box = await sandbox()
-  const program = `import { containedArgv } from '${join(root, 'lib/trainer/containment.ts')}'
+  const program = `import { containedArgv } from '${join(root, 'lib/training/sandbox.ts')}'
     const argv = containedArgv(['true'], ${JSON.stringify(containmentOf(box, false))})
     process.stdout.write(JSON.stringify(argv))`
   const limits = [2 ** 20, 2 ** 31].map(bytes => {
@@ -115,7 +115,7 @@ test('containedArgv() asks for no larger file than we may write ourselves', asyn
 
 /** A program that starts a training and is killed before that has begun. */
 const startsAndDies = (training: object, afterMs: number) => `
-const { Training } = await import(${JSON.stringify(join(root, 'lib/trainer.ts'))})
+const { Training } = await import(${JSON.stringify(join(root, 'lib/training/process.ts'))})
 setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
 await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) })`
 

@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path'
 import { test } from 'uvu'
 import { NEXT_MANIFEST } from '../lib/models/manifest.ts'
-import { type Verification, verifyPublished } from '../lib/verify.ts'
+import { type Verification, verifyPublished } from '../lib/models/verify.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { readManifest, sha256Of, snapshot, trainAndPublish } from './publishing.ts'
 import { trainerRig, untilEvent } from './rig.ts'

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statfsSync, statSync, wr
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { capOf } from '../lib/cap.ts'
+import { capOf } from '../lib/storage/capacity.ts'
 import { skipUnless } from './skips.ts'
 import { createdRig, hasLoopDevices, mountOptions, must, volumeRig } from './volume-rig.ts'
 

@@ -10,7 +10,7 @@ import {
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { takeLock } from '../lib/lock.ts'
+import { takeLock } from '../lib/run/lock.ts'
 import { skipUnless } from './skips.ts'
 import { hasLoopDevices, mountOptions, must, volumeRig } from './volume-rig.ts'
 

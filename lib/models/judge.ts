@@ -1,5 +1,5 @@
 import { join, posix } from 'node:path'
-import { reasonOf, statPlain, UnusableFile } from '../plain-file.ts'
+import { reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { inspectOnnx } from './onnx.ts'
 
 /** A file that can be used as a model. */

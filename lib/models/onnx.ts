@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { openPlain, UnusableFile } from '../plain-file.ts'
-import { WIRE, WireReader } from './wire.ts'
+import { openPlain, UnusableFile } from '../system/plain-file.ts'
+import { WIRE, WireReader } from './protobuf.ts'
 
 type Message =
   | 'model'

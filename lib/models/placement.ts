@@ -1,10 +1,10 @@
 import { lstatSync, type Stats } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { moveDurably, syncFolder } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
-import { reasonOf, statPlain } from '../plain-file.ts'
-import { describeFile } from './likeness.ts'
+import { moveDurably, syncFolder } from '../system/durable.ts'
+import { reasonOf, statPlain } from '../system/plain-file.ts'
+import { describeFile } from './compare.ts'
 import { type Entry, MANIFEST, NEXT_MANIFEST } from './manifest.ts'
 import { finishPublication } from './recovery.ts'
 

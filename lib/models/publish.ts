@@ -1,12 +1,12 @@
 import { rm } from 'node:fs/promises'
 import { join, relative } from 'node:path'
-import { storageError, syncFile } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
 import { inspectPublished, namesOf } from '../models.ts'
-import { reasonOf } from '../plain-file.ts'
 import type { JobName } from '../quotas.ts'
+import { storageError, syncFile } from '../system/durable.ts'
+import { reasonOf } from '../system/plain-file.ts'
+import { describeFile, knownEntry } from './compare.ts'
 import { judgeModel, type Model } from './judge.ts'
-import { describeFile, knownEntry } from './likeness.ts'
 import {
   commitManifest,
   composeManifest,
@@ -16,7 +16,7 @@ import {
   readManifest,
 } from './manifest.ts'
 import { assertPlaces, place } from './placement.ts'
-import { metricsOf, type Reported } from './reported.ts'
+import { metricsOf, type Reported } from './trainer-metadata.ts'
 
 /** What is known of a training, for the manifest. */
 export type TrainingFacts = {

@@ -1,12 +1,11 @@
 import { lstatSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { moveDurably, storageError } from '../durable.ts'
 import { TrainerError } from '../errors.ts'
-import { folderExists } from '../folders.ts'
 import { publishedFiles } from '../models.ts'
-import { reasonOf, statPlain } from '../plain-file.ts'
-import { compare } from './likeness.ts'
+import { moveDurably, storageError } from '../system/durable.ts'
+import { folderExists, reasonOf, statPlain } from '../system/plain-file.ts'
+import { compare } from './compare.ts'
 import {
   commitManifest,
   MANIFEST,

@@ -1,13 +1,13 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { chooseModelsDir, openModelsDir } from '../folders.ts'
-import { Journal } from '../journal.ts'
-import { findHolder, type Lock, takeLock } from '../lock.ts'
-import { packageVersion } from '../options.ts'
-import { assertOwnFolder, isForeign } from '../owner.ts'
 import { type Quotas, readQuotas } from '../quotas.ts'
-import type { Command } from './command.ts'
+import { chooseModelsDir, openModelsDir } from '../settings/folders.ts'
+import { packageVersion } from '../settings/options.ts'
+import { assertOwnFolder, isForeign } from '../system/owner.ts'
+import type { Command } from './command-line.ts'
+import { Journal } from './journal.ts'
+import { findHolder, type Lock, takeLock } from './lock.ts'
 
 /** What a run has before it begins; no lock in a dry run, which starts nothing. */
 export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefined }
@@ -38,7 +38,7 @@ export async function open(command: Command): Promise<Opening> {
 async function note({ jobs }: Command, modelsDir: string, error: unknown): Promise<void> {
   if (!(error instanceof TrainerError) || !['config', 'storage'].includes(error.code)) return
   if (!existsSync(modelsDir) || isForeign(modelsDir)) return
-  const { noteFailedStart } = await import('../metrics/failed-start.ts')
+  const { noteFailedStart } = await import('./metrics/page.ts')
   try {
     const stateDir = join(openModelsDir(modelsDir, false), '.trainer')
     if (findHolder(stateDir)) return

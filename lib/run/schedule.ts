@@ -1,21 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { TrainerError } from '../errors.ts'
+import { MINUTE_MS } from '../settings/options.ts'
 
-const MINUTE_MS = 60_000
 const FIRST_BACKOFF_MS = MINUTE_MS
-const unitsMs: Record<string, number> = { s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: 24 * 60 * MINUTE_MS }
-
-/**
- * A duration such as `90s`, `30m`, `24h` or `7d`, in milliseconds.
- *
- * @throws {TrainerError} `usage`, naming the option
- */
-export function parseDuration(option: string, value: string): number {
-  const [, amount, unit] = /^(\d{1,6})([smhd])$/.exec(value) ?? []
-  const durationMs = Number(amount) * unitsMs[unit ?? 's']!
-  if (durationMs > 0) return durationMs
-  throw new TrainerError('usage', `${option} is "${value}", expected a duration such as 90s, 30m, 24h or 7d`)
-}
 
 /** Until the next pass: the whole interval after a success, else 1, 2, 4, … minutes, at most the interval. */
 export function untilNextPassMs(everyMs: number, failures: number): number {

@@ -1,7 +1,8 @@
 import { type BigIntStats, lstatSync, realpathSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isErrno } from '../errors.ts'
-import { type Bytes, native } from './path.ts'
+import { type Bytes, native } from '../system/bytes.ts'
+import { inodeId } from '../system/plain-file.ts'
 
 /** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
 export type Inode = {
@@ -132,11 +133,6 @@ function reachable<T>(look: () => T): T | undefined {
     if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined
     throw error
   }
-}
-
-/** Names a file whatever it is called. */
-export function inodeId({ dev, ino }: Record<'dev' | 'ino', number | bigint>): string {
-  return `${dev}:${ino}`
 }
 
 /** Orders as text what should be ordered with numbers compared as numbers: each is preceded by its length. */

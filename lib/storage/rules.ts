@@ -1,4 +1,4 @@
-import type { Bytes } from './path.ts'
+import type { Bytes } from '../system/bytes.ts'
 
 /** Tells which rule allows a name to be pruned, if any does; `any` is for a name of which nothing else is known. */
 export type RuleOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder' | 'any') => string | undefined

@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto'
 import { TrainerError } from '../../lib/errors.ts'
-import { isEntry } from '../../lib/script.ts'
+import { isEntry } from '../../lib/settings/script.ts'
 import { blockFeatureNames, blockFeatures } from './block-features.ts'
 import { type BlockKind, blocksOf } from './file-blocks.ts'
 import { type FileSection, readFileSections, systemRoots } from './file-sections.ts'

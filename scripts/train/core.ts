@@ -4,7 +4,7 @@
  *
  *   node --import tsx scripts/train/core.ts --max-disk-mb 3072 --output-dir DIR [--seed N] [--epochs N]
  */
-import { isEntry } from '../../lib/script.ts'
+import { isEntry } from '../../lib/settings/script.ts'
 import { holdoutFamilies, holdoutWork, trainingFamilies, trainingWork } from './host-activities.ts'
 import { hostFeatureNames, hostFeatures } from './host-features.ts'
 import { simulateHost, type World } from './host-simulator.ts'

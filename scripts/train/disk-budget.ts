@@ -1,8 +1,7 @@
 import { basename } from 'node:path'
 import { TrainerError } from '../../lib/errors.ts'
-import { MIB } from '../../lib/quotas.ts'
-import { measure } from '../../lib/storage/measurement.ts'
-import { formatBytes } from '../../lib/text.ts'
+import { measure } from '../../lib/storage/measure.ts'
+import { formatBytes, MIB } from '../../lib/text.ts'
 import { encodeCheckpoint, isCheckpoint, type TrainingState } from './checkpoint.ts'
 
 /** Besides the weights, a model and its metadata hold names, figures and sentences. */

@@ -3,7 +3,7 @@
  *
  *   node --import tsx scripts/train/dpi.ts --max-disk-mb 3072 --output-dir DIR [--seed N] [--epochs N]
  */
-import { isEntry } from '../../lib/script.ts'
+import { isEntry } from '../../lib/settings/script.ts'
 import { flowFeatureNames, flowFeatures } from './flow-features.ts'
 import { simulateFlow } from './flow-simulator.ts'
 import { type FlowStyles, flowClasses, holdoutStyles, trainingStyles } from './flow-styles.ts'

@@ -1,6 +1,6 @@
 import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { storageError, syncFolder } from '../../lib/durable.ts'
+import { storageError, syncFolder } from '../../lib/system/durable.ts'
 
 /**
  * Write a file, or replace it, so that its name only ever stands for the whole of it, through a crash or a power cut

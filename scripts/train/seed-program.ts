@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { TrainerError } from '../../lib/errors.ts'
-import { type Option, readOptions } from '../../lib/options.ts'
-import { runScript } from '../../lib/script.ts'
+import { type Option, readOptions } from '../../lib/settings/options.ts'
+import { runScript } from '../../lib/settings/script.ts'
 import { type SeedJob, type SeedRequest, trainSeedModel } from './seed-training.ts'
 
 const defaultSeed = 24

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { readProc } from '../../lib/processes.ts'
+import { readProc } from '../../lib/system/processes.ts'
 import type { Ended, Started } from '../rig.ts'
 
 /** The kernel counts processor time in hundredths of a second, see sysconf(3): _SC_CLK_TCK. */

@@ -1,7 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { MIB } from '../../lib/quotas.ts'
-import { formatBytes } from '../../lib/text.ts'
+import { formatBytes, MIB } from '../../lib/text.ts'
 import { publishes, root, trainerRig } from '../rig.ts'
 import { sandbox } from '../sandbox.ts'
 import { peakBytesOf, untilEnd } from './process.ts'

@@ -1,4 +1,4 @@
-import { MIB } from '../../lib/quotas.ts'
+import { MIB } from '../../lib/text.ts'
 import type { FakeTrainer } from '../rig.ts'
 
 /** A way to outgrow a quota as fast as it goes. */

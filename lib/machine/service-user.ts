@@ -1,0 +1,65 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { messageOf, TrainerError } from '../errors.ts'
+import { programRunner } from '../system/programs.ts'
+import type { Machine } from './install-units.ts'
+import { SERVICE_USER } from './units.ts'
+
+const run = programRunner()
+
+/**
+ * Make the user that the services run as, with a group of its name, unless there is one.
+ *
+ * @returns a line if it was made
+ * @throws {TrainerError} `storage` if it cannot be made
+ */
+export async function ensureUser({ image }: Machine): Promise<string[]> {
+  if (await userExists(image)) return []
+  try {
+    await run([
+      ...['useradd', ...(image === undefined ? [] : ['--prefix', image]), '--system', '--user-group'],
+      ...['--home-dir', '/var/lib/ransomeye', '--no-create-home', '--shell', '/usr/sbin/nologin'],
+      SERVICE_USER,
+    ])
+  } catch (cause) {
+    const remedy = 'make a system user and a group of that name first'
+    const message = `Cannot make the user ${SERVICE_USER}: ${messageOf(cause)}; ${remedy}`
+    throw new TrainerError('storage', message, { cause })
+  }
+  return [`made the system user ${SERVICE_USER}`]
+}
+
+/**
+ * Make a folder (0750) of the services' user, unless it is there.
+ *
+ * @returns a line if it was made
+ * @throws {TrainerError} `storage` if it cannot be made
+ */
+export async function ensureFolder(path: string): Promise<string[]> {
+  if (existsSync(path)) return []
+  try {
+    await run(['install', '-d', '-m', '0750', '-o', SERVICE_USER, '-g', SERVICE_USER, path])
+  } catch (cause) {
+    throw new TrainerError('storage', `Cannot make the folder ${path}: ${messageOf(cause)}`, { cause })
+  }
+  return [`made ${path}`]
+}
+
+/** Can the services' user run this command? */
+export async function userCanRun(command: string[]): Promise<boolean> {
+  const identity = [`--reuid=${SERVICE_USER}`, `--regid=${SERVICE_USER}`, '--init-groups']
+  return succeeds(['setpriv', ...identity, '--', ...command])
+}
+
+async function userExists(image: string | undefined): Promise<boolean> {
+  if (image === undefined) return succeeds(['getent', 'passwd', SERVICE_USER])
+  const users = join(image, 'etc', 'passwd')
+  return existsSync(users) && new RegExp(`^${SERVICE_USER}:`, 'm').test(readFileSync(users, 'utf8'))
+}
+
+function succeeds(argv: string[]): Promise<boolean> {
+  return run(argv).then(
+    () => true,
+    () => false,
+  )
+}

@@ -1,0 +1,204 @@
+import { rmSync, statSync } from 'node:fs'
+import { rename } from 'node:fs/promises'
+import { join } from 'node:path'
+import { TrainerError } from '../errors.ts'
+import type { JobName } from '../quotas.ts'
+import { accountOf } from '../storage/capacity.ts'
+import type { Pruned } from '../storage.ts'
+import { storageError, syncFile, syncFolder } from '../system/durable.ts'
+import { makeFolder } from '../system/plain-file.ts'
+import { ProgramFailure } from '../system/programs.ts'
+import { formatBytes, MIB } from '../text.ts'
+import { imageBytesFor, inspectImage, MIN_QUOTA_BYTES } from './volume/image.ts'
+import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
+import { assertHolds, assertPublished, copyBeneath, fillImage, reclaim } from './volume/move-files.ts'
+import {
+  assertNotElsewhere,
+  handOver,
+  isMounted,
+  makeVolumesDir,
+  type Owner,
+  type Volume,
+} from './volume/place.ts'
+
+/** What there is of a volume; sizes in bytes. */
+export type VolumeStatus = {
+  job: JobName
+  folder: string
+  image: string
+  state: 'none' | 'unmounted' | 'mounted'
+  quotaBytes: number
+  imageBytes: number
+  /** Of `imageBytes`: really there on the disk. Less, if somebody has trimmed the volume. */
+  reservedBytes: number
+  /** If mounted: what files can fill, and do. */
+  usableBytes?: number
+  usedBytes?: number
+}
+
+/**
+ * Make the job's folder a filesystem of its own that is no larger than the quota, with all that is in the folder. Up to the
+ * moment in which it is mounted over the folder everything there stays as it is; what lies beneath then is deleted last.
+ * Whatever is there already of an earlier attempt is used or made anew.
+ *
+ * @param owner gets everything in it; if not given, files keep their owners
+ * @param onPrune called when the folder holds more than fits, for each checkpoint or temporary file that is deleted
+ * @throws {TrainerError} `config` (a quota too small), `no-space`, `quota-exceeded` (models that do not fit), `storage`
+ */
+export async function createVolume(
+  volume: Volume,
+  owner: Owner | undefined,
+  onPrune: (pruned: Pruned) => void,
+): Promise<void> {
+  const { job, quota, folder, image, modelsDir, volumesDir, run } = volume
+  const quotaBytes = quota.maxDiskMb * MIB
+  if (quotaBytes < MIN_QUOTA_BYTES) {
+    throw new TrainerError(
+      'config',
+      `Cannot make ${job}'s volume: maxDiskMb is ${quota.maxDiskMb}, at least ${MIN_QUOTA_BYTES / MIB} are needed`,
+    )
+  }
+  const wantedBytes = imageBytesFor(quotaBytes)
+  makeFolder(folder)
+  await isMounted(volume) // else nothing there is ours to touch
+  const stateDir = join(modelsDir, '.trainer')
+  handOver([modelsDir, stateDir, join(stateDir, 'lock'), folder], owner ?? statSync(modelsDir))
+  makeVolumesDir(volumesDir)
+  const found = inspectImage(image, job)
+  if (!found) await makeFilled(volume, wantedBytes, onPrune)
+  else if (found.bytes !== wantedBytes) {
+    const sizes = `${formatBytes(found.bytes)} instead of ${formatBytes(wantedBytes)}`
+    throw new TrainerError(
+      'storage',
+      `Cannot make ${job}'s volume: ${image} is ${found.bytes < wantedBytes ? 'smaller' : 'larger'} than its quota of ` +
+        `${formatBytes(quotaBytes)} asks for, ${sizes}; remove the volume and create it anew`,
+    )
+  }
+  await mountVolume(volume)
+  if (owner) await run(['chown', '--recursive', '--no-dereference', `${owner.uid}:${owner.gid}`, folder])
+}
+
+/**
+ * Mount the volume over the job's folder; nothing is done if it is.
+ *
+ * @throws {TrainerError} `storage`: there is none, it is in use elsewhere, or the folder has files that it has not;
+ * `no-space`: it is mounted, but somebody had trimmed it and what came free is in use
+ */
+export async function mountVolume(volume: Volume): Promise<void> {
+  const { job, folder, image, run } = volume
+  await attach(volume)
+  refuseTrim(mountedOn(folder)!)
+  const { bytes, reservedBytes } = inspectImage(image, job)!
+  try {
+    // Of what is there already it changes nothing.
+    await run(['fallocate', '--length', String(bytes), image])
+  } catch (cause) {
+    if (!(cause instanceof ProgramFailure)) throw cause
+    throw new TrainerError(
+      'no-space',
+      `${job}'s volume is mounted, but ${formatBytes(bytes - reservedBytes)} of ${image} cannot be reserved again: ` +
+        `${cause.message}; free some and mount it once more`,
+      { cause },
+    )
+  }
+}
+
+/**
+ * Unmount the volume; the folder itself has all of its files from the same moment on.
+ *
+ * @returns false if it is not mounted
+ * @throws {TrainerError} `no-space`; `storage`: it is in use, and stays mounted
+ */
+export async function unmountVolume(volume: Volume): Promise<boolean> {
+  const { job, folder, run } = volume
+  if (!(await isMounted(volume))) return false
+  await copyBeneath(volume)
+  try {
+    await unmount(folder, run)
+  } catch (cause) {
+    await reclaim(volume)
+    if (!(cause instanceof ProgramFailure)) throw cause
+    const reason = `${cause.message}; stop what uses it (fuser -vm ${folder} tells)`
+    throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${reason}`, { cause })
+  }
+  return true
+}
+
+/**
+ * Unmount the volume and delete its image; the folder itself keeps all of its files.
+ *
+ * @param keepsFolder delete a volume that is not mounted with its files: the folder, which has valid models, keeps its own
+ * @returns false if there is none
+ * @throws {TrainerError} as {@link mountVolume} and {@link unmountVolume}; `storage` if the folder has no valid models
+ */
+export async function removeVolume(volume: Volume, keepsFolder: boolean): Promise<boolean> {
+  const { job, image, volumesDir } = volume
+  rmSync(`${image}.tmp`, { force: true })
+  const isThere = await isMounted(volume)
+  if (!isThere && !inspectImage(image, job)) return false
+  if (keepsFolder && !isThere) {
+    await assertNotElsewhere(volume)
+    await assertPublished(volume)
+  } else {
+    // One that was unmounted by others may have all of the models, and the folder none.
+    await attach(volume)
+    await unmountVolume(volume)
+  }
+  rmSync(image)
+  await syncFolder(volumesDir)
+  return true
+}
+
+/** What there is of a volume; changes nothing. */
+export async function volumeStatus(volume: Volume): Promise<VolumeStatus> {
+  const { job, quota, folder, image } = volume
+  const isHere = await isMounted(volume)
+  const found = inspectImage(image, job)
+  const { usedBytes, freeBytes } = isHere ? accountOf(folder) : { usedBytes: 0, freeBytes: 0 }
+  return {
+    job,
+    folder,
+    image,
+    state: isHere ? 'mounted' : found ? 'unmounted' : 'none',
+    quotaBytes: quota.maxDiskMb * MIB,
+    imageBytes: found?.bytes ?? 0,
+    reservedBytes: found?.reservedBytes ?? 0,
+    ...(isHere && { usableBytes: usedBytes + freeBytes, usedBytes }),
+  }
+}
+
+/** A failed program or a refusal of the system as an error that an operator can act on; any other error as it is. */
+export function volumeError(subject: string, cause: unknown): unknown {
+  if (!(cause instanceof ProgramFailure)) return storageError(subject, cause)
+  return new TrainerError('storage', `${subject}: ${cause.message}`, { cause })
+}
+
+/** Make the image under another name until it is complete: one of its own name can be relied upon. */
+async function makeFilled(volume: Volume, bytes: number, onPrune: (pruned: Pruned) => void): Promise<void> {
+  const { image, volumesDir } = volume
+  const fresh = `${image}.tmp`
+  try {
+    await fillImage(volume, fresh, bytes, onPrune)
+    await assertHolds(volume, fresh)
+    await syncFile(fresh)
+    await rename(fresh, image)
+  } finally {
+    rmSync(fresh, { force: true })
+  }
+  await syncFolder(volumesDir)
+}
+
+/** Mount it if it is not, and free what lies beneath. */
+async function attach(volume: Volume): Promise<void> {
+  const { job, folder, image, run } = volume
+  const isThere = await isMounted(volume)
+  if (!inspectImage(image, job)) {
+    throw new TrainerError('storage', `Cannot mount ${job}'s volume: there is no ${image}; create it`)
+  }
+  await assertNotElsewhere(volume)
+  if (!isThere) {
+    await assertHolds(volume, image)
+    await mountImage(image, folder, run)
+  }
+  await reclaim(volume)
+}

@@ -1,0 +1,174 @@
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { TrainerError } from '../../errors.ts'
+import { checkPublished, publishedFiles } from '../../models.ts'
+import { freeSpace } from '../../storage/capacity.ts'
+import { emptyFolder } from '../../storage/empty-folder.ts'
+import { checkUsage, enforceLimit, type Pruned } from '../../storage.ts'
+import { native } from '../../system/bytes.ts'
+import { syncFolder } from '../../system/durable.ts'
+import { formatBytes, MIB } from '../../text.ts'
+import { findDifference } from './compare-folders.ts'
+import { HiddenMounts } from './hidden-mounts.ts'
+import { makeImage } from './image.ts'
+import { mountImage } from './mounts.ts'
+import type { Volume } from './place.ts'
+
+/** Copy the files of a folder, which no training writes to now, into another one; their owners and times too. */
+async function copyFiles({ run }: Volume, from: string, to: string): Promise<void> {
+  const temporary = join(from, 'work', 'tmp')
+  if (existsSync(temporary)) await emptyFolder(temporary)
+  await run(['cp', '--archive', '--', `${from}/.`, to])
+  await run(['sync', '--file-system', to])
+}
+
+/**
+ * Is everything that is in the job's folder now also in an image that is to be mounted over it?
+ *
+ * @throws {TrainerError} `storage` with the first file that is not
+ */
+export async function assertHolds({ job, folder, run }: Volume, file: string): Promise<void> {
+  if (!readdirSync(folder).length) return
+  await using hidden = await HiddenMounts.open(run)
+  // Not read-only: after a power cut its journal has to be replayed.
+  await mountImage(file, folder, hidden.run)
+  const difference = await findDifference(folder, hidden.path(folder))
+  await hidden.run(['umount', folder])
+  if (difference === undefined) return
+  throw new TrainerError(
+    'storage',
+    `Cannot use ${job}'s volume: ${difference} in ${folder} is not, or is otherwise, in the volume; ` +
+      "to keep the folder's files remove the volume with --keep-folder, to keep the volume's move those away",
+  )
+}
+
+/**
+ * Has the job's folder, as it is now, valid models of its own?
+ *
+ * @throws {TrainerError} `storage` if not: those in the volume are then all that there are
+ */
+export async function assertPublished({ job, quota, folder }: Volume): Promise<void> {
+  const { missing, reason } = await checkPublished(folder, quota.models)
+  if (!missing) return
+  throw new TrainerError(
+    'storage',
+    `Cannot remove ${job}'s volume without keeping its files: ${folder} has no valid model of its own (${reason}); ` +
+      'move what is there away, and remove the volume without --keep-folder',
+  )
+}
+
+/**
+ * Delete what lies beneath the mounted volume: what it was copied from, or a copy of it.
+ *
+ * @throws {TrainerError} `storage` with the first file there that is not in the volume too; nothing is deleted then
+ */
+export async function reclaim(volume: Volume): Promise<void> {
+  await using hidden = await openBeneath(volume)
+  await emptyBeneath(volume, hidden)
+}
+
+/**
+ * Put a copy of the volume's files beneath it, so that all of them are still there when it is unmounted.
+ *
+ * @throws {TrainerError} `no-space`, with both figures; `storage`
+ */
+export async function copyBeneath(volume: Volume): Promise<void> {
+  const { job, folder, modelsDir, volumesDir, run } = volume
+  await using hidden = await openBeneath(volume)
+  await emptyBeneath(volume, hidden)
+  const [neededBytes, freeBytes] = [await checkUsage(folder), freeSpace(modelsDir)]
+  if (neededBytes > freeBytes) {
+    throw new TrainerError(
+      'no-space',
+      `Cannot unmount ${job}'s volume: ${formatBytes(freeBytes)} free on ${modelsDir}, ` +
+        `${formatBytes(neededBytes)} needed for its files; prune it or free some`,
+    )
+  }
+  // Both by way of the hidden mounts: what is renamed must not change its mount.
+  const beneath = hidden.path(folder)
+  const passage = hidden.path(join(volumesDir, `${job}.out`))
+  await run(['rm', '-rf', '--', passage])
+  mkdirSync(passage, { mode: 0o700 })
+  await copyFiles(volume, folder, passage)
+  const difference = await findDifference(folder, passage)
+  if (difference !== undefined) {
+    throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${difference} is being changed`)
+  }
+  const { uid, gid, mode } = statSync(folder)
+  chownSync(beneath, uid, gid)
+  chmodSync(beneath, mode & 0o7777)
+  for (const name of readdirSync(passage, 'latin1')) {
+    renameSync(native(`${passage}/${name}`), native(`${beneath}/${name}`))
+  }
+  rmdirSync(passage)
+  await syncFolder(beneath)
+}
+
+async function openBeneath({ folder, run }: Volume): Promise<HiddenMounts> {
+  const hidden = await HiddenMounts.open(run)
+  await hidden.run(['umount', folder])
+  return hidden
+}
+
+async function emptyBeneath({ job, folder, modelsDir }: Volume, hidden: HiddenMounts): Promise<void> {
+  const beneath = hidden.path(folder)
+  if (!readdirSync(beneath).length) return
+  const difference = await findDifference(beneath, folder)
+  if (difference !== undefined) {
+    throw new TrainerError(
+      'storage',
+      `Cannot free what lies beneath ${job}'s volume: ${difference} there is not, or is otherwise, in the volume; ` +
+        `move it away, it is in /mnt/${job} after mount --bind ${modelsDir} /mnt`,
+    )
+  }
+  await emptyFolder(beneath)
+}
+
+/** Left free for the rest of the machine when an image is made. */
+const RESERVE_BYTES = 64 * MIB
+
+/**
+ * Make an image of `bytes` with everything in it that is in the job's folder, out of everyone's sight.
+ *
+ * @throws {TrainerError} `no-space`; `quota-exceeded` if the folder has more than fits, and it is not prunable
+ */
+export async function fillImage(
+  volume: Volume,
+  fresh: string,
+  bytes: number,
+  onPrune: (pruned: Pruned) => void,
+): Promise<void> {
+  const { job, quota, folder, modelsDir, run } = volume
+  const freeBytes = freeSpace(modelsDir)
+  if (freeBytes < bytes + RESERVE_BYTES) {
+    throw new TrainerError(
+      'no-space',
+      `Cannot make ${job}'s volume: ${formatBytes(freeBytes)} free on ${modelsDir}, ` +
+        `${formatBytes(bytes + RESERVE_BYTES)} needed (image ${formatBytes(bytes)}, reserve ${formatBytes(RESERVE_BYTES)})`,
+    )
+  }
+  await makeImage(fresh, bytes, job, run)
+  await using hidden = await HiddenMounts.open(run)
+  await mountImage(fresh, folder, hidden.run)
+  const inside = hidden.path(folder)
+  // Root's alone: a training that measures its folder could not read it.
+  rmdirSync(join(inside, 'lost+found'))
+  const { bavail, bsize } = statfsSync(inside)
+  // A hundredth may go into folders that are laid out in another way.
+  const fittingMb = (bavail * bsize * 0.99) / MIB
+  const keep = await publishedFiles(folder, quota.models)
+  await enforceLimit(folder, fittingMb, { prune: quota.prune, keep, onPrune })
+  await copyFiles(volume, folder, inside)
+  chmodSync(inside, 0o750)
+  await hidden.run(['umount', folder])
+}

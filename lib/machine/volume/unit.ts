@@ -1,0 +1,52 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { quoteWord } from '../../text.ts'
+import { UNIT_FOLDER } from '../units.ts'
+
+/** A systemd unit: its file's name, and what is in it. */
+export type Unit = { name: string; text: string }
+
+/** The unit that mounts a volume at boot, before any training. */
+export function mountUnit(image: string, folder: string): Unit {
+  const name = `${escapePath(folder)}.mount`
+  const text = `# ${UNIT_FOLDER}/${name}
+[Unit]
+Description=Volume of ransomeye-trainer on ${specifierFree(folder)}
+Before=ransomeye-trainer.service
+
+[Mount]
+What=${specifierFree(image)}
+Where=${specifierFree(folder)}
+Type=ext4
+Options=loop,nodev,nosuid
+
+[Install]
+WantedBy=multi-user.target
+RequiredBy=ransomeye-trainer.service
+`
+  return { name, text }
+}
+
+/** What to do about the unit of a volume that is gone, as a line; none if it is not installed. */
+export function removalOf({ name }: Unit): string[] {
+  const file = join(UNIT_FOLDER, name)
+  if (!existsSync(file)) return []
+  const commands = `systemctl disable ${quoteWord(name)}; rm ${quoteWord(file)}`
+  return [`the service cannot start while the unit of that volume is enabled; remove it: ${commands}`]
+}
+
+/** As systemd-escape(1) does with `--path`. */
+function escapePath(path: string): string {
+  const names = path.split('/').filter(Boolean).join('/')
+  const bytes = Array.from(Buffer.from(names), (byte, index) => {
+    const character = String.fromCharCode(byte)
+    if (character === '/') return '-'
+    const isPlain = /[a-zA-Z0-9:_.]/.test(character) && !(index === 0 && character === '.')
+    return isPlain ? character : `\\x${byte.toString(16).padStart(2, '0')}`
+  })
+  return bytes.join('') || '-'
+}
+
+function specifierFree(path: string): string {
+  return path.replaceAll('%', '%%')
+}

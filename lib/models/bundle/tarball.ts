@@ -1,0 +1,102 @@
+import { UnusableFile } from '../../system/plain-file.ts'
+import { BLOCK_BYTES, formatHeader, parseHeader } from './tar-header.ts'
+
+/** A plain file in an archive; its content has exactly `bytes` bytes, and can be gone through once. */
+export type TarEntry = { name: string; bytes: number; content: Iterable<Buffer> | AsyncIterable<Buffer> }
+
+/** Other programs fill an archive up to a record of 10 KiB; far more than that is something else. */
+const MAX_FILLING_BYTES = 1024 * 1024
+
+/**
+ * Write an archive in POSIX's oldest form (ustar), which every program reads. Nothing of the machine or the moment is
+ * in it: the same entries always give the same bytes.
+ *
+ * @throws {TrainerError} `training-failed`: an entry's name or size is more than this form can say
+ */
+export async function* writeTar(
+  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
+): AsyncGenerator<Buffer, void> {
+  for await (const { name, bytes, content } of entries) {
+    yield formatHeader(name, bytes)
+    yield* content
+    yield Buffer.alloc(paddingOf(bytes))
+  }
+  yield Buffer.alloc(2 * BLOCK_BYTES)
+}
+
+/**
+ * Read an archive that may come from anybody, piece by piece and in bounded memory. It may hold plain files and nothing
+ * else: no links, devices or folders, and no extended headers, which say a second time, and otherwise, what a file is
+ * called and how long it is.
+ *
+ * Each entry's content has to be gone through before the next entry is asked for.
+ *
+ * @throws {UnusableFile} the archive holds anything else, is damaged or ends early
+ */
+export async function* readTar(chunks: AsyncIterable<Buffer>): AsyncGenerator<TarEntry, void> {
+  const source = new Source(chunks)
+  for (;;) {
+    const header = await source.take(BLOCK_BYTES)
+    if (isZero(header)) break
+    const { name, bytes } = parseHeader(header)
+    yield { name, bytes, content: source.pieces(bytes) }
+    if (!isZero(await source.take(paddingOf(bytes)))) throw new UnusableFile('has bytes between its files')
+  }
+  let fillingBytes = 0
+  for await (const piece of source.rest()) {
+    fillingBytes += piece.length
+    if (!isZero(piece) || fillingBytes > MAX_FILLING_BYTES) throw new UnusableFile('has bytes after its end')
+  }
+}
+
+/** A stream to take bytes from. */
+class Source {
+  readonly #chunks: AsyncIterator<Buffer>
+  #pending: Buffer = Buffer.alloc(0)
+
+  constructor(chunks: AsyncIterable<Buffer>) {
+    this.#chunks = chunks[Symbol.asyncIterator]()
+  }
+
+  /** Exactly so many bytes, as they come. */
+  async *pieces(bytes: number): AsyncGenerator<Buffer, void> {
+    for (let left = bytes; left > 0; ) {
+      if (!this.#pending.length && !(await this.#fill())) throw new UnusableFile('ends too early')
+      const piece = this.#pending.subarray(0, left)
+      this.#pending = this.#pending.subarray(piece.length)
+      left -= piece.length
+      yield piece
+    }
+  }
+
+  /** Exactly so many bytes, at once. */
+  async take(bytes: number): Promise<Buffer> {
+    return collect(this.pieces(bytes))
+  }
+
+  async *rest(): AsyncGenerator<Buffer, void> {
+    do yield this.#pending
+    while (await this.#fill())
+  }
+
+  async #fill(): Promise<boolean> {
+    const { value, done } = await this.#chunks.next()
+    if (!done) this.#pending = value
+    return !done
+  }
+}
+
+/** The whole of a content that is known to be small. */
+export async function collect(content: TarEntry['content']): Promise<Buffer> {
+  const pieces: Buffer[] = []
+  for await (const piece of content) pieces.push(piece)
+  return Buffer.concat(pieces)
+}
+
+function paddingOf(bytes: number): number {
+  return -bytes & (BLOCK_BYTES - 1)
+}
+
+function isZero(bytes: Buffer): boolean {
+  return bytes.every(byte => byte === 0)
+}

@@ -1,0 +1,156 @@
+import { createHash, type KeyObject } from 'node:crypto'
+import { createReadStream, createWriteStream, realpathSync } from 'node:fs'
+import { rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import { createGzip } from 'node:zlib'
+import { isErrno, TrainerError } from '../../errors.ts'
+import type { JobName } from '../../quotas.ts'
+import { outputFile, storageError, syncFolder } from '../../system/durable.ts'
+import {
+  assertFolder,
+  openPlain,
+  readPlain,
+  reasonOf,
+  statPlain,
+  UnusableFile,
+} from '../../system/plain-file.ts'
+import { commandFor, type Place } from '../../system/start-command.ts'
+import {
+  adoptionIn,
+  contradictionsIn,
+  MANIFEST,
+  MANIFEST_MAX_BYTES,
+  type Manifest,
+  parseManifest,
+} from '../manifest.ts'
+import { signText } from './signature.ts'
+import { type TarEntry, writeTar } from './tarball.ts'
+
+/** The signature over the exact bytes of a bundle's manifest, as base64. */
+export const SIGNATURE = 'manifest.sig'
+
+const PIECE_BYTES = 64 * 1024
+
+/** Where a job's models are published. */
+type Source = Place & { job: JobName; jobDir: string }
+
+/**
+ * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
+ * it lists, in its order. What is bundled is what was trained and published here: no file of it was adopted, every one
+ * is hashed on its way and compared, and the metadata has to fit. The same models give the same bytes, except for the
+ * signature.
+ *
+ * The bundle is made beside `out` and takes its place when it is whole and durable; one that fails is gone.
+ *
+ * @returns the names of the models and their external data
+ * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was trained and published;
+ * `storage`; `usage` if `out` is in the job's folder; or the reason of `signal`
+ */
+export async function writeBundle(
+  source: Source,
+  key: KeyObject,
+  out: string,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const { text, manifest } = readPublished(source)
+  const target = outputFile(out)
+  if (target.startsWith(`${realpathSync(source.jobDir)}/`)) {
+    throw new TrainerError('usage', `--out is ${out}, expected a place outside ${source.jobDir}`)
+  }
+  const temporary = `${target}.${process.pid}.tmp`
+  try {
+    await pipeline(
+      writeTar(entriesOf(source, text, manifest, key)),
+      // Stored, not compressed: weights hardly shrink, and what compression makes of them depends on zlib's version
+      // and on the processor. Pieces of a fixed size keep the framing the same too.
+      createGzip({ level: 0, chunkSize: PIECE_BYTES }),
+      createWriteStream(temporary, { flags: 'wx', flush: true }),
+      { signal },
+    )
+    await rename(temporary, target)
+    await syncFolder(dirname(target))
+  } catch (cause) {
+    await rm(temporary, { force: true })
+    signal.throwIfAborted()
+    throw storageError(`Cannot write ${out}`, cause)
+  }
+  return Object.keys(manifest.files)
+}
+
+/** The published manifest, read once: what is signed is what the files are compared with. */
+function readPublished(source: Source): { text: string; manifest: Manifest } {
+  const { jobDir } = source
+  try {
+    assertFolder(jobDir)
+  } catch (cause) {
+    throw unbundled(source, jobDir, cause)
+  }
+  try {
+    const text = readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES)
+    const manifest = parseManifest(text)
+    if (!manifest || !Object.keys(manifest.files).length) throw new UnusableFile('describes no model')
+    const adoption = adoptionIn(manifest)
+    if (adoption)
+      throw new UnusableFile(`${adoption}, and stays until it is removed or a training replaces it`)
+    return { text, manifest }
+  } catch (cause) {
+    throw unbundled(source, join(jobDir, MANIFEST), cause)
+  }
+}
+
+function* entriesOf(
+  source: Source,
+  text: string,
+  manifest: Manifest,
+  key: KeyObject,
+): Generator<TarEntry, void> {
+  yield textEntry(MANIFEST, text)
+  yield textEntry(SIGNATURE, signText(text, key))
+  const bytesByName = new Map<string, number>()
+  for (const [name, sha256] of Object.entries(manifest.files)) {
+    const bytes = sizeOf(source, name)
+    bytesByName.set(name, bytes)
+    yield { name, bytes, content: publishedContent(source, name, sha256) }
+  }
+  const [contradiction] = contradictionsIn(manifest, bytesByName)
+  if (contradiction) {
+    throw unbundled(source, join(source.jobDir, MANIFEST), new UnusableFile(contradiction))
+  }
+}
+
+function textEntry(name: string, text: string): TarEntry {
+  const content = Buffer.from(text)
+  return { name, bytes: content.length, content: [content] }
+}
+
+function sizeOf(source: Source, name: string): number {
+  try {
+    return Number(statPlain(source.jobDir, name).size)
+  } catch (cause) {
+    throw unbundled(source, name, cause)
+  }
+}
+
+/** A published file's content as it goes into the bundle; at its end it turns out whether it was the published one. */
+async function* publishedContent(source: Source, name: string, sha256: string): AsyncGenerator<Buffer, void> {
+  try {
+    const { fd } = openPlain(source.jobDir, name)
+    const hash = createHash('sha256')
+    for await (const piece of createReadStream('', { fd, start: 0, highWaterMark: PIECE_BYTES })) {
+      hash.update(piece)
+      yield piece
+    }
+    if (hash.digest('hex') !== sha256) throw new UnusableFile('is not what was published')
+  } catch (cause) {
+    throw unbundled(source, name, cause)
+  }
+}
+
+function unbundled({ job, ...place }: Source, what: string, cause: unknown): TrainerError {
+  const remedy = isErrno(cause, 'EACCES', 'EPERM')
+    ? 'run the same command as root'
+    : `train it: ${commandFor(place, 'tasks.ts', job, '--retrain')}`
+  const message = `Cannot bundle ${job}: ${what} ${reasonOf(cause)}; ${remedy}`
+  return new TrainerError(cause instanceof UnusableFile ? 'training-failed' : 'storage', message, { cause })
+}

@@ -1,0 +1,44 @@
+import { closeSync } from 'node:fs'
+import { openPlain, sha256, statPlain } from '../system/plain-file.ts'
+import type { Entry, Manifest } from './manifest.ts'
+
+/** How a file on disk relates to a manifest: `touched` has the same content with another time. */
+export type Likeness = 'same' | 'touched' | 'differs' | 'unlisted'
+
+/**
+ * Compare a file with a manifest, cheaply where size and modification time agree, else by its SHA-256.
+ *
+ * @throws {UnusableFile} it is missing or not a plain file
+ */
+export async function compare(
+  folder: string,
+  name: string,
+  manifest: Manifest | undefined,
+): Promise<Likeness> {
+  const listed = manifest?.files[name]
+  if (!listed) return 'unlisted'
+  if (knownEntry(folder, name, manifest)) return 'same'
+  const listedBytes = manifest.metadata.sizes[name]
+  if (listedBytes !== undefined && listedBytes !== Number(statPlain(folder, name).size)) return 'differs'
+  return (await describeFile(folder, name)).sha256 === listed ? 'touched' : 'differs'
+}
+
+/** What a manifest says of a file, if size and modification time agree with it. */
+export function knownEntry(folder: string, name: string, manifest: Manifest | undefined): Entry | undefined {
+  const sha256 = manifest?.files[name]
+  if (!sha256) return undefined
+  const { size, mtimeNs } = statPlain(folder, name)
+  const entry = { sha256, bytes: Number(size), mtimeNs: String(mtimeNs) }
+  const { sizes, mtimes_ns } = manifest.metadata
+  return sizes[name] === entry.bytes && mtimes_ns[name] === entry.mtimeNs ? entry : undefined
+}
+
+/** Describe a file for a manifest: reads it whole. */
+export async function describeFile(folder: string, name: string): Promise<Entry> {
+  const { fd, stats } = openPlain(folder, name)
+  try {
+    return { sha256: await sha256(fd), bytes: Number(stats.size), mtimeNs: String(stats.mtimeNs) }
+  } finally {
+    closeSync(fd)
+  }
+}

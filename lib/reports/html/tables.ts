@@ -1,0 +1,95 @@
+import { type JobName, jobNames } from '../../quotas.ts'
+import { count, formatBytes, formatMetrics, formatSeconds } from '../../text.ts'
+import type { RunHistory } from '../history.ts'
+import type { JobHistory } from '../job-history.ts'
+import { type Html, html } from './html.ts'
+import { formatTime, outcomeOf, resultOf } from './words.ts'
+
+const MAX_DELETIONS = 100
+
+/** A row a run, the latest first: what became of it and of each job; below it what it said, across the table. */
+export function listRuns(runs: RunHistory[]): Html {
+  return table(
+    ['Started', 'Result', '#Took', ...jobNames],
+    runs.toReversed().map(run => {
+      const result = resultOf(run)
+      const said = [messageOf(run), ...run.warnings.map(warning => html`<p class="muted">${warning}</p>`)]
+      return html`<tr>
+<th scope="row">${formatTime(run.startedAt)}</th>
+<td class="words ${result.tone}">${result.text}</td>
+<td class="number">${formatSeconds(run.durationMs / 1000)}</td>
+${jobNames.map(job => drawOutcome(run, job))}
+</tr>
+<tr class="said"><td class="words" colspan="${3 + jobNames.length}">${said}</td></tr>`
+    }),
+  )
+}
+
+/** With the start of each published file's hash, so that a model can be traced to the run that made it. */
+function drawOutcome(run: RunHistory, name: JobName): Html {
+  const job = run.jobs.find(it => it.job === name)
+  if (!job && !run.asked.includes(name)) return html`<td></td>`
+  const { text, tone } = outcomeOf(job, run)
+  if (!text) return html`<td></td>`
+  const hashes = job?.published.map(
+    ({ path, sha256, metrics }) =>
+      html`<code title="${path} ${sha256} ${formatMetrics(metrics)}">${sha256.slice(0, 8)}</code>`,
+  )
+  return html`<td class="${tone}" data-label="${name}">${text}${hashes ?? ''}</td>`
+}
+
+function messageOf({ message, exitCode, isRunning }: RunHistory): string {
+  if (isRunning) return 'It goes on.'
+  if (exitCode === undefined) return 'It was killed, lost its power or could not note its end on a full disk.'
+  return message ?? ''
+}
+
+/** The files that were deleted last, the latest first, below the sums of all. */
+export function listDeletions(runs: RunHistory[]): Html {
+  const jobs = runs.flatMap(run => run.jobs.map(job => ({ run, job })))
+  const sums = jobNames.flatMap(name => {
+    const prunes = jobs.flatMap(({ job }) => (job.job === name && job.prunes.count ? [job.prunes] : []))
+    const files = prunes.reduce((sum, { count }) => sum + count, 0)
+    const bytes = prunes.reduce((sum, { bytes }) => sum + bytes, 0)
+    return files ? [`${name}: ${count(files, 'file')}, ${formatBytes(bytes)}`] : []
+  })
+  if (!sums.length) return html`<p class="note">Nothing was pruned.</p>`
+
+  const latest = jobs
+    .toReversed()
+    .flatMap(({ run, job }) => job.prunes.last.toReversed().map(prune => ({ run, job, prune })))
+    .slice(0, MAX_DELETIONS)
+  const rows = latest.map(
+    ({ run, job, prune }) => html`<tr>
+<th scope="row">${formatTime(Date.parse(run.startedAt) + prune.atMs)}</th>
+<td>${job.job}</td>
+<td class="words">${pathIn(job, prune.path)}</td>
+<td class="number">${formatBytes(prune.bytes)}</td>
+<td data-label="changed">${formatTime(prune.mtime)}</td>
+<td class="words" data-label="rule">${prune.rule}</td>
+<td class="number" data-label="used after">${formatBytes(prune.usedBytes)}</td>
+</tr>`,
+  )
+  return html`<p class="note">${sums.join('; ')}.${rows.length === MAX_DELETIONS ? ` The last ${MAX_DELETIONS} are listed.` : ''}</p>
+${table(['Deleted', 'Job', 'File', '#Size', 'Last changed', 'Rule', '#Used after'], rows)}`
+}
+
+function pathIn({ dir }: JobHistory, path: string): string {
+  return dir !== undefined && path.startsWith(`${dir}/`) ? path.slice(dir.length + 1) : path
+}
+
+/**
+ * A table that where it does not fit becomes a list, whose cells say by their `data-label` what they are; a head with `#`
+ * is that of a column of figures.
+ */
+function table(heads: readonly string[], rows: Html[]): Html {
+  const cells = heads.map(head =>
+    head.startsWith('#')
+      ? html`<th scope="col" class="number">${head.slice(1)}</th>`
+      : html`<th scope="col">${head}</th>`,
+  )
+  return html`<div class="scroll" tabindex="0"><table>
+<thead><tr>${cells}</tr></thead>
+<tbody>${rows}</tbody>
+</table></div>`
+}

@@ -1,0 +1,58 @@
+import { isToTrain, type RunHistory } from '../history.ts'
+import type { JobHistory } from '../job-history.ts'
+
+/** How a result is coloured. */
+export type Tone = 'good' | 'bad' | 'muted'
+
+const failures: Record<number, string> = {
+  1: 'a training failed',
+  2: 'quota exceeded',
+  3: 'disk full or not writable',
+  129: 'terminal closed',
+  130: 'interrupted',
+  143: 'terminated',
+}
+
+/** What became of a run, in a few words. */
+export function resultOf(run: RunHistory): { text: string; tone: Tone } {
+  const { exitCode, isRunning, isChecked, jobs } = run
+  if (isRunning) return { text: 'running', tone: 'muted' }
+  if (exitCode === undefined) return { text: 'cut off', tone: 'bad' }
+  if (exitCode !== 0) return { text: failures[exitCode] ?? `exit code ${exitCode}`, tone: 'bad' }
+  if (!isToTrain(run)) return { text: isChecked ? 'checked' : 'pruned', tone: 'muted' }
+  const isIdle = jobs.every(({ outcome }) => outcome === 'skipped')
+  return isIdle ? { text: 'nothing to do', tone: 'muted' } : { text: 'done', tone: 'good' }
+}
+
+const tones = {
+  done: 'good',
+  failed: 'bad',
+  interrupted: 'bad',
+  skipped: 'muted',
+} as const
+
+/** What became of a job of a run; without an entry the run never came to it. */
+export function outcomeOf(job: JobHistory | undefined, run: RunHistory): { text: string; tone: Tone } {
+  if (!job) return { text: isToTrain(run) ? 'not started' : '', tone: 'muted' }
+  const { outcome, prunes } = job
+  if (outcome === 'unfinished')
+    return run.isRunning ? { text: 'running', tone: 'muted' } : { text: 'cut off', tone: 'bad' }
+  if (outcome === 'done' && !isToTrain(run))
+    return { text: prunes.count ? 'pruned' : 'nothing to prune', tone: 'muted' }
+  return { text: outcome, tone: tones[outcome] }
+}
+
+const clock = new Intl.DateTimeFormat('en-GB', {
+  timeZone: 'UTC',
+  day: 'numeric',
+  month: 'short',
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+})
+
+/** A date, ISO or in milliseconds, as `24 Nov, 11:42:25` in UTC; what is no date stays as it is. */
+export function formatTime(time: string | number): string {
+  const date = new Date(time)
+  return Number.isNaN(date.getTime()) ? String(time) : clock.format(date)
+}

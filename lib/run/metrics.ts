@@ -1,0 +1,154 @@
+import { existsSync, lstatSync, statfsSync } from 'node:fs'
+import { join } from 'node:path'
+import { messageOf } from '../errors.ts'
+import type { TrainerEvent } from '../events.ts'
+import { readManifest } from '../models/manifest.ts'
+import { type JobName, jobNames, type Quotas } from '../quotas.ts'
+import { capOf } from '../storage/capacity.ts'
+import { MIB } from '../text.ts'
+import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './metrics/exposition.ts'
+import { PAGE, readPage, replacePage } from './metrics/page.ts'
+
+const REFRESH_EVERY_MS = 10_000
+
+/**
+ * Keeps `.trainer/metrics.prom` for the textfile collector of Prometheus's node_exporter: written when a training
+ * begins, while it runs, and when a job and the run end. Counters go on from the file of the run before. A run that
+ * trains nothing replaces the figures in that file; it does not load the library that makes a new one.
+ *
+ * A reader finds the old file or the new one, but it is not made to survive a power cut. If it cannot be written, `warn`
+ * is told once, and the run goes on.
+ */
+export class Metrics {
+  readonly #modelsDir: string
+  readonly #quotas: Quotas
+  readonly #warn: (message: string) => void
+  readonly #samples: Map<string, number>
+  #page: string
+  #startedAt = ''
+  /** Pruning alone says nothing about how the last training ended. */
+  readonly #looksAfterModels: boolean
+  #trains = false
+  #hasWarned = false
+  #writtenMs = 0
+  #writing = Promise.resolve()
+
+  constructor(modelsDir: string, quotas: Quotas, looksAfterModels: boolean, warn: (message: string) => void) {
+    this.#modelsDir = modelsDir
+    this.#quotas = quotas
+    this.#looksAfterModels = looksAfterModels
+    this.#warn = warn
+    this.#page = readPage(join(modelsDir, '.trainer'))
+    this.#samples = parseMetrics(this.#page)
+  }
+
+  /** Take what an event tells. */
+  take(event: TrainerEvent): void {
+    if ('usedBytes' in event) this.#set('usage_bytes', event.usedBytes, event.job)
+    switch (event.event) {
+      case 'run.start':
+        this.#startedAt = event.time
+        break
+      case 'job.start':
+        this.#trains = true
+        this.#set('run_in_progress', 1)
+        this.#set('run_start_timestamp_seconds', secondsOf(this.#startedAt))
+        this.#write()
+        break
+      case 'storage.usage':
+        this.refresh()
+        break
+      case 'storage.prune':
+        this.#add('pruned_bytes_total', event.bytes, event.job)
+        break
+      case 'train.freeze':
+        this.#add('freezes_total', 1, event.job)
+        break
+      case 'job.done':
+      case 'job.fail':
+        if (this.#trains) this.#write()
+        break
+      case 'run.done':
+        this.#set('run_in_progress', 0)
+        if (this.#looksAfterModels) this.#end(event)
+        this.#write()
+    }
+  }
+
+  /** Once training has begun, show that the run is alive: every ten seconds at most. */
+  refresh(): void {
+    if (this.#trains && performance.now() - this.#writtenMs > REFRESH_EVERY_MS) this.#write()
+  }
+
+  /** Wait until everything that was taken is in the file. */
+  async close(): Promise<void> {
+    await this.#writing
+  }
+
+  #end({ time, exitCode, seconds }: Extract<TrainerEvent, { event: 'run.done' }>): void {
+    this.#set('run_start_timestamp_seconds', secondsOf(this.#startedAt))
+    this.#set('last_duration_seconds', seconds)
+    this.#set('last_exit_code', exitCode)
+    if (exitCode === 0) this.#set('last_success_timestamp_seconds', secondsOf(time))
+  }
+
+  #set(family: Family, value: number, job?: JobName): void {
+    this.#samples.set(nameSample(family, job), value)
+  }
+
+  #add(family: Family, amount: number, job: JobName): void {
+    this.#set(family, (this.#samples.get(nameSample(family, job)) ?? 0) + amount, job)
+  }
+
+  #write(): void {
+    this.#writtenMs = performance.now()
+    this.#writing = this.#writing
+      .then(() => this.#writeNow())
+      .catch(error => {
+        if (!this.#hasWarned) this.#warn(`${PAGE} is not up to date: ${messageOf(error)}`)
+        this.#hasWarned = true
+      })
+  }
+
+  async #writeNow(): Promise<void> {
+    for (const job of jobNames) await this.#look(job)
+    this.#set('update_timestamp_seconds', Date.now() / 1000)
+    const replaced = this.#trains ? undefined : replaceFigures(this.#page, this.#samples)
+    this.#page = replaced ?? (await renderMetrics(this.#samples))
+    replacePage(join(this.#modelsDir, '.trainer'), this.#page)
+  }
+
+  /** What no event has to tell. */
+  async #look(job: JobName): Promise<void> {
+    const dir = join(this.#modelsDir, job)
+    const isThere = existsSync(dir)
+    const quotaBytes = this.#quotas.jobs[job].maxDiskMb * MIB
+    const capBytes = isThere ? capOf(dir, quotaBytes) : undefined
+    this.#set('limit_bytes', capBytes ?? quotaBytes, job)
+    const { bavail, bsize } = statfsSync(isThere ? dir : this.#modelsDir)
+    this.#set('free_bytes', bavail * bsize, job)
+    this.#add('pruned_bytes_total', 0, job)
+    this.#add('freezes_total', 0, job)
+    const { bytes, trainedAt } = lookAtModel(dir)
+    this.#set('model_bytes', bytes, job)
+    const trained = nameSample('model_trained_timestamp_seconds', job)
+    if (trainedAt > 0) this.#samples.set(trained, trainedAt / 1000)
+    else this.#samples.delete(trained)
+    if (this.#samples.has(nameSample('usage_bytes', job)) || !isThere) return
+    const { checkUsage } = await import('../storage.ts')
+    const usedBytes = await checkUsage(dir).catch(() => undefined) // the job's own run says why
+    if (usedBytes !== undefined) this.#set('usage_bytes', usedBytes, job)
+  }
+}
+
+function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
+  const { files = {}, metadata } = readManifest(dir) ?? {}
+  const sizes = Object.keys(files).map(name => lstatSync(join(dir, name), { throwIfNoEntry: false })?.size)
+  const trainedAt = metadata?.adopted.length ? Number.NaN : Date.parse(String(metadata?.trained_at))
+  // Half of a model is none.
+  return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }
+}
+
+function secondsOf(time: string): number {
+  return Date.parse(time) / 1000
+}

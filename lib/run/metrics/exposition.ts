@@ -1,0 +1,67 @@
+import { type JobName, jobNames } from '../../quotas.ts'
+
+const PREFIX = 'ransomeye_trainer_'
+
+/** The label is not `job`: Prometheus gives that name to what it scrapes, and renames ours. */
+const LABEL = 'model'
+
+/** Every metric by its name behind the prefix, with its help; one that ends in `_total` is a counter. */
+const families = {
+  usage_bytes: 'Bytes charged to the quota at the last measurement: models, checkpoints and temporary files.',
+  limit_bytes: 'The quota, or the size of the filesystem that enforces it.',
+  free_bytes: 'Bytes that can still be written to the disk.',
+  pruned_bytes_total: 'Bytes of deleted checkpoints and temporary files.',
+  freezes_total: 'How often a training was paused to prune.',
+  model_bytes: 'Bytes of the published model with its external data; 0 if none is published.',
+  model_trained_timestamp_seconds: 'When the published model was trained; absent if it was not trained here.',
+  run_in_progress: '1 while a run trains, else 0; stays 1 if it is killed.',
+  run_start_timestamp_seconds: 'When the last run began.',
+  last_success_timestamp_seconds: 'When a run that was to train last ended with exit code 0.',
+  last_duration_seconds: 'How long the last run that was to train took.',
+  last_exit_code: 'Exit code of the last run that was to train, also if it could not start.',
+  update_timestamp_seconds:
+    'When these figures were written; while a run trains or waits at least once a minute.',
+}
+
+export type Family = keyof typeof families
+
+/** Figures by name, without the prefix: `usage_bytes{model="core"}`. */
+type Samples = Map<string, number>
+
+/** The name of a figure: of the whole trainer, or of one job. */
+export function nameSample(family: Family, job?: JobName): string {
+  return job === undefined ? family : `${family}{${LABEL}="${job}"}`
+}
+
+const sampleLine = new RegExp(String.raw`^(${PREFIX}(\w+(?:\{${LABEL}="\w+"\})?)) (\S+)$`, 'gm')
+
+/** The samples in a file as {@link renderMetrics} writes it; lines that are anything else are passed over. */
+export function parseMetrics(text: string): Samples {
+  const samples = Array.from(
+    text.matchAll(sampleLine),
+    ([, , name, value]) => [name!, Number(value)] as const,
+  )
+  return new Map(samples.filter(([, value]) => value >= 0 && value < Infinity))
+}
+
+/** The same file with other figures, without loading a library; undefined unless it has exactly these samples. */
+export function replaceFigures(text: string, samples: Samples): string | undefined {
+  const names = Array.from(text.matchAll(sampleLine), ([, , name]) => name!)
+  if (names.length !== samples.size || !names.every(name => samples.has(name))) return undefined
+  return text.replace(sampleLine, (_, fullName, name) => `${fullName} ${samples.get(name)}`)
+}
+
+/** The samples in Prometheus's text format. The library takes 50 ms to load. */
+export async function renderMetrics(samples: Samples): Promise<string> {
+  const { Counter, Gauge, Registry } = await import('prom-client')
+  const registry = new Registry()
+  for (const [family, help] of Object.entries(families) as [Family, string][]) {
+    const options = { name: `${PREFIX}${family}`, help, labelNames: [LABEL], registers: [registry] }
+    const metric = family.endsWith('_total') ? new Counter(options) : new Gauge(options)
+    for (const job of [undefined, ...jobNames]) {
+      const value = samples.get(nameSample(family, job))
+      if (value !== undefined) metric.inc(job ? { [LABEL]: job } : {}, value)
+    }
+  }
+  return registry.metrics()
+}

@@ -1,0 +1,42 @@
+import { chmodSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readPlain, reasonOf } from '../../system/plain-file.ts'
+import { nameSample, parseMetrics, renderMetrics, replaceFigures } from './exposition.ts'
+
+/** The file that a collector reads, in the state folder. */
+export const PAGE = 'metrics.prom'
+
+const MAX_BYTES = 64 * 1024
+
+/** What the last run has written; empty if that cannot be read. */
+export function readPage(stateDir: string): string {
+  try {
+    return readPlain(stateDir, PAGE, MAX_BYTES)
+  } catch (error) {
+    reasonOf(error)
+    return ''
+  }
+}
+
+/** Put another page in its place; a reader finds the old one or the new one. */
+export function replacePage(stateDir: string, page: string): void {
+  const temporary = join(stateDir, `${PAGE}.tmp`)
+  rmSync(temporary, { force: true })
+  writeFileSync(temporary, page, { flag: 'wx' })
+  chmodSync(temporary, 0o644) // for the collector, whatever the umask
+  renameSync(temporary, join(stateDir, PAGE))
+}
+
+/**
+ * Note with what exit code a run could not even start, or the figures would go on telling of the last success. Nothing
+ * else in them changes.
+ *
+ * @throws where the figures cannot be written
+ */
+export async function noteFailedStart(stateDir: string, exitCode: number): Promise<void> {
+  const page = readPage(stateDir)
+  const samples = parseMetrics(page)
+  samples.set(nameSample('last_exit_code'), exitCode)
+  samples.set(nameSample('update_timestamp_seconds'), Date.now() / 1000)
+  replacePage(stateDir, replaceFigures(page, samples) ?? (await renderMetrics(samples)))
+}

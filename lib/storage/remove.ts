@@ -1,0 +1,134 @@
+import { closeSync, fstatSync, lstatSync, openSync, rmdirSync, unlink } from 'node:fs'
+import { isErrno, type TrainerError } from '../errors.ts'
+import { type Bytes, native } from '../system/bytes.ts'
+import { emptyOpen, reachOf, undeletable } from './empty-folder.ts'
+import type { Entry } from './prunable.ts'
+import { FOLDER_FLAGS, VANISHED, walk } from './walk.ts'
+
+/** Open at a time, so that it goes well with few descriptors too. */
+const MAX_FOLDERS = 16
+
+/**
+ * What became of an entry: `gone` if others have deleted or moved it, `changed` if it was written to or is another one
+ * now; an error that says why it cannot be deleted.
+ */
+type Outcome = 'removed' | 'gone' | 'changed' | TrainerError
+
+/**
+ * Deletes measured entries of one folder. Every folder on the way is opened from the one above it, never through a
+ * link, and names are given to the system relative to an open folder: whatever is swapped for a link meanwhile,
+ * nothing outside is deleted.
+ */
+export class Remover {
+  readonly #root: Bytes
+  /** Open folders: entries of the same time are likely to be in the same few. */
+  readonly #folders = new Map<Bytes, number>()
+  /** How many deletions still refer to one of them by number: closed now, it could become another folder's. */
+  readonly #uses = new Map<number, number>()
+  #settled: Promise<unknown> = Promise.resolve()
+
+  constructor(root: Bytes) {
+    this.#root = root
+  }
+
+  /** Waits for what is being deleted. */
+  async close(): Promise<void> {
+    await this.#settled
+    for (const fd of this.#folders.values()) closeSync(fd)
+    this.#folders.clear()
+  }
+
+  /**
+   * Delete what was measured, and nothing that has taken its name since. Files go side by side on the thread pool: that
+   * is faster, and neither the screen nor signals wait for a filesystem that takes long to free gigabytes.
+   */
+  remove(entries: Entry[]): Promise<Outcome[]> {
+    const removal = this.#removeAll(entries)
+    this.#settled = Promise.allSettled([this.#settled, removal])
+    return removal
+  }
+
+  async #removeAll(entries: Entry[]): Promise<Outcome[]> {
+    const outcomes: (Outcome | Promise<Outcome>)[] = []
+    for (const entry of entries) outcomes.push(entry.isFolder ? await this.#begin(entry) : this.#begin(entry))
+    return Promise.all(outcomes)
+  }
+
+  #begin(entry: Entry): Outcome | Promise<Outcome> {
+    const path = `${entry.folder}/${entry.name}`
+    const outcomeOf = (cause: unknown) => (isErrno(cause, ...VANISHED) ? 'gone' : undeletable(path, cause))
+    try {
+      const folder = this.#enter(entry.folder)
+      const reach = native(`${reachOf(folder)}/${entry.name}`)
+      const stats = lstatSync(reach, { bigint: true })
+      if (stats.ino !== entry.ino || stats.dev !== entry.dev) return 'changed'
+      if (!entry.isFolder && stats.mtimeNs !== entry.mtimeNs) return 'changed'
+      this.#count(folder, 1)
+      return new Promise((resolve, reject) => {
+        const settle = (outcome: Outcome) => {
+          this.#count(folder, -1)
+          resolve(outcome)
+        }
+        const end = (cause: unknown) => settle(cause ? outcomeOf(cause) : 'removed')
+        if (entry.isFolder) removeFolder(path, reach, entry).then(settle, end).catch(reject)
+        else unlink(reach, end)
+      })
+    } catch (cause) {
+      return outcomeOf(cause)
+    }
+  }
+
+  #count(folder: number, change: 1 | -1): void {
+    const uses = (this.#uses.get(folder) ?? 0) + change
+    if (uses) this.#uses.set(folder, uses)
+    else this.#uses.delete(folder)
+  }
+
+  #enter(path: Bytes): number {
+    const known = this.#folders.get(path)
+    if (known !== undefined) return known
+    let at = this.#root
+    let fd = this.#folders.get(at) ?? this.#open(at, at)
+    for (const name of path.slice(at.length).split('/').slice(1)) {
+      at += `/${name}`
+      fd = this.#folders.get(at) ?? this.#open(at, `${reachOf(fd)}/${name}`)
+    }
+    return fd
+  }
+
+  #open(path: Bytes, reach: Bytes): number {
+    const fd = openSync(native(reach), FOLDER_FLAGS)
+    this.#folders.set(path, fd)
+    for (const [oldest, oldFd] of this.#folders) {
+      if (this.#folders.size <= MAX_FOLDERS) break
+      if (oldFd === fd || this.#uses.has(oldFd)) continue
+      this.#folders.delete(oldest)
+      closeSync(oldFd)
+    }
+    return fd
+  }
+}
+
+async function removeFolder(path: Bytes, reach: string | Buffer, { mtimeNs, ino }: Entry): Promise<Outcome> {
+  const fd = openSync(reach, FOLDER_FLAGS)
+  try {
+    const stats = fstatSync(fd, { bigint: true })
+    if (stats.ino !== ino || (await newestMtimeNs(fd, stats.mtimeNs)) !== mtimeNs) return 'changed'
+    await emptyOpen(fd, path)
+  } finally {
+    closeSync(fd)
+  }
+  rmdirSync(reach)
+  return 'removed'
+}
+
+async function newestMtimeNs(fd: number, ownMtimeNs: bigint): Promise<bigint> {
+  let newest = ownMtimeNs
+  await walk<void>(`${reachOf(fd)}/.`, undefined, {
+    isExact: () => true,
+    visit(_folder, _name, stats) {
+      if ('mtimeNs' in stats && stats.mtimeNs > newest) newest = stats.mtimeNs
+    },
+  })
+  return newest
+}

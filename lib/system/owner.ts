@@ -1,0 +1,53 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, statSync } from 'node:fs'
+import { TrainerError } from '../errors.ts'
+import { quoteWord } from '../text.ts'
+import { nearestVisible } from './plain-file.ts'
+import { safePath } from './programs.ts'
+import { startOf } from './start-command.ts'
+
+/** Are we root, and is this a folder of another user? What root makes in it, that user's service cannot write to. */
+export function isForeign(modelsDir: string): boolean {
+  return process.getuid?.() === 0 && existsSync(modelsDir) && statSync(modelsDir).uid !== 0
+}
+
+/**
+ * Refuse to work as root in a models folder that belongs to another user.
+ *
+ * @param args the arguments of this program
+ * @throws {TrainerError} `usage`, with the command to run instead
+ */
+export function assertOwnFolder(modelsDir: string, args: string[]): void {
+  if (!isForeign(modelsDir)) return
+  const { uid, gid } = statSync(modelsDir)
+  const name = nameOf(uid)
+  const identity = name
+    ? ['runuser', '-u', name]
+    : ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
+  // That user's default would be another folder.
+  const place = args.some(it => /^--models-dir(=|$)/.test(it)) ? [] : ['--models-dir', modelsDir]
+  const command = [...identity, '--', ...startOf(process.argv[1]!), ...args, ...place]
+  throw new TrainerError(
+    'usage',
+    `Cannot work as root in ${modelsDir}, which belongs to ${name ?? `user ${uid}`}; ` +
+      `run: ${command.map(quoteWord).join(' ')}`,
+  )
+}
+
+/** What helps when this user was refused something in a folder, which may be missing or out of sight. */
+export function accessRemedy(path: string): string {
+  const folder = nearestVisible(path)
+  const { uid } = statSync(folder)
+  const word = quoteWord(folder)
+  return uid === process.geteuid?.()
+    ? `to get it back, as root: chown -R --reference=${word} ${word}`
+    : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${folder}`
+}
+
+function nameOf(uid: number): string | undefined {
+  const { stdout } = spawnSync('getent', ['passwd', String(uid)], {
+    encoding: 'utf8',
+    env: { PATH: safePath },
+  })
+  return stdout?.split(':')[0] || undefined
+}

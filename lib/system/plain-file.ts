@@ -1,0 +1,196 @@
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  createReadStream,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+} from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { isErrno, messageOf, TrainerError } from '../errors.ts'
+
+/** Why a file cannot be used, as the end of a sentence that begins with its name: `is empty`. */
+export class UnusableFile extends Error {
+  override readonly name = 'UnusableFile'
+}
+
+/**
+ * Look at a file without opening it.
+ *
+ * @param name path below `folder`; every folder on it must be a real one
+ * @throws {UnusableFile} anything but a regular file with a single name: a link or a second hard link could be
+ * changed from outside, and opening a FIFO or a device blocks or has effects
+ */
+export function statPlain(folder: string, name: string): BigIntStats {
+  const parts = name.split('/')
+  const last = parts.pop()!
+  let path = folder
+  for (const part of parts) {
+    path = join(path, part)
+    const kind = kindOf(statOrMissing(path))
+    if (kind !== 'a folder') throw new UnusableFile(`is not inside a folder: ${part} is ${kind}`)
+  }
+  return assertPlain(statOrMissing(join(path, last)))
+}
+
+/**
+ * Open a file for reading, under the conditions of {@link statPlain}; never waits for a FIFO's writer.
+ *
+ * @returns the descriptor, for the caller to close, and the file's state when it was opened
+ * @throws {UnusableFile} also when it is swapped meanwhile
+ */
+export function openPlain(folder: string, name: string): { fd: number; stats: BigIntStats } {
+  const seen = statPlain(folder, name)
+  const fd = openSync(join(folder, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  try {
+    const stats = assertPlain(fstatSync(fd, { bigint: true }))
+    if (stats.ino !== seen.ino || stats.dev !== seen.dev) throw new UnusableFile('is being replaced')
+    return { fd, stats }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/**
+ * Open a file that an operator has named, behind a link too; never waits for a FIFO's writer.
+ *
+ * @returns the descriptor, for the caller to close, and the file's state
+ * @throws {UnusableFile} anything but a regular file
+ */
+export function openNamed(path: string): { fd: number; stats: BigIntStats } {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const stats = fstatSync(fd, { bigint: true })
+  if (stats.isFile()) return { fd, stats }
+  closeSync(fd)
+  throw new UnusableFile(`is ${kindOf(stats)}, not a regular file`)
+}
+
+/** @throws {UnusableFile} anything but a folder, such as a link to one, which would lead elsewhere */
+export function assertFolder(path: string): void {
+  const kind = kindOf(statOrMissing(path))
+  if (kind !== 'a folder') throw new UnusableFile(`is ${kind}, not a folder`)
+}
+
+/** A path, or the nearest above it that is there and that this user can see. */
+export function nearestVisible(path: string): string {
+  try {
+    statSync(path)
+    return path
+  } catch {
+    return nearestVisible(dirname(path))
+  }
+}
+
+/**
+ * The whole content of a small file.
+ *
+ * @throws {UnusableFile} as {@link openPlain}, and when it has more than `maxBytes`
+ */
+export function readPlain(folder: string, name: string, maxBytes: number): string {
+  const { fd, stats } = openPlain(folder, name)
+  try {
+    if (stats.size > maxBytes) throw new UnusableFile(`has ${stats.size} bytes, at most ${maxBytes} are read`)
+    return readFileSync(fd, 'utf8')
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** SHA-256 of an open file's content in hex; reads it in pieces, so that signals and the screen are served. */
+export async function sha256(fd: number): Promise<string> {
+  const { createHash } = await import('node:crypto')
+  const hash = createHash('sha256')
+  const content = createReadStream('', { fd, start: 0, autoClose: false, highWaterMark: 2 ** 20 })
+  for await (const piece of content) hash.update(piece)
+  return hash.digest('hex')
+}
+
+/**
+ * The reason that `attempt` gives for a file not being usable, or what it returns. An error of the system
+ * (no permission, a bad sector) is a reason too: a model that cannot be read is of no use.
+ */
+export function reasonOf(error: unknown): string {
+  if (error instanceof UnusableFile) return error.message
+  if (error instanceof Error && 'syscall' in error) return `cannot be read (${error.message})`
+  throw error
+}
+
+function statOrMissing(path: string): BigIntStats {
+  try {
+    return lstatSync(path, { bigint: true })
+  } catch (cause) {
+    if (!isErrno(cause, 'ENOENT', 'ENOTDIR')) throw cause
+    // A name with bytes that are not UTF-8 comes back from a listing with U+FFFD, which names no file.
+    throw new UnusableFile(
+      basename(path).includes('\ufffd') ? 'has a name that is not UTF-8' : 'is missing',
+      { cause },
+    )
+  }
+}
+
+function assertPlain(stats: BigIntStats): BigIntStats {
+  if (!stats.isFile()) throw new UnusableFile(`is ${kindOf(stats)}, not a regular file`)
+  if (stats.nlink !== 1n)
+    throw new UnusableFile(`has ${stats.nlink} hard links, so it can change under another name`)
+  return stats
+}
+
+function kindOf(stats: BigIntStats): string {
+  if (stats.isFile()) return 'a regular file'
+  if (stats.isDirectory()) return 'a folder'
+  if (stats.isSymbolicLink()) return 'a symbolic link'
+  if (stats.isFIFO()) return 'a FIFO'
+  if (stats.isSocket()) return 'a socket'
+  return 'a device'
+}
+
+/** Names a file whatever it is called. */
+export function inodeId({ dev, ino }: Record<'dev' | 'ino', number | bigint>): string {
+  return `${dev}:${ino}`
+}
+
+/**
+ * Is the folder there?
+ *
+ * @throws {TrainerError} `storage` if something else has its place
+ */
+export function folderExists(path: string): boolean {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (stats && !stats.isDirectory())
+    throw new TrainerError('storage', `${path} is a file, expected a folder; move it away`)
+  return stats !== undefined
+}
+
+/**
+ * Make a folder (0750) unless it is there.
+ *
+ * @throws {TrainerError} `storage` if it cannot be made, or a link stands there, which would lead deletions elsewhere
+ */
+export function makeFolder(path: string): void {
+  try {
+    makeFolders(path)
+  } catch (cause) {
+    if (cause instanceof TrainerError) throw cause
+    const remedy = 'this user must be able to write there'
+    throw new TrainerError('storage', `Cannot make ${path}: ${messageOf(cause)}; ${remedy}`, { cause })
+  }
+  if (lstatSync(path).isSymbolicLink()) {
+    throw new TrainerError('storage', `Cannot use ${path}: it is a symbolic link; remove it`)
+  }
+}
+
+/** Not by `recursive: true`, which never comes back from a path below /proc in Node.js 20. */
+export function makeFolders(path: string): void {
+  if (folderExists(path)) return
+  makeFolders(dirname(path))
+  try {
+    mkdirSync(path, { mode: 0o750 })
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw error // another starter was first
+  }
+}

@@ -1,0 +1,117 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { isErrno } from '../errors.ts'
+import { inodeId } from './plain-file.ts'
+
+/** What `/proc/PID/stat` tells of a process; see proc_pid_stat(5). */
+export type Process = {
+  pid: number
+  state: string
+  parent: number
+  group: number
+  session: number
+  startTime: string
+}
+
+/** Every process that this user can see. Ones that end meanwhile are left out. */
+export function listProcesses(): Process[] {
+  return readdirSync('/proc').flatMap(name => (/^\d+$/.test(name) ? readProcess(Number(name)) : []))
+}
+
+function readProcess(pid: number): Process | [] {
+  const stat = readProc(`${pid}/stat`)
+  if (stat === undefined) return []
+  // The name, in parentheses, may itself hold spaces and parentheses.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return {
+    pid,
+    state: fields[0] === 'Z' ? liveThreadState(pid) : fields[0]!,
+    parent: Number(fields[1]),
+    group: Number(fields[2]),
+    session: Number(fields[3]),
+    startTime: fields[19]!,
+  }
+}
+
+/** A process whose first thread has ended looks dead, while its other threads may live on. */
+function liveThreadState(pid: number): string {
+  return threadStates(pid).find(state => state !== 'Z' && state !== 'X') ?? 'Z'
+}
+
+/** The state of each thread; those that end meanwhile are left out. */
+function threadStates(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).flatMap(tid => {
+      const stat = readProc(`${pid}/task/${tid}/stat`)
+      return stat === undefined ? [] : [stat.charAt(stat.lastIndexOf(')') + 2)]
+    })
+  } catch {
+    return []
+  }
+}
+
+/** A file below /proc, or undefined when the process is gone or not ours to read. */
+export function readProc(path: string): string | undefined {
+  try {
+    // As UTF-8 Node reads it in one call; else it would set 64 KiB aside for every file that says it has no size.
+    return readFileSync(`/proc/${path}`, 'utf8')
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Those of `all` processes whose environment says that they belong to a training with this output folder; not this one,
+ * nor those that it was started by, nor those of a container in which that path leads to another folder.
+ */
+export function trainingProcesses(outputDir: string, all = listProcesses()): number[] {
+  const wanted = `\0RANSOMEYE_OUTPUT_DIR=${outputDir}\0`
+  const folder = folderSeenBy('self', outputDir)
+  const ours = new Set<number>()
+  for (let pid: number | undefined = process.pid; pid && !ours.has(pid); ) {
+    ours.add(pid)
+    pid = all.find(it => it.pid === pid)?.parent
+  }
+  return all
+    .filter(({ pid, state }) => !ours.has(pid) && state !== 'Z')
+    .filter(({ pid }) => `\0${readProc(`${pid}/environ`)}`.includes(wanted))
+    .filter(({ pid }) => !folder || folderSeenBy(pid, outputDir) === folder)
+    .map(({ pid }) => pid)
+}
+
+function folderSeenBy(pid: number | 'self', path: string): string | undefined {
+  try {
+    return inodeId(statSync(`/proc/${pid}/root${path}`))
+  } catch {
+    return undefined
+  }
+}
+
+/** Is every thread of the process stopped by a signal (or gone)? A thread inside a long system call is not yet. */
+export function isStopped(pid: number): boolean {
+  return threadStates(pid).every(state => 'TtZX'.includes(state))
+}
+
+/** Signal one process; one that is gone already is no error. */
+export function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if (!isErrno(error, 'ESRCH', 'EPERM')) throw error
+  }
+}
+
+/**
+ * SIGKILL all that `find` gives until it gives none, so that what is forked meanwhile is caught too.
+ *
+ * @returns the processes that were still there at the deadline (in an uninterruptible system call)
+ */
+export async function killAll(find: () => number[], deadlineMs = 10_000): Promise<number[]> {
+  const end = performance.now() + deadlineMs
+  for (;;) {
+    const left = find()
+    if (!left.length || performance.now() > end) return left
+    for (const pid of left) signalProcess(pid, 'SIGKILL')
+    await delay(5)
+  }
+}

@@ -1,0 +1,42 @@
+import { dirname } from 'node:path'
+
+/** What a program said on its standard error when it failed. */
+export class ProgramFailure extends Error {
+  override readonly name = 'ProgramFailure'
+}
+
+/** Runs one program to its end and gives its standard output. */
+export type RunProgram = (argv: string[]) => Promise<string>
+
+/**
+ * A way to run programs that hold the lock `lockFd` for as long as they live and are killed when we are: after
+ * `kill -9` of us nobody else starts beside one that is still ending.
+ *
+ * @example const run = programRunner(lock.fd); await run(['mount', '--bind', from, to])
+ */
+export function programRunner(lockFd?: number): RunProgram {
+  const inherited = lockFd === undefined ? [] : [lockFd]
+  return async argv => {
+    const { $, quote } = await import('zx/core')
+    const { exitCode, stdout, stderr } = await $({
+      env: { PATH: safePath, LC_ALL: 'C' },
+      stdio: ['ignore', 'pipe', 'pipe', ...inherited],
+      nothrow: true,
+      quiet: true,
+      // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
+      shell: '/bin/bash',
+      prefix: '',
+      postfix: '',
+      quote,
+    })`exec setpriv --pdeathsig KILL -- ${argv}`
+    if (exitCode === 0) return stdout
+    const said = stderr.trim().replaceAll(/\s*\n\s*/g, '; ') || `ended with ${exitCode}`
+    throw new ProgramFailure(said.includes(argv[0]!) ? said : `${argv[0]}: ${said}`)
+  }
+}
+
+/** Where programs are looked up: our own Node.js first, then the system's folders, never the caller's PATH. */
+export const safePath = [
+  dirname(process.execPath),
+  ...['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'],
+].join(':')

@@ -1,0 +1,125 @@
+import { existsSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Guarantee } from '../events.ts'
+import { findModels, publishedFiles } from '../models.ts'
+import { imageOf } from '../settings/folders.ts'
+import { capOf, freeSpace, ownSizeOf } from '../storage/capacity.ts'
+import { emptyFolder } from '../storage/empty-folder.ts'
+import { lookAt, type MeasureOptions } from '../storage/measure.ts'
+import { enforceLimit } from '../storage.ts'
+import { storageError } from '../system/durable.ts'
+import { makeFolder, nearestVisible } from '../system/plain-file.ts'
+import { killAll, trainingProcesses } from '../system/processes.ts'
+import { commandFor } from '../system/start-command.ts'
+import { formatBytes, MIB } from '../text.ts'
+import { folderIdOf, type Job } from './job.ts'
+import { type Limit, planBudget } from './limit.ts'
+import { useSandbox } from './sandbox.ts'
+
+/** What a training may use, found out before it starts; bytes. */
+export type Budget = Limit & {
+  /** Charged now and not prunable: what the training writes has to fit beside it. */
+  keptBytes: number
+  /** Left free on a shared disk for the rest of the machine. */
+  reserveBytes: number
+  /** Is the job's folder a filesystem of its own, no larger than the quota? */
+  isCapped: boolean
+  isSandboxed: boolean
+  /** As {@link folderIdOf} gives it. */
+  folderId: string | undefined
+}
+
+const RESERVE_BYTES = 64 * MIB
+
+/**
+ * Before a training: end what an earlier one left running, empty its temporary folder, prune to the quota, and
+ * refuse a start that could only fail.
+ *
+ * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
+ */
+export async function preflight(job: Job): Promise<Budget> {
+  const { name, quota, dir, workDir, emit, onPrune, run } = job
+  const { dryRun } = run.command
+  const quotaBytes = quota.maxDiskMb * MIB
+  if (!dryRun) for (const folder of [dir, workDir, join(workDir, 'tmp')]) makeFolder(folder)
+  const folderExists = existsSync(dir)
+  const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
+  const isSandboxed = useSandbox(name, quota.sandbox)
+  const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
+  emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
+
+  if (!isCapped && existsSync(imageOf(run.modelsDir, name).image)) {
+    emit({ event: 'warning', job: name, message: describeIdleVolume(job) })
+  }
+
+  const reserveBytes = isCapped ? 0 : RESERVE_BYTES
+  const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
+  const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
+  if (!dryRun) await clearWork(job)
+  const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
+  if (folderExists)
+    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
+  return { ...budget, ...(await plan(job, budget, rules)) }
+}
+
+/** Why the job's volume does not bound it, and what would help. */
+function describeIdleVolume({ name, quota, dir, run }: Job): string {
+  const { quotasFile, maxDiskMb } = run.command
+  const commandTo = (verb: string) =>
+    commandFor({ modelsDir: run.modelsDir, quotasFile }, 'scripts/volume.ts', verb, name)
+  const sizeBytes = existsSync(dir) ? ownSizeOf(dir) : undefined
+  if (sizeBytes === undefined) {
+    const remedy = `mount it as root: ${commandTo('mount')}`
+    return `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
+  }
+  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.maxDiskMb * MIB)]
+  const largerThan = (limit: string) =>
+    `its volume, of ${size}, is larger than ${limit} of ${limitSize}, so the kernel does not bound the job at that`
+  // A volume is made for the quota, not for what a single run is limited to.
+  if (maxDiskMb !== undefined) return largerThan("this run's limit")
+  return `${largerThan('its quota')}; remove it as root and create it anew: ${commandTo('remove')}`
+}
+
+/** The limit of this run, from what is used, kept and free. */
+async function plan(
+  { name, quota, dir, emit }: Job,
+  { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
+  rules: MeasureOptions,
+): Promise<Pick<Budget, 'limitBytes' | 'isDiskLimit' | 'keptBytes'>> {
+  // A dry run makes no folder.
+  const { usedBytes, freeBytes, prunable } = existsSync(dir)
+    ? await lookAt(dir, rules)
+    : { usedBytes: 0, freeBytes: freeSpace(nearestVisible(dir)), prunable: [] }
+  const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
+  const minFreeBytes = quota.minFreeMb * MIB
+  // On a filesystem of its own, its size is what there is, however small.
+  const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
+  const situation = { quotaBytes: mostBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
+  const limitBytes = planBudget({ job: name, dir, ...situation })
+  emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
+  const isDiskLimit = limitBytes < quotaBytes && !isCapped
+  if (isDiskLimit) {
+    const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
+    emit({ event: 'warning', job: name, message })
+  }
+  return { limitBytes, isDiskLimit, keptBytes }
+}
+
+/** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */
+async function clearWork({ quota, workDir }: Job): Promise<void> {
+  await killAll(() => trainingProcesses(workDir))
+  await emptyFolder(join(workDir, 'tmp'))
+  const { valid, rejected } = await findModels(workDir, quota.models)
+  const stale = [
+    ...valid.map(({ path }) => path),
+    ...rejected.map(({ path }) => path),
+    join(workDir, 'metadata.json'),
+  ]
+  for (const path of stale) {
+    try {
+      rmSync(path, { recursive: true, force: true })
+    } catch (cause) {
+      throw storageError(`Cannot delete ${path}, which an earlier training left`, cause)
+    }
+  }
+}

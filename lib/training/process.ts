@@ -1,0 +1,180 @@
+import type { Socket } from 'node:net'
+import { constants } from 'node:os'
+import type { Readable } from 'node:stream'
+import { finished } from 'node:stream/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import { TrainerError } from '../errors.ts'
+import {
+  isStopped,
+  killAll,
+  listProcesses,
+  type Process,
+  signalProcess,
+  trainingProcesses,
+} from '../system/processes.ts'
+import { type Launched, launch, type TrainingCommand } from './launch.ts'
+import { OutputLines } from './output-lines.ts'
+import { SANDBOX_ATTEMPTS } from './sandbox.ts'
+
+/** Time between SIGTERM and SIGKILL. */
+const GRACE_MS = 10_000
+/** By then its last output has come, however busy the machine, unless a process that got away holds the pipe. */
+const OUTPUT_END_MS = 5000
+
+export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | null; seconds: number }
+
+/** Who is told of a training. */
+export type Listener = {
+  /** Gets its escaped output lines. */
+  onLines: (lines: string[]) => void
+  /** Its sandbox has failed, and is made anew. */
+  onRetry: (fault: string) => void
+  /** Rejects when it is not to be waited for any longer that the training begins. */
+  interrupted: Promise<never>
+}
+
+/** One training process and everything that it starts. */
+export class Training {
+  readonly pid: number
+  readonly exited: Promise<TrainingExit>
+  readonly #startedMs = performance.now()
+  readonly #command: TrainingCommand
+  readonly #output: Readable
+  readonly #lifeline: Socket
+  readonly #outputEnd: Promise<void>
+  #ending = false
+  /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
+  readonly #seen = new Map<number, string>()
+
+  private constructor({ pid, exited, output, lifeline }: Launched, command: TrainingCommand) {
+    this.pid = pid
+    this.#command = command
+    this.#output = output
+    this.#lifeline = lifeline
+    this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
+    this.exited = exited.then(([code, signal]) => {
+      const seconds = (performance.now() - this.#startedMs) / 1000
+      return { ...exitOf(code, signal, command.isSandboxed), seconds }
+    })
+  }
+
+  /**
+   * Start a command in a process group of its own with stdin closed. Its program has begun when this resolves; a sandbox
+   * that fails is made anew a few times.
+   *
+   * @throws {TrainerError} as {@link launch}; `training-failed` if the program cannot begin; what `interrupted` rejects with
+   */
+  static async start(command: TrainingCommand, listener: Listener): Promise<Training> {
+    for (let attempt = 1; ; attempt++) {
+      const launched = await launch(command)
+      const training = new Training(launched, command)
+      const fault = await training.#begin(launched.hasBegun, listener)
+      if (fault === undefined) return training
+      if (!command.isSandboxed || attempt === SANDBOX_ATTEMPTS)
+        throw new TrainerError('training-failed', `Cannot start the training: ${fault}`)
+      listener.onRetry(fault)
+    }
+  }
+
+  /** @returns what came instead of the beginning, if that never came; nothing of the training is left then */
+  async #begin(hasBegun: Promise<boolean>, { onLines, interrupted }: Listener): Promise<string | undefined> {
+    // What is printed before is not the training's.
+    const before: string[] = []
+    let take: Listener['onLines'] = lines => before.push(...lines)
+    const lines = new OutputLines(it => take(it))
+    this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
+    let isBegun = false
+    try {
+      isBegun = await Promise.race([hasBegun, interrupted])
+    } finally {
+      if (!isBegun) await this.kill()
+    }
+    if (!isBegun) return before.at(-1) ?? 'what it is wrapped in ended without a word'
+    take = onLines
+    if (before.length) onLines(before)
+    return undefined
+  }
+
+  /**
+   * The live processes of the training: its process group and session, whatever was seen before, and the tree below them,
+   * from which nothing in a sandbox can leave (but a sandbox that ends while it is being set up leaves the process that
+   * it has just made). Without one also whatever carries its environment.
+   */
+  processes(): number[] {
+    const all = listProcesses().filter(({ state }) => state !== 'Z' && state !== 'X')
+    const members = new Set<number>()
+    const belongs = (it: Process) =>
+      members.has(it.parent) ||
+      this.#seen.get(it.pid) === it.startTime ||
+      it.group === this.pid ||
+      it.session === this.pid
+    for (let size = -1; size < members.size; ) {
+      size = members.size
+      for (const it of all) if (belongs(it)) members.add(it.pid)
+    }
+    if (!this.#command.isSandboxed) {
+      const outputDir = this.#command.env.RANSOMEYE_OUTPUT_DIR!
+      for (const pid of trainingProcesses(outputDir, all)) members.add(pid)
+    }
+    const live = all.filter(({ pid }) => members.has(pid))
+    for (const { pid, startTime } of live) this.#seen.set(pid, startTime)
+    return live.map(({ pid }) => pid)
+  }
+
+  /**
+   * SIGSTOP every process that is not stopped yet. A thread inside a long system call goes on until it returns:
+   * call again until all stand still.
+   *
+   * @returns true once every thread of every process is stopped, or the training is being ended
+   */
+  stop(): boolean {
+    if (this.#ending) return true
+    const running = this.processes().filter(pid => !isStopped(pid))
+    for (const pid of running) signalProcess(pid, 'SIGSTOP')
+    return !running.length
+  }
+
+  resume(): void {
+    for (const pid of this.processes()) signalProcess(pid, 'SIGCONT')
+  }
+
+  /** End it whole: SIGTERM, ten seconds of grace, SIGKILL. Resolves when nothing of it is left. */
+  async end(graceMs = GRACE_MS): Promise<void> {
+    this.#ending = true
+    // The sandbox itself must outlive the grace: bwrap would take its processes along at once.
+    const told = this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
+    for (const pid of told) {
+      signalProcess(pid, 'SIGTERM')
+      signalProcess(pid, 'SIGCONT')
+    }
+    await Promise.race([this.exited, delay(graceMs, undefined, { ref: false })])
+    await this.kill()
+  }
+
+  /** SIGKILL whatever is left of it, and take in the last of its output. */
+  async kill(): Promise<void> {
+    this.#ending = true
+    const left = await killAll(() => this.processes())
+    if (left.length) {
+      throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
+    }
+    if (this.#lifeline.writable) this.#lifeline.end('over\n')
+    this.#lifeline.unref() // of a watchdog that somebody has stopped
+    await Promise.race([this.#outputEnd, delay(OUTPUT_END_MS, undefined, { ref: false })])
+    this.#output.destroy() // whoever may still hold its other end: the run must be able to end
+  }
+}
+
+const signalNames = new Map(
+  Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
+)
+
+/** bwrap passes a signal on as exit code 128 + its number, as a shell does. */
+function exitOf(
+  code: number | null,
+  signal: NodeJS.Signals | null,
+  isSandboxed: boolean,
+): Omit<TrainingExit, 'seconds'> {
+  const passedOn = isSandboxed && code !== null && code > 128 ? signalNames.get(code - 128) : undefined
+  return passedOn ? { exitCode: null, signal: passedOn } : { exitCode: code, signal }
+}

@@ -1,0 +1,79 @@
+import { join } from 'node:path'
+import type { Look } from '../storage/measure.ts'
+import { Appender } from '../system/bounded-log.ts'
+import { MIB } from '../text.ts'
+import type { Job } from './job.ts'
+
+const MAX_LOG_BYTES = 4 * MIB
+const OUTPUT_EVERY_MS = 10_000
+const USAGE_EVERY_MS = 30_000
+const USAGE_AT_MOST_EVERY_MS = 1_000
+
+/** A training's words for a full filesystem or a file at its limit, in C, Python and Node.js. */
+const outOfSpace =
+  /\b(ENOSPC|EDQUOT|EFBIG)\b|No space left on device|Disk quota exceeded|File too large|File size limit exceeded/
+
+/** How Python and Node.js tell of an uncaught error: `ValueError: …`, `TypeError [CODE]: …`, `Error`. */
+const namesError = /^[\w.$]*(Error|Exception)( \[\w+\])?(:|$)/
+/** What Node.js prints below it: frames, the end of the error's properties, its own version. */
+const belongsToError = /^(\s|\}$|Node\.js v\d)/
+
+/** What a running training says and uses: all of it to its bounded log and the live list, samples to the journal. */
+export class Progress {
+  readonly logPath: string
+  lastLine = ''
+  /** The error that the output ends with, if it does: the last line may be one of its trace. */
+  lastError: string | undefined
+  /** Has the output told of a full filesystem or a file at its limit? */
+  saysOutOfSpace = false
+  readonly #job: Job
+  readonly #limitBytes: number
+  readonly #log: Appender
+  #journaledLine = ''
+  #outputAtMs = 0
+  #usageAtMs = Number.NEGATIVE_INFINITY
+  #journaledBytes = 0
+
+  constructor(job: Job, limitBytes: number) {
+    this.#job = job
+    this.#limitBytes = limitBytes
+    this.logPath = join(job.run.modelsDir, '.trainer', `${job.name}.log`)
+    this.#log = new Appender(this.logPath, MAX_LOG_BYTES)
+    this.#outputAtMs = performance.now()
+  }
+
+  takeLines(lines: string[]): void {
+    const text = lines.join('\n')
+    this.#log.append(`${text}\n`)
+    this.saysOutOfSpace ||= outOfSpace.test(text)
+    this.lastLine = lines.at(-1)!
+    const telling = lines.findLast(line => !belongsToError.test(line))
+    if (telling !== undefined) this.lastError = namesError.test(telling) ? telling : undefined
+    this.#job.run.onProgress(this.#job.name, { line: this.lastLine })
+    if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
+  }
+
+  takeLook({ usedBytes, freeBytes }: Look): void {
+    const { name, run, emit } = this.#job
+    const limitBytes = this.#limitBytes
+    run.onProgress(name, { usedBytes, limitBytes })
+    const elapsedMs = performance.now() - this.#usageAtMs
+    const hasMoved = Math.abs(usedBytes - this.#journaledBytes) > limitBytes / 50
+    if (elapsedMs < (hasMoved ? USAGE_AT_MOST_EVERY_MS : USAGE_EVERY_MS)) return
+    this.#usageAtMs = performance.now()
+    this.#journaledBytes = usedBytes
+    emit({ event: 'storage.usage', job: name, phase: 'training', usedBytes, limitBytes, freeBytes })
+  }
+
+  close(): void {
+    this.#journalLine()
+    this.#log.close()
+  }
+
+  #journalLine(): void {
+    if (this.lastLine === this.#journaledLine) return
+    this.#outputAtMs = performance.now()
+    this.#journaledLine = this.lastLine
+    this.#job.emit({ event: 'train.output', job: this.#job.name, line: this.lastLine })
+  }
+}
