@@ -39,7 +39,7 @@ async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: P
   if (!existsSync(dir)) return
   const { dryRun } = run.command
   const startedMs = performance.now()
-  const { usedBytes, freeBytes } = await lookAt(dir, { keep: [] })
+  const { usedBytes, freeBytes } = await lookAt(dir)
   const limitBytes = quota.maxDiskMb * MIB
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
 

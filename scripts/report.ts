@@ -1,7 +1,9 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
+
 import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
+import { stateDirOf } from '../lib/layout.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { readRuns } from '../lib/reports/history.ts'
 import { chooseModelsDir } from '../lib/settings/folders.ts'
@@ -61,7 +63,7 @@ export async function writeReport(args: string[]): Promise<string> {
 
 /** A mistyped folder must not replace an earlier report by an empty one. */
 function findState(modelsDir: string): string {
-  const stateDir = join(modelsDir, '.trainer')
+  const stateDir = stateDirOf(modelsDir)
   try {
     statSync(stateDir)
     return stateDir

@@ -1,6 +1,8 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
+
 import { join, resolve } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
+import { stateDirOf } from '../lib/layout.ts'
 import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/place.ts'
 import { mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
 import {
@@ -76,7 +78,7 @@ export async function manageVolume(args: string[], print: (line: string) => void
   if (process.getuid?.() !== 0) throw new TrainerError('usage', `${subject}: only root can; use sudo`)
   const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
   const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), isStatus)
-  const lock = isStatus ? undefined : await takeLock(join(modelsDir, '.trainer'))
+  const lock = isStatus ? undefined : await takeLock(stateDirOf(modelsDir))
   try {
     const run = programRunner(lock?.fd)
     const volume = locateVolume(job, quotas.jobs[job], modelsDir, run)

@@ -3,6 +3,7 @@ import { linkSync, renameSync, symlinkSync, utimesSync, writeFileSync } from 'no
 import { relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { publishedFiles } from '../lib/models.ts'
 import { type MeasureOptions, measure } from '../lib/storage/measure.ts'
 import { digFolders } from './deep-folder.ts'
 import { onnxModel } from './onnx-fixture.ts'
@@ -112,7 +113,7 @@ test('listOldest() leaves out what is kept beyond what a path can name', async (
   )
 })
 
-test('listOldest() leaves out published models, the manifest, and the external data that a model or it names', async () => {
+test('listOldest() leaves out what publishedFiles() gives: models, manifest, and the external data that a model or it names', async () => {
   await using box = await sandbox({
     'core.onnx': onnxModel({ external: [{ location: 'weights.tmp', offset: 0, length: 8 }] }),
     'weights.tmp': 8,
@@ -122,8 +123,10 @@ test('listOldest() leaves out published models, the manifest, and the external d
     'work/weights.tmp': 8,
   })
 
-  const byRule = await prunableIn(box)
-  const byGlob = await prunableIn(box, { prune: ['*'] })
+  const keep = await publishedFiles(box.dir)
+
+  const byRule = await prunableIn(box, { keep })
+  const byGlob = await prunableIn(box, { prune: ['*'], keep })
 
   assert.equal(byRule.sort(), ['forgotten.tmp', 'work/weights.tmp'])
   assert.equal(byGlob.sort(), ['forgotten.tmp', 'work/weights.tmp'])

@@ -15,6 +15,7 @@ import { basename, dirname } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
+import { publishedFiles } from '../lib/models.ts'
 import { freeSpace } from '../lib/storage/capacity.ts'
 import { measure } from '../lib/storage/measure.ts'
 import { checkUsage, type EnforceOptions, enforceLimit, type Pruned, pruneOldest } from '../lib/storage.ts'
@@ -85,7 +86,7 @@ test('enforceLimit() holds the agent to 200 MB', async () => {
   assert.equal(readdirSync(box.path('work')), ['epoch-2.checkpoint'])
 })
 
-test('enforceLimit() never deletes external data of a published model, or what the manifest names', async () => {
+test('enforceLimit() never deletes what it is told to keep: external data of a published model, or what the manifest names', async () => {
   await using box = await sandbox({
     'core.onnx': onnxModel({ external: [{ location: 'weights.tmp', offset: 0, length: 8 }] }),
     'weights.tmp': 3 * MIB,
@@ -94,7 +95,9 @@ test('enforceLimit() never deletes external data of a published model, or what t
     'work/weights.tmp': MIB,
   })
 
-  const error = await failure(() => enforceLimit(box.dir, 1, { prune: ['**'] }))
+  const keep = await publishedFiles(box.dir)
+
+  const error = await failure(() => enforceLimit(box.dir, 1, { prune: ['**'], keep }))
 
   assert.is(error.code, 'quota-exceeded')
   assert.equal(readdirSync(box.dir).sort(), [

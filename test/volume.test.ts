@@ -12,8 +12,8 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { imageOf } from '../lib/layout.ts'
 import { mountUnit } from '../lib/machine/volume/unit.ts'
-import { imageOf } from '../lib/settings/folders.ts'
 import { skipUnless } from './skips.ts'
 import { createdRig, hasLoopDevices, must, volumeRig } from './volume-rig.ts'
 

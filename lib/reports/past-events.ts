@@ -86,7 +86,7 @@ export type PastEvent = v.InferOutput<typeof pastEventSchema>
  *
  * @param stateDir the models folder's `.trainer`; without a journal in it there are no events
  * @throws {TrainerError} `storage` if a journal is there and cannot be read
- * @example for (const event of readEvents(join(modelsDir, '.trainer'))) console.log(event.event)
+ * @example for (const event of readEvents(stateDirOf(modelsDir))) console.log(event.event)
  */
 export function* readEvents(stateDir: string): Generator<PastEvent> {
   for (const line of readLines(join(stateDir, 'events.jsonl'))) {

@@ -1,14 +1,14 @@
 import { existsSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import type { Guarantee } from '../events.ts'
+import { layout, stateDirOf } from '../layout.ts'
 import { readManifest } from '../models/manifest.ts'
 import { checkPublished, publishedFiles } from '../models.ts'
 import { type JobName, jobNames, type Quota, type Quotas } from '../quotas.ts'
 import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import { measure } from '../storage/measure.ts'
 import type { Entry } from '../storage/prunable.ts'
-import { MIB } from '../text.ts'
 import { isToTrain, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
 
@@ -83,7 +83,7 @@ export async function readStatus(
   quotas: Quotas,
   names: readonly JobName[] = jobNames,
 ): Promise<Status> {
-  const { runs, holder } = readRuns(join(modelsDir, '.trainer'), KEPT_RUNS)
+  const { runs, holder } = readRuns(stateDirOf(modelsDir), KEPT_RUNS)
   const current = runs.find(({ isRunning }) => isRunning)
   const trainings = runs.filter(isToTrain)
   const last = trainings.findLast(({ isRunning }) => !isRunning)
@@ -91,7 +91,7 @@ export async function readStatus(
   for (const job of names) {
     const lastGuarantee = trainings.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1)
     const containment = lastGuarantee?.endsWith('+sandbox') ? '+sandbox' : ''
-    const look = await lookAtJob(job, join(modelsDir, job), quotas.jobs[job], containment)
+    const look = await lookAtJob(job, layout(modelsDir, job).jobDir, quotas.jobs[job], containment)
     jobs.push({ ...look, lastResult: lastResultOf(job, trainings) })
   }
   return {
@@ -111,7 +111,7 @@ type Look = Omit<JobStatus, 'lastResult'>
 type Containment = '+sandbox' | ''
 
 async function lookAtJob(job: JobName, dir: string, quota: Quota, containment: Containment): Promise<Look> {
-  const limitBytes = quota.maxDiskMb * MIB
+  const limitBytes = quota.quotaBytes
   const unknown = {
     job,
     models: [],
@@ -153,7 +153,7 @@ async function measureJob(
   }
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
-  const { prunable: matching } = await measure(dir, { prune: quota.prune, keep: [] })
+  const { prunable: matching } = await measure(dir, { prune: quota.prune })
   const capBytes = capOf(dir, quotaBytes)
   return {
     usedBytes: capBytes === undefined ? usedBytes : accountOf(dir).usedBytes,

@@ -166,7 +166,7 @@ async function explainSpace(
   { saysOutOfSpace }: Progress,
 ): Promise<TrainerError | undefined> {
   const { dir, limitBytes, reserveBytes, isCapped } = budget
-  const look = isCapped ? accountOf(dir) : await lookAt(dir, { keep: [] })
+  const look = isCapped ? accountOf(dir) : await lookAt(dir)
   const isFull = look.usedBytes > 0.97 * limitBytes
   if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS')))
     return limitReached(budget, look, 'ran into its limit')
