@@ -1,17 +1,14 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
 
 import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
 import { stateDirOf } from '../lib/layout.ts'
-import { readQuotas } from '../lib/quotas.ts'
 import { readRuns } from '../lib/reports/history.ts'
-import { chooseModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
+import { placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, runScript } from '../lib/settings/script.ts'
-import { placeOptions } from '../lib/settings.ts'
 import { outputFile } from '../lib/system/durable.ts'
-import { root } from '../lib/system/start-command.ts'
 
 const DEFAULT_RUNS = 10
 
@@ -41,8 +38,7 @@ export async function writeReport(args: string[]): Promise<string> {
   if (typeof read === 'string') return read
   const { values } = read
   const keep = wholeRuns(values.runs ?? String(DEFAULT_RUNS))
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
+  const { quotas, modelsDir } = readPlace(values)
   const { runs } = readRuns(findState(modelsDir), keep)
   const [{ drawPage }, { listModels }] = await Promise.all([
     import('../lib/reports/html/page.ts'),
