@@ -1,5 +1,6 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
-import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { statSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
 import { readQuotas } from '../lib/quotas.ts'
@@ -8,7 +9,7 @@ import { chooseModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
 import { isEntry, runScript } from '../lib/settings/script.ts'
 import { placeOptions } from '../lib/settings.ts'
-import { outputFile } from '../lib/system/durable.ts'
+import { outputFile, replaceDurably } from '../lib/system/durable.ts'
 import { root } from '../lib/system/start-command.ts'
 
 const DEFAULT_RUNS = 10
@@ -50,7 +51,9 @@ export async function writeReport(args: string[]): Promise<string> {
   const out = resolve(values.out ?? 'report.html')
   const page = drawPage({ modelsDir, runs, models, madeAt: new Date() })
   try {
-    replaceFile(out, page)
+    const target = outputFile(out)
+    const write = (temporary: string) => writeFile(temporary, page, { flag: 'wx' })
+    await replaceDurably(target, write, `${target}.${process.pid}.tmp`)
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause
     const reason = `${messageOf(cause)}; choose another --out`
@@ -76,19 +79,6 @@ function findState(modelsDir: string): string {
 function wholeRuns(value: string): number {
   if (/^[1-9]\d{0,3}$/.test(value)) return Number(value)
   throw new TrainerError('usage', `--runs is "${value}", expected a whole number from 1 to 9999`)
-}
-
-/** A reader of an earlier report sees that one or the new one, never half of one. */
-function replaceFile(path: string, content: string): void {
-  const target = outputFile(path)
-  const temporary = `${target}.${process.pid}.tmp`
-  try {
-    writeFileSync(temporary, content, { flag: 'wx' })
-    renameSync(temporary, target)
-  } catch (error) {
-    if (existsSync(temporary)) rmSync(temporary)
-    throw error
-  }
 }
 
 if (isEntry(import.meta)) {

@@ -1,9 +1,8 @@
-import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
 import type { JobName } from '../quotas.ts'
-import { syncFolder, writeDurably } from '../system/durable.ts'
+import { renameDurably, writeDurably } from '../system/durable.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 import { isOnnx, isPublishable } from './judge.ts'
 
@@ -157,6 +156,5 @@ export async function planManifest(jobDir: string, manifest: Manifest): Promise<
 
 /** Make the next manifest the current one, durably. */
 export async function commitManifest(jobDir: string): Promise<void> {
-  await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
-  await syncFolder(jobDir)
+  await renameDurably(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
 }

@@ -1,12 +1,11 @@
 import { createHash, type KeyObject } from 'node:crypto'
 import { createReadStream, createWriteStream, realpathSync } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import { isErrno, TrainerError } from '../../errors.ts'
 import type { JobName } from '../../quotas.ts'
-import { outputFile, storageError, syncFolder } from '../../system/durable.ts'
+import { outputFile, replaceDurably, storageError } from '../../system/durable.ts'
 import {
   assertFolder,
   openPlain,
@@ -58,20 +57,18 @@ export async function writeBundle(
   if (target.startsWith(`${realpathSync(source.jobDir)}/`)) {
     throw new TrainerError('usage', `--out is ${out}, expected a place outside ${source.jobDir}`)
   }
-  const temporary = `${target}.${process.pid}.tmp`
-  try {
-    await pipeline(
+  const write = (temporary: string) =>
+    pipeline(
       writeTar(entriesOf(source, text, manifest, key)),
-      // Stored, not compressed: weights hardly shrink, and what compression makes of them depends on zlib's version
-      // and on the processor. Pieces of a fixed size keep the framing the same too.
+      // Stored, not compressed: weights hardly shrink, and compressed bytes depend on zlib's version and on the
+      // processor. Pieces of a fixed size keep the framing the same too.
       createGzip({ level: 0, chunkSize: PIECE_BYTES }),
-      createWriteStream(temporary, { flags: 'wx', flush: true }),
+      createWriteStream(temporary, { flags: 'wx' }),
       { signal },
     )
-    await rename(temporary, target)
-    await syncFolder(dirname(target))
+  try {
+    await replaceDurably(target, write, `${target}.${process.pid}.tmp`)
   } catch (cause) {
-    await rm(temporary, { force: true })
     signal.throwIfAborted()
     throw storageError(`Cannot write ${out}`, cause)
   }
