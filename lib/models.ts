@@ -2,7 +2,7 @@ import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { compare, type Likeness } from './models/compare.ts'
+import { type Comparison, compareFile } from './models/compare.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
 import { folderExists, reasonOf, UnusableFile } from './system/plain-file.ts'
@@ -18,7 +18,7 @@ export type PublishedCheck = {
   /** Why, for a person. */
   reason: string
   /** Files that were not published here as they are, such as a model that an operator has put there: used, not replaced. */
-  found: string[]
+  foreign: string[]
   /** Files in use that no training here has made: those, and what the manifest calls adopted. */
   adopted: string[]
   /** For `adopt()`: the valid models, when the manifest does not describe them as they are; else none. */
@@ -47,19 +47,19 @@ export async function findModels(folder: string, globs: string[]): Promise<Findi
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
 export async function checkPublished(jobDir: string, globs: string[]): Promise<PublishedCheck> {
-  const { valid, rejected, likenesses, listed, manifest } = await inspectPublished(jobDir, globs)
+  const { valid, rejected, comparisons, listed, manifest } = await inspectPublished(jobDir, globs)
   const missing = valid.length === 0 || (listed && rejected.length > 0)
-  const described = listed && [...likenesses.values()].every(likeness => likeness === 'same')
-  const names = [...likenesses.keys()]
-  const found = names.filter(name => ['differs', 'unlisted'].includes(likenesses.get(name)!))
-  const adopted = names.filter(name => found.includes(name) || manifest?.metadata.adopted.includes(name))
+  const described = listed && [...comparisons.values()].every(comparison => comparison === 'same')
+  const names = [...comparisons.keys()]
+  const foreign = names.filter(name => ['differs', 'unlisted'].includes(comparisons.get(name)!))
+  const adopted = names.filter(name => foreign.includes(name) || manifest?.metadata.adopted.includes(name))
   const reasons = rejected.map(({ path, reason }) => `${relative(jobDir, path)} ${reason}`)
-  if (!missing || !reasons.length) reasons.push(summaryOf(valid, likenesses, adopted))
+  if (!missing || !reasons.length) reasons.push(summariseValid(valid, comparisons, adopted))
   return {
     models: valid.map(({ path }) => path),
     missing,
     reason: reasons.join(', '),
-    found,
+    foreign,
     adopted,
     adopt: missing || described ? [] : valid,
   }
@@ -86,7 +86,7 @@ export async function inspectPublished(
   jobDir: string,
   globs: string[],
 ): Promise<
-  Findings & { likenesses: Map<string, Likeness>; listed: boolean; manifest: Manifest | undefined }
+  Findings & { comparisons: Map<string, Comparison>; listed: boolean; manifest: Manifest | undefined }
 > {
   const manifest = readManifest(jobDir)
   const { models = [], model_globs } = manifest?.metadata ?? {}
@@ -94,21 +94,21 @@ export async function inspectPublished(
   const { valid: candidates, rejected } = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
 
   const valid: Model[] = []
-  const likenesses = new Map<string, Likeness>()
+  const comparisons = new Map<string, Comparison>()
   for (const model of candidates) {
     try {
-      const found = new Map<string, Likeness>()
-      for (const name of namesOf(jobDir, model)) found.set(name, await compare(jobDir, name, manifest))
-      const likeness = found.get(model.name)
-      if (!isOnnx(model.name) && (likeness === 'differs' || likeness === 'unlisted'))
-        throw new UnusableFile(`is ${likeness === 'differs' ? 'not what was published' : 'in no manifest'}`)
+      const found = new Map<string, Comparison>()
+      for (const name of namesOf(jobDir, model)) found.set(name, await compareFile(jobDir, name, manifest))
+      const comparison = found.get(model.name)
+      if (!isOnnx(model.name) && (comparison === 'differs' || comparison === 'unlisted'))
+        throw new UnusableFile(`is ${comparison === 'differs' ? 'not what was published' : 'in no manifest'}`)
       valid.push(model)
-      for (const [name, likeness] of found) likenesses.set(name, likeness)
+      for (const [name, comparison] of found) comparisons.set(name, comparison)
     } catch (error) {
       rejected.push({ path: model.path, reason: reasonOf(error) })
     }
   }
-  return { valid, rejected, likenesses, listed, manifest }
+  return { valid, rejected, comparisons, listed, manifest }
 }
 
 /** The files of a model relative to its folder, in the order to publish them: external data first. */
@@ -160,10 +160,10 @@ const readReachable = ((
     isErrno(error, 'ENAMETOOLONG') ? done(null, []) : done(error, entries),
   )) as typeof readdir
 
-function summaryOf(valid: Model[], likenesses: Map<string, Likeness>, adopted: string[]): string {
+function summariseValid(valid: Model[], comparisons: Map<string, Comparison>, adopted: string[]): string {
   if (!valid.length) return 'no model is published'
   const names = valid.map(({ name }) => name).join(', ')
-  const kinds = new Set(likenesses.values())
+  const kinds = new Set(comparisons.values())
   if (kinds.has('differs')) return `${names} valid, not as published`
   if (kinds.has('unlisted')) return `${names} valid, not in a manifest`
   const trained = valid.filter(({ name }) => !adopted.includes(name)).map(({ name }) => name)

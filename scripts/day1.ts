@@ -28,7 +28,7 @@ export async function checkDay1({ command, journal, modelsDir, published, quotas
       reason: check.reason,
     })
     // Of a job that is trained now, nothing is sure to be kept.
-    for (const name of check.missing ? [] : check.found) {
+    for (const name of check.missing ? [] : check.foreign) {
       const message = `${name} is valid but not what was published here; it is kept, as adopted`
       journal.emit({ event: 'warning', job, message })
     }

@@ -40,7 +40,7 @@ const manifestSchema = v.object({
 export type Manifest = v.InferOutput<typeof manifestSchema>
 
 /** One file as a manifest describes it. */
-export type Entry = { sha256: string; bytes: number; mtimeNs: string }
+export type ManifestEntry = { sha256: string; bytes: number; mtimeNs: string }
 
 /** Read a manifest; none where there is no readable one: published models are then judged by themselves. */
 export function readManifest(jobDir: string, file = MANIFEST): Manifest | undefined {
@@ -116,7 +116,7 @@ export type Contents = {
   /** Names of the models; the first is the one that consumers load. */
   models: string[]
   /** All files by name, external data before models. */
-  entries: Map<string, Entry>
+  entries: Map<string, ManifestEntry>
   /** What is known of the models besides, such as what the trainer reported; the manifest's own keys win. */
   metadata: Record<string, unknown>
   superseded: string[]
@@ -126,7 +126,7 @@ export type Contents = {
 /** Put a manifest together, with every key that RansomEye's consumers expect. */
 export function composeManifest(contents: Contents): Manifest {
   const { job, globs, models, entries, metadata, superseded, adopted } = contents
-  const byName = <T>(pick: (entry: Entry) => T) =>
+  const byName = <T>(pick: (entry: ManifestEntry) => T) =>
     Object.fromEntries(Array.from(entries, ([name, entry]) => [name, pick(entry)]))
   return {
     metadata: {

@@ -10,12 +10,12 @@ import { judgeModel, type Model } from './judge.ts'
 import {
   commitManifest,
   composeManifest,
-  type Entry,
   type Manifest,
+  type ManifestEntry,
   planManifest,
   readManifest,
 } from './manifest.ts'
-import { assertPlaces, place } from './placement.ts'
+import { assertReplaceable, moveIntoPlace } from './move-into-place.ts'
 import { metricsOf, type Reported } from './trainer-metadata.ts'
 
 /** What is known of a training, for the manifest. */
@@ -55,7 +55,7 @@ export async function publish(
     const kept = published.valid.filter(({ name }) => !arrivals.has(name))
     const keptData = kept.flatMap(({ references }) => references.map(path => relative(jobDir, path)))
     const ownData = [...arrivals.keys()].filter(name => !names.includes(name))
-    await assertPlaces(jobDir, arrivals, new Set([...ownData, ...keptData]))
+    await assertReplaceable(jobDir, arrivals, new Set([...ownData, ...keptData]))
 
     const previous = readManifest(jobDir)
     const keptEntries = await describeModels(jobDir, kept, previous)
@@ -71,7 +71,7 @@ export async function publish(
       adopted: adoptedAmong(keptEntries, previous),
     })
     await planManifest(jobDir, manifest)
-    await place(jobDir, [...arrivals.keys()])
+    await moveIntoPlace(jobDir, [...arrivals.keys()])
 
     const metrics = metricsOf(reported)
     return names.map(name => {
@@ -113,8 +113,8 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
 }
 
 /** Judge models once more, and make them and their external data durable; external data comes first. */
-async function sealModels(work: string, models: string[]): Promise<Map<string, Entry>> {
-  const entries = new Map<string, Entry>()
+async function sealModels(work: string, models: string[]): Promise<Map<string, ManifestEntry>> {
+  const entries = new Map<string, ManifestEntry>()
   const names = models.flatMap(name => namesOf(work, judgeAgain(work, name)))
   for (const name of new Set(names)) {
     try {
@@ -144,8 +144,8 @@ async function describeModels(
   jobDir: string,
   models: Model[],
   manifest: Manifest | undefined,
-): Promise<Map<string, Entry>> {
-  const entries = new Map<string, Entry>()
+): Promise<Map<string, ManifestEntry>> {
+  const entries = new Map<string, ManifestEntry>()
   for (const name of models.flatMap(model => namesOf(jobDir, model))) {
     entries.set(name, knownEntry(jobDir, name, manifest) ?? (await describeFile(jobDir, name)))
   }
@@ -153,14 +153,14 @@ async function describeModels(
 }
 
 /** Those of the files that no training here has made: new to the manifest in name or content, or adopted before. */
-function adoptedAmong(entries: Map<string, Entry>, manifest: Manifest | undefined): string[] {
-  const isAdopted = ([name, { sha256 }]: [string, Entry]) =>
+function adoptedAmong(entries: Map<string, ManifestEntry>, manifest: Manifest | undefined): string[] {
+  const isAdopted = ([name, { sha256 }]: [string, ManifestEntry]) =>
     manifest?.files[name] !== sha256 || manifest.metadata.adopted.includes(name)
   return [...entries].filter(isAdopted).map(([name]) => name)
 }
 
 /** External data that no model needs once `entries` are published; it is removed by the next start. */
-function supersededBy(entries: Map<string, Entry>, manifest: Manifest | undefined): string[] {
+function supersededBy(entries: Map<string, ManifestEntry>, manifest: Manifest | undefined): string[] {
   if (!manifest) return []
   const { models, superseded } = manifest.metadata
   // A manifest that does not say which files are models was not written here.

@@ -5,7 +5,7 @@ import { TrainerError } from '../errors.ts'
 import { publishedFiles } from '../models.ts'
 import { moveDurably, storageError } from '../system/durable.ts'
 import { folderExists, reasonOf, statPlain } from '../system/plain-file.ts'
-import { compare } from './compare.ts'
+import { compareFile } from './compare.ts'
 import {
   commitManifest,
   MANIFEST,
@@ -62,7 +62,7 @@ async function redo(jobDir: string, planned: Manifest): Promise<void> {
 
 async function isAsPlanned(folder: string, name: string, planned: Manifest): Promise<boolean> {
   try {
-    return ['same', 'touched'].includes(await compare(folder, name, planned))
+    return ['same', 'touched'].includes(await compareFile(folder, name, planned))
   } catch (error) {
     reasonOf(error)
     return false
@@ -75,13 +75,13 @@ async function dropSuperseded(jobDir: string): Promise<void> {
   const used = new Set(await publishedFiles(jobDir, [ANY_ONNX]))
   for (const name of manifest.metadata.superseded) {
     // Not through a folder that has become a link.
-    if (!used.has(join(jobDir, name)) && isPlain(jobDir, name)) await rm(join(jobDir, name))
+    if (!used.has(join(jobDir, name)) && isPlainFile(jobDir, name)) await rm(join(jobDir, name))
   }
   await planManifest(jobDir, { ...manifest, metadata: { ...manifest.metadata, superseded: [] } })
   await commitManifest(jobDir)
 }
 
-function isPlain(folder: string, name: string): boolean {
+function isPlainFile(folder: string, name: string): boolean {
   try {
     return statPlain(folder, name).isFile()
   } catch (error) {

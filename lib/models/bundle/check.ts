@@ -48,7 +48,7 @@ export async function checkBundle(file: string, key: KeyObject): Promise<Verific
     return { verified, adopted: [], differences: [] }
   } catch (error) {
     const reason = faultOf(error)
-    if (reason === undefined) throw unreadable(file, error)
+    if (reason === undefined) throw unreadableBundle(file, error)
     return { verified: [], adopted: [], differences: [{ path: file, reason }] }
   }
 }
@@ -64,11 +64,11 @@ function openBundle(file: string): ReturnType<typeof openNamed> {
   try {
     return openNamed(file)
   } catch (cause) {
-    throw unreadable(file, cause)
+    throw unreadableBundle(file, cause)
   }
 }
 
-function unreadable(file: string, cause: unknown): TrainerError {
+function unreadableBundle(file: string, cause: unknown): TrainerError {
   const isForbidden = isErrno(cause, 'EACCES', 'EPERM')
   const remedy = isForbidden ? 'this user must be able to read it' : 'name a bundle by --bundle'
   return new TrainerError('storage', `Cannot check ${file}: it ${reasonOf(cause)}; ${remedy}`, { cause })

@@ -34,23 +34,23 @@ export async function* writeTar(
  * @throws {UnusableFile} the archive holds anything else, is damaged or ends early
  */
 export async function* readTar(chunks: AsyncIterable<Buffer>): AsyncGenerator<TarEntry, void> {
-  const source = new Source(chunks)
+  const reader = new ByteReader(chunks)
   for (;;) {
-    const header = await source.take(BLOCK_BYTES)
+    const header = await reader.take(BLOCK_BYTES)
     if (isZero(header)) break
     const { name, bytes } = parseHeader(header)
-    yield { name, bytes, content: source.pieces(bytes) }
-    if (!isZero(await source.take(paddingOf(bytes)))) throw new UnusableFile('has bytes between its files')
+    yield { name, bytes, content: reader.pieces(bytes) }
+    if (!isZero(await reader.take(paddingOf(bytes)))) throw new UnusableFile('has bytes between its files')
   }
   let fillingBytes = 0
-  for await (const piece of source.rest()) {
+  for await (const piece of reader.rest()) {
     fillingBytes += piece.length
     if (!isZero(piece) || fillingBytes > MAX_FILLING_BYTES) throw new UnusableFile('has bytes after its end')
   }
 }
 
 /** A stream to take bytes from. */
-class Source {
+class ByteReader {
   readonly #chunks: AsyncIterator<Buffer>
   #pending: Buffer = Buffer.alloc(0)
 

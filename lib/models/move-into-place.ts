@@ -5,7 +5,7 @@ import { TrainerError } from '../errors.ts'
 import { moveDurably, syncFolder } from '../system/durable.ts'
 import { reasonOf, statPlain } from '../system/plain-file.ts'
 import { describeFile } from './compare.ts'
-import { type Entry, MANIFEST, NEXT_MANIFEST } from './manifest.ts'
+import { MANIFEST, type ManifestEntry, NEXT_MANIFEST } from './manifest.ts'
 import { finishPublication } from './recovery.ts'
 
 /**
@@ -15,20 +15,20 @@ import { finishPublication } from './recovery.ts'
  * @param shared names of external data, of these models or of published ones that stay
  * @throws {TrainerError} `training-failed` with the name that is taken
  */
-export async function assertPlaces(
+export async function assertReplaceable(
   jobDir: string,
-  arrivals: Map<string, Entry>,
+  arrivals: Map<string, ManifestEntry>,
   shared: Set<string>,
 ): Promise<void> {
   for (const [name, entry] of arrivals) {
-    const found = lookAt(join(jobDir, name))
+    const found = statOf(join(jobDir, name))
     if (found?.isDirectory()) {
       throw new TrainerError(
         'training-failed',
         `Cannot publish ${name}: ${jobDir} has a folder of that name; move it away`,
       )
     }
-    if (found && shared.has(name) && !(await isSame(jobDir, name, entry))) {
+    if (found && shared.has(name) && !(await hasContent(jobDir, name, entry))) {
       throw new TrainerError(
         'training-failed',
         `Cannot publish ${name}: ${jobDir} has other external data of that name, and a model that is being read ` +
@@ -44,14 +44,14 @@ export async function assertPlaces(
  *
  * @throws the system's error, in either case
  */
-export async function place(jobDir: string, names: string[]): Promise<void> {
+export async function moveIntoPlace(jobDir: string, names: string[]): Promise<void> {
   const work = join(jobDir, 'work')
-  const replaced = names.filter(name => lookAt(join(jobDir, name)))
+  const replaced = names.filter(name => statOf(join(jobDir, name)))
   try {
     for (const name of names) await moveDurably(work, jobDir, name)
     await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
   } catch (error) {
-    const moved = names.filter(name => !lookAt(join(work, name)))
+    const moved = names.filter(name => !statOf(join(work, name)))
     const settled = moved.some(name => replaced.includes(name))
       ? finishPublication(jobDir)
       : undo(jobDir, moved)
@@ -66,7 +66,7 @@ async function undo(jobDir: string, moved: string[]): Promise<void> {
   await rm(join(jobDir, NEXT_MANIFEST), { force: true })
 }
 
-async function isSame(folder: string, name: string, { bytes, sha256 }: Entry): Promise<boolean> {
+async function hasContent(folder: string, name: string, { bytes, sha256 }: ManifestEntry): Promise<boolean> {
   try {
     return (
       statPlain(folder, name).size === BigInt(bytes) && (await describeFile(folder, name)).sha256 === sha256
@@ -77,6 +77,6 @@ async function isSame(folder: string, name: string, { bytes, sha256 }: Entry): P
   }
 }
 
-function lookAt(path: string): Stats | undefined {
+function statOf(path: string): Stats | undefined {
   return lstatSync(path, { throwIfNoEntry: false })
 }
