@@ -9,8 +9,6 @@ import { makeFolder } from '../system/plain-file.ts'
 import { ProgramFailure } from '../system/programs.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { imageBytesFor, inspectImage, MIN_QUOTA_BYTES } from './volume/image.ts'
-import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
-import { assertHolds, assertPublished, copyBeneath, fillImage, reclaim } from './volume/move-files.ts'
 import {
   assertNotElsewhere,
   handOver,
@@ -18,7 +16,9 @@ import {
   makeVolumesDir,
   type Owner,
   type Volume,
-} from './volume/place.ts'
+} from './volume/location.ts'
+import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
+import { assertHolds, assertPublished, copyBeneath, fillImage, reclaim } from './volume/move-files.ts'
 
 /** What there is of a volume; sizes in bytes. */
 export type VolumeStatus = {
