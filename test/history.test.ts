@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'uvu'
 import type { EventBody, TrainerEvent } from '../lib/events.ts'
-import { groupRuns, isToTrain } from '../lib/reports/history.ts'
+import { groupRuns, isTrainingRun } from '../lib/reports/history.ts'
 import type { JobHistory } from '../lib/reports/job-history.ts'
 import type { PastEvent } from '../lib/reports/past-events.ts'
 
@@ -143,7 +143,7 @@ test('groupRuns() leaves the end open of a run that was killed', () => {
   assert.equal(core!.training!.endMs, 5000)
 })
 
-test('isToTrain() tells a run that was to train from one that prunes or only checks', () => {
+test('isTrainingRun() tells a run that was to train from one that prunes or only checks', () => {
   const checked: Body = { event: 'day1.check', job, models: [], missing: true, reason: 'no model' }
   const failed: Body = { event: 'job.fail', job, code: 'storage', message: 'cannot' }
   const jobDone: Body = { event: 'job.done', job, seconds: 1, usedBytes: 1 }
@@ -164,7 +164,7 @@ test('isToTrain() tells a run that was to train from one that prunes or only che
 
   for (const [isTraining, bodies] of cases) {
     const [run] = groupRuns(eventsOf('r1', ...bodies.map((body): [number, Body] => [0, body])))
-    assert.equal(isToTrain(run!), isTraining, bodies.map(({ event }) => event).join(' '))
+    assert.equal(isTrainingRun(run!), isTraining, bodies.map(({ event }) => event).join(' '))
   }
 })
 

@@ -104,9 +104,9 @@ test('checkPublished() tells of changed external data', async () => {
   })
   writeFileSync(box.path('w.bin'), 'new')
 
-  const { missing, found } = await checkPublished(box.dir, globs)
+  const { missing, foreign } = await checkPublished(box.dir, globs)
 
-  assert.equal({ missing, found }, { missing: false, found: ['w.bin'] })
+  assert.equal({ missing, foreign }, { missing: false, foreign: ['w.bin'] })
 })
 
 test('checkPublished() does not accept a changed model that is not ONNX', async () => {
