@@ -5,7 +5,7 @@ import { isErrno, messageOf, TrainerError } from './errors.ts'
 import { type Comparison, compareFile } from './models/compare.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
-import { folderExists, reasonOf, UnusableFile } from './system/plain-file.ts'
+import { folderExists, reasonOf } from './system/plain-file.ts'
 
 export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
 
@@ -79,36 +79,55 @@ export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx'
   return [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
 }
 
+/** The published models, and how each file of the valid ones compares with the manifest. */
+export type Inspection = Findings & {
+  comparisons: Map<string, Comparison>
+  /** Does the manifest name the models, for the same globs? */
+  listed: boolean
+  manifest: Manifest | undefined
+}
+
 /**
- * The published models and how each file of the valid ones relates to the manifest; `listed` if that names the models.
+ * Inspect the published models.
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed
  */
-export async function inspectPublished(
-  jobDir: string,
-  globs: string[],
-): Promise<
-  Findings & { comparisons: Map<string, Comparison>; listed: boolean; manifest: Manifest | undefined }
-> {
+export async function inspectPublished(jobDir: string, globs: string[]): Promise<Inspection> {
   const manifest = readManifest(jobDir)
   const { models = [], model_globs } = manifest?.metadata ?? {}
   const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
-  const { valid: candidates, rejected } = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
+  const candidates = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
 
-  const valid: Model[] = []
-  const comparisons = new Map<string, Comparison>()
-  for (const model of candidates) {
-    try {
-      const found = new Map<string, Comparison>()
-      for (const name of namesOf(jobDir, model)) found.set(name, await compareFile(jobDir, name, manifest))
-      const comparison = found.get(model.name)
-      if (!isOnnx(model.name) && (comparison === 'differs' || comparison === 'unlisted'))
-        throw new UnusableFile(`is ${comparison === 'differs' ? 'not what was published' : 'in no manifest'}`)
-      valid.push(model)
-      for (const [name, comparison] of found) comparisons.set(name, comparison)
-    } catch (error) {
-      rejected.push({ path: model.path, reason: reasonOf(error) })
+  const inspection: Inspection = { ...candidates, valid: [], comparisons: new Map(), listed, manifest }
+  for (const model of candidates.valid) {
+    const compared = await compareModel(jobDir, model, manifest)
+    if (typeof compared === 'string') inspection.rejected.push({ path: model.path, reason: compared })
+    else {
+      inspection.valid.push(model)
+      for (const [name, comparison] of compared) inspection.comparisons.set(name, comparison)
     }
   }
-  return { valid, rejected, comparisons, listed, manifest }
+  return inspection
+}
+
+/** @returns the comparison of each file of a model by name, or the reason why the model is not valid after all */
+async function compareModel(
+  jobDir: string,
+  model: Model,
+  manifest: Manifest | undefined,
+): Promise<Map<string, Comparison> | string> {
+  const comparisons = new Map<string, Comparison>()
+  try {
+    for (const name of namesOf(jobDir, model)) {
+      comparisons.set(name, await compareFile(jobDir, name, manifest))
+    }
+  } catch (error) {
+    return reasonOf(error)
+  }
+  const comparison = comparisons.get(model.name)
+  if (!isOnnx(model.name) && comparison === 'differs') return 'is not what was published'
+  if (!isOnnx(model.name) && comparison === 'unlisted') return 'is in no manifest'
+  return comparisons
 }
 
 /** The files of a model relative to its folder, in the order to publish them: external data first. */
