@@ -18,6 +18,7 @@ export type Verification = {
 }
 
 const MAX_ROUNDS = 5
+const UNLISTED = `is not among the files in ${MANIFEST}`
 
 /**
  * Check everything that is published in a job's folder: each file has the SHA-256 that the manifest states, each model
@@ -63,16 +64,19 @@ async function verifyAgainst(
   const found = [...valid, ...rejected].map(({ path }) => relative(jobDir, path))
   const models = new Set([...(manifest?.metadata.models ?? []), ...found])
   const names = new Set([...files.keys(), ...found])
+  const needed = new Set<string>()
   for (const name of names) {
     try {
-      const entry = await checkFile(jobDir, name, files.get(name))
-      // External data that a model names joins the names that are still to come.
-      if (models.has(name)) for (const needed of namesOf(jobDir, judgeModel(jobDir, name))) names.add(needed)
-      verification.verified.push({ path: name, ...entry })
+      const content = await checkFile(jobDir, name, files.get(name))
+      if (models.has(name)) for (const it of namesOf(jobDir, judgeModel(jobDir, name))) needed.add(it)
+      verification.verified.push({ path: name, ...content })
       if (manifest?.metadata.adopted.includes(name)) verification.adopted.push(name)
     } catch (error) {
       verification.differences.push({ path: name, reason: reasonOf(error) })
     }
+  }
+  for (const name of needed) {
+    if (!names.has(name)) verification.differences.push({ path: name, reason: UNLISTED })
   }
   const bytesByName = new Map(verification.verified.map(({ path, bytes }) => [path, bytes]))
   for (const reason of manifest ? contradictionsIn(manifest, bytesByName) : []) {
@@ -86,7 +90,7 @@ async function checkFile(
   name: string,
   listed: string | undefined,
 ): Promise<{ bytes: number; sha256: string }> {
-  if (listed === undefined) throw new UnusableFile(`is not among the files in ${MANIFEST}`)
+  if (listed === undefined) throw new UnusableFile(UNLISTED)
   const { bytes, sha256 } = await describeFile(jobDir, name)
   if (sha256 === listed) return { bytes, sha256 }
   throw new UnusableFile(`differs: its SHA-256 is ${sha256}, published was ${listed}`)
