@@ -9,25 +9,25 @@ import { folderExists, reasonOf } from './system/plain-file.ts'
 
 export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
 
-/** What Day 1 wants to know of one job. */
+/** The day-1 check of one job. */
 export type PublishedCheck = {
-  /** The valid models, absolute. */
+  /** Absolute paths of the valid models. */
   models: string[]
   /** Does the job need its training? */
   missing: boolean
-  /** Why, for a person. */
+  /** Tells a person why. */
   reason: string
-  /** Files that were not published here as they are, such as a model that an operator has put there: used, not replaced. */
+  /** Files whose content this program did not publish, such as an operator's model. They are used and kept. */
   foreign: string[]
-  /** Files in use that no training here has made: those, and what the manifest calls adopted. */
+  /** `foreign`, plus the files that the manifest lists as adopted. */
   adopted: string[]
-  /** For `adopt()`: the valid models, when the manifest does not describe them as they are; else none. */
+  /** The valid models, for `adopt()`, where the manifest does not describe them as they are; else none. */
   adopt: Model[]
 }
 
 /**
- * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's own, whose
- * `work/` is left out, or that `work/`, whose `tmp/` is. A folder that is not there has no models.
+ * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
+ * its `work/`, or that `work/`, without its `tmp/`. A missing folder has no models.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -36,13 +36,13 @@ export async function findModels(folder: string, globs: string[]): Promise<Findi
 }
 
 /**
- * Are a job's published models valid? With a manifest this costs a look at each file and a walk through its
- * structure; content is hashed only where size or time is not as published (a restored backup). Without one, or
- * when it was made for other globs, every valid model counts.
+ * Are a job's published models valid? With a manifest the check stats each file and walks its structure; it hashes
+ * content only where size or time differ from the manifest, as in a restored backup. Without a manifest, or with one
+ * made for other globs, every valid model counts.
  *
- * A set is valid as a whole: if one of the models in the manifest is not, the job's training is missing. An ONNX
- * model that is whole but not the published one is valid still; an opaque one is valid as published alone, because
- * nothing else vouches for it.
+ * A set is valid as a whole: one invalid model of the manifest makes the job's training missing. An ONNX model that is
+ * whole stays valid if its content was not published here. An opaque model is valid only as published, because nothing
+ * else vouches for it.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -66,10 +66,12 @@ export async function checkPublished(jobDir: string, globs: string[]): Promise<P
 }
 
 /**
- * What must never be pruned: published models, valid or not, the external data they or the manifest name, and the
- * manifest; absolute paths of the regular files among them.
+ * List what must never be pruned: published models, valid or not, the manifest, and the external data that either
+ * names.
  *
- * @throws {TrainerError} `storage` if the folder cannot be listed: then nothing may be pruned
+ * @returns absolute paths of the regular files among them
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed; the caller must then prune nothing
  */
 export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
   const names = await listNames(jobDir, globs)
@@ -130,7 +132,7 @@ async function compareModel(
   return comparisons
 }
 
-/** The files of a model relative to its folder, in the order to publish them: external data first. */
+/** List a model's files relative to its folder, in the order to publish them: external data first. */
 export function namesOf(folder: string, model: Model): string[] {
   return [...model.references.map(path => relative(folder, path)), model.name]
 }
@@ -149,7 +151,7 @@ function judgeAll(folder: string, names: string[]): Findings {
 
 async function listNames(folder: string, globs: string[]): Promise<string[]> {
   try {
-    // globby takes a missing folder for an empty one, and so do we; anything else that hides it is an error.
+    // Treat a missing folder as empty, as globby does; any other reason for not seeing it is an error.
     if (!folderExists(folder)) return []
     const { globby } = await import('globby')
     const names = await globby(globs, {
@@ -157,7 +159,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       dot: true,
       expandDirectories: false,
       followSymbolicLinks: false,
-      // A link, a FIFO or a folder with a model's name is to be seen, and refused.
+      // List links, FIFOs and folders with a model's name too, so that they are refused, not overlooked.
       onlyFiles: false,
       ignore: ['work/**', 'tmp/**'],
       fs: { readdir: readReachable },
@@ -169,7 +171,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
   }
 }
 
-/** What lies beyond PATH_MAX is no model that anybody could open, and must not hide the others. */
+/** Skip folders beyond PATH_MAX: nobody could open a model there, and the error would hide the other models. */
 const readReachable = ((
   path: string,
   options: { withFileTypes: true },

@@ -2,13 +2,13 @@ import { closeSync } from 'node:fs'
 import { openPlain, sha256, statPlain } from '../system/plain-file.ts'
 import type { Manifest, ManifestEntry } from './manifest.ts'
 
-/** How a file on disk relates to a manifest: `touched` has the same content with another time. */
+/** How a file on disk relates to a manifest; `touched` means the same content with another time. */
 export type Comparison = 'same' | 'touched' | 'differs' | 'unlisted'
 
 /**
- * Compare a file with a manifest, cheaply where size and modification time agree, else by its SHA-256.
+ * Compare a file with a manifest: by size and modification time where both agree, else by its SHA-256.
  *
- * @throws {UnusableFile} it is missing or not a plain file
+ * @throws {UnusableFile} if it is missing or not a plain file
  */
 export async function compareFile(
   folder: string,
@@ -23,7 +23,7 @@ export async function compareFile(
   return (await describeFile(folder, name)).sha256 === listed ? 'touched' : 'differs'
 }
 
-/** What a manifest says of a file, if size and modification time agree with it. */
+/** Return the manifest's entry for a file, if the file's size and modification time agree with it. */
 export function knownEntry(
   folder: string,
   name: string,
@@ -37,7 +37,7 @@ export function knownEntry(
   return sizes[name] === entry.bytes && mtimes_ns[name] === entry.mtimeNs ? entry : undefined
 }
 
-/** Describe a file for a manifest: reads it whole. */
+/** Describe a file for a manifest. Reads the whole file. */
 export async function describeFile(folder: string, name: string): Promise<ManifestEntry> {
   const { fd, stats } = openPlain(folder, name)
   try {

@@ -9,10 +9,10 @@ import { MANIFEST, type ManifestEntry, NEXT_MANIFEST } from './manifest.ts'
 import { finishPublication } from './recovery.ts'
 
 /**
- * Can these files take their places among what is published?
+ * Check that these files can take their places among the published ones.
  *
- * @param arrivals all files to publish, by name
- * @param shared names of external data, of these models or of published ones that stay
+ * @param arrivals every file to publish, by name
+ * @param shared names of external data, both of these models and of published models that stay
  * @throws {TrainerError} `training-failed` with the name that is taken
  */
 export async function assertReplaceable(
@@ -39,10 +39,10 @@ export async function assertReplaceable(
 }
 
 /**
- * Move files from `work/` to their places and make the next manifest the current one. When a step fails it is undone,
- * unless a published file has been replaced by then: that cannot be undone, so it is finished as after a crash.
+ * Move files from `work/` to their places and make the next manifest the current one. A failing step is undone. Once a
+ * published file has been replaced that is impossible, and the publication is finished instead, as after a crash.
  *
- * @throws the system's error, in either case
+ * @throws the system's error, whether the publication was undone or finished
  */
 export async function moveIntoPlace(jobDir: string, names: string[]): Promise<void> {
   const work = join(jobDir, 'work')
@@ -55,7 +55,7 @@ export async function moveIntoPlace(jobDir: string, names: string[]): Promise<vo
     const settled = moved.some(name => replaced.includes(name))
       ? finishPublication(jobDir)
       : undo(jobDir, moved)
-    await settled.catch(() => {}) // the disk is failing: the next start does it
+    await settled.catch(() => {}) // the disk is failing; the next start settles it
     throw error
   }
   await syncFolder(jobDir)

@@ -1,17 +1,17 @@
 import { UnusableFile } from '../../system/plain-file.ts'
 import { BLOCK_BYTES, formatHeader, parseHeader } from './tar-header.ts'
 
-/** A plain file in an archive; its content has exactly `bytes` bytes, and can be gone through once. */
+/** A plain file in an archive. Its content has exactly `bytes` bytes and can be read once. */
 export type TarEntry = { name: string; bytes: number; content: Iterable<Buffer> | AsyncIterable<Buffer> }
 
-/** Other programs fill an archive up to a record of 10 KiB; far more than that is something else. */
+/** Other programs pad an archive to a record of 10 KiB; far more than that is something else. */
 const MAX_FILLING_BYTES = 1024 * 1024
 
 /**
- * Write an archive in POSIX's oldest form (ustar), which every program reads. Nothing of the machine or the moment is
- * in it: the same entries always give the same bytes.
+ * Write an archive in POSIX's oldest form (ustar), which every program reads. It holds nothing of the machine or the
+ * moment: the same entries always give the same bytes.
  *
- * @throws {TrainerError} `training-failed`: an entry's name or size is more than this form can say
+ * @throws {TrainerError} `training-failed` if an entry's name or size is too long for this form
  */
 export async function* writeTar(
   entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
@@ -25,13 +25,12 @@ export async function* writeTar(
 }
 
 /**
- * Read an archive that may come from anybody, piece by piece and in bounded memory. It may hold plain files and nothing
- * else: no links, devices or folders, and no extended headers, which say a second time, and otherwise, what a file is
- * called and how long it is.
+ * Read an archive that may come from anybody, piece by piece and in bounded memory. Only plain files are accepted: no
+ * links, devices or folders, and no extended headers, which can contradict a file's name and size.
  *
- * Each entry's content has to be gone through before the next entry is asked for.
+ * The caller must read each entry's content before it asks for the next entry.
  *
- * @throws {UnusableFile} the archive holds anything else, is damaged or ends early
+ * @throws {UnusableFile} if the archive holds anything else, is damaged or ends early
  */
 export async function* readTar(chunks: AsyncIterable<Buffer>): AsyncGenerator<TarEntry, void> {
   const reader = new ByteReader(chunks)
@@ -49,7 +48,7 @@ export async function* readTar(chunks: AsyncIterable<Buffer>): AsyncGenerator<Ta
   }
 }
 
-/** A stream to take bytes from. */
+/** Takes bytes from a stream. */
 class ByteReader {
   readonly #chunks: AsyncIterator<Buffer>
   #pending: Buffer = Buffer.alloc(0)
@@ -58,7 +57,7 @@ class ByteReader {
     this.#chunks = chunks[Symbol.asyncIterator]()
   }
 
-  /** Exactly so many bytes, as they come. */
+  /** Yield exactly so many bytes, as they come. */
   async *pieces(bytes: number): AsyncGenerator<Buffer, void> {
     for (let left = bytes; left > 0; ) {
       if (!this.#pending.length && !(await this.#fill())) throw new UnusableFile('ends too early')
@@ -69,7 +68,7 @@ class ByteReader {
     }
   }
 
-  /** Exactly so many bytes, at once. */
+  /** Read exactly so many bytes at once. */
   async take(bytes: number): Promise<Buffer> {
     return collect(this.pieces(bytes))
   }
@@ -86,7 +85,7 @@ class ByteReader {
   }
 }
 
-/** The whole of a content that is known to be small. */
+/** Read a whole content that is known to be small. */
 export async function collect(content: TarEntry['content']): Promise<Buffer> {
   const pieces: Buffer[] = []
   for await (const piece of content) pieces.push(piece)

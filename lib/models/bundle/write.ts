@@ -35,15 +35,15 @@ const PIECE_BYTES = 64 * 1024
 type PublishedJob = Place & { job: JobName; jobDir: string }
 
 /**
- * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
- * it lists, in its order. What is bundled is what was trained and published here: no file of it was adopted, every one
- * is hashed on its way and compared, and the metadata has to fit. The same models give the same bytes, except for the
+ * Bundle a job's published models: a gzip tar with the published manifest, its signature, and the files that it lists,
+ * in its order. Only models that were trained and published here are bundled: no file may be adopted, each file is
+ * hashed on its way and compared, and the metadata must fit. The same models give the same bytes, except for the
  * signature.
  *
- * The bundle is made beside `out` and takes its place when it is whole and durable; one that fails is gone.
+ * The bundle is made beside `out` and takes its place once it is whole and durable. A failure leaves nothing of it.
  *
  * @returns the names of the models and their external data
- * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was trained and published;
+ * @throws {TrainerError} `training-failed` if nothing is published or a file is not as trained and published;
  * `storage`; `usage` if `out` is in the job's folder; or the reason of `signal`
  */
 export async function writeBundle(
@@ -75,7 +75,7 @@ export async function writeBundle(
   return Object.keys(manifest.files)
 }
 
-/** The published manifest, read once: what is signed is what the files are compared with. */
+/** Read the published manifest, once: the same text is signed and compared with the files. */
 function readPublished(published: PublishedJob): { text: string; manifest: Manifest } {
   const { jobDir } = published
   try {
@@ -129,7 +129,7 @@ function sizeOf(published: PublishedJob, name: string): number {
   }
 }
 
-/** A published file's content as it goes into the bundle; at its end it turns out whether it was the published one. */
+/** Read a published file's content into the bundle; throws at its end if it was not the published content. */
 async function* publishedContent(
   published: PublishedJob,
   name: string,
