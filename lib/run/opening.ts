@@ -4,7 +4,7 @@ import { stateDirOf } from '../layout.ts'
 import { type Quotas, readQuotas } from '../quotas.ts'
 import { chooseModelsDir, openModelsDir } from '../settings/folders.ts'
 import { packageVersion } from '../settings/options.ts'
-import { assertOwnFolder, isForeign } from '../system/owner.ts'
+import { assertOwnFolder, isAnothersFolder } from '../system/owner.ts'
 import type { Command } from './command-line.ts'
 import { Journal } from './journal.ts'
 import { findHolder, type Lock, takeLock } from './lock.ts'
@@ -37,7 +37,7 @@ export async function open(command: Command): Promise<Opening> {
 /** Wrong usage is no state of this machine, and what a run that holds the lock writes must stay the last. */
 async function note({ jobs }: Command, modelsDir: string, error: unknown): Promise<void> {
   if (!(error instanceof TrainerError) || !['config', 'storage'].includes(error.code)) return
-  if (!existsSync(modelsDir) || isForeign(modelsDir)) return
+  if (!existsSync(modelsDir) || isAnothersFolder(modelsDir)) return
   const { noteFailedStart } = await import('./metrics/page.ts')
   try {
     const stateDir = stateDirOf(openModelsDir(modelsDir, false))

@@ -1,5 +1,5 @@
-import { chmodSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { replaceFileSync } from '../../system/durable.ts'
 import { readPlain, reasonOf } from '../../system/plain-file.ts'
 import { nameSample, parseMetrics, renderMetrics } from './exposition.ts'
 
@@ -18,13 +18,9 @@ export function readPage(stateDir: string): string {
   }
 }
 
-/** Put another page in its place; a reader finds the old one or the new one. */
+/** Put another page in its place, which the collector can read; it finds the old one or the new one. */
 export function replacePage(stateDir: string, page: string): void {
-  const temporary = join(stateDir, `${PAGE}.tmp`)
-  rmSync(temporary, { force: true })
-  writeFileSync(temporary, page, { flag: 'wx' })
-  chmodSync(temporary, 0o644) // for the collector, whatever the umask
-  renameSync(temporary, join(stateDir, PAGE))
+  replaceFileSync(join(stateDir, PAGE), page)
 }
 
 /**
