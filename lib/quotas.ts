@@ -202,3 +202,8 @@ function describeFault(text: string): string | undefined {
   }
   return faults[0]
 }
+
+/** The settings of a job with another quota, in MiB, where one is given. */
+export function limitedTo(quota: Quota, maxDiskMb: number | undefined): Quota {
+  return maxDiskMb === undefined ? quota : { ...quota, maxDiskMb, quotaBytes: maxDiskMb * MIB }
+}

@@ -85,7 +85,8 @@ test('Appender drops lines when it cannot write, and does not throw', async () =
 test('Journal says once that it cannot be written, and never after what a run says last', async () => {
   await using box = await sandbox()
   const shown: TrainerEvent[] = []
-  const journal = new Journal(box.path('missing'), event => shown.push(event))
+  const journal = new Journal(box.path('missing'))
+  journal.listen(event => shown.push(event))
 
   for (const message of ['one', 'two', 'three']) {
     journal.emit({ event: 'warning', message })

@@ -1,18 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'uvu'
 import type { EventBody, TrainerEvent } from '../lib/events.ts'
-import { groupRuns, isToTrain } from '../lib/reports/history.ts'
+import { groupRuns, isTrainingRun } from '../lib/reports/history.ts'
 import type { JobHistory } from '../lib/reports/job-history.ts'
-import type { PastEvent } from '../lib/reports/past-events.ts'
-
-/** Events as they are written, of the kinds that are read back. */
-type Written = Extract<TrainerEvent, { event: PastEvent['event'] }>
-type Body = Extract<EventBody, { event: PastEvent['event'] }>
 
 const START_MS = Date.parse('2026-03-01T10:00:00.000Z')
 
 /** Events of one run, each so many seconds after ten o'clock. */
-function eventsOf(run: string, ...bodies: [second: number, body: Body][]): Written[] {
+function eventsOf(run: string, ...bodies: [second: number, body: EventBody][]): TrainerEvent[] {
   return bodies.map(([second, body]) => ({
     time: new Date(START_MS + second * 1000).toISOString(),
     level: 'info',
@@ -22,17 +17,17 @@ function eventsOf(run: string, ...bodies: [second: number, body: Body][]): Writt
 }
 
 const job = 'core'
-const started: Body = { event: 'run.start', modelsDir: '/m', jobs: ['core', 'dpi'], version: '1.0.0' }
-const jobStarted: Body = {
+const started: EventBody = { event: 'run.start', modelsDir: '/m', jobs: ['core', 'dpi'], version: '1.0.0' }
+const jobStarted: EventBody = {
   event: 'job.start',
   job,
   dir: '/m/core',
   limitBytes: 1000,
   guarantee: 'watch',
 }
-const trainStarted: Body = { event: 'train.start', job, pid: 7, argv: ['node'] }
-const trainEnded: Body = { event: 'train.exit', job, exitCode: 0, signal: null, seconds: 5 }
-const usage = (usedBytes: number): Body => ({
+const trainStarted: EventBody = { event: 'train.start', job, pid: 7, argv: ['node'] }
+const trainEnded: EventBody = { event: 'train.exit', job, exitCode: 0, signal: null, seconds: 5 }
+const usage = (usedBytes: number): EventBody => ({
   event: 'storage.usage',
   job,
   phase: 'training',
@@ -40,7 +35,7 @@ const usage = (usedBytes: number): Body => ({
   limitBytes: 900,
   freeBytes: 5000,
 })
-const prune = (bytes: number, usedBytes: number): Body => ({
+const prune = (bytes: number, usedBytes: number): EventBody => ({
   event: 'storage.prune',
   job,
   path: `/m/core/work/${bytes}.tmp`,
@@ -50,7 +45,7 @@ const prune = (bytes: number, usedBytes: number): Body => ({
   usedBytes,
 })
 
-function onlyJob(events: Written[]): JobHistory {
+function onlyJob(events: TrainerEvent[]): JobHistory {
   const [run] = groupRuns(events)
   assert.equal(run!.jobs.length, 1)
   return run!.jobs[0]!
@@ -143,12 +138,12 @@ test('groupRuns() leaves the end open of a run that was killed', () => {
   assert.equal(core!.training!.endMs, 5000)
 })
 
-test('isToTrain() tells a run that was to train from one that prunes or only checks', () => {
-  const checked: Body = { event: 'day1.check', job, models: [], missing: true, reason: 'no model' }
-  const failed: Body = { event: 'job.fail', job, code: 'storage', message: 'cannot' }
-  const jobDone: Body = { event: 'job.done', job, seconds: 1, usedBytes: 1 }
-  const done = (exitCode: number): Body => ({ event: 'run.done', exitCode, seconds: 1, message: '' })
-  const cases: [isTraining: boolean, bodies: Body[]][] = [
+test('isTrainingRun() tells a run that was to train from one that prunes or only checks', () => {
+  const checked: EventBody = { event: 'day1.check', job, models: [], missing: true, reason: 'no model' }
+  const failed: EventBody = { event: 'job.fail', job, code: 'storage', message: 'cannot' }
+  const jobDone: EventBody = { event: 'job.done', job, seconds: 1, usedBytes: 1 }
+  const done = (exitCode: number): EventBody => ({ event: 'run.done', exitCode, seconds: 1, message: '' })
+  const cases: [isTraining: boolean, bodies: EventBody[]][] = [
     [true, [started, checked, jobStarted, trainStarted]],
     [true, [started, checked, { event: 'job.skip', job, reason: '' }, done(0)]],
     [true, [started, checked, failed, done(3)]],
@@ -163,8 +158,8 @@ test('isToTrain() tells a run that was to train from one that prunes or only che
   ]
 
   for (const [isTraining, bodies] of cases) {
-    const [run] = groupRuns(eventsOf('r1', ...bodies.map((body): [number, Body] => [0, body])))
-    assert.equal(isToTrain(run!), isTraining, bodies.map(({ event }) => event).join(' '))
+    const [run] = groupRuns(eventsOf('r1', ...bodies.map((body): [number, EventBody] => [0, body])))
+    assert.equal(isTrainingRun(run!), isTraining, bodies.map(({ event }) => event).join(' '))
   }
 })
 
@@ -200,7 +195,7 @@ test('groupRuns() counts no time for a clock that is set back, or years ahead, d
 })
 
 test('groupRuns() stays small with hundreds of thousands of events, and loses neither sums nor the peak', () => {
-  function* many(): Generator<Written> {
+  function* many(): Generator<TrainerEvent> {
     yield* eventsOf('r1', [0, jobStarted], [0, trainStarted])
     for (let index = 0; index < 200_000; index++) {
       yield* eventsOf('r1', [index, usage(index === 123_457 ? 999 : index % 7)], [index, prune(2, 5)])

@@ -3,7 +3,7 @@ import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, writeFileSync 
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { formatLine } from '../lib/run/line-output.ts'
+import { formatLine } from '../lib/run/output.ts'
 import { type Rig, root, trainerRig } from './rig.ts'
 
 /** What a run shows on a terminal that is set up so. */

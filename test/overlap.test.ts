@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict'
 import { test } from 'uvu'
+import type { TrainerEvent } from '../lib/events.ts'
 import type { JobName } from '../lib/quotas.ts'
 import { findOverlaps, groupRuns } from '../lib/reports/history.ts'
-import type { PastEvent } from '../lib/reports/past-events.ts'
 
 type Step = [run: string, event: 'start' | 'exit' | 'usage', job: JobName, second: number]
 
 /** Which trainings overlap in a journal of these steps, as `earlier+later`. */
 function overlapsIn(...steps: Step[]): string[] {
-  const events = steps.map(([run, event, job, second]): PastEvent => {
-    const stamp = { time: new Date(second * 1000).toISOString(), run, job }
-    if (event === 'start') return { ...stamp, event: 'train.start' }
-    if (event === 'exit') return { ...stamp, event: 'train.exit', exitCode: 0, signal: null }
-    return { ...stamp, event: 'storage.usage', usedBytes: 1, limitBytes: 2 }
+  const events = steps.map(([run, event, job, second]): TrainerEvent => {
+    const stamp = { time: new Date(second * 1000).toISOString(), level: 'info', run, job } as const
+    if (event === 'start') return { ...stamp, event: 'train.start', pid: 7, argv: ['node'] }
+    if (event === 'exit') return { ...stamp, event: 'train.exit', exitCode: 0, signal: null, seconds: 1 }
+    return { ...stamp, event: 'storage.usage', phase: 'training', usedBytes: 1, limitBytes: 2, freeBytes: 3 }
   })
   return findOverlaps(groupRuns(events)).map(([earlier, later]) => `${earlier.job.job}+${later.job.job}`)
 }

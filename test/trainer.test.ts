@@ -24,7 +24,7 @@ import { skipUnless } from './skips.ts'
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
 
-const unheard: Listener = { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) }
+const unheard: Listener = { onLines() {}, onRetry() {}, signal: new AbortController().signal }
 
 const containmentOf = (box: Sandbox, isSandboxed: boolean, path = safePath) => ({
   jobDir: box.path('job'),
@@ -117,7 +117,7 @@ test('containedArgv() asks for no larger file than we may write ourselves', asyn
 const startsAndDies = (training: object, afterMs: number) => `
 const { Training } = await import(${JSON.stringify(join(root, 'lib/training/process.ts'))})
 setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
-await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) })`
+await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
 
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'

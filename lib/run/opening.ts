@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
+import { stateDirOf } from '../layout.ts'
 import { type Quotas, readQuotas } from '../quotas.ts'
 import { chooseModelsDir, openModelsDir } from '../settings/folders.ts'
 import { packageVersion } from '../settings/options.ts'
-import { assertOwnFolder, isForeign } from '../system/owner.ts'
+import { assertOwnFolder, isAnothersFolder } from '../system/owner.ts'
 import type { Command } from './command-line.ts'
 import { Journal } from './journal.ts'
 import { findHolder, type Lock, takeLock } from './lock.ts'
@@ -27,7 +27,7 @@ export async function open(command: Command): Promise<Opening> {
     modelsDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
     if (!dryRun) assertOwnFolder(modelsDir, process.argv.slice(2))
     modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
-    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(join(modelsDir, '.trainer')) }
+    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(stateDirOf(modelsDir)) }
   } catch (error) {
     if (command.trains && !dryRun && modelsDir) await note(command, modelsDir, error)
     throw error
@@ -37,14 +37,14 @@ export async function open(command: Command): Promise<Opening> {
 /** Wrong usage is no state of this machine, and what a run that holds the lock writes must stay the last. */
 async function note({ jobs }: Command, modelsDir: string, error: unknown): Promise<void> {
   if (!(error instanceof TrainerError) || !['config', 'storage'].includes(error.code)) return
-  if (!existsSync(modelsDir) || isForeign(modelsDir)) return
+  if (!existsSync(modelsDir) || isAnothersFolder(modelsDir)) return
   const { noteFailedStart } = await import('./metrics/page.ts')
   try {
-    const stateDir = join(openModelsDir(modelsDir, false), '.trainer')
+    const stateDir = stateDirOf(openModelsDir(modelsDir, false))
     if (findHolder(stateDir)) return
     const { exitCode } = error
     const message = error.message.replaceAll('\n', '; ')
-    const journal = new Journal(stateDir, () => {})
+    const journal = new Journal(stateDir)
     journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion() })
     journal.emit({ event: 'run.done', exitCode, seconds: 0, message })
     journal.close()

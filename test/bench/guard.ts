@@ -61,7 +61,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
       lockFd: openSync(join(dir, 'lock'), 'w'),
       isSandboxed,
     },
-    { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) },
+    { onLines() {}, onRetry() {}, signal: new AbortController().signal },
   )
   return Object.assign(training, { [Symbol.asyncDispose]: () => training.kill() })
 }

@@ -72,7 +72,7 @@ async function pruneAll(make: (dir: string) => Promise<void>): Promise<number> {
   await using box = await sandbox({ 'state/.keep': 0 })
   const dir = box.path('core')
   await make(dir)
-  const journal = new Journal(box.path('state'), () => {})
+  const journal = new Journal(box.path('state'))
   const { usedBytes, prunable } = await measure(dir, { keep: [] })
   const limitMb = (usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)) / MIB
 

@@ -1,7 +1,7 @@
-import { chmodSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { replaceFileSync } from '../../system/durable.ts'
 import { readPlain, reasonOf } from '../../system/plain-file.ts'
-import { nameSample, parseMetrics, renderMetrics, replaceFigures } from './exposition.ts'
+import { nameSample, parseMetrics, renderMetrics } from './exposition.ts'
 
 /** The file that a collector reads, in the state folder. */
 export const PAGE = 'metrics.prom'
@@ -18,13 +18,9 @@ export function readPage(stateDir: string): string {
   }
 }
 
-/** Put another page in its place; a reader finds the old one or the new one. */
+/** Put another page in its place, which the collector can read; it finds the old one or the new one. */
 export function replacePage(stateDir: string, page: string): void {
-  const temporary = join(stateDir, `${PAGE}.tmp`)
-  rmSync(temporary, { force: true })
-  writeFileSync(temporary, page, { flag: 'wx' })
-  chmodSync(temporary, 0o644) // for the collector, whatever the umask
-  renameSync(temporary, join(stateDir, PAGE))
+  replaceFileSync(join(stateDir, PAGE), page)
 }
 
 /**
@@ -34,9 +30,8 @@ export function replacePage(stateDir: string, page: string): void {
  * @throws where the figures cannot be written
  */
 export async function noteFailedStart(stateDir: string, exitCode: number): Promise<void> {
-  const page = readPage(stateDir)
-  const samples = parseMetrics(page)
+  const samples = parseMetrics(readPage(stateDir))
   samples.set(nameSample('last_exit_code'), exitCode)
   samples.set(nameSample('update_timestamp_seconds'), Date.now() / 1000)
-  replacePage(stateDir, replaceFigures(page, samples) ?? (await renderMetrics(samples)))
+  replacePage(stateDir, await renderMetrics(samples))
 }
