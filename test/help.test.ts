@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readOptions } from '../lib/settings/options.ts'
-import { documentedOptions } from './pages.ts'
 import { root } from './rig.ts'
+import { documentedOptions } from './support/pages.ts'
 
 const scripts = readdirSync(join(root, 'scripts'))
   .filter(name => name.endsWith('.ts'))

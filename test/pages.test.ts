@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { root } from '../lib/system/start-command.ts'
-import { documentedOptions, pages } from './pages.ts'
+import { documentedOptions, pages } from './support/pages.ts'
 
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 const architecture = read('docs/architecture.md')

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { root } from '../lib/system/start-command.ts'
+import { root } from '../../lib/system/start-command.ts'
 
 /** What people read about this project; `name` is the path from its folder. */
 export const pages = ['README.md', 'CONTRIBUTING.md', ...markdownIn('docs')].map(name => ({
