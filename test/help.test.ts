@@ -5,6 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readOptions } from '../lib/settings/options.ts'
 import { root } from './rig.ts'
+import { documentedOptions } from './support/pages.ts'
 
 const scripts = readdirSync(join(root, 'scripts'))
   .filter(name => name.endsWith('.ts'))
@@ -26,6 +27,12 @@ for (const script of ['tasks.ts', ...scripts]) {
       [],
     )
     assert.match(stdout, `Example: node --import tsx ${script} `)
+    // Here, because the help is there already: each start of a script takes a third of a second.
+    const shown = stdout.match(/^ {2}--[\w-]+/gm)!.map(it => it.trim())
+    assert.equal(
+      documentedOptions(script).filter(option => !shown.includes(option)),
+      [],
+    )
   })
 }
 
