@@ -5,7 +5,7 @@ import { Journal } from '../../lib/run/journal.ts'
 import { measure } from '../../lib/storage/measure.ts'
 import { checkUsage, enforceLimit } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
-import { sandbox } from '../sandbox.ts'
+import { sandbox } from '../support/sandbox.ts'
 import { elapsedMs, inTurns, median, runProgram } from './rounds.ts'
 import { type Bench, formatMs, type Row } from './table.ts'
 
