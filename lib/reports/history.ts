@@ -2,7 +2,7 @@ import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
 import { findHolder } from '../run/lock.ts'
 import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
-import { readEvents } from './past-events.ts'
+import { readEvents } from '../run/past-events.ts'
 
 const DAY_MS = 24 * 60 * 60_000
 const MAX_WARNINGS = 50

@@ -12,7 +12,7 @@ import {
 import { join } from 'node:path'
 import { test } from 'uvu'
 import { groupRuns } from '../../lib/reports/history.ts'
-import { readEvents } from '../../lib/reports/past-events.ts'
+import { readEvents } from '../../lib/run/past-events.ts'
 import { MIB } from '../../lib/text.ts'
 import { trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'uvu'
-import { readEvents } from '../../lib/reports/past-events.ts'
+import { readEvents } from '../../lib/run/past-events.ts'
 import { MIB } from '../../lib/text.ts'
 import { sandbox } from '../support/sandbox.ts'
 
