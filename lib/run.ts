@@ -13,6 +13,7 @@ import { listenForSignals } from './run/signals.ts'
 import { packageVersion } from './settings/options.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './settings/script.ts'
 import type { Pruned } from './storage.ts'
+import { whereabouts } from './system/whereabouts.ts'
 
 /** One run, as its steps share it. */
 export type Run = {
@@ -135,7 +136,14 @@ async function performOnce(
   try {
     const { dryRun, jobs } = command
     const version = packageVersion()
-    journal.emit({ event: 'run.start', modelsDir, jobs, version, ...(dryRun && { dryRun }) })
+    journal.emit({
+      event: 'run.start',
+      modelsDir,
+      jobs,
+      version,
+      ...(dryRun && { dryRun }),
+      ...whereabouts(),
+    })
     return finish(0, await body(run))
   } catch (error) {
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)

@@ -1,8 +1,8 @@
 import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
 import { findHolder } from '../run/lock.ts'
-import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
 import { readEvents } from '../run/past-events.ts'
+import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
 
 const DAY_MS = 24 * 60 * 60_000
 const MAX_WARNINGS = 50
@@ -12,6 +12,10 @@ export type RunHistory = {
   run: string
   /** When it began, as an ISO date. */
   startedAt: string
+  /** The machine, or on Slurm the node, that it ran on, where that is known. */
+  host: string | undefined
+  /** The Slurm job that it was. */
+  slurmJob: number | undefined
   /** The jobs it was asked for; those without an entry in `jobs` were never reached. */
   asked: JobName[]
   durationMs: number
@@ -89,6 +93,8 @@ class Recorder {
     this.history = {
       run,
       startedAt: time,
+      host: undefined,
+      slurmJob: undefined,
       asked: [],
       durationMs: 0,
       exitCode: undefined,
@@ -108,6 +114,8 @@ class Recorder {
     switch (event.event) {
       case 'run.start':
         history.asked = event.jobs
+        history.host = event.host
+        history.slurmJob = event.slurmJob
         return
       case 'run.done':
         history.exitCode = event.exitCode

@@ -66,7 +66,7 @@ export async function renderMetrics(samples: Samples): Promise<string> {
  * Load the three classes that are needed from their own files: the whole library, with its metrics of Node.js and its
  * push gateway, takes 40 ms, and a boot with nothing to do would wait for it.
  */
-function loadPrometheus(): Pick<typeof import('prom-client'), 'Counter' | 'Gauge' | 'Registry'> {
+export function loadPrometheus(): Pick<typeof import('prom-client'), 'Counter' | 'Gauge' | 'Registry'> {
   return {
     Counter: require('prom-client/lib/counter.js'),
     Gauge: require('prom-client/lib/gauge.js'),
