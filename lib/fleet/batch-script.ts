@@ -23,9 +23,11 @@ export function logOf({ modelsDir }: Site): string {
  * A job that Slurm starts again refuses: its first start may still train on a node that only seems to be lost.
  */
 export function batchScript({ project, node }: Fleet, site: Site, retrain: boolean): string {
-  const run = [
-    ...[node, '--import', 'tsx', 'tasks.ts'],
-    ...['--models-dir', site.modelsDir, '--quotas', site.quotasFile],
+  const args = [
+    '--models-dir',
+    site.modelsDir,
+    '--quotas',
+    site.quotasFile,
     ...(retrain ? ['--retrain'] : []),
   ]
   return `#!/bin/bash
@@ -34,7 +36,9 @@ if [ "\${SLURM_RESTART_COUNT:-0}" != 0 ]; then
   exit ${RESTARTED}
 fi
 cd ${quote(project)} || exit 3
-exec ${run.map(quote).join(' ')}
+# An installation has plain JavaScript.
+if [ -e tasks.ts ]; then set -- --import tsx tasks.ts; else set -- tasks.js; fi
+exec ${quote(node)} "$@" ${args.map(quote).join(' ')}
 `
 }
 

@@ -126,25 +126,25 @@ export class Follower {
   }
 
   async #takeState(site: FollowedSite, job: SlurmJob | undefined): Promise<void> {
-    const { timeMinutes } = this.#fleet.slurm
-    if (!job || hasEnded(job)) {
-      site.isGone = true
-      this.#readJournal(site)
-      if (site.outcome) return
-      // Slurm decides; but a reason or an end that another machine has written may be on its way.
-      site.endSeenMs ??= performance.now()
-      const isEarly = performance.now() - site.endSeenMs < LATE_FILE_MS
-      if (job && (isComplete(job, site) || !isEarly))
-        return this.#end(site, judge(job, site.evidence(timeMinutes)))
-      if (isEarly && !site.done) return
-      const found = site.done ? undefined : await findInAccounting(site.jobId)
-      const evidence = site.evidence(timeMinutes)
-      return this.#end(site, found && hasEnded(found) ? judge(found, evidence) : judgeGone(evidence))
-    }
+    if (!job || hasEnded(job)) return this.#takeEnd(site, job)
     const obstacle = obstacleOf(job)
     if (obstacle && !site.outcome) return this.#end(site, obstacle)
     if (job.state === 'PENDING' || job.state === 'CONFIGURING') site.reason = job.reason
     else this.#setRunning(site, job.nodes)
+  }
+
+  /** Slurm's word decides; the reason, or for a job that Slurm has forgotten the end, is in the journal. */
+  async #takeEnd(site: FollowedSite, job: SlurmJob | undefined): Promise<void> {
+    site.isGone = true
+    if (site.outcome) return
+    this.#readJournal(site)
+    site.endSeenMs ??= performance.now()
+    const isLate = performance.now() - site.endSeenMs > LATE_FILE_MS
+    if (!isLate && !(job ? isComplete(job, site) : site.done)) return
+    const { timeMinutes } = this.#fleet.slurm
+    const known = job ?? (site.done ? undefined : await findInAccounting(site.jobId))
+    const evidence = site.evidence(timeMinutes)
+    this.#end(site, known && hasEnded(known) ? judge(known, evidence) : judgeGone(evidence))
   }
 
   #end(site: FollowedSite, outcome: Outcome): void {
@@ -186,7 +186,8 @@ export class Follower {
 }
 
 /** Is its reason known, or is there none to wait for? */
-function isComplete({ state, exitCode, signal }: SlurmJob, { done }: FollowedSite): boolean {
+function isComplete({ state, exitCode, signal }: SlurmJob, { done, host }: FollowedSite): boolean {
+  if (state === 'CANCELLED') return !!done || !host
   return done?.exitCode === exitCode || signal !== 0 || (state !== 'COMPLETED' && state !== 'FAILED')
 }
 
