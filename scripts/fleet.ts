@@ -76,7 +76,6 @@ async function runFleet(fleet: Fleet, values: Values<typeof options>, pollMs: nu
   const interrupts = listenForSignals()
   const { signal } = interrupts
   const finish = ({ exitCode, message }: Outcome) => {
-    output.close()
     emit({ event: 'fleet.done', exitCode, seconds: (performance.now() - startedMs) / 1000, message })
     return exitCode
   }
@@ -120,15 +119,15 @@ async function follow(
       output.show(now)
       void metrics?.write(countStates(now))
     },
-    close: () => output.close(),
+    close: now => output.close(now),
   }
   const follower = new Follower(fleet, sites, shown, pollMs)
-  const body = async () => {
+  try {
     if (cancels) await follower.cancel()
     await follower.follow(signal)
+  } finally {
+    shown.close(sites)
   }
-  if (output instanceof FleetLiveList) await output.during(body)
-  else await body()
   await metrics?.write(countStates(sites), true)
 }
 

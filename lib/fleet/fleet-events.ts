@@ -19,7 +19,7 @@ export type FleetEventBody =
   | { event: 'warning'; message: string }
 
 /** An event of a site's own run, with the site that it belongs to. */
-export type SiteEvent = TrainerEvent & { site: string }
+type SiteEvent = TrainerEvent & { site: string }
 
 /** What is told of a fleet: its own events, and those of its sites. */
 export type FleetEvent = ({ time: string; level: Level } & FleetEventBody) | SiteEvent

@@ -12,15 +12,15 @@ const positive = v.pipe(
   v.minValue(1, 'a whole number of at least 1'),
 )
 /** What a control character would do to a script, a job's name or a terminal nobody wants to find out. */
-const plain = /^[^\p{Cc}\u2028\u2029]+$/u
+const plain = /^[^\0-\x1f\x7f-\x9f\u2028\u2029]+$/
 const word = v.pipe(v.string('a string'), v.regex(plain, 'a string that is not empty, on one line'))
 const path = v.pipe(v.string('a path'), v.regex(plain, 'a path on one line'))
 
 /** Options by which a submission would not be one job that trains one site, and is known by its id. */
 const refused = ['array', 'parsable', 'test-only', 'wait', 'wait-all-nodes', 'wrap']
 const option = v.pipe(
-  word,
-  v.regex(/^-/, 'an option of sbatch, such as "--constraint=ssd"'),
+  v.string('a string'),
+  v.regex(/^-[^\0-\x1f\x7f-\x9f\u2028\u2029]+$/, 'an option of sbatch, such as "--constraint=ssd"'),
   v.check(
     it => !isRefused(it),
     `an option other than ${refused.map(name => `--${name}`).join(', ')}: each site is one job of its own`,
@@ -60,7 +60,10 @@ export const fleetSchema = v.strictObject(
       v.record(
         v.pipe(
           v.string(),
-          v.regex(/^(?!-)[^\p{Cc}\u2028\u2029]{1,200}$/u, 'a name on one line that begins with no dash'),
+          v.regex(
+            /^(?!-)[^\0-\x1f\x7f-\x9f\u2028\u2029]{1,200}$/,
+            'a name on one line that begins with no dash',
+          ),
         ),
         siteObject,
         'an object of sites',
@@ -71,16 +74,14 @@ export const fleetSchema = v.strictObject(
   'an object',
 )
 
-/** How its jobs are submitted. */
-export type SlurmSettings = v.InferOutput<typeof slurmObject>
-
 /** One site: its models folder and its quotas, absolute. */
 export type Site = { name: string; modelsDir: string; quotasFile: string }
 
 /** fleet.json, validated; all paths are absolute. */
 export type Fleet = {
   file: string
-  slurm: SlurmSettings
+  /** How its jobs are submitted. */
+  slurm: v.InferOutput<typeof slurmObject>
   /** This project's folder, as the nodes see it. */
   project: string
   /** Node.js, as the nodes see it. */

@@ -1,64 +1,52 @@
-import type { Painted } from '../run/live-list.ts'
 import { escapeText, formatBar, formatBytes, formatClock } from '../text.ts'
 import { describeFleetEvent, type FleetEvent, type SiteState, siteStates } from './fleet-events.ts'
 import type { FollowedSite } from './followed-site.ts'
 import { type FleetOutput, FleetTextLines } from './output.ts'
 
-/** Rows of the screen that are not for sites: the title, what Slurm says, the cursor. */
-const OTHER_ROWS = 4
+/** Rows of the screen that are not for sites: the line of counts, and the one that the cursor is in. */
+const OTHER_ROWS = 2
 const BAR_WIDTH = 12
 
 /**
- * The words of a live list of one fleet, as much as fits the screen: sites by state, the trainings that go on with their
- * bars, the failures with their reasons. Before it begins and after its end events are lines.
+ * A live list of one fleet, as much as fits the screen: sites by state, the trainings that go on with their bars, the
+ * failures with their reasons. Before it is first shown and after its end events are lines.
+ *
+ * It is painted by itself: listr2 would paint a screen full of lines ten times a second, which costs more than all the
+ * following of a thousand sites.
  */
 export class FleetLiveList implements FleetOutput {
   readonly #lines = new FleetTextLines()
   readonly #startedMs = performance.now()
-  #task: Painted | undefined
-  #sites: FollowedSite[] = []
+  #painted = 0
   #note = ''
 
-  /** Show what happens as one task until `body` ends; throws what it throws. */
-  async during(body: () => Promise<void>): Promise<void> {
-    const { Listr } = await import('listr2')
-    const task = {
-      title: 'fleet',
-      task: async (_: unknown, task: Painted) => {
-        this.#task = task
-        try {
-          await body()
-        } finally {
-          this.#paint()
-          this.#task = undefined
-        }
-      },
-      rendererOptions: { persistentOutput: true, outputBar: Number.POSITIVE_INFINITY },
-    }
-    await new Listr([task], {
-      registerSignalListeners: false,
-      rendererOptions: { collapseErrors: false, lazy: true },
-    }).run()
-  }
-
   take(event: FleetEvent): void {
-    if (!this.#task) this.#lines.take(event)
+    if (!this.#painted) this.#lines.take(event)
     else if (!('site' in event)) this.#note = describeFleetEvent(event)
   }
 
   show(sites: FollowedSite[]): void {
-    this.#sites = sites
-    this.#paint()
-  }
-
-  close(): void {}
-
-  #paint(): void {
-    if (!this.#task) return
     const { columns = 80, rows = 24 } = process.stdout
     const seconds = (performance.now() - this.#startedMs) / 1000
-    this.#task.title = `${describeCounts(this.#sites)}  ${formatClock(seconds)}`
-    this.#task.output = drawSites(this.#sites, this.#note, columns - 6, rows - OTHER_ROWS).join('\n')
+    const width = columns - 1
+    const head = clip(`${describeCounts(sites)}  ${formatClock(seconds)}`, width)
+    const lines = [head, ...drawSites(sites, this.#note, width, rows - OTHER_ROWS)]
+    process.stdout.write(`${this.#toTop()}${lines.join('\n')}\n`)
+    this.#painted = lines.length
+  }
+
+  /** The last picture goes: what it said of failures is printed whole. */
+  close(sites: FollowedSite[]): void {
+    process.stdout.write(this.#toTop())
+    this.#painted = 0
+    for (const { site, outcome } of sites) {
+      if (outcome?.exitCode) process.stdout.write(`✖ ${escapeText(`${site.name}: ${outcome.message}`)}\n`)
+    }
+  }
+
+  /** Back to the first line that was painted, and nothing below it. */
+  #toTop(): string {
+    return this.#painted ? `\x1b[${this.#painted}A\x1b[J` : ''
   }
 }
 

@@ -9,8 +9,8 @@ export type FleetOutput = {
   take: (event: FleetEvent) => void
   /** Show how the sites stand. */
   show: (sites: FollowedSite[]) => void
-  /** The fleet has ended: nothing more is shown. */
-  close: () => void
+  /** The following has ended; only the end of the fleet is still to be taken. */
+  close: (sites: FollowedSite[]) => void
 }
 
 /** One JSON object a line: every event, those of the sites' own runs too. */
