@@ -10,7 +10,10 @@ import { countStates, FleetLiveList } from '../lib/fleet/live-list.ts'
 import { FleetMetrics } from '../lib/fleet/metrics.ts'
 import type { Outcome } from '../lib/fleet/outcome.ts'
 import { FleetJsonLines, type FleetOutput, FleetTextLines } from '../lib/fleet/output.ts'
+import { readSlurmStates } from '../lib/fleet/states.ts'
 import { type Submission, submitSites, trySites } from '../lib/fleet/submit.ts'
+import { drawFleet, siteStatus } from '../lib/reports/fleet-table.ts'
+import { readSite } from '../lib/reports/site-report.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
 import { type Program, parseDuration, readOptions, type Values } from '../lib/settings/options.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
@@ -39,6 +42,9 @@ const program: Program<typeof options> = {
 129 terminal gone (the jobs go on), 130 SIGINT, 143 SIGTERM (all are ended)`,
 }
 
+/** The last that was to train is seldom further back. */
+const KEPT_RUNS = 5
+
 const modes = ['dry-run', 'detach', 'attach', 'cancel', 'status'] as const
 
 /**
@@ -63,7 +69,25 @@ async function manageFleet(args: string[]): Promise<number> {
   const pollMs = parseDuration('--poll', values.poll ?? '5s')
   const fleet = readFleet(file, names)
   if (values['dry-run']) return tryFleet(fleet, values)
+  if (values.status) {
+    print(await showSites(fleet, values.json ?? false))
+    return 0
+  }
   return runFleet(fleet, values, pollMs)
+}
+
+/**
+ * How the sites stand: by their folders, and by Slurm.
+ *
+ * @returns a table, or a line of JSON a site
+ */
+export async function showSites({ sites }: Fleet, json: boolean): Promise<string> {
+  const { states, fault } = await readSlurmStates(sites)
+  const statuses = []
+  for (const site of sites) statuses.push(siteStatus(await readSite(site, KEPT_RUNS), states.get(site.name)!))
+  if (json) return statuses.map(status => JSON.stringify(status)).join('\n')
+  const away = fault === undefined ? '' : `\nSlurm's controller does not answer: ${escapeText(fault)}`
+  return `${drawFleet(statuses)}${away}`
 }
 
 /** Submit, follow, or end the jobs of a fleet. */

@@ -82,7 +82,7 @@ function pathIn({ dir }: JobHistory, path: string): string {
  * A table that where it does not fit becomes a list, whose cells say by their `data-label` what they are; a head with `#`
  * is that of a column of figures.
  */
-function table(heads: readonly string[], rows: Html[]): Html {
+export function table(heads: readonly string[], rows: Html[]): Html {
   const cells = heads.map(head =>
     head.startsWith('#')
       ? html`<th scope="col" class="number">${head.slice(1)}</th>`
