@@ -19,7 +19,7 @@ const options = {
   fleet: {
     type: 'string',
     value: 'FILE',
-    help: 'all sites of this fleet file on one page (--runs: 1 a site)',
+    help: 'all sites of this fleet on one page (1 run a site)',
   },
 } as const
 

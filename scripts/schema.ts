@@ -23,7 +23,7 @@ const options = { print: { type: 'boolean', help: 'show them; write nothing' } }
 
 const program: Program<typeof options> = {
   name: 'scripts/schema.ts',
-  summary: 'Write the schemas of quotas.json and fleet.json, for editors, from their validators.',
+  summary: 'Write the schemas of quotas.json and fleet.json, from their validators.',
   options,
   example: '--print',
   notes: 'Exit codes: 0 done, 3 cannot write, 64 wrong usage',
