@@ -69,7 +69,10 @@ clusterTest('a fleet ends with the worst exit code; each site with its own', asy
 clusterTest('sites train beside each other, but never two on one node', async () => {
   const names = Array.from({ length: NODES + 4 }, (_, index) => `site ${index}`)
   const trainer = `await sleep(500); ${publishes}`
-  await using fleet = await fleetRig(cluster, Object.fromEntries(names.map(name => [name, { trainer }])))
+  await using fleet = await fleetRig(
+    cluster,
+    Object.fromEntries(names.map(name => [name, { trainer, trainsAll: true }])),
+  )
 
   const { exitCode, output } = await fleet.run('--retrain')
 

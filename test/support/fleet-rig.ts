@@ -13,6 +13,8 @@ export type FollowingFleet = { child: ChildProcess; events: () => FleetEvent[]; 
 
 export type FleetRig = AsyncDisposable & {
   path: (...names: string[]) => string
+  /** A site by itself, as if there were no fleet. */
+  rig: (site: string) => Rig
   /** Where a site's models are. */
   modelsDir: (site: string) => string
   /** What a site's runs have written down. */
@@ -22,8 +24,8 @@ export type FleetRig = AsyncDisposable & {
   run: (...args: string[]) => Promise<Ended>
 }
 
-/** What a site trains as core; dpi and agent have valid models already, so that it is over soon. */
-type SiteSettings = { trainer?: FakeTrainer; core?: Record<string, unknown> }
+/** What a site trains as core; dpi and agent have valid models already, so that it is over soon, unless all three train. */
+type SiteSettings = { trainer?: FakeTrainer; core?: Record<string, unknown>; trainsAll?: boolean }
 
 /**
  * A fleet of small fake trainings on a cluster.
@@ -37,9 +39,10 @@ export async function fleetRig(
 ): Promise<FleetRig> {
   const box = await sandbox()
   const rigs = new Map<string, Rig>()
-  for (const [name, { trainer = publishes, core = {} }] of Object.entries(sites)) {
-    const rig = await trainerRig({ core: { trainer, ...core } })
-    for (const job of ['dpi', 'agent']) {
+  for (const [name, { trainer = publishes, core = {}, trainsAll = false }] of Object.entries(sites)) {
+    const others = trainsAll ? { dpi: { trainer }, agent: { trainer } } : {}
+    const rig = await trainerRig({ core: { trainer, ...core }, ...others })
+    for (const job of trainsAll ? [] : ['dpi', 'agent']) {
       mkdirSync(join(rig.modelsDir, job), { recursive: true })
       copyFileSync(rig.path('fixture.onnx'), join(rig.modelsDir, job, `${job}.onnx`))
     }
@@ -74,6 +77,7 @@ export async function fleetRig(
   }
   return {
     path: box.path,
+    rig: site => rigs.get(site)!,
     modelsDir: site => rigs.get(site)!.modelsDir,
     journal: site => {
       const file = join(rigs.get(site)!.modelsDir, '.trainer', 'events.jsonl')
