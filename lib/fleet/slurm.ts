@@ -1,5 +1,6 @@
-import { TrainerError } from '../errors.ts'
-import { shellWith } from '../system/programs.ts'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { isErrno, messageOf, TrainerError } from '../errors.ts'
 
 /** A job as Slurm has it. */
 export type SlurmJob = {
@@ -29,7 +30,7 @@ const columns = {
 } as const
 
 /** Longest wait for an answer: a controller with too many jobs lets `sbatch` wait without a word. */
-const TIMEOUT_S = 60
+const TIMEOUT_MS = 60_000
 
 /** What a client of Slurm, and a job that it submits, may know of our environment: nothing of another job's. */
 const inherited = /^(PATH|HOME|USER|LOGNAME|TZ|LANG|LC_[A-Z]+|SLURM_CONF)$/
@@ -51,11 +52,12 @@ const away = /Unable to contact|timed out|Connection refused|Zero Bytes were tra
  * @throws {NoAnswer} it may have been accepted or not
  */
 export async function submit(script: string, options: string[]): Promise<number> {
-  const { exitCode, stdout, stderr } = await client(['sbatch', '--parsable', ...options], script)
+  const answer = await client('sbatch', ['--parsable', ...options], script)
+  const { exitCode, stdout, stderr, isTimedOut } = answer
   const id = Number(/^(\d+)/.exec(stdout)?.[1])
   if (exitCode === 0 && (id > 0 || options.includes('--test-only'))) return id
-  if (exitCode === TIMED_OUT || away.test(stderr)) throw new NoAnswer(lastLine(stderr))
-  throw new TrainerError('config', `Slurm refuses it: ${lastLine(stderr) || `sbatch ended with ${exitCode}`}`)
+  if (isTimedOut || away.test(stderr)) throw new NoAnswer(lastLine(stderr))
+  throw new TrainerError('config', `Slurm refuses it: ${lastLine(stderr)}`)
 }
 
 /**
@@ -65,8 +67,8 @@ export async function submit(script: string, options: string[]): Promise<number>
  */
 export async function listJobs(ids: number[]): Promise<Map<number, SlurmJob>> {
   const format = Object.entries(columns).map(([name, width]) => `${name}:${width}`)
-  const { exitCode, stdout, stderr } = await client([
-    ...['squeue', '--noheader', '--states=all', `--jobs=${ids.join(',')}`],
+  const { exitCode, stdout, stderr } = await client('squeue', [
+    ...['--noheader', '--states=all', `--jobs=${ids.join(',')}`],
     `--Format=${format.join(',')}`,
   ])
   // Said only when a single one is asked for.
@@ -114,8 +116,8 @@ export function isNamed({ name }: SlurmJob, wanted: string): boolean {
  * @returns undefined where there is none, or no such job
  */
 export async function findInAccounting(id: number): Promise<SlurmJob | undefined> {
-  const { exitCode, stdout } = await client([
-    ...['sacct', '--noheader', '--allocations', '--parsable2', `--jobs=${id}`],
+  const { exitCode, stdout } = await client('sacct', [
+    ...['--noheader', '--allocations', '--parsable2', `--jobs=${id}`],
     '--format=State,ExitCode,NodeList',
   ])
   const [state = '', code = '', nodes = ''] = stdout.split('\n')[0]!.trim().split('|')
@@ -140,36 +142,46 @@ export async function findInAccounting(id: number): Promise<SlurmJob | undefined
  * @throws {NoAnswer}
  */
 export async function cancelJobs(ids: number[]): Promise<void> {
-  const { exitCode, stderr } = await client(['scancel', ...ids.map(String)])
+  const { exitCode, stderr } = await client('scancel', ids.map(String))
   // One that has ended meanwhile is no error.
   if (exitCode !== 0 && !/Invalid job id|already completing or completed/.test(stderr))
     throw new NoAnswer(lastLine(stderr))
 }
 
-/** timeout(1) ends with this when it had to end the program. */
-const TIMED_OUT = 124
-
-type Answer = { exitCode: number | null; stdout: string; stderr: string }
+type Answer = { exitCode: number | null; stdout: string; stderr: string; isTimedOut: boolean }
 
 /**
- * Run one of Slurm's programs, as the operator's PATH has it.
+ * Run one of Slurm's programs, as the operator's PATH has it. Without a shell: bash takes itself for a remote one when its
+ * input comes from us, and runs ~/.bashrc, which costs more than all the rest.
  *
  * @throws {TrainerError} `config` if there is none
  */
-async function client(argv: string[], input = ''): Promise<Answer> {
+async function client(program: string, args: string[], input = ''): Promise<Answer> {
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => inherited.test(name)))
   // In a session of its own: Ctrl-C must not end it between a job's beginning and its id.
-  const $ = await shellWith({ env, input, detached: true, stdio: 'pipe' })
-  const { exitCode, stdout, stderr } = await $`exec timeout --kill-after=5 ${TIMEOUT_S} ${argv}`
-  if (exitCode === 127 || /failed to run command/.test(stderr)) {
-    throw new TrainerError(
-      'config',
-      `There is no ${argv[0]} on this machine's PATH; run this where Slurm's clients are installed`,
-    )
+  const child = spawn(program, args, { env, detached: true, stdio: 'pipe' })
+  const said = { stdout: '', stderr: '' }
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name].setEncoding('utf8').on('data', text => (said[name] += text))
+  child.stdin.on('error', () => {}).end(input) // one that refuses at once reads nothing
+  let isTimedOut = false
+  const timer = setTimeout(() => {
+    isTimedOut = true
+    child.kill('SIGKILL')
+  }, TIMEOUT_MS)
+  try {
+    const [exitCode] = await once(child, 'close')
+    return { exitCode, ...said, isTimedOut }
+  } catch (cause) {
+    const reason = isErrno(cause, 'ENOENT') ? "it is not on this machine's PATH" : messageOf(cause)
+    const remedy = "run this where Slurm's clients are installed"
+    throw new TrainerError('config', `Cannot run ${program}: ${reason}; ${remedy}`, { cause })
+  } finally {
+    clearTimeout(timer)
   }
-  return { exitCode, stdout, stderr }
 }
 
 function lastLine(text: string): string {
+  if (!text.trim()) return 'it said nothing'
   return (text.trim().split('\n').at(-1) ?? '').replace(/^\w+: (error: )?/, '')
 }
