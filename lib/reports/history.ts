@@ -1,6 +1,6 @@
 import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
-import { findHolder } from '../run/lock.ts'
+import { findHolder, findHolderElsewhere, type Holder } from '../run/lock.ts'
 import { readEvents } from '../run/past-events.ts'
 import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
 
@@ -32,6 +32,9 @@ export type RunHistory = {
   jobs: JobHistory[]
 }
 
+/** Whoever holds the lock; `isElsewhere` if that is only what a run on another machine has written down. */
+type RunHolder = Holder & { isElsewhere?: boolean }
+
 /**
  * Read the last runs from the journal, the oldest first, and see which one goes on. The lock is looked at first: a run
  * that ends meanwhile has its end in the journal.
@@ -43,11 +46,15 @@ export type RunHistory = {
 export function readRuns(
   stateDir: string,
   keep: number,
-): { runs: RunHistory[]; holder: ReturnType<typeof findHolder> } {
-  const holder = findHolder(stateDir)
+): { runs: RunHistory[]; holder: RunHolder | undefined } {
+  const here = findHolder(stateDir)
   const runs = groupRuns(readEvents(stateDir), keep)
   const last = runs.at(-1)
-  if (last) last.isRunning = !!holder && last.exitCode === undefined
+  const isOpen = last !== undefined && last.exitCode === undefined
+  // A run on another machine shows only in what it has written down.
+  const elsewhere = here || !isOpen ? undefined : findHolderElsewhere(stateDir)
+  const holder = here ?? (elsewhere && { ...elsewhere, pid: undefined, isElsewhere: true })
+  if (last) last.isRunning = !!holder && isOpen
   return { runs, holder }
 }
 
