@@ -111,7 +111,7 @@ class Recorder {
         return
       case 'run.done':
         history.exitCode = event.exitCode
-        history.message = event.message
+        history.message = event.message || undefined
         return
       case 'day1.check':
         history.isChecked = true
