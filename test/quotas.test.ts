@@ -1,12 +1,13 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { schemaFile, schemaText } from '../scripts/schema.ts'
-import { root, trainerRig } from './support/rig.ts'
+import { root } from './support/places.ts'
+import { trainerRig } from './support/rig.ts'
 import { sandbox } from './support/sandbox.ts'
+import { test } from './support/test.ts'
 
 const good = () => JSON.parse(readFileSync(join(root, 'quotas.json'), 'utf8'))
 

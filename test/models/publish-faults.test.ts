@@ -3,16 +3,16 @@
  * with every such call refused.
  */
 import { execFile, spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
-import { join } from 'node:path'
-import { test } from 'uvu'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { recover } from '../../lib/models/recovery.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
+import { programOf } from '../support/places.ts'
 import { sha256Of, trainAndPublish, writeFiles } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const old = {
   'w-1.bin': 'old',
@@ -28,7 +28,6 @@ const publishNext = ['publish', 'core.onnx', 'sub/extra.onnx']
 /** Calls that publishing makes on one thread and starting up does not; the others are found by their path. */
 const counted = ['fsync', 'rename', 'mkdir']
 const canTrace = spawnSync('strace', ['-f', 'true']).status === 0
-const compiled = await compile()
 const faultTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
 
 faultTest(
@@ -127,7 +126,7 @@ async function atNextManifest(call: string, fault: string, assess: Assess): Prom
 async function inject(box: Sandbox, tracing: string[], [command, ...names]: string[]): Promise<Ended> {
   await using logs = await sandbox()
   const log = logs.path('log')
-  const program = [process.execPath, compiled.path('test/support/publisher.js'), command!, box.dir, ...names]
+  const program = [process.execPath, ...programOf('test/support/publisher.ts'), command!, box.dir, ...names]
   return await new Promise(resolve => {
     const argv = ['-f', '-y', '-qq', '-o', log, ...tracing, ...program]
     // One thread for files, so that the calls come in one order and have one count.
@@ -136,16 +135,6 @@ async function inject(box: Sandbox, tracing: string[], [command, ...names]: stri
       resolve({ signal: child.signalCode, code: child.exitCode, stderr, log: readFileSync(log, 'utf8') })
     })
   })
-}
-
-/** The project as JavaScript, which starts in a third of the time: there are a hundred starts. */
-async function compile(): Promise<Sandbox> {
-  const box = await sandbox({ 'package.json': '{ "type": "module" }' })
-  const root = join(import.meta.dirname, '../..')
-  const tsc = join(root, 'node_modules/.bin/tsc')
-  spawnSync(tsc, ['-p', root, '--noEmit', 'false', '--outDir', box.dir, '--rewriteRelativeImportExtensions'])
-  symlinkSync(join(root, 'node_modules'), box.path('node_modules'))
-  return box
 }
 
 /** Old models are published, new ones are in `work/`. */
@@ -206,5 +195,4 @@ async function assertConsistent(box: Sandbox, keepsSuperseded: boolean): Promise
   return isOld ? 'old' : 'new'
 }
 
-test.after(async () => compiled[Symbol.asyncDispose]())
 test.run()

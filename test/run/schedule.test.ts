@@ -1,8 +1,8 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { untilNextPassMs, waitFor } from '../../lib/run/schedule.ts'
 import { parseDuration } from '../../lib/settings/options.ts'
+import { test } from '../support/test.ts'
 
 test('parseDuration() knows seconds, minutes, hours and days', () => {
   const parsed = ['90s', '30m', '24h', '7d'].map(value => parseDuration('--every', value))

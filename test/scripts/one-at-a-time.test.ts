@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readRuns } from '../../lib/reports/history.ts'
 import { isStopped, trainingProcesses } from '../../lib/system/processes.ts'
@@ -10,6 +9,7 @@ import { useSandbox } from '../../lib/training/sandbox.ts'
 import { type FakeTrainer, publishes, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')

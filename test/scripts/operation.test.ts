@@ -9,19 +9,22 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { quote } from 'zx/core'
-import { publishes, type Rig, root, survivors, trainerRig, untilEvent } from '../support/rig.ts'
+import { root } from '../support/places.ts'
+import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const isRoot = process.getuid?.() === 0
 const asRoot = skipUnless(test, isRoot, 'needs root')
 const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--']
 const isReadable =
-  isRoot && spawnSync('setpriv', [...nobody, 'test', '-r', join(root, 'tasks.ts')], { cwd: '/' }).status === 0
+  isRoot &&
+  spawnSync('setpriv', [...nobody, 'test', '-r', join(root, 'node_modules/tsx/package.json')], { cwd: '/' })
+    .status === 0
 const asOwner = skipUnless(test, isReadable, 'needs root and a project that others can read')
 const hidingSandbox = skipUnless(test, isRoot && existsSync('/usr/bin/bwrap'), 'needs root and bubblewrap')
 const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'

@@ -10,13 +10,14 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { jobNames } from '../../lib/quotas.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { publishes, type Rig, root, trainerRig } from '../support/rig.ts'
+import { root } from '../support/places.ts'
+import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const namesOf = (events: TrainerEvent[]) =>
   events.map(it => ('job' in it ? `${it.event} ${it.job}` : it.event))

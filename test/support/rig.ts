@@ -4,9 +4,8 @@ import { join } from 'node:path'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { type JobName, jobNames, type Quota } from '../../lib/quotas.ts'
 import { onnxModel } from './onnx-fixture.ts'
+import { programOf, root } from './places.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
-
-export const root = join(import.meta.dirname, '../..')
 
 /** A fake trainer: the body of an ES module with `fs`, `dir` (its output folder), `maxMb` and `job` in scope. */
 export type FakeTrainer = string
@@ -80,15 +79,7 @@ export async function trainerRig(
       box.path('quotas.json'),
       ...(withModelsDir ? ['--models-dir', modelsDir] : []),
     ]
-    const [program, ...rest] = [
-      ...prefix,
-      process.execPath,
-      '--import',
-      'tsx',
-      join(root, script),
-      ...places,
-      ...args,
-    ]
+    const [program, ...rest] = [...prefix, process.execPath, ...programOf(script), ...places, ...args]
     const child = spawn(program!, rest, {
       cwd: root,
       env: { ...process.env, ...env },

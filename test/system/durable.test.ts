@@ -1,12 +1,12 @@
 import { existsSync, readFileSync, statSync, symlinkSync } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { moveDurably, storageError, writeDurably } from '../../lib/system/durable.ts'
 import { rejection } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const other = '/dev/shm'
 const hasOther = existsSync(other) && statSync(other).dev !== statSync('/tmp').dev
