@@ -1,5 +1,4 @@
 /** Train core alone: node --import tsx scripts/core.ts [--max-disk-mb N] [--retrain] … */
-
 import { trainingOptions } from '../lib/run/command-line.ts'
 import { perform, type Run, summaryOf } from '../lib/run.ts'
 import { isEntry } from '../lib/settings/script.ts'

@@ -23,7 +23,7 @@ export async function checkDay1({ command, jobs }: Run): Promise<void> {
     const { models, missing, reason } = check
     emit({ event: 'day1.check', job: name, models, missing, reason })
     // A training that begins now may replace any of them.
-    for (const file of missing ? [] : check.found) {
+    for (const file of missing ? [] : check.foreign) {
       const message = `${file} is valid but not what was published here; it is kept, as adopted`
       emit({ event: 'warning', job: name, message })
     }

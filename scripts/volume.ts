@@ -1,8 +1,7 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
-
 import { TrainerError } from '../lib/errors.ts'
 import { stateDirOf } from '../lib/layout.ts'
-import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/place.ts'
+import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/location.ts'
 import { mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
 import {
   createVolume,

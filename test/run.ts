@@ -29,8 +29,10 @@ const LONGEST_FIRST = [
   'run/metrics',
 ].map(name => `${name}.test.ts`)
 
-/** What is about the project as it stands there, its command line and how it is installed, is not translated. */
-const AS_IT_STANDS = ['machine/boot', 'machine/install', 'scripts/help'].map(name => `${name}.test.ts`)
+/** What is about the project as it stands there, its files, its command line and how it is installed: not translated. */
+const AS_IT_STANDS = ['architecture', 'machine/boot', 'machine/install', 'pages', 'scripts/help'].map(
+  name => `${name}.test.ts`,
+)
 
 const SHOWN = 12
 

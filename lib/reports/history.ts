@@ -52,7 +52,7 @@ export function readRuns(
  * check comes to no job; both may find nothing to do. Of a run without its start in the journal, which is bounded, the
  * check is lost too: only a training tells so much.
  */
-export function isToTrain({ asked, isChecked, jobs, exitCode }: RunHistory): boolean {
+export function isTrainingRun({ asked, isChecked, jobs, exitCode }: RunHistory): boolean {
   return jobs.length ? isChecked || !asked.length : exitCode !== 0
 }
 
@@ -67,7 +67,7 @@ export function isToTrain({ asked, isChecked, jobs, exitCode }: RunHistory): boo
  */
 export function groupRuns(events: Iterable<TrainerEvent>, keep = 10): RunHistory[] {
   const runs = new Map<string, Recorder>()
-  let place = 0
+  let position = 0
   for (const event of events) {
     let recorder = runs.get(event.run)
     if (!recorder) {
@@ -75,7 +75,7 @@ export function groupRuns(events: Iterable<TrainerEvent>, keep = 10): RunHistory
       runs.set(event.run, recorder)
       if (runs.size > keep) runs.delete(runs.keys().next().value!)
     }
-    recorder.take(event, place++)
+    recorder.take(event, position++)
   }
   return Array.from(runs.values(), recorder => recorder.history)
 }
@@ -101,7 +101,7 @@ class Recorder {
     }
   }
 
-  take(event: TrainerEvent, place: number): void {
+  take(event: TrainerEvent, position: number): void {
     const { history } = this
     history.durationMs += this.#sinceLast(event.time)
     history.waitsBefore = event.event === 'run.wait' ? event.job : undefined
@@ -122,7 +122,7 @@ class Recorder {
         if (history.warnings.push(event.message) > MAX_WARNINGS) history.warnings.shift()
         return
       default:
-        takeJobEvent(this.#jobOf(event.job), event, history.durationMs, place)
+        takeJobEvent(this.#jobOf(event.job), event, history.durationMs, position)
     }
   }
 

@@ -79,13 +79,13 @@ type JobEvent = Exclude<
   { event: 'run.start' | 'run.done' | 'run.wait' | 'day1.check' | 'warning' }
 >
 
-/** Add to a job's history what an event of it tells; `place` is the event's in the journal. */
-export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, place: number): void {
+/** Add to a job's history what an event of it tells; `position` is the event's in the journal. */
+export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, position: number): void {
   const { training } = history
   history.endMs = atMs
   if (training && !training.exit) {
     training.endMs = atMs
-    training.order[1] = place
+    training.order[1] = position
   }
   // The limit of a run may be less than the quota: what the disk leaves.
   if ('limitBytes' in event) history.quotaBytes ??= event.limitBytes
@@ -107,7 +107,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       history.reason = event.message
       return
     case 'train.start':
-      history.training ??= { startMs: atMs, endMs: atMs, order: [place, place], exit: undefined }
+      history.training ??= { startMs: atMs, endMs: atMs, order: [position, position], exit: undefined }
       history.training.exit = undefined
       return
     case 'train.exit':

@@ -37,8 +37,8 @@ function* readLines(path: string): Generator<string> {
   const newer = openLog(path)
   const older = openLog(`${path}.1`)
   try {
-    if (older && older.ino !== newer?.ino) yield* linesOf(older)
-    if (newer) yield* linesOf(newer)
+    if (older && older.ino !== newer?.ino) yield* linesIn(older)
+    if (newer) yield* linesIn(newer)
   } finally {
     for (const log of [newer, older]) if (log) closeSync(log.fd)
   }
@@ -59,7 +59,7 @@ function openLog(path: string): Log | undefined {
   }
 }
 
-function* linesOf({ fd, size }: Log): Generator<string> {
+function* linesIn({ fd, size }: Log): Generator<string> {
   const chunk = Buffer.alloc(CHUNK_BYTES)
   let line = Buffer.alloc(0)
   let isTooLong = size > MAX_FILE_BYTES // the first line that is read may have lost its beginning

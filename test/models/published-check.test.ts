@@ -20,7 +20,7 @@ test('checkPublished() finds a job missing that has no folder or an empty one', 
       models: [],
       missing: true,
       reason: 'no model is published',
-      found: [],
+      foreign: [],
       adopted: [],
       adopt: [],
     })
@@ -57,7 +57,7 @@ test('checkPublished() accepts what was published, without reading its content',
     models: [box.path('core.onnx')],
     missing: false,
     reason: 'core.onnx as published',
-    found: [],
+    foreign: [],
     adopted: [],
     adopt: [],
   })
@@ -69,11 +69,11 @@ test('checkPublished() accepts a restored model by its hash, for adoption with i
   await trainAndPublish(box.dir, { 'core.onnx': onnxModel() })
   utimesSync(box.path('core.onnx'), 1, 1)
 
-  const { missing, reason, found, adopted, adopt } = await checkPublished(box.dir, globs)
+  const { missing, reason, foreign, adopted, adopt } = await checkPublished(box.dir, globs)
 
   assert.equal(
-    { missing, reason, found, adopted, adopt: adopt.map(({ name }) => name) },
-    { missing: false, reason: 'core.onnx as published', found: [], adopted: [], adopt: ['core.onnx'] },
+    { missing, reason, foreign, adopted, adopt: adopt.map(({ name }) => name) },
+    { missing: false, reason: 'core.onnx as published', foreign: [], adopted: [], adopt: ['core.onnx'] },
   )
 })
 
@@ -85,10 +85,10 @@ test("checkPublished() accepts an operator's own model, and says that it differs
   writeFileSync(box.path('core.onnx'), onnxModel({ producer: 'mine' }))
   const asLong = await checkPublished(box.dir, globs)
 
-  for (const { missing, reason, found, adopted, adopt } of [longer, asLong]) {
+  for (const { missing, reason, foreign, adopted, adopt } of [longer, asLong]) {
     assert.is(missing, false)
     assert.is(reason, 'core.onnx valid, not as published')
-    assert.equal([found, adopted], [['core.onnx'], ['core.onnx']])
+    assert.equal([foreign, adopted], [['core.onnx'], ['core.onnx']])
     assert.equal(
       adopt.map(({ name }) => name),
       ['core.onnx'],
@@ -104,9 +104,9 @@ test('checkPublished() tells of changed external data', async () => {
   })
   writeFileSync(box.path('w.bin'), 'new')
 
-  const { missing, found } = await checkPublished(box.dir, globs)
+  const { missing, foreign } = await checkPublished(box.dir, globs)
 
-  assert.equal({ missing, found }, { missing: false, found: ['w.bin'] })
+  assert.equal({ missing, foreign }, { missing: false, foreign: ['w.bin'] })
 })
 
 test('checkPublished() does not accept a changed model that is not ONNX', async () => {

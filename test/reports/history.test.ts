@@ -1,6 +1,6 @@
 import * as assert from 'uvu/assert'
 import type { EventBody, TrainerEvent } from '../../lib/events.ts'
-import { groupRuns, isToTrain } from '../../lib/reports/history.ts'
+import { groupRuns, isTrainingRun } from '../../lib/reports/history.ts'
 import type { JobHistory } from '../../lib/reports/job-history.ts'
 import { test } from '../support/test.ts'
 
@@ -138,7 +138,7 @@ test('groupRuns() leaves the end open of a run that was killed', () => {
   assert.is(core!.training!.endMs, 5000)
 })
 
-test('isToTrain() tells a run that was to train from one that prunes or only checks', () => {
+test('isTrainingRun() tells a run that was to train from one that prunes or only checks', () => {
   const checked: EventBody = { event: 'day1.check', job, models: [], missing: true, reason: 'no model' }
   const failed: EventBody = { event: 'job.fail', job, code: 'storage', message: 'cannot' }
   const jobDone: EventBody = { event: 'job.done', job, seconds: 1, usedBytes: 1 }
@@ -159,7 +159,7 @@ test('isToTrain() tells a run that was to train from one that prunes or only che
 
   for (const [isTraining, bodies] of cases) {
     const [run] = groupRuns(eventsOf('r1', ...bodies.map((body): [number, EventBody] => [0, body])))
-    assert.is(isToTrain(run!), isTraining, bodies.map(({ event }) => event).join(' '))
+    assert.is(isTrainingRun(run!), isTraining, bodies.map(({ event }) => event).join(' '))
   }
 })
 

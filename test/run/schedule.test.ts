@@ -1,6 +1,7 @@
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
-import { untilNextPassMs, waitFor } from '../../lib/run/schedule.ts'
+import type { JobName } from '../../lib/quotas.ts'
+import { nextDue, untilNextPassMs, waitFor } from '../../lib/run/schedule.ts'
 import { parseDuration } from '../../lib/settings/options.ts'
 import { test } from '../support/test.ts'
 
@@ -21,6 +22,19 @@ for (const value of ['', '0s', '5', '1.5h', '-1h', '1w', '24 h', '9999999d']) {
     )
   })
 }
+
+test('nextDue() gives all jobs anew after a success, and what a failed pass did not train', () => {
+  const asked: JobName[] = ['core', 'dpi', 'agent']
+  const first = { jobs: asked, retrain: false, failures: 0 }
+
+  const afterFailure = nextDue(first, asked, { exitCode: 1, trained: ['core'] })
+  const afterAnother = nextDue(afterFailure, asked, { exitCode: 75, trained: [] })
+  const afterSuccess = nextDue(afterAnother, asked, { exitCode: 0, trained: ['dpi', 'agent'] })
+
+  assert.equal(afterFailure, { jobs: ['dpi', 'agent'], retrain: false, failures: 1 })
+  assert.equal(afterAnother, { jobs: ['dpi', 'agent'], retrain: false, failures: 2 })
+  assert.equal(afterSuccess, { jobs: asked, retrain: true, failures: 0 })
+})
 
 test('untilNextPassMs() backs off after failures, never beyond the interval', () => {
   const waits = [0, 1, 2, 3, 9].map(failures => untilNextPassMs(3_600_000, failures) / 60_000)

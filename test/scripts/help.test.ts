@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { readOptions } from '../../lib/settings/options.ts'
+import { documentedOptions } from '../support/pages.ts'
 import { root } from '../support/places.ts'
 import { test } from '../support/test.ts'
 
@@ -26,6 +27,12 @@ for (const script of ['tasks.ts', ...scripts]) {
       [],
     )
     assert.match(stdout, `Example: node --import tsx ${script} `)
+    // Here, because the help is there already: each start of a script takes a third of a second.
+    const shown = stdout.match(/^ {2}--[\w-]+/gm)!.map(it => it.trim())
+    assert.equal(
+      documentedOptions(script).filter(option => !shown.includes(option)),
+      [],
+    )
   })
 }
 

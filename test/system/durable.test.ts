@@ -1,8 +1,15 @@
-import { existsSync, readFileSync, statSync, symlinkSync } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
+import { existsSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
+import { rename, rm, writeFile } from 'node:fs/promises'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
-import { moveDurably, storageError, writeDurably } from '../../lib/system/durable.ts'
+import {
+  moveDurably,
+  replaceDurably,
+  replaceFile,
+  replaceFileSync,
+  storageError,
+  writeDurably,
+} from '../../lib/system/durable.ts'
 import { rejection } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -19,6 +26,39 @@ test('writeDurably() replaces a link by a file, not what the link leads to', asy
 
   assert.is(readFileSync(box.path('next'), 'utf8'), 'content')
   assert.is(readFileSync(box.path('precious'), 'utf8'), 'precious')
+})
+
+test('replaceFile() and its twin put a whole file in place of the old one, over what a crash has left', async () => {
+  await using box = await sandbox({
+    'a/page': 'old',
+    'a/page.tmp': 'half',
+    'b/page': 'old',
+    'b/page.tmp': 'half',
+  })
+
+  await replaceFile(box.path('a/page'), 'new')
+  replaceFileSync(box.path('b/page'), 'new')
+
+  for (const folder of ['a', 'b']) {
+    assert.equal(readdirSync(box.path(folder)), ['page'])
+    assert.is(readFileSync(box.path(folder, 'page'), 'utf8'), 'new')
+    assert.is(statSync(box.path(folder, 'page')).mode & 0o777, 0o644)
+  }
+})
+
+test('replaceDurably() leaves the old file, and nothing beside it, where the new one fails', async () => {
+  await using box = await sandbox({ page: 'old' })
+
+  const error = await rejection(
+    replaceDurably(box.path('page'), async temporary => {
+      await writeFile(temporary, 'half')
+      throw new Error('no more')
+    }),
+  )
+
+  assert.is(String(error), 'Error: no more')
+  assert.equal(readdirSync(box.dir), ['page'])
+  assert.is(readFileSync(box.path('page'), 'utf8'), 'old')
 })
 
 test('moveDurably() makes the folders on the way, and replaces the file', async () => {

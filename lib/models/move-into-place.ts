@@ -6,30 +6,30 @@ import { foldersIn } from '../layout.ts'
 import { moveDurably, syncFolder } from '../system/durable.ts'
 import { reasonOf, statPlain } from '../system/plain-file.ts'
 import { describeFile } from './compare.ts'
-import { type Entry, MANIFEST, NEXT_MANIFEST } from './manifest.ts'
+import { MANIFEST, type ManifestEntry, NEXT_MANIFEST } from './manifest.ts'
 import { finishPublication } from './recovery.ts'
 
 /**
- * Can these files take their places among what is published?
+ * Check that these files can take their places among the published ones.
  *
- * @param arrivals all files to publish, by name
- * @param shared names of external data, of these models or of published ones that stay
+ * @param arrivals every file to publish, by name
+ * @param shared names of external data, both of these models and of published models that stay
  * @throws {TrainerError} `training-failed` with the name that is taken
  */
-export async function assertPlaces(
+export async function assertReplaceable(
   jobDir: string,
-  arrivals: Map<string, Entry>,
+  arrivals: Map<string, ManifestEntry>,
   shared: Set<string>,
 ): Promise<void> {
   for (const [name, entry] of arrivals) {
-    const found = lookAt(join(jobDir, name))
+    const found = statOf(join(jobDir, name))
     if (found?.isDirectory()) {
       throw new TrainerError(
         'training-failed',
         `Cannot publish ${name}: ${jobDir} has a folder of that name; move it away`,
       )
     }
-    if (found && shared.has(name) && !(await isSame(jobDir, name, entry))) {
+    if (found && shared.has(name) && !(await hasContent(jobDir, name, entry))) {
       throw new TrainerError(
         'training-failed',
         `Cannot publish ${name}: ${jobDir} has other external data of that name, and a model that is being read ` +
@@ -40,23 +40,23 @@ export async function assertPlaces(
 }
 
 /**
- * Move files from `work/` to their places and make the next manifest the current one. When a step fails it is undone,
- * unless a published file has been replaced by then: that cannot be undone, so it is finished as after a crash.
+ * Move files from `work/` to their places and make the next manifest the current one. A failing step is undone. Once a
+ * published file has been replaced that is impossible, and the publication is finished instead, as after a crash.
  *
- * @throws the system's error, in either case
+ * @throws the system's error, whether the publication was undone or finished
  */
-export async function place(jobDir: string, names: string[]): Promise<void> {
+export async function moveIntoPlace(jobDir: string, names: string[]): Promise<void> {
   const { workDir } = foldersIn(jobDir)
-  const replaced = names.filter(name => lookAt(join(jobDir, name)))
+  const replaced = names.filter(name => statOf(join(jobDir, name)))
   try {
     for (const name of names) await moveDurably(workDir, jobDir, name)
     await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
   } catch (error) {
-    const moved = names.filter(name => !lookAt(join(workDir, name)))
+    const moved = names.filter(name => !statOf(join(workDir, name)))
     const settled = moved.some(name => replaced.includes(name))
       ? finishPublication(jobDir)
       : undo(jobDir, moved)
-    await settled.catch(() => {}) // the disk is failing: the next start does it
+    await settled.catch(() => {}) // the disk is failing; the next start settles it
     throw error
   }
   await syncFolder(jobDir)
@@ -67,7 +67,7 @@ async function undo(jobDir: string, moved: string[]): Promise<void> {
   await rm(join(jobDir, NEXT_MANIFEST), { force: true })
 }
 
-async function isSame(folder: string, name: string, { bytes, sha256 }: Entry): Promise<boolean> {
+async function hasContent(folder: string, name: string, { bytes, sha256 }: ManifestEntry): Promise<boolean> {
   try {
     return (
       statPlain(folder, name).size === BigInt(bytes) && (await describeFile(folder, name)).sha256 === sha256
@@ -78,6 +78,6 @@ async function isSame(folder: string, name: string, { bytes, sha256 }: Entry): P
   }
 }
 
-function lookAt(path: string): Stats | undefined {
+function statOf(path: string): Stats | undefined {
   return lstatSync(path, { throwIfNoEntry: false })
 }
