@@ -6,6 +6,7 @@ import { readRuns } from '../../lib/reports/history.ts'
 import { takeLock } from '../../lib/run/lock.ts'
 import { writeReport } from '../../scripts/report.ts'
 import { failure } from '../support/failure.ts'
+import { journalLine, type Sketch } from '../support/journal.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -145,10 +146,10 @@ browserTest(
 
 /** Hours beside seconds, hundreds of prunes and pauses, failures with long words, quotas with many digits. */
 function crowdedJournal(): string {
-  const events: object[] = []
+  const events: Sketch[] = []
   let run = ''
   let clockMs = Date.parse('2026-09-28T22:50:40Z')
-  const add = (event: object) => events.push({ run, time: new Date(clockMs).toISOString(), ...event })
+  const add = (event: Sketch) => events.push({ run, time: new Date(clockMs).toISOString(), ...event })
   const train = (job: string, seconds: number, prunes: number) => {
     const limitBytes = 99_999 * 2 ** 20
     add({ event: 'job.start', job, dir: `/m/${job}`, limitBytes, guarantee: 'watch+sandbox' })
@@ -197,13 +198,12 @@ function crowdedJournal(): string {
     train('core', seconds, 10)
     if (seconds < 15_000) end('core', 1)
   }
-  return events.map(event => `${JSON.stringify(event)}\n`).join('')
+  return journalOf(...events)
 }
 
 /** Events of one run at one time, as the journal has them. */
-function journalOf(...events: object[]): string {
-  const stamp = { time: '2026-03-01T10:00:00.000Z', run: 'r1' }
-  return events.map(event => `${JSON.stringify({ ...stamp, ...event })}\n`).join('')
+function journalOf(...events: Sketch[]): string {
+  return events.map(journalLine).join('')
 }
 
 function startBrowser(): Promise<Browser> {
@@ -374,9 +374,8 @@ test('report says which trainings overlapped and which exceeded their quota', as
 })
 
 test('report shows at most the runs that were asked for', async () => {
-  const start = { time: '2026-03-01T10:00:00.000Z', event: 'run.start', jobs: [] }
-  const lines = [1, 2, 3].map(run => JSON.stringify({ ...start, run: `r${run}` }))
-  await using box = await sandbox({ '.trainer/events.jsonl': `${lines.join('\n')}\n` })
+  const starts = [1, 2, 3].map((run): Sketch => ({ run: `r${run}`, event: 'run.start' }))
+  await using box = await sandbox({ '.trainer/events.jsonl': journalOf(...starts) })
 
   await writeReport(['--models-dir', box.dir, '--out', box.path('r.html'), '--runs', '2'])
 

@@ -21,6 +21,7 @@ import { drawStatus } from '../../lib/reports/status-table.ts'
 import { takeLock } from '../../lib/run/lock.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
+import { journalLine, type Sketch } from '../support/journal.ts'
 import { programOf, root } from '../support/places.ts'
 import { readManifest } from '../support/publishing.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
@@ -274,8 +275,7 @@ test('status tells of a training that could not start, as the metrics do', async
 test('status tells pruning, and a lock that is held without a run, from a training', async () => {
   await using box = await sandbox({ '.trainer/lock': 1 })
   const journal = box.path('.trainer', 'events.jsonl')
-  const stamp = { time: '2026-03-01T10:00:00.000Z', level: 'info', run: 'r1' }
-  const write = (event: object) => appendFileSync(journal, `${JSON.stringify({ ...stamp, ...event })}\n`)
+  const write = (event: Sketch) => appendFileSync(journal, journalLine(event))
   const { release } = await takeLock(box.path('.trainer'))
   const stepOf = async () => (await readStatus(box.dir, readQuotas(join(root, 'quotas.json')))).running?.step
   try {
