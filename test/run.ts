@@ -2,13 +2,15 @@
  * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …]
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
- * ran and passed, and every skip is named. RANSOMEYE_SWEEP=whole lets sweeps go through all of their points.
+ * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only files with sweeps run, which then go through
+ * all of their points.
  */
 import { type ChildProcess, fork } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { loader, moduleOf, root, testLimitMs } from './support/places.ts'
+import { isSweep, loader, moduleOf, root, testLimitMs } from './support/places.ts'
 import type { Message, Tally } from './support/run-file.ts'
 import { translateProject } from './support/translate.ts'
 
@@ -44,6 +46,7 @@ const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8'
 )
 const files = all
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
+  .filter(name => !isSweep || /\bisSweep\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')))
   .sort((one, other) => place(one) - place(other))
 const outcomes: { name: string; tally: Tally; seconds: number }[] = []
 const running = new Set<ChildProcess>()

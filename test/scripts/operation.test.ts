@@ -310,8 +310,8 @@ asOwner(
     const places = `--quotas ${rig.path('quotas.json')}`
 
     const dry = await rig.run(['--dry-run'])
-    const refused = await rig.run(['core', '--json'], { env, withModelsDir: false })
-    const pruning = await rig.run(['core'], { script: 'scripts/prune.ts' })
+    const refused = await rig.run(['core', '--json'], { env, withModelsDir: false, byTsx: true })
+    const pruning = await rig.run(['core'], { script: 'scripts/prune.ts', byTsx: true })
 
     assert.equal([dry.exitCode, refused.exitCode, pruning.exitCode], [0, 64, 64])
     assert.match(pruning.stderr, ` scripts/prune.ts ${places} --models-dir ${rig.modelsDir} core\n`)

@@ -8,8 +8,8 @@ const isTranslated = import.meta.filename.endsWith('.js')
 /** What Node.js needs to import a file of the program. */
 export const loader = isTranslated ? [] : ['--import', 'tsx']
 
-/** Does this run of the tests go through every point of its sweeps, not just a sample of them? */
-const isSweep = process.env.RANSOMEYE_SWEEP === 'whole'
+/** Does this run of the tests go through every point of its sweeps, rather than through a sample of them? */
+export const isSweep = process.env.RANSOMEYE_SWEEP === 'whole'
 
 /** What one test may take, here and in test/run.ts. */
 export const testLimitMs = isSweep ? 20 * 60_000 : 60_000

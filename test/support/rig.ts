@@ -39,6 +39,8 @@ type StartOptions = {
   prefix?: string[]
   /** Give --models-dir; else the run has to find out. */
   withModelsDir?: boolean
+  /** Start it by tsx, as operators do; else as plain JavaScript, where the tests run so. */
+  byTsx?: boolean
 }
 export type Ended = {
   exitCode: number | null
@@ -72,14 +74,15 @@ export async function trainerRig(
 
   const start: Rig['start'] = (
     args = [],
-    { script = 'tasks.ts', env = {}, prefix = [], withModelsDir = true } = {},
+    { script = 'tasks.ts', env = {}, prefix = [], withModelsDir = true, byTsx = false } = {},
   ) => {
     const places = [
       '--quotas',
       box.path('quotas.json'),
       ...(withModelsDir ? ['--models-dir', modelsDir] : []),
     ]
-    const [program, ...rest] = [...prefix, process.execPath, ...programOf(script), ...places, ...args]
+    const node = [process.execPath, ...(byTsx ? ['--import', 'tsx', join(root, script)] : programOf(script))]
+    const [program, ...rest] = [...prefix, ...node, ...places, ...args]
     const child = spawn(program!, rest, {
       cwd: root,
       env: { ...process.env, ...env },
