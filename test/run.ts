@@ -48,7 +48,12 @@ const files = all
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
   .filter(name => !isSweep || /\bisSweep\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')))
   .sort((one, other) => place(one) - place(other))
-const outcomes: { name: string; tally: Tally; seconds: number }[] = []
+const outcomes: {
+  name: string
+  tally: Tally
+  seconds: number
+  longest: { test: string; seconds: number }
+}[] = []
 const running = new Set<ChildProcess>()
 
 const startedMs = performance.now()
@@ -69,8 +74,11 @@ await Promise.all(
 
 if (files.length > SHOWN) {
   console.log(`\n${secondsSince(startedMs)} s; the longest:`)
-  for (const { name, seconds } of outcomes.sort((one, other) => other.seconds - one.seconds).slice(0, SHOWN))
-    console.log(`  ${seconds} s ${name}${LONGEST_FIRST.includes(name) ? '' : ', not in LONGEST_FIRST'}`)
+  outcomes.sort((one, other) => other.seconds - one.seconds)
+  for (const { name, seconds, longest } of outcomes.slice(0, SHOWN)) {
+    const late = LONGEST_FIRST.includes(name) ? '' : ' (not in LONGEST_FIRST)'
+    console.log(`  ${seconds} s ${name}${late}, of which ${longest.seconds} s ${longest.test}`)
+  }
 }
 const tallies = outcomes.map(({ tally }) => tally)
 const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0)
@@ -109,6 +117,13 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
     stream.setEncoding('utf8').on('data', text => (output += text))
   let tally: Tally | undefined
   let test = 'its beginning'
+  let testStartedMs = startedMs
+  let longest = { test, seconds: 0 }
+  const endTest = () => {
+    const seconds = secondsSince(testStartedMs)
+    if (seconds > longest.seconds) longest = { test, seconds }
+    testStartedMs = performance.now()
+  }
   let isLate = false
   // A test that only waits ends itself at the limit, and the next one runs. This is for one that lets nothing else run.
   const late = setTimeout(() => {
@@ -116,6 +131,7 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
     killGroup(child)
   }, testLimitMs + 5000)
   child.on('message', (message: Message) => {
+    endTest()
     if ('test' in message) test = `"${message.test}"`
     else tally = message
     late.refresh()
@@ -131,7 +147,12 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   const how = isLate
     ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
     : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
-  return { name, seconds, tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [] } }
+  return {
+    name,
+    seconds,
+    longest,
+    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [] },
+  }
 }
 
 function killGroup({ pid }: ChildProcess): void {
