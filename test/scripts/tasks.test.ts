@@ -225,6 +225,11 @@ for (const [what, trainer, said] of [
     /its error was "Error: ENOENT: no such file or directory, open '\/no\/data'",/,
   ],
   [
+    'an error without frames, as Node.js 20.11 has them',
+    `console.error("[Error: no data] {\\n  errno: -2\\n}\\n\\nNode.js v20.11.0"); process.exit(1)`,
+    /its error was "Error: no data",/,
+  ],
+  [
     'an assertion',
     `;(await import('node:assert')).ok(0, 'no data')`,
     /its error was "AssertionError \[ERR_ASSERTION\]: no data",/,
