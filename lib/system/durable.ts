@@ -44,7 +44,7 @@ export function outputFile(path: string): string {
     const stats = statSync(path, { throwIfNoEntry: false })
     if (stats && !stats.isFile()) throw refuse('it is not a regular file')
     const target = stats ? realpathSync(path) : join(realpathSync(dirname(path)), basename(path))
-    accessSync(dirname(target), constants.W_OK | constants.X_OK)
+    accessSync(`${dirname(target)}/.`, constants.W_OK | constants.X_OK) // a file is no folder, whatever its mode
     return target
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause

@@ -1,15 +1,15 @@
-import assert from 'node:assert/strict'
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { renderUnits } from '../../lib/machine/units.ts'
 import { bootMachine, canBoot, installedRoot, type Machine } from '../support/machine.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { root } from '../support/rig.ts'
+import { root } from '../support/places.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const service = 'ransomeye-trainer.service'
 const models = '/var/lib/ransomeye/models'
@@ -29,7 +29,7 @@ function installWith(machine: Machine, body: string, sandbox = 'auto'): void {
   writeFileSync(machine.path(odd, 'model.onnx'), onnxModel())
   writeTraining(machine, body, 20, sandbox)
   const { status, stderr } = machine.run(...script('install.ts'), '--quotas', join(odd, 'quotas.json'))
-  assert.equal(status, 0, stderr)
+  assert.is(status, 0, stderr)
 }
 
 function writeTraining(machine: Machine, body: string, maxDiskMb: number, sandbox = 'auto'): void {
@@ -103,13 +103,13 @@ ${publishes}`,
 
   const { status } = machine.run('systemctl', 'start', service)
 
-  assert.equal(status, 0, output(machine, 'core').join('\n'))
+  assert.is(status, 0, output(machine, 'core').join('\n'))
   const guarantees = events(machine).flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
-  assert.deepEqual(guarantees, ['watch+sandbox', 'watch+sandbox', 'watch'])
+  assert.equal(guarantees, ['watch+sandbox', 'watch+sandbox', 'watch'])
   const common = ['home ENOENT', 'other EROFS', 'disk ENOENT', 'nice 19']
-  assert.deepEqual(output(machine, 'core'), ['temporary works', 'charged works', ...common])
-  assert.deepEqual(output(machine, 'agent'), ['temporary EACCES', 'charged ENOENT', ...common])
-  assert.equal(stateOf(machine).ActiveState, 'inactive')
+  assert.equal(output(machine, 'core'), ['temporary works', 'charged works', ...common])
+  assert.equal(output(machine, 'agent'), ['temporary EACCES', 'charged ENOENT', ...common])
+  assert.is(stateOf(machine).ActiveState, 'inactive')
 })
 
 withMachine('systemd reads every word of a unit as it was meant', async () => {
@@ -140,11 +140,11 @@ withMachine('systemd reads every word of a unit as it was meant', async () => {
     writeFileSync(machine.path('etc/systemd/system', service), unit!.text)
     machine.run('systemctl', 'daemon-reload')
 
-    assert.equal(machine.run('systemctl', 'start', service).status, 0)
+    assert.is(machine.run('systemctl', 'start', service).status, 0)
   }
 
   const { stdout } = machine.run('journalctl', '--unit', service, '--output', 'cat')
-  assert.deepEqual(
+  assert.equal(
     stdout.match(/^<.*>$/gm),
     words.map(word => `<${word}>`),
   )
@@ -164,9 +164,9 @@ withMachine('the journal has the priority of each line', async () => {
     .split('\n')
     .map(line => JSON.parse(line))
   const priority = (text: string) => entries.find(it => it.MESSAGE.includes(text)).PRIORITY
-  assert.equal(priority('training, pid'), '6')
-  assert.equal(priority('training ended with exit code 1'), '4')
-  assert.equal(priority('core: failed'), '3')
+  assert.is(priority('training, pid'), '6')
+  assert.is(priority('training ended with exit code 1'), '4')
+  assert.is(priority('core: failed'), '3')
 })
 
 withMachine('systemd tries again what may pass, and nothing else', async () => {
@@ -188,8 +188,8 @@ withMachine('systemd tries again what may pass, and nothing else', async () => {
     })
     machine.run('systemctl', 'stop', service)
 
-    assert.equal(state.SubState, subState, `exit code ${exitCode}`)
-    assert.equal(state.StartLimitIntervalUSec, '0')
+    assert.is(state.SubState, subState, `exit code ${exitCode}`)
+    assert.is(state.StartLimitIntervalUSec, '0')
   }
 })
 
@@ -214,7 +214,7 @@ setInterval(() => {}, 1000)`
     machine.run(...end)
 
     await until('nothing is left', () => !processes(machine).length)
-    assert.equal(stateOf(machine).ActiveState, activeState)
+    assert.is(stateOf(machine).ActiveState, activeState)
   }
 })
 
@@ -224,9 +224,9 @@ withMachine('the boot goes on while the service trains', async () => {
 
   const { status, stderr } = machine.run('systemctl', 'start', 'multi-user.target')
 
-  assert.equal(status, 0, stderr)
+  assert.is(status, 0, stderr)
   await until('the training is going on', () => output(machine, 'core')[0] === 'ready')
-  assert.equal(stateOf(machine).SubState, 'start')
+  assert.is(stateOf(machine).SubState, 'start')
 })
 
 withMachine(
@@ -241,11 +241,11 @@ withMachine(
     const third = machine.run(...script('install.ts'), '--uninstall').stdout
 
     assert.match(first, /^made the system user ransomeye\nmade \/var\/lib\/ransomeye\/models\nwrote /)
-    assert.equal(timer, 'active\n')
+    assert.is(timer, 'active\n')
     assert.match(second, /^nothing to do: all of it is installed\n/)
-    assert.equal(third.match(/^removed /gm)?.length, 3)
+    assert.is(third.match(/^removed /gm)?.length, 3)
     assert.ok(existsSync(machine.path(models)))
-    assert.equal(machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout, 'inactive\n')
+    assert.is(machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout, 'inactive\n')
   },
 )
 
@@ -262,9 +262,9 @@ for (const [what, ...hiding] of [
     const line = stdout.trim().split('\n').at(-1)!
     const ended = machine.run('sh', '-c', line)
 
-    assert.doesNotMatch(stdout, /systemctl start/)
+    assert.not.match(stdout, /systemctl start/)
     assert.match(line, /^ {2}runuser -u ransomeye -- /)
-    assert.equal(ended.status, 0, ended.stdout)
+    assert.is(ended.status, 0, ended.stdout)
     assert.ok(existsSync(machine.path(models, 'agent', 'agent.onnx')))
   })
 }

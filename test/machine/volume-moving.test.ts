@@ -10,11 +10,11 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { trainAndPublish } from '../support/publishing.ts'
 import { readWhile } from '../support/read-while.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { versionOf } from '../support/versions.ts'
 import { hasLoopDevices, must, type VolumeRig, volumeRig } from '../support/volume-rig.ts'
 

@@ -8,10 +8,10 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { takeLock } from '../../lib/run/lock.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { hasLoopDevices, mountOptions, must, volumeRig } from '../support/volume-rig.ts'
 
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')

@@ -2,7 +2,6 @@ import { spawnSync } from 'node:child_process'
 import { createPrivateKey, createPublicKey } from 'node:crypto'
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { checkBundle } from '../../lib/models/bundle/check.ts'
 import { signText } from '../../lib/models/bundle/signature.ts'
@@ -12,6 +11,7 @@ import { rsaPair } from '../support/keys.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { sha256Of } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const { publicKey, privateKey } = rsaPair()
 const model = onnxModel()

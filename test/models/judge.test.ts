@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { findModels } from '../../lib/models.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
 

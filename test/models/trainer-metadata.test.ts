@@ -1,8 +1,8 @@
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { metricsOf, readReported } from '../../lib/models/trainer-metadata.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('readReported() reads what a trainer says, and nothing where it says nothing', async () => {
   await using box = await sandbox({ 'a/metadata.json': '{"version":"7","features":["size"]}', 'b/x': 1 })

@@ -1,7 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { findHolder, takeLock } from '../../lib/run/lock.ts'
@@ -9,6 +8,7 @@ import { freeSpace } from '../../lib/storage/capacity.ts'
 import { readProc } from '../../lib/system/processes.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 async function refusal(stateDir: string): Promise<TrainerError> {
   try {

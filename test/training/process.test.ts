@@ -8,18 +8,17 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../../lib/system/processes.ts'
 import { safePath } from '../../lib/system/programs.ts'
 import { type Listener, Training } from '../../lib/training/process.ts'
 import { containedArgv, useSandbox } from '../../lib/training/sandbox.ts'
-import { root } from '../support/rig.ts'
+import { loader, moduleOf, root } from '../support/places.ts'
 import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
@@ -100,11 +99,11 @@ test('Training takes nothing that runs beside it for a part of it, however early
 
 test('containedArgv() asks for no larger file than we may write ourselves', async () => {
   await using box = await sandbox()
-  const program = `import { containedArgv } from '${join(root, 'lib/training/sandbox.ts')}'
+  const program = `import { containedArgv } from '${moduleOf('lib/training/sandbox.ts')}'
     const argv = containedArgv(['true'], ${JSON.stringify(containmentOf(box, false))})
     process.stdout.write(JSON.stringify(argv))`
   const limits = [2 ** 20, 2 ** 31].map(bytes => {
-    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '--eval', program]
+    const node = [process.execPath, ...loader, '--input-type=module', '--eval', program]
     return JSON.parse(
       execFileSync('prlimit', [`--fsize=${bytes}`, ...node], { cwd: root, encoding: 'utf8' }),
     )[1]
@@ -115,7 +114,7 @@ test('containedArgv() asks for no larger file than we may write ourselves', asyn
 
 /** A program that starts a training and is killed before that has begun. */
 const startsAndDies = (training: object, afterMs: number) => `
-const { Training } = await import(${JSON.stringify(join(root, 'lib/training/process.ts'))})
+const { Training } = await import(${JSON.stringify(moduleOf('lib/training/process.ts'))})
 setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
 await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
 
@@ -133,7 +132,7 @@ for (const isSandboxed of [false, true]) {
     const remains = () => listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.includes(box.dir))
 
     for (const afterMs of [30, 60, 120]) {
-      const program = ['--import', 'tsx', '--input-type=module', '--eval', startsAndDies(training, afterMs)]
+      const program = [...loader, '--input-type=module', '--eval', startsAndDies(training, afterMs)]
       const { signal, stderr } = spawnSync(process.execPath, program, {
         stdio: ['ignore', 'ignore', 'pipe', lockFd],
       })
