@@ -2,7 +2,7 @@ import { TrainerError } from './errors.ts'
 import { type JobName, jobNames } from './quotas.ts'
 import { didYouMean, type Option } from './settings/options.ts'
 
-/** Where models and quotas are; every script that looks at them takes these. */
+/** The options for the places of models and quotas. Every script that looks at them takes these. */
 export const placeOptions = {
   'models-dir': {
     type: 'string',
@@ -13,7 +13,7 @@ export const placeOptions = {
 } as const satisfies Record<string, Option>
 
 /**
- * The jobs named, in the order in which they run; none named means all.
+ * Return the jobs that are named, in the order in which they run. No name means all of them.
  *
  * @throws {TrainerError} `usage`
  */
