@@ -140,6 +140,8 @@ async function systemctl({ image }: Machine, ...args: string[]): Promise<void> {
   try {
     await run(['systemctl', ...(image === undefined ? [] : [`--root=${image}`]), ...args])
   } catch (cause) {
-    throw new TrainerError('storage', `Cannot do systemctl ${args.join(' ')}: ${messageOf(cause)}`, { cause })
+    throw new TrainerError('storage', `Cannot run systemctl ${args.join(' ')}: ${messageOf(cause)}`, {
+      cause,
+    })
   }
 }

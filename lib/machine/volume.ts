@@ -76,7 +76,7 @@ export async function createVolume(
     throw new TrainerError(
       'storage',
       `Cannot make ${job}'s volume: ${image} is ${found.bytes < wantedBytes ? 'smaller' : 'larger'} than its quota of ` +
-        `${formatBytes(quotaBytes)} asks for, ${sizes}; remove the volume and create it anew`,
+        `${formatBytes(quotaBytes)} needs, ${sizes}; remove the volume and create it anew`,
     )
   }
   await mountVolume(volume)
@@ -102,7 +102,7 @@ export async function mountVolume(volume: Volume): Promise<void> {
     throw new TrainerError(
       'no-space',
       `${job}'s volume is mounted, but ${formatBytes(bytes - reservedBytes)} of ${image} cannot be reserved again: ` +
-        `${cause.message}; free some and mount it once more`,
+        `${cause.message}; free some space and mount it again`,
       { cause },
     )
   }
@@ -123,7 +123,7 @@ export async function unmountVolume(volume: Volume): Promise<boolean> {
   } catch (cause) {
     await reclaim(volume)
     if (!(cause instanceof ProgramFailure)) throw cause
-    const reason = `${cause.message}; stop what uses it (fuser -vm ${folder} tells)`
+    const reason = `${cause.message}; stop what uses it (fuser -vm ${folder} lists it)`
     throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${reason}`, { cause })
   }
   return true

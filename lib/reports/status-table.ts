@@ -46,11 +46,11 @@ function describeRun({ running, lastRun }: Status, now: number): string {
     return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}`
   }
   if (!lastRun)
-    return 'not running, and no training is recorded here; if there should be one, give its --models-dir'
+    return 'not running; no training is recorded here. If there was one, name its folder with --models-dir'
   const { startedAt, exitCode, message } = lastRun
   const end =
     exitCode === null
-      ? 'was killed, lost its power or could not note its end on a full disk'
+      ? 'was killed, lost power or could not record its end on a full disk'
       : `ended with exit code ${exitCode}`
   return `not running; the last training run, of ${formatMoment(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }

@@ -90,6 +90,6 @@ export async function assertNotElsewhere({ job, folder, image, run }: Volume): P
   throw new TrainerError(
     'storage',
     `Cannot use the image of ${job}'s volume: ${image} is attached to ${device}, which is not mounted on ${folder}; ` +
-      `unmount that where it is, or detach it with losetup -d ${device}`,
+      `unmount it there, or detach it: losetup -d ${device}`,
   )
 }

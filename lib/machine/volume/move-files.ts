@@ -47,8 +47,8 @@ export async function assertHolds({ job, folder, run }: Volume, file: string): P
   if (difference === undefined) return
   throw new TrainerError(
     'storage',
-    `Cannot use ${job}'s volume: ${difference} in ${folder} is not, or is otherwise, in the volume; ` +
-      "to keep the folder's files remove the volume with --keep-folder, to keep the volume's move those away",
+    `Cannot use ${job}'s volume: it lacks ${difference} of ${folder}, or has it with other content; ` +
+      "to keep the folder's files, remove the volume with --keep-folder; to keep the volume's, move the folder's away",
   )
 }
 
@@ -63,7 +63,7 @@ export async function assertPublished({ job, quota, folder }: Volume): Promise<v
   throw new TrainerError(
     'storage',
     `Cannot remove ${job}'s volume without keeping its files: ${folder} has no valid model of its own (${reason}); ` +
-      'move what is there away, and remove the volume without --keep-folder',
+      'move its files away, and remove the volume without --keep-folder',
   )
 }
 
@@ -91,7 +91,7 @@ export async function copyBeneath(volume: Volume): Promise<void> {
     throw new TrainerError(
       'no-space',
       `Cannot unmount ${job}'s volume: ${formatBytes(freeBytes)} free on ${modelsDir}, ` +
-        `${formatBytes(neededBytes)} needed for its files; prune it or free some`,
+        `${formatBytes(neededBytes)} needed for its files; prune it or free some space`,
     )
   }
   // Reach both by the hidden mounts: a rename cannot cross mounts.
@@ -102,7 +102,10 @@ export async function copyBeneath(volume: Volume): Promise<void> {
   await copyFiles(volume, folder, passage)
   const difference = await findDifference(folder, passage)
   if (difference !== undefined) {
-    throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${difference} is being changed`)
+    throw new TrainerError(
+      'storage',
+      `Cannot unmount ${job}'s volume: ${difference} changed while it was copied; stop what writes to it`,
+    )
   }
   const { uid, gid, mode } = statSync(folder)
   chownSync(beneath, uid, gid)
@@ -127,8 +130,8 @@ async function emptyBeneath({ job, folder, modelsDir }: Volume, hidden: HiddenMo
   if (difference !== undefined) {
     throw new TrainerError(
       'storage',
-      `Cannot free what lies beneath ${job}'s volume: ${difference} there is not, or is otherwise, in the volume; ` +
-        `move it away, it is in /mnt/${job} after mount --bind ${modelsDir} /mnt`,
+      `Cannot free the space beneath ${job}'s volume: the volume lacks ${difference} of the folder beneath, or has it ` +
+        `with other content; move that file away: mount --bind ${modelsDir} /mnt shows it in /mnt/${job}`,
     )
   }
   await emptyFolder(beneath)

@@ -40,7 +40,7 @@ function drawOutcome(run: RunHistory, name: JobName): Html {
 
 function endOf({ message, exitCode, isRunning }: RunHistory): string {
   if (isRunning) return 'It goes on.'
-  if (exitCode === undefined) return 'It was killed, lost its power or could not note its end on a full disk.'
+  if (exitCode === undefined) return 'It was killed, lost power or could not record its end on a full disk.'
   return message ?? ''
 }
 
