@@ -9,7 +9,7 @@ const MAX_WARNINGS = 50
 /** One run, as the events in the journal tell it. */
 export type RunHistory = {
   run: string
-  /** When it began, as an ISO date. */
+  /** The time of its start, as an ISO date. */
   startedAt: string
   /** The jobs that it was asked for. A job without an entry in `jobs` was never reached. */
   asked: JobName[]

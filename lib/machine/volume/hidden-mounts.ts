@@ -8,7 +8,7 @@ import { ProgramFailure, type RunProgram, safePath } from '../../system/programs
  * one process that lives among them, and that process ends with us, whatever ends us.
  *
  * @example await using hidden = await HiddenMounts.open(run) await hidden.run(['umount', '/srv/data'])
- * readdirSync(hidden.path('/srv/data')) // what lies beneath the mount
+ * readdirSync(hidden.path('/srv/data')) // lists the files beneath the mount
  */
 export class HiddenMounts implements AsyncDisposable {
   /** Runs a program among these mounts. */

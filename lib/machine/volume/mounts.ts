@@ -4,7 +4,7 @@ import { isErrno } from '../../errors.ts'
 import { listProcesses, readProc } from '../../system/processes.ts'
 import { ProgramFailure, type RunProgram } from '../../system/programs.ts'
 
-/** How long to wait: the kernel frees loop devices and busy mounts a moment after the last process that used them. */
+/** The time to wait: the kernel frees loop devices and busy mounts a moment after the last process that used them. */
 const PATIENCE_MS = 3_000
 
 /**

@@ -2,7 +2,7 @@ import { type PlotOptions, plot } from '@observablehq/plot'
 import { DOMImplementation, XMLSerializer } from '@xmldom/xmldom'
 import { Html, html } from './html.ts'
 
-/** Widths in pixels at which a chart is drawn: the page shows the widest that fits, so that no text is scaled. */
+/** Widths in pixels at which a chart is drawn. The page shows the widest that fits, and scales no text. */
 const widths = [328, 512, 736, 880]
 
 /** The page's rules that choose a width. The narrowest chart is shown however little room there is. */
