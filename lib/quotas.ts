@@ -4,6 +4,7 @@ import { dirname, resolve } from 'node:path'
 import type { JSONVisitor } from 'jsonc-parser'
 import * as v from 'valibot'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { MIB } from './text.ts'
 
 /** The three trainings, in the order in which they run. */
 export const jobNames = ['core', 'dpi', 'agent'] as const
@@ -44,7 +45,7 @@ const glob = v.pipe(
 )
 const globs = v.array(glob, 'a list of globs')
 
-const jobSchema = v.strictObject(
+const jobObject = v.strictObject(
   {
     maxDiskMb: v.pipe(positive, v.maxValue(2 ** 30, 'a whole number of at most 1073741824')),
     train: v.pipe(
@@ -72,6 +73,12 @@ const jobSchema = v.strictObject(
     sandbox: v.optional(v.picklist(['auto', 'off', 'required'], '"auto", "off" or "required"'), 'auto'),
   },
   'an object',
+)
+
+/** The quota in bytes is made here, once. */
+const jobSchema = v.pipe(
+  jobObject,
+  v.transform(job => ({ ...job, quotaBytes: job.maxDiskMb * MIB })),
 )
 
 const modelsDirSchema = v.pipe(
@@ -194,4 +201,9 @@ function describeFault(text: string): string | undefined {
     faults.push('it is nested too deeply')
   }
   return faults[0]
+}
+
+/** The settings of a job with another quota, in MiB, where one is given. */
+export function limitedTo(quota: Quota, maxDiskMb: number | undefined): Quota {
+  return maxDiskMb === undefined ? quota : { ...quota, maxDiskMb, quotaBytes: maxDiskMb * MIB }
 }

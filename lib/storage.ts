@@ -24,13 +24,13 @@ const BATCH = { entries: 128, folders: 8 }
 
 /** The charged bytes of a folder, as {@link measure} counts them. */
 export async function checkUsage(dir: string): Promise<number> {
-  return (await measure(dir, { keep: [] })).usedBytes
+  return (await measure(dir)).usedBytes
 }
 
 /**
  * Bring a folder's usage to `limitMb` (2^20 bytes each, fractions allowed) or less by deleting checkpoints and
- * temporary files, oldest first. Published models, their external data and the manifest are never deleted, nor
- * anything outside the folder, whatever is swapped for a link meanwhile. What a `dryRun` tells is computed.
+ * temporary files, oldest first. Files in `keep` are never deleted, nor is anything outside the folder, whatever is
+ * swapped for a link meanwhile. A `dryRun` computes its figures.
  *
  * @returns the usage at the end, measured anew, and the bytes freed
  * @throws {TrainerError} `quota-exceeded`, "Model too large for quota": deleting all that may be is not enough;
@@ -44,7 +44,15 @@ export async function enforceLimit(
 ): Promise<{ usedBytes: number; freedBytes: number }> {
   if (!(limitMb > 0 && limitMb < Infinity))
     throw new RangeError(`limitMb is ${limitMb}, expected a number above 0`)
-  const limitBytes = limitMb * MIB
+  return pruneTo(dir, limitMb * MIB, options)
+}
+
+/** Do as {@link enforceLimit}, with the limit in bytes. */
+export async function pruneTo(
+  dir: string,
+  limitBytes: number,
+  options: EnforceOptions = {},
+): Promise<{ usedBytes: number; freedBytes: number }> {
   let freedBytes = 0
   let failures: string[] = []
   let isStuck = false

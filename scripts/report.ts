@@ -1,16 +1,14 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
 import { statSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
-import { readQuotas } from '../lib/quotas.ts'
+import { stateDirOf } from '../lib/layout.ts'
 import { readRuns } from '../lib/reports/history.ts'
-import { chooseModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
+import { placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, runScript } from '../lib/settings/script.ts'
-import { placeOptions } from '../lib/settings.ts'
 import { outputFile, replaceDurably } from '../lib/system/durable.ts'
-import { root } from '../lib/system/start-command.ts'
 
 const DEFAULT_RUNS = 10
 
@@ -40,8 +38,7 @@ export async function writeReport(args: string[]): Promise<string> {
   if (typeof read === 'string') return read
   const { values } = read
   const keep = wholeRuns(values.runs ?? String(DEFAULT_RUNS))
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
+  const { quotas, modelsDir } = readPlace(values)
   const { runs } = readRuns(findState(modelsDir), keep)
   const [{ drawPage }, { listModels }] = await Promise.all([
     import('../lib/reports/html/page.ts'),
@@ -64,7 +61,7 @@ export async function writeReport(args: string[]): Promise<string> {
 
 /** A mistyped folder must not replace an earlier report by an empty one. */
 function findState(modelsDir: string): string {
-  const stateDir = join(modelsDir, '.trainer')
+  const stateDir = stateDirOf(modelsDir)
   try {
     statSync(stateDir)
     return stateDir

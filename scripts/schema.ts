@@ -22,7 +22,7 @@ const program: Program<typeof options> = {
 
 /** The JSON Schema of quotas.json as it stands in the file; checks that are programs have no place in it. */
 export function schemaText(): string {
-  const schema = toJsonSchema(quotasSchema, { typeMode: 'input', ignoreActions: ['check'] })
+  const schema = toJsonSchema(quotasSchema, { typeMode: 'input', ignoreActions: ['check', 'transform'] })
   return `${JSON.stringify(schema, null, 2)}\n`
 }
 

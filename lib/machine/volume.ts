@@ -1,6 +1,7 @@
 import { rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
+import { stateDirOf } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
 import { accountOf } from '../storage/capacity.ts'
 import type { Pruned } from '../storage.ts'
@@ -52,7 +53,7 @@ export async function createVolume(
   onPrune: (pruned: Pruned) => void,
 ): Promise<void> {
   const { job, quota, folder, image, modelsDir, volumesDir, run } = volume
-  const quotaBytes = quota.maxDiskMb * MIB
+  const { quotaBytes } = quota
   if (quotaBytes < MIN_QUOTA_BYTES) {
     throw new TrainerError(
       'config',
@@ -62,7 +63,7 @@ export async function createVolume(
   const wantedBytes = imageBytesFor(quotaBytes)
   makeFolder(folder)
   await isMounted(volume) // throws where something else is mounted, which is not ours to touch
-  const stateDir = join(modelsDir, '.trainer')
+  const stateDir = stateDirOf(modelsDir)
   handOver([modelsDir, stateDir, join(stateDir, 'lock'), folder], owner ?? statSync(modelsDir))
   makeVolumesDir(volumesDir)
   const found = inspectImage(image, job)
@@ -165,7 +166,7 @@ export async function volumeStatus(volume: Volume): Promise<VolumeStatus> {
     folder,
     image,
     state: isHere ? 'mounted' : found ? 'unmounted' : 'none',
-    quotaBytes: quota.maxDiskMb * MIB,
+    quotaBytes: quota.quotaBytes,
     imageBytes: found?.bytes ?? 0,
     reservedBytes: found?.reservedBytes ?? 0,
     ...(isHere && { usableBytes: usedBytes + freeBytes, usedBytes }),

@@ -2,6 +2,7 @@ import { lstatSync, type Stats } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
+import { foldersIn } from '../layout.ts'
 import { moveDurably, syncFolder } from '../system/durable.ts'
 import { reasonOf, statPlain } from '../system/plain-file.ts'
 import { describeFile } from './compare.ts'
@@ -45,13 +46,13 @@ export async function assertReplaceable(
  * @throws the system's error, whether the publication was undone or finished
  */
 export async function moveIntoPlace(jobDir: string, names: string[]): Promise<void> {
-  const work = join(jobDir, 'work')
+  const { workDir } = foldersIn(jobDir)
   const replaced = names.filter(name => statOf(join(jobDir, name)))
   try {
-    for (const name of names) await moveDurably(work, jobDir, name)
+    for (const name of names) await moveDurably(workDir, jobDir, name)
     await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
   } catch (error) {
-    const moved = names.filter(name => !statOf(join(work, name)))
+    const moved = names.filter(name => !statOf(join(workDir, name)))
     const settled = moved.some(name => replaced.includes(name))
       ? finishPublication(jobDir)
       : undo(jobDir, moved)
@@ -62,7 +63,7 @@ export async function moveIntoPlace(jobDir: string, names: string[]): Promise<vo
 }
 
 async function undo(jobDir: string, moved: string[]): Promise<void> {
-  for (const name of moved) await moveDurably(jobDir, join(jobDir, 'work'), name)
+  for (const name of moved) await moveDurably(jobDir, foldersIn(jobDir).workDir, name)
   await rm(join(jobDir, NEXT_MANIFEST), { force: true })
 }
 

@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
+import { foldersIn } from '../layout.ts'
 import { inspectPublished, namesOf } from '../models.ts'
 import type { JobName } from '../quotas.ts'
 import { storageError, syncFile } from '../system/durable.ts'
@@ -53,7 +54,7 @@ export async function publish(
 ): Promise<Published[]> {
   const names = models.map(({ name }) => name)
   try {
-    const arrivals = await sealModels(join(jobDir, 'work'), names)
+    const arrivals = await sealModels(foldersIn(jobDir).workDir, names)
     const published = await inspectPublished(jobDir, globs)
     const kept = published.valid.filter(({ name }) => !arrivals.has(name))
     const keptData = kept.flatMap(({ references }) => references.map(path => relative(jobDir, path)))

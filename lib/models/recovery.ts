@@ -2,6 +2,7 @@ import { lstatSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
+import { foldersIn } from '../layout.ts'
 import { publishedFiles } from '../models.ts'
 import { moveDurably, storageError } from '../system/durable.ts'
 import { folderExists, reasonOf, statPlain } from '../system/plain-file.ts'
@@ -50,14 +51,14 @@ export async function finishPublication(jobDir: string): Promise<void> {
 }
 
 async function redo(jobDir: string, planned: Manifest): Promise<void> {
-  const work = join(jobDir, 'work')
+  const { workDir } = foldersIn(jobDir)
   const arrivals: string[] = []
   for (const name of Object.keys(planned.files)) {
-    if (await isAsPlanned(work, name, planned)) arrivals.push(name)
+    if (await isAsPlanned(workDir, name, planned)) arrivals.push(name)
     // Stop where somebody has removed or changed a file: the files in place stay, each whole.
     else if (!(await isAsPlanned(jobDir, name, planned))) return
   }
-  for (const name of arrivals) await moveDurably(work, jobDir, name)
+  for (const name of arrivals) await moveDurably(workDir, jobDir, name)
   await commitManifest(jobDir)
 }
 

@@ -1,7 +1,8 @@
+import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
 import { findHolder } from '../run/lock.ts'
 import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
-import { type PastEvent, readEvents } from './past-events.ts'
+import { readEvents } from './past-events.ts'
 
 const DAY_MS = 24 * 60 * 60_000
 const MAX_WARNINGS = 50
@@ -64,7 +65,7 @@ export function isTrainingRun({ asked, isChecked, jobs, exitCode }: RunHistory):
  * @param keep how many of the last runs to return; it bounds memory
  * @returns the oldest first
  */
-export function groupRuns(events: Iterable<PastEvent>, keep = 10): RunHistory[] {
+export function groupRuns(events: Iterable<TrainerEvent>, keep = 10): RunHistory[] {
   const runs = new Map<string, Recorder>()
   let position = 0
   for (const event of events) {
@@ -83,7 +84,7 @@ class Recorder {
   readonly history: RunHistory
   #clockMs: number
 
-  constructor({ run, time }: PastEvent) {
+  constructor({ run, time }: TrainerEvent) {
     this.#clockMs = Date.parse(time)
     this.history = {
       run,
@@ -100,7 +101,7 @@ class Recorder {
     }
   }
 
-  take(event: PastEvent, position: number): void {
+  take(event: TrainerEvent, position: number): void {
     const { history } = this
     history.durationMs += this.#sinceLast(event.time)
     history.waitsBefore = event.event === 'run.wait' ? event.job : undefined

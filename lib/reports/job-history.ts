@@ -1,6 +1,6 @@
 import type { Usage } from '../errors.ts'
+import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
-import type { PastEvent } from './past-events.ts'
 
 /** The most points drawn over time; more than a screen has columns are thinned out. */
 const MAX_DRAWN = 1000
@@ -75,7 +75,7 @@ export function beginJob(job: JobName, atMs: number): JobHistory {
 }
 
 type JobEvent = Exclude<
-  PastEvent,
+  TrainerEvent,
   { event: 'run.start' | 'run.done' | 'run.wait' | 'day1.check' | 'warning' }
 >
 
@@ -103,7 +103,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       history.outcome = 'done'
       return
     case 'job.fail':
-      history.outcome = event.code?.startsWith('sig') ? 'interrupted' : 'failed'
+      history.outcome = event.code.startsWith('sig') ? 'interrupted' : 'failed'
       history.reason = event.message
       return
     case 'train.start':
@@ -139,6 +139,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
         history.excess = { usedBytes: event.usedBytes, limitBytes: event.limitBytes }
       return
     case 'storage.usage':
+    case 'train.output':
       return
     default:
       event satisfies never

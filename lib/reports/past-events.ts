@@ -1,8 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
-import * as v from 'valibot'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
-import { jobNames } from '../quotas.ts'
+import { parseEvent, type TrainerEvent } from '../events.ts'
 import { MIB } from '../text.ts'
 
 /** The most that is read of a file, from its end. The journal keeps its files at half of this. */
@@ -10,88 +9,18 @@ const MAX_FILE_BYTES = 16 * MIB
 const MAX_LINE_BYTES = 64 * 1024
 const CHUNK_BYTES = 64 * 1024
 
-const number = v.pipe(v.number(), v.finite())
-const job = v.picklist(jobNames)
-const stamp = {
-  time: v.pipe(
-    v.string(),
-    v.check(time => !Number.isNaN(Date.parse(time))),
-  ),
-  run: v.string(),
-}
-
-/** The fields of each kind of event that the history needs. */
-const pastEventSchema = v.variant('event', [
-  v.object({ ...stamp, event: v.literal('run.start'), jobs: v.array(job) }),
-  v.object({ ...stamp, event: v.literal('run.done'), exitCode: number, message: v.optional(v.string()) }),
-  v.object({ ...stamp, event: v.literal('run.wait'), job: v.optional(job) }),
-  v.object({ ...stamp, event: v.literal('day1.check'), job }),
-  v.object({
-    ...stamp,
-    event: v.literal('job.start'),
-    job,
-    dir: v.string(),
-    limitBytes: number,
-    guarantee: v.string(),
-  }),
-  v.object({ ...stamp, event: v.literal('job.skip'), job, reason: v.string() }),
-  v.object({ ...stamp, event: v.literal('job.done'), job, usedBytes: number }),
-  v.object({
-    ...stamp,
-    event: v.literal('job.fail'),
-    job,
-    code: v.optional(v.string()),
-    message: v.string(),
-  }),
-  v.object({ ...stamp, event: v.literal('storage.usage'), job, usedBytes: number, limitBytes: number }),
-  v.object({
-    ...stamp,
-    event: v.literal('storage.prune'),
-    job,
-    path: v.string(),
-    bytes: number,
-    mtime: v.string(),
-    rule: v.string(),
-    usedBytes: number,
-  }),
-  v.object({ ...stamp, event: v.literal('quota.exceeded'), job, usedBytes: number, limitBytes: number }),
-  v.object({ ...stamp, event: v.literal('train.start'), job }),
-  v.object({
-    ...stamp,
-    event: v.literal('train.exit'),
-    job,
-    exitCode: v.nullable(number),
-    signal: v.nullable(v.string()),
-  }),
-  v.object({ ...stamp, event: v.literal('train.freeze'), job, usedBytes: number }),
-  v.object({ ...stamp, event: v.literal('train.resume'), job, usedBytes: number, pausedMs: number }),
-  v.object({
-    ...stamp,
-    event: v.literal('model.publish'),
-    job,
-    path: v.string(),
-    bytes: number,
-    sha256: v.string(),
-    metrics: v.record(v.string(), v.number()),
-  }),
-  v.object({ ...stamp, event: v.literal('warning'), job: v.optional(job), message: v.string() }),
-])
-
-/** An event as it is read back: a TrainerEvent without the fields that only matter while it happens. */
-export type PastEvent = v.InferOutput<typeof pastEventSchema>
-
 /**
  * Read the journal back, oldest event first, `events.jsonl.1` before `events.jsonl`. Torn lines, garbage and events
  * of other versions are left out. Memory is bounded whatever the files hold. A run may go on writing meanwhile.
  *
  * @param stateDir the models folder's `.trainer`; without a journal in it there are no events
  * @throws {TrainerError} `storage` if the journal exists and cannot be read
- * @example for (const event of readEvents(join(modelsDir, '.trainer'))) console.log(event.event)
+ * @example for (const event of readEvents(stateDirOf(modelsDir))) console.log(event.event)
  */
-export function* readEvents(stateDir: string): Generator<PastEvent> {
+export function* readEvents(stateDir: string): Generator<TrainerEvent> {
   for (const line of readLines(join(stateDir, 'events.jsonl'))) {
-    const { success, output } = v.safeParse(pastEventSchema, parse(line))
-    if (success) yield output
+    const event = parseEvent(parse(line))
+    if (event) yield event
   }
 }
 

@@ -1,14 +1,14 @@
 import { existsSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import type { Guarantee } from '../events.ts'
+import { layout, stateDirOf } from '../layout.ts'
 import { readManifest } from '../models/manifest.ts'
 import { checkPublished, publishedFiles } from '../models.ts'
 import { type JobName, jobNames, type Quota, type Quotas } from '../quotas.ts'
 import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import { measure } from '../storage/measure.ts'
 import type { Entry } from '../storage/prunable.ts'
-import { MIB } from '../text.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
 
@@ -83,7 +83,7 @@ export async function readStatus(
   quotas: Quotas,
   names: readonly JobName[] = jobNames,
 ): Promise<Status> {
-  const { runs, holder } = readRuns(join(modelsDir, '.trainer'), KEPT_RUNS)
+  const { runs, holder } = readRuns(stateDirOf(modelsDir), KEPT_RUNS)
   const current = runs.find(({ isRunning }) => isRunning)
   const trainings = runs.filter(isTrainingRun)
   const last = trainings.findLast(({ isRunning }) => !isRunning)
@@ -91,7 +91,7 @@ export async function readStatus(
   for (const job of names) {
     const lastGuarantee = trainings.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1)
     const sandbox = lastGuarantee?.endsWith('+sandbox') ? '+sandbox' : ''
-    const present = await inspectJob(job, join(modelsDir, job), quotas.jobs[job], sandbox)
+    const present = await inspectJob(job, layout(modelsDir, job).jobDir, quotas.jobs[job], sandbox)
     jobs.push({ ...present, lastResult: lastResultOf(job, trainings) })
   }
   return {
@@ -117,7 +117,7 @@ async function inspectJob(
   quota: Quota,
   sandbox: SandboxSuffix,
 ): Promise<JobInspection> {
-  const limitBytes = quota.maxDiskMb * MIB
+  const limitBytes = quota.quotaBytes
   const unknown = {
     job,
     models: [],
@@ -159,7 +159,7 @@ async function measureJob(
   }
   const keep = await publishedFiles(dir, quota.models)
   const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
-  const { prunable: matching } = await measure(dir, { prune: quota.prune, keep: [] })
+  const { prunable: matching } = await measure(dir, { prune: quota.prune })
   const capBytes = capOf(dir, quotaBytes)
   return {
     usedBytes: capBytes === undefined ? usedBytes : accountOf(dir).usedBytes,

@@ -1,20 +1,19 @@
-import { existsSync, lstatSync, statfsSync } from 'node:fs'
+import { existsSync, lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf } from '../errors.ts'
 import type { TrainerEvent } from '../events.ts'
+import { layout, stateDirOf } from '../layout.ts'
 import { readManifest } from '../models/manifest.ts'
 import { type JobName, jobNames, type Quotas } from '../quotas.ts'
-import { capOf } from '../storage/capacity.ts'
-import { MIB } from '../text.ts'
-import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './metrics/exposition.ts'
+import { capOf, freeSpace } from '../storage/capacity.ts'
+import { type Family, nameSample, parseMetrics, renderMetrics } from './metrics/exposition.ts'
 import { PAGE, readPage, replacePage } from './metrics/page.ts'
 
 const REFRESH_EVERY_MS = 10_000
 
 /**
  * Keeps `.trainer/metrics.prom` for the textfile collector of Prometheus's node_exporter: written when a training
- * begins, while it runs, and when a job and the run end. Counters go on from the file of the run before. A run that
- * trains nothing replaces the figures in that file; it does not load the library that makes a new one.
+ * begins, while it runs, and when a job and the run end. Counters go on from the file of the run before.
  *
  * A reader finds the old file or the new one, but it is not made to survive a power cut. If it cannot be written, `warn`
  * is told once, and the run goes on.
@@ -24,7 +23,6 @@ export class Metrics {
   readonly #quotas: Quotas
   readonly #warn: (message: string) => void
   readonly #samples: Map<string, number>
-  #page: string
   #startedAt = ''
   /** Pruning alone says nothing about how the last training ended. */
   readonly #looksAfterModels: boolean
@@ -38,8 +36,7 @@ export class Metrics {
     this.#quotas = quotas
     this.#looksAfterModels = looksAfterModels
     this.#warn = warn
-    this.#page = readPage(join(modelsDir, '.trainer'))
-    this.#samples = parseMetrics(this.#page)
+    this.#samples = parseMetrics(readPage(stateDirOf(modelsDir)))
   }
 
   /** Take what an event tells. */
@@ -113,20 +110,17 @@ export class Metrics {
   async #writeNow(): Promise<void> {
     for (const job of jobNames) await this.#look(job)
     this.#set('update_timestamp_seconds', Date.now() / 1000)
-    const replaced = this.#trains ? undefined : replaceFigures(this.#page, this.#samples)
-    this.#page = replaced ?? (await renderMetrics(this.#samples))
-    replacePage(join(this.#modelsDir, '.trainer'), this.#page)
+    replacePage(stateDirOf(this.#modelsDir), await renderMetrics(this.#samples))
   }
 
   /** What no event has to tell. */
   async #look(job: JobName): Promise<void> {
-    const dir = join(this.#modelsDir, job)
+    const dir = layout(this.#modelsDir, job).jobDir
     const isThere = existsSync(dir)
-    const quotaBytes = this.#quotas.jobs[job].maxDiskMb * MIB
+    const { quotaBytes } = this.#quotas.jobs[job]
     const capBytes = isThere ? capOf(dir, quotaBytes) : undefined
     this.#set('limit_bytes', capBytes ?? quotaBytes, job)
-    const { bavail, bsize } = statfsSync(isThere ? dir : this.#modelsDir)
-    this.#set('free_bytes', bavail * bsize, job)
+    this.#set('free_bytes', freeSpace(isThere ? dir : this.#modelsDir), job)
     this.#add('pruned_bytes_total', 0, job)
     this.#add('freezes_total', 0, job)
     const { bytes, trainedAt } = lookAtModel(dir)

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
+import { stateDirOf } from '../layout.ts'
 import { type Quotas, readQuotas } from '../quotas.ts'
 import { chooseModelsDir, openModelsDir } from '../settings/folders.ts'
 import { packageVersion } from '../settings/options.ts'
@@ -27,7 +27,7 @@ export async function open(command: Command): Promise<Opening> {
     modelsDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
     if (!dryRun) assertOwnFolder(modelsDir, process.argv.slice(2))
     modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
-    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(join(modelsDir, '.trainer')) }
+    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(stateDirOf(modelsDir)) }
   } catch (error) {
     if (command.trains && !dryRun && modelsDir) await note(command, modelsDir, error)
     throw error
@@ -40,11 +40,11 @@ async function note({ jobs }: Command, modelsDir: string, error: unknown): Promi
   if (!existsSync(modelsDir) || isAnothersFolder(modelsDir)) return
   const { noteFailedStart } = await import('./metrics/page.ts')
   try {
-    const stateDir = join(openModelsDir(modelsDir, false), '.trainer')
+    const stateDir = stateDirOf(openModelsDir(modelsDir, false))
     if (findHolder(stateDir)) return
     const { exitCode } = error
     const message = error.message.replaceAll('\n', '; ')
-    const journal = new Journal(stateDir, () => {})
+    const journal = new Journal(stateDir)
     journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion() })
     journal.emit({ event: 'run.done', exitCode, seconds: 0, message })
     journal.close()

@@ -1,7 +1,22 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import type { JobName } from '../quotas.ts'
 import { MINUTE_MS } from '../settings/options.ts'
 
 const FIRST_BACKOFF_MS = MINUTE_MS
+
+/** What a run that repeats has to do next; `failures` are the passes in a row that failed. */
+export type Due = { jobs: JobName[]; retrain: boolean; failures: number }
+
+/**
+ * What is due after a pass: all jobs anew after a success, else those that it did not train.
+ *
+ * @param asked the jobs that the run is for
+ */
+export function nextDue(due: Due, asked: JobName[], pass: { exitCode: number; trained: JobName[] }): Due {
+  return pass.exitCode === 0
+    ? { jobs: asked, retrain: true, failures: 0 }
+    : { ...due, jobs: due.jobs.filter(job => !pass.trained.includes(job)), failures: due.failures + 1 }
+}
 
 /** Until the next pass: the whole interval after a success, else 1, 2, 4, … minutes, at most the interval. */
 export function untilNextPassMs(everyMs: number, failures: number): number {

@@ -2,7 +2,7 @@ import { realpathSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
-import type { JobName } from '../quotas.ts'
+import { stateDirOf } from '../layout.ts'
 import { accessRemedy } from '../system/owner.ts'
 import { makeFolder, makeFolders } from '../system/plain-file.ts'
 
@@ -41,7 +41,7 @@ export function openModelsDir(path: string, dryRun: boolean, mustExist = false):
     if (!dryRun) makeFolders(path)
     const modelsDir = realpathSync(path)
     statSync(`${modelsDir}/.`) // fails unless it is a folder that this user may look into
-    if (!dryRun) makeFolder(join(modelsDir, '.trainer'))
+    if (!dryRun) makeFolder(stateDirOf(modelsDir))
     return modelsDir
   } catch (cause) {
     if (dryRun && isErrno(cause, 'ENOENT')) return path
@@ -51,10 +51,4 @@ export function openModelsDir(path: string, dryRun: boolean, mustExist = false):
     const message = `Cannot use the models folder ${path}: ${messageOf(cause)}; ${remedy}`
     throw new TrainerError('storage', message, { cause })
   }
-}
-
-/** Return root's own folder of images, and a job's image in it. */
-export function imageOf(modelsDir: string, job: JobName): { volumesDir: string; image: string } {
-  const volumesDir = join(modelsDir, '.trainer', 'volumes')
-  return { volumesDir, image: join(volumesDir, `${job}.img`) }
 }

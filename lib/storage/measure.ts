@@ -10,7 +10,7 @@ import { walk } from './walk.ts'
 export type MeasureOptions = {
   /** Globs of what may be pruned besides `*.checkpoint` and `*.tmp` files; relative to the folder or its `work/`. */
   prune?: string[]
-  /** Paths that are never prunable; if not given: the published models, their external data and the manifest. */
+  /** Paths that are never prunable, such as published models with their external data and manifest. */
   keep?: Iterable<string | Buffer>
 }
 
@@ -30,7 +30,10 @@ export type Measurement = { usedBytes: number; named: Entry[]; prunable: Entry[]
  * @throws {TrainerError} `storage`: the folder or one in it is missing, cannot be read, or has another filesystem
  * mounted on it; it is never taken for empty
  */
-export async function measure(dir: string, { prune = [], keep }: MeasureOptions = {}): Promise<Measurement> {
+export async function measure(
+  dir: string,
+  { prune = [], keep = [] }: MeasureOptions = {},
+): Promise<Measurement> {
   const root = findRoot(dir)
   const ruleOf = await compileRules(root, prune)
   const inodes = new Map<string, Inode>()
@@ -65,8 +68,7 @@ export async function measure(dir: string, { prune = [], keep }: MeasureOptions 
     },
   })
   usedBytes += chargeOf(rootStats)
-  const prunable = listOldest(found, keep ?? (await publishedAmong(dir, root, found)))
-  return { usedBytes, named: found, prunable }
+  return { usedBytes, named: found, prunable: listOldest(found, keep) }
 }
 
 /**
@@ -86,13 +88,6 @@ export function findRoot(dir: string): Bytes {
     'storage',
     `Cannot measure ${dir}: it is not a folder, or a link to one; name the folder itself`,
   )
-}
-
-/** Published files lie outside `work/`: as a rule no entry does, and the models need not be looked at. */
-async function publishedAmong(dir: string, root: Bytes, found: Entry[]): Promise<string[]> {
-  if (found.every(({ folder }) => `${folder}/`.startsWith(`${root}/work/`))) return []
-  const { publishedFiles } = await import('../models.ts')
-  return publishedFiles(dir)
 }
 
 function isExact(stats: Stats | BigIntStats): stats is BigIntStats {
@@ -117,6 +112,6 @@ function countName(inodes: Map<string, Inode>, stats: BigIntStats, bytes: number
 export type Look = Omit<Measurement, 'named'> & { freeBytes: number }
 
 /** Walk the folder. */
-export async function lookAt(dir: string, options: MeasureOptions): Promise<Look> {
+export async function lookAt(dir: string, options: MeasureOptions = {}): Promise<Look> {
   return { ...(await measure(dir, options)), freeBytes: freeSpace(dir) }
 }

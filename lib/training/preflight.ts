@@ -1,8 +1,9 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
+import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
-import { imageOf } from '../settings/folders.ts'
+import type { Job } from '../run.ts'
 import { capOf, freeSpace, ownSizeOf } from '../storage/capacity.ts'
 import { emptyFolder } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
@@ -12,7 +13,7 @@ import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
-import { folderIdOf, type Job } from './job.ts'
+import { folderIdOf } from './job.ts'
 import { type Limit, planBudget } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
@@ -27,6 +28,8 @@ export type Budget = Limit & {
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
+  /** The rules of pruning in this run: what may go besides checkpoints, and what is published and stays. */
+  rules: { prune: string[]; keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -38,10 +41,10 @@ const RESERVE_BYTES = 64 * MIB
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, dir, workDir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, workDir, tmpDir, emit, onPrune, run } = job
   const { dryRun } = run.command
-  const quotaBytes = quota.maxDiskMb * MIB
-  if (!dryRun) for (const folder of [dir, workDir, join(workDir, 'tmp')]) makeFolder(folder)
+  const { quotaBytes } = quota
+  if (!dryRun) for (const folder of [dir, workDir, tmpDir]) makeFolder(folder)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
   const isSandboxed = useSandbox(name, quota.sandbox)
@@ -54,16 +57,16 @@ export async function preflight(job: Job): Promise<Budget> {
 
   const reserveBytes = isCapped ? 0 : RESERVE_BYTES
   const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
-  const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
+  const bounds = { ...limit, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
-  return { ...budget, ...(await plan(job, budget, rules)) }
+  return { ...bounds, rules, ...(await plan(job, bounds, rules)) }
 }
 
 /** Why the job's volume does not bound it, and what would help. */
-function describeIdleVolume({ name, quota, dir, run }: Job): string {
+function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
   const { quotasFile, maxDiskMb } = run.command
   const commandTo = (verb: string) =>
     commandFor({ modelsDir: run.modelsDir, quotasFile }, 'scripts/volume.ts', verb, name)
@@ -72,7 +75,7 @@ function describeIdleVolume({ name, quota, dir, run }: Job): string {
     const remedy = `mount it as root: ${commandTo('mount')}`
     return `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
   }
-  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.maxDiskMb * MIB)]
+  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.quotaBytes)]
   const largerThan = (limit: string) =>
     `its volume, of ${size}, is larger than ${limit} of ${limitSize}, so the kernel does not bound the job at that`
   // A volume is made for the quota, not for what a single run is limited to.
@@ -82,8 +85,8 @@ function describeIdleVolume({ name, quota, dir, run }: Job): string {
 
 /** The limit of this run, from what is used, kept and free. */
 async function plan(
-  { name, quota, dir, emit }: Job,
-  { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
+  { name, quota, jobDir: dir, emit }: Job,
+  { reserveBytes, isCapped }: Pick<Budget, 'reserveBytes' | 'isCapped'>,
   rules: MeasureOptions,
 ): Promise<Pick<Budget, 'limitBytes' | 'isDiskLimit' | 'keptBytes'>> {
   // A dry run makes no folder.
@@ -91,10 +94,17 @@ async function plan(
     ? await lookAt(dir, rules)
     : { usedBytes: 0, freeBytes: freeSpace(nearestVisible(dir)), prunable: [] }
   const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
-  const minFreeBytes = quota.minFreeMb * MIB
+  const { quotaBytes, minFreeMb } = quota
   // On a filesystem of its own, its size is what there is, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
-  const situation = { quotaBytes: mostBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
+  const situation = {
+    quotaBytes: mostBytes,
+    usedBytes,
+    keptBytes,
+    freeBytes,
+    reserveBytes,
+    minFreeBytes: minFreeMb * MIB,
+  }
   const limitBytes = planBudget({ job: name, dir, ...situation })
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
   const isDiskLimit = limitBytes < quotaBytes && !isCapped
@@ -106,9 +116,9 @@ async function plan(
 }
 
 /** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */
-async function clearWork({ quota, workDir }: Job): Promise<void> {
+async function clearWork({ quota, workDir, tmpDir }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
-  await emptyFolder(join(workDir, 'tmp'))
+  await emptyFolder(tmpDir)
   const { valid, rejected } = await findModels(workDir, quota.models)
   const stale = [
     ...valid.map(({ path }) => path),

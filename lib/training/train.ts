@@ -3,13 +3,14 @@ import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
-import { publishedFiles } from '../models.ts'
+import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
 import { emptyFolder } from '../storage/empty-folder.ts'
 import { type Look, lookAt } from '../storage/measure.ts'
+import { unlessAborted } from '../system/abort.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { guard } from './guard.ts'
-import { assertSameFolder, type Job } from './job.ts'
+import { assertSameFolder } from './job.ts'
 import { diskFull, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
@@ -34,18 +35,17 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, dir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, emit, onPrune, run } = job
   // A flood of output is garbage at once: V8 would let its space for new objects grow by 30 MiB over it.
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(quota, dir, budget.limitBytes)
-  const published = await publishedFiles(dir, quota.models)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
   refuseSuspension(job, over.signal)
-  const interrupted = interruption(job, over.signal)
-  interrupted.catch(() => {}) // may come when it is not waited for
+  run.signal.addEventListener('abort', () => tellOfInterruption(job), { signal: over.signal })
+  const stop = AbortSignal.any([run.signal, timeoutOf(job, over.signal)])
   const training = await Training.start(
     {
       argv: containedArgv(command, containmentOf(job, budget, env.PATH!)),
@@ -58,7 +58,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
       onLines: lines => progress.takeLines(lines),
       onRetry: fault =>
         emit({ event: 'warning', job: name, message: `The sandbox failed and is made anew: ${fault}` }),
-      interrupted,
+      signal: stop,
     },
   ).catch(error => {
     over.abort()
@@ -70,7 +70,6 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const onLook = (look: Look) => progress.takeLook(look)
   const watch = {
     ...budget,
-    rules: { prune: quota.prune, keep: published },
     training,
     emit,
     onPrune,
@@ -78,7 +77,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   }
   const guarding = guard(watch, over.signal)
   try {
-    await Promise.race([training.exited, guarding, interrupted])
+    await unlessAborted(Promise.race([training.exited, guarding]), stop)
     over.abort()
     await guarding // which may have been what ended it, and says why
   } catch (error) {
@@ -103,7 +102,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
  * from that. Nothing of it runs any more, so what is looked at is what is removed.
  */
 async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
-  const { name, dir, workDir, emit } = job
+  const { name, jobDir: dir, workDir, tmpDir, emit } = job
   try {
     assertSameFolder(job, folderId)
     // To be redone at the next start as if it were a publication of ours.
@@ -115,20 +114,19 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
         `${workDir} was no folder any more after the training; what it was is removed`,
       )
     }
-    const tmp = join(workDir, 'tmp')
-    if (existsSync(tmp)) await emptyFolder(tmp)
+    if (existsSync(tmpDir)) await emptyFolder(tmpDir)
   } catch (error) {
     emit({ event: 'warning', job: name, message: messageOf(error) })
   }
 }
 
 function containmentOf(
-  { dir, run }: Job,
+  { jobDir, run }: Job,
   { isSandboxed, limitBytes, keptBytes }: Budget,
   path: string,
 ): Containment {
   const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
-  return { jobDir: dir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
+  return { jobDir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
 }
 
 /** Ctrl-Z would stop us and not the training, which nobody would watch then. */
@@ -139,24 +137,20 @@ function refuseSuspension({ name, emit }: Job, over: AbortSignal): void {
   over.addEventListener('abort', () => process.off('SIGTSTP', refuse))
 }
 
-/** Rejects when the run is interrupted or the training's time is up; both by the monotonic clock. */
-function interruption({ name, quota, run, emit }: Job, over: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const interrupt = () => {
-      const message = `${messageOf(run.signal.reason)}; its training is being ended, with 10 s to save`
-      emit({ event: 'warning', job: name, message })
-      reject(run.signal.reason)
-    }
-    if (run.signal.aborted) interrupt()
-    run.signal.addEventListener('abort', interrupt, { signal: over })
-    if (quota.timeoutMinutes === undefined) return
-    const late = new TrainerError(
-      'training-failed',
-      `${name}'s training timed out after ${quota.timeoutMinutes} min; raise its timeoutMinutes or make it faster`,
-    )
-    const timer = setTimeout(reject, quota.timeoutMinutes * 60_000, late)
-    over.addEventListener('abort', () => clearTimeout(timer))
-  })
+/** Aborted, by the monotonic clock, when the job's `timeoutMinutes` are up before the training is `over`. */
+function timeoutOf({ name, quota: { timeoutMinutes } }: Job, over: AbortSignal): AbortSignal {
+  const late = new AbortController()
+  if (timeoutMinutes === undefined) return late.signal
+  const message = `${name}'s training timed out after ${timeoutMinutes} min; raise its timeoutMinutes or make it faster`
+  const reason = new TrainerError('training-failed', message)
+  const timer = setTimeout(() => late.abort(reason), timeoutMinutes * 60_000)
+  over.addEventListener('abort', () => clearTimeout(timer))
+  return late.signal
+}
+
+function tellOfInterruption({ name, run, emit }: Job): void {
+  const message = `${messageOf(run.signal.reason)}; its training is being ended, with 10 s to save`
+  emit({ event: 'warning', job: name, message })
 }
 
 /** Was it the quota, or others on the disk, that stopped this training? Undefined if space was not the matter. */
@@ -166,7 +160,7 @@ async function explainSpace(
   { saysOutOfSpace }: Progress,
 ): Promise<TrainerError | undefined> {
   const { dir, limitBytes, reserveBytes, isCapped } = budget
-  const look = isCapped ? accountOf(dir) : await lookAt(dir, { keep: [] })
+  const look = isCapped ? accountOf(dir) : await lookAt(dir)
   const isFull = look.usedBytes > 0.97 * limitBytes
   if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS')))
     return limitReached(budget, look, 'ran into its limit')

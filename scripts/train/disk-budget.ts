@@ -19,7 +19,7 @@ export async function checkpointsToKeep(
   maxDiskMb: number,
   state: TrainingState,
 ): Promise<1 | 2> {
-  const { usedBytes, prunable } = await measure(dir, { keep: [] })
+  const { usedBytes, prunable } = await measure(dir)
   const ownBytes = prunable
     .filter(({ path }) => isCheckpoint(basename(path.toString())))
     .reduce((sum, { bytes }) => sum + bytes, 0)

@@ -1,8 +1,7 @@
 import { lchownSync, lstatSync, mkdirSync } from 'node:fs'
-import { join } from 'node:path'
 import { TrainerError } from '../../errors.ts'
+import { imageOf, layout } from '../../layout.ts'
 import type { JobName, Quota } from '../../quotas.ts'
-import { imageOf } from '../../settings/folders.ts'
 import type { RunProgram } from '../../system/programs.ts'
 import { quoteWord } from '../../text.ts'
 import { loopDevicesOf, mountedOn, strangeDeviceOf } from './mounts.ts'
@@ -30,7 +29,7 @@ export function locateVolume(job: JobName, quota: Quota, modelsDir: string, run:
     job,
     quota,
     modelsDir,
-    folder: join(modelsDir, job),
+    folder: layout(modelsDir, job).jobDir,
     ...imageOf(modelsDir, job),
     run,
   }

@@ -6,15 +6,15 @@ import {
   readdirSync,
   renameSync,
   rmdirSync,
-  statfsSync,
   statSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { TrainerError } from '../../errors.ts'
+import { foldersIn } from '../../layout.ts'
 import { checkPublished, publishedFiles } from '../../models.ts'
-import { freeSpace } from '../../storage/capacity.ts'
+import { accountOf, freeSpace } from '../../storage/capacity.ts'
 import { emptyFolder } from '../../storage/empty-folder.ts'
-import { checkUsage, enforceLimit, type Pruned } from '../../storage.ts'
+import { checkUsage, type Pruned, pruneTo } from '../../storage.ts'
 import { native } from '../../system/bytes.ts'
 import { syncFolder } from '../../system/durable.ts'
 import { formatBytes, MIB } from '../../text.ts'
@@ -26,8 +26,8 @@ import { mountImage } from './mounts.ts'
 
 /** Copy a folder's files into another, with owners and times. No training may write to the folder meanwhile. */
 async function copyFiles({ run }: Volume, from: string, to: string): Promise<void> {
-  const temporary = join(from, 'work', 'tmp')
-  if (existsSync(temporary)) await emptyFolder(temporary)
+  const { tmpDir } = foldersIn(from)
+  if (existsSync(tmpDir)) await emptyFolder(tmpDir)
   await run(['cp', '--archive', '--', `${from}/.`, to])
   await run(['sync', '--file-system', to])
 }
@@ -166,11 +166,9 @@ export async function fillImage(
   const inside = hidden.path(folder)
   // Remove it: it is root's alone, and a training that measures its folder could not read it.
   rmdirSync(join(inside, 'lost+found'))
-  const { bavail, bsize } = statfsSync(inside)
-  // Leave 1 % slack: folders may take more blocks on ext4.
-  const fittingMb = (bavail * bsize * 0.99) / MIB
   const keep = await publishedFiles(folder, quota.models)
-  await enforceLimit(folder, fittingMb, { prune: quota.prune, keep, onPrune })
+  // Leave 1 % slack: folders may take more blocks on ext4.
+  await pruneTo(folder, accountOf(inside).freeBytes * 0.99, { prune: quota.prune, keep, onPrune })
   await copyFiles(volume, folder, inside)
   chmodSync(inside, 0o750)
   await hidden.run(['umount', folder])

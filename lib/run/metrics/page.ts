@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { replaceFileSync } from '../../system/durable.ts'
 import { readPlain, reasonOf } from '../../system/plain-file.ts'
-import { nameSample, parseMetrics, renderMetrics, replaceFigures } from './exposition.ts'
+import { nameSample, parseMetrics, renderMetrics } from './exposition.ts'
 
 /** The file that a collector reads, in the state folder. */
 export const PAGE = 'metrics.prom'
@@ -30,9 +30,8 @@ export function replacePage(stateDir: string, page: string): void {
  * @throws where the figures cannot be written
  */
 export async function noteFailedStart(stateDir: string, exitCode: number): Promise<void> {
-  const page = readPage(stateDir)
-  const samples = parseMetrics(page)
+  const samples = parseMetrics(readPage(stateDir))
   samples.set(nameSample('last_exit_code'), exitCode)
   samples.set(nameSample('update_timestamp_seconds'), Date.now() / 1000)
-  replacePage(stateDir, replaceFigures(page, samples) ?? (await renderMetrics(samples)))
+  replacePage(stateDir, await renderMetrics(samples))
 }
