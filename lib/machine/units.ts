@@ -142,7 +142,8 @@ ${unit.install}`
 }
 
 /**
- * Delay restarts, by growing delays where systemd knows them. A fixed one must suit trainings that fail after hours.
+ * Delay restarts, by growing delays where systemd knows them. An older one gets a fixed delay, which also suits a
+ * training that always fails after hours.
  */
 function backOff(systemdVersion: number): string {
   return systemdVersion >= 254 ? 'RestartSec=1min\nRestartSteps=6\nRestartMaxDelaySec=6h' : 'RestartSec=30min'

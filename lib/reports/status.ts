@@ -21,7 +21,7 @@ export type Status = {
   freeBytes: number | null
   /** The run that holds the lock. */
   running: {
-    /** `null` if the run is another user's. */
+    /** `null` if the run is another user's, unless root asks. */
     pid: number | null
     startedAt: string | null
     job: JobName | null

@@ -20,7 +20,7 @@ export type SeedJob = {
   classes: readonly string[]
   /** Number of things (files, flows, hosts) that the data is made of. */
   sources: number
-  /** Build the data. The same seed and count give the same data; data made of a machine's files, on that machine. */
+  /** Build the data. The same seed and count give the same data, on the same machine where it is made of its files. */
   buildDataset(seed: number, sources: number): Promise<Dataset>
   /** Measure the finished model on the holdout. Anything chosen by data is chosen on `training`. */
   measure(holdout: Scored[], training: Scored[]): Metrics

@@ -8,8 +8,8 @@ import { ProgramFailure, type RunProgram } from '../../system/programs.ts'
 const PATIENCE_MS = 3_000
 
 /**
- * Return the device, or other source, of the topmost mount that a process sees on a folder. Undefined if the process
- * sees none, or is gone.
+ * Return the device, or other source, of the topmost mount that a process, this one by default, sees on a folder.
+ * Undefined if the process sees none, or is gone.
  */
 export function mountedOn(folder: string, pid: number | 'self' = 'self'): string | undefined {
   const lines = readProc(`${pid}/mountinfo`)?.trimEnd().split('\n') ?? []
