@@ -14,32 +14,32 @@ import { packageVersion } from './settings/options.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './settings/script.ts'
 import type { Pruned } from './storage.ts'
 
-/** One run: what its steps share. */
+/** One run, as its steps share it. */
 export type Run = {
   command: Command
   quotas: Quotas
   modelsDir: string
-  /** The jobs that it was asked for, in the order in which they run. */
+  /** The jobs asked for, in the order in which they run. */
   jobs: Job[]
   journal: Journal
   output: Output
-  /** None in a dry run, which leaves no trace. */
+  /** Undefined in a dry run, which leaves no trace. */
   metrics: Metrics | undefined
-  /** Descriptor of the held lock, for the training to inherit; none in a dry run, which starts nothing. */
+  /** The held lock's descriptor, for the training to inherit; undefined in a dry run, which starts nothing. */
   lockFd: number | undefined
   /** Aborted by SIGHUP, SIGINT or SIGTERM; its reason is the TrainerError to end with. */
   signal: AbortSignal
 }
 
-/** One job of a run: what the day-1 check and the phases of its training share. */
+/** One job of a run, as the day-1 check and the phases of its training share it. */
 export type Job = JobFolders & {
   name: JobName
-  /** Its settings; its limit is the run's, where the command line has one. */
+  /** Its settings; `--max-disk-mb` replaces its quota. */
   quota: Quota
   run: Run
-  /** What the day-1 check found. */
+  /** The result of the day-1 check; undefined before it. */
   check: PublishedCheck | undefined
-  /** In a dry run `trained` means that it would be trained. */
+  /** How far the run has come with it; in a dry run `trained` means that it would be trained. */
   state: 'asked' | 'skipped' | 'training' | 'trained' | 'failed'
   emit: (event: EventBody) => void
   onPrune: (pruned: Pruned) => void
@@ -48,16 +48,17 @@ export type Job = JobFolders & {
 /** A step of a run: the day-1 check or one job. */
 export type Step = (run: Run) => Promise<void>
 
-/** All that a run does; gives what an operator wants to know at the end. */
+/** The steps of a run; returns the message that an operator wants to read at its end. */
 export type Body = (run: Run) => Promise<string>
 
-/** What one pass did; its journal takes one more event before it is closed. */
+/** The outcome of one pass; its journal is still open, for one more event. */
 type Pass = { exitCode: number; trained: JobName[]; journal: Journal }
 
 /**
- * One run from its command line to its exit status: quotas, models folder, lock, journal, signals, then `body`.
+ * Perform a run from its command line to its exit status: read the quotas, open the models folder, take the lock, keep
+ * the journal, listen for signals, and do `body`.
  *
- * @returns the exit status; every failure has been shown as one line by then
+ * @returns the exit status; every failure has been printed as one line by then
  */
 export async function perform(runner: Runner, body: Body): Promise<number> {
   let isRecorded = false
@@ -85,9 +86,9 @@ export async function perform(runner: Runner, body: Body): Promise<number> {
 }
 
 /**
- * Pass after pass until interrupted, each with quotas.json read again. The first is an ordinary run; after a success the
- * next one retrains. A failed pass is tried again with back-off, for the jobs that it did not train, except a first one
- * that cannot even start.
+ * Perform pass after pass until interrupted, and read quotas.json anew for each. The first is an ordinary run; after a
+ * success the next one retrains. A failed pass is repeated with back-off for the jobs that it did not train. A first pass
+ * that cannot start ends everything.
  */
 async function performEvery(
   { jobs, retrain, json, everyMs }: Command & { everyMs: number },
@@ -98,7 +99,7 @@ async function performEvery(
   for (let passes = 0; ; passes++) {
     const pass = await perform(due).catch((error): Pass => {
       if (passes === 0) throw error
-      // It has come to no journal of its own.
+      // A pass that cannot open its folder has no journal.
       const journal = new Journal()
       listenWith(json ? new JsonLines() : new TextLines(), journal)
       return { exitCode: reportFailure(error), trained: [], journal }
@@ -109,7 +110,7 @@ async function performEvery(
     if (!signal.aborted) pass.journal.emit({ event: 'run.wait', reason, seconds: waitMs / 1000 })
     pass.journal.close()
     if (await waitFor(waitMs, signal)) continue
-    // A pass that was itself interrupted has said so.
+    // An interrupted pass has already said so.
     return pass.exitCode === exitCodeOf(signal.reason) ? pass.exitCode : reportFailure(signal.reason)
   }
 }
@@ -146,7 +147,7 @@ async function performOnce(
   }
 }
 
-/** What an operator wants to know at the end of a run that was to train, and went well. */
+/** Sum up a run that was to train and went well. */
 export function summaryOf(run: Run): string {
   const { command, modelsDir } = run
   const trained = namesOf(run, 'trained').join(', ')

@@ -4,7 +4,7 @@ import { type Option, parseDuration, readOptions } from '../settings/options.ts'
 import { chooseJobs, chooseQuotasFile, placeOptions } from '../settings/place.ts'
 import type { Output } from './output.ts'
 
-/** What a run was asked to do. */
+/** The command line of a run, read. */
 export type Command = {
   jobs: JobName[]
   /** Does it train what it finds missing? Pruning and looking do not. */
@@ -13,14 +13,14 @@ export type Command = {
   modelsDir: string | undefined
   /** A models folder that is missing is refused, not made. */
   needsModelsDir: boolean
-  /** The limit of this run for a job's own script, instead of the quota; in MiB. */
+  /** Replaces the quota in a run of a job's own script; MiB. */
   maxDiskMb: number | undefined
   retrain: boolean
   dryRun: boolean
   json: boolean
-  /** Stay, and retrain at this interval. */
+  /** Stay in the foreground, and retrain at this interval. */
   everyMs: number | undefined
-  /** Wait this long at most for a quiet machine between jobs; without it do not wait. */
+  /** Wait at most this long for a quiet machine between jobs; undefined means not at all. */
   maxWaitMs: number | undefined
 }
 
@@ -44,13 +44,13 @@ export const trainingOptions: RunOption[] = ['retrain', ...lookingOptions]
 export type Runner = {
   name: string
   summary: string
-  /** The options that it takes; one that takes `retrain` trains. */
+  /** Its options; a program that takes `retrain` trains. */
   takes: RunOption[]
-  /** The job that it is for; without one its arguments name jobs. */
+  /** Its one job; without it the arguments name jobs. */
   job?: JobName
-  /** It has nothing to do in a new models folder. */
+  /** Refuse a missing models folder: it has nothing to do in a new one. */
   needsModelsDir?: true
-  /** What shows its run where no JSON is asked for; without it lines do. */
+  /** Makes what shows its run unless JSON is asked for; by default text lines do. */
   screen?: () => Output
 }
 

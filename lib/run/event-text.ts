@@ -10,7 +10,7 @@ const guarantees: Record<Guarantee, string> = {
     'watch: watched and pruned, weaker: no sandbox, so writes outside its folder and escaped processes are not seen',
 }
 
-/** The one line that a person reads for an event; of `explained` guarantees the name is enough. */
+/** Describe an event in one line for a person. A guarantee in `explained` is only named. */
 export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee> = new Set()): string {
   switch (event.event) {
     case 'run.start':

@@ -12,11 +12,11 @@ import { PAGE, readPage, replacePage } from './metrics/page.ts'
 const REFRESH_EVERY_MS = 10_000
 
 /**
- * Keeps `.trainer/metrics.prom` for the textfile collector of Prometheus's node_exporter: written when a training
- * begins, while it runs, and when a job and the run end. Counters go on from the file of the run before.
+ * Keeps `.trainer/metrics.prom` for the textfile collector of Prometheus's node_exporter. The file is written when a
+ * training begins, while it runs, and when a job and the run end. Counters go on from the file of the run before.
  *
- * A reader finds the old file or the new one, but it is not made to survive a power cut. If it cannot be written, `warn`
- * is told once, and the run goes on.
+ * A reader finds the old file or the new one; a power cut may lose the new one. If the file cannot be written, `warn` is
+ * called once, and the run goes on.
  */
 export class Metrics {
   readonly #modelsDir: string
@@ -24,7 +24,7 @@ export class Metrics {
   readonly #warn: (message: string) => void
   readonly #samples: Map<string, number>
   #startedAt = ''
-  /** Pruning alone says nothing about how the last training ended. */
+  /** Do the figures of the last run change? Pruning alone says nothing about how the last training ended. */
   readonly #looksAfterModels: boolean
   #trains = false
   #hasWarned = false
@@ -39,7 +39,7 @@ export class Metrics {
     this.#samples = parseMetrics(readPage(stateDirOf(modelsDir)))
   }
 
-  /** Take what an event tells. */
+  /** Take the figures that an event has. */
   take(event: TrainerEvent): void {
     if ('usedBytes' in event) this.#set('usage_bytes', event.usedBytes, event.job)
     switch (event.event) {
@@ -72,12 +72,12 @@ export class Metrics {
     }
   }
 
-  /** Once training has begun, show that the run is alive: every ten seconds at most. */
+  /** Show, at most every ten seconds, that a run that trains is alive. */
   refresh(): void {
     if (this.#trains && performance.now() - this.#writtenMs > REFRESH_EVERY_MS) this.#write()
   }
 
-  /** Wait until everything that was taken is in the file. */
+  /** Wait until every figure taken is in the file. */
   async close(): Promise<void> {
     await this.#writing
   }
@@ -113,7 +113,7 @@ export class Metrics {
     replacePage(stateDirOf(this.#modelsDir), await renderMetrics(this.#samples))
   }
 
-  /** What no event has to tell. */
+  /** Look up the figures that no event has. */
   async #look(job: JobName): Promise<void> {
     const dir = layout(this.#modelsDir, job).jobDir
     const isThere = existsSync(dir)
@@ -130,7 +130,7 @@ export class Metrics {
     else this.#samples.delete(trained)
     if (this.#samples.has(nameSample('usage_bytes', job)) || !isThere) return
     const { checkUsage } = await import('../storage.ts')
-    const usedBytes = await checkUsage(dir).catch(() => undefined) // the job's own run says why
+    const usedBytes = await checkUsage(dir).catch(() => undefined) // a run of the job says why
     if (usedBytes !== undefined) this.#set('usage_bytes', usedBytes, job)
   }
 }
@@ -139,7 +139,7 @@ function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
   const { files = {}, metadata } = readManifest(dir) ?? {}
   const sizes = Object.keys(files).map(name => lstatSync(join(dir, name), { throwIfNoEntry: false })?.size)
   const trainedAt = metadata?.adopted.length ? Number.NaN : Date.parse(String(metadata?.trained_at))
-  // Half of a model is none.
+  // A model with a missing file counts as none.
   return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }
 }
 

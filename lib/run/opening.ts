@@ -9,18 +9,18 @@ import type { Command } from './command-line.ts'
 import { Journal } from './journal.ts'
 import { findHolder, type Lock, takeLock } from './lock.ts'
 
-/** What a run has before it begins; no lock in a dry run, which starts nothing. */
+/** The quotas, the folder and the lock of a run; a dry run has no lock, since it starts nothing. */
 export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefined }
 
 /**
  * Read the quotas, open the models folder, take the lock.
  *
- * @throws {TrainerError} `config`, `usage` for another user's folder, `storage`, `locked`; a training that could not be
- * tried is in the journal and the metrics too, where they can be written
+ * @throws {TrainerError} `config`, `usage` for another user's folder, `storage`, `locked`. The journal and the metrics
+ * note a run that could not start, where they can be written
  */
 export async function open(command: Command): Promise<Opening> {
   const { dryRun } = command
-  // As far as it is known without the quotas.
+  // The quotas may name it too, once they are read.
   let modelsDir = command.modelsDir ?? process.env.RANSOMEYE_MODELS_DIR
   try {
     const quotas = readQuotas(command.quotasFile)
@@ -34,7 +34,10 @@ export async function open(command: Command): Promise<Opening> {
   }
 }
 
-/** Wrong usage is no state of this machine, and what a run that holds the lock writes must stay the last. */
+/**
+ * Note a run that could not start. Wrong usage is not noted: it says nothing about this machine. Nor is a held lock: the
+ * last entry must stay that of the run that holds it.
+ */
 async function note({ jobs }: Command, modelsDir: string, error: unknown): Promise<void> {
   if (!(error instanceof TrainerError) || !['config', 'storage'].includes(error.code)) return
   if (!existsSync(modelsDir) || isAnothersFolder(modelsDir)) return
@@ -50,6 +53,6 @@ async function note({ jobs }: Command, modelsDir: string, error: unknown): Promi
     journal.close()
     await noteFailedStart(stateDir, exitCode)
   } catch {
-    // The reason to end is the error; that it cannot be noted is often a part of it.
+    // The caller reports the error; that it cannot be noted often has the same cause.
   }
 }

@@ -3,16 +3,16 @@ import { type ErrorCode, messageOf, TrainerError } from '../errors.ts'
 import type { Job } from '../run.ts'
 import { inodeId } from '../system/plain-file.ts'
 
-/** Which folder is the job's, if there is one: another may take its name while the training runs. */
+/** Identify the job's folder, if there is one: another may take its name while the training runs. */
 export function folderIdOf({ jobDir }: Job): string | undefined {
   const stats = statSync(jobDir, { throwIfNoEntry: false })
   return stats && inodeId(stats)
 }
 
 /**
- * Is the job's folder still the one that its training was started in?
+ * Assert that the job's folder is still the one that its training was started in.
  *
- * @throws {TrainerError} `storage` if not: what is there is not ours to touch
+ * @throws {TrainerError} `storage` if not: another folder is not ours to touch
  */
 export function assertSameFolder(job: Job, folderId: string | undefined): void {
   const found = folderIdOf(job)
@@ -22,7 +22,7 @@ export function assertSameFolder(job: Job, folderId: string | undefined): void {
   throw new TrainerError('storage', message)
 }
 
-/** Say why a job failed, as events. */
+/** Emit the events that say why a job failed. */
 export function announce({ name, emit }: Job, error: unknown): void {
   const message = messageOf(error)
   if (error instanceof TrainerError && error.usage) {

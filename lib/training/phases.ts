@@ -34,7 +34,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
   } catch (error) {
     job.state = 'failed'
     const code = codeOf(error)
-    // Before anything is deleted: afterwards less is used than the message says.
+    // Announce before deleting: afterwards less is used than the message says.
     announce(job, error)
     if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) {
       await emptyWork(job, budget?.rules.keep).catch(reason => {
@@ -50,8 +50,8 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
 }
 
 /**
- * After a violation of the quota, or of what a smaller disk leaves of it, all unpublished files go but the checkpoints
- * that fit: a half-written model is nothing to resume from, and would leave the next training no room.
+ * Delete all unpublished files but the checkpoints that fit, after a violation of the quota or of what a smaller disk
+ * leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
  */
 async function emptyWork({ quota, jobDir, run, onPrune }: Job, published?: string[]): Promise<void> {
   if (run.command.dryRun) return
@@ -61,5 +61,5 @@ async function emptyWork({ quota, jobDir, run, onPrune }: Job, published?: strin
   const checkpoints = named.filter(({ rule }) => rule !== '*.tmp').map(({ path }) => path)
   const remains = await measure(jobDir, { prune: ['work/**'], keep: [...keep, ...checkpoints] })
   await pruneOldest(jobDir, remains.prunable, { ...remains, targetBytes: 0, onPrune })
-  await pruneTo(jobDir, quotaBytes, { prune, keep, onPrune }).catch(() => {}) // told already
+  await pruneTo(jobDir, quotaBytes, { prune, keep, onPrune }).catch(() => {}) // announced above
 }

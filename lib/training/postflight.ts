@@ -10,10 +10,10 @@ import type { Budget } from './preflight.ts'
 import type { Report } from './train.ts'
 
 /**
- * After a training that exited with 0: prune to the limit, check its models, publish them.
+ * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them.
  *
- * @throws {TrainerError} `quota-exceeded` if it does not fit, `training-failed` if there is no valid model; what was
- * published before stays as it was
+ * @throws {TrainerError} `quota-exceeded` if they do not fit, `training-failed` if none is valid; the published models
+ * stay as they are then
  */
 export async function postflight(
   job: Job,

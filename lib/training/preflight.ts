@@ -17,9 +17,9 @@ import { folderIdOf } from './job.ts'
 import { type Limit, planBudget } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
-/** What a training may use, found out before it starts; bytes. */
+/** The bytes that a training may use, and what bounds them; found out before it starts. */
 export type Budget = Limit & {
-  /** Charged now and not prunable: what the training writes has to fit beside it. */
+  /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
   /** Left free on a shared disk for the rest of the machine. */
   reserveBytes: number
@@ -28,15 +28,15 @@ export type Budget = Limit & {
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
-  /** The rules of pruning in this run: what may go besides checkpoints, and what is published and stays. */
+  /** The rules of pruning in this run: `prune` names more than checkpoints, `keep` is published and stays. */
   rules: { prune: string[]; keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
 
 /**
- * Before a training: end what an earlier one left running, empty its temporary folder, prune to the quota, and
- * refuse a start that could only fail.
+ * Prepare a training: end the processes that an earlier one left, empty the temporary folder, measure, prune down to the
+ * quota, and refuse a start that could only fail.
  *
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
@@ -65,7 +65,7 @@ export async function preflight(job: Job): Promise<Budget> {
   return { ...bounds, rules, ...(await plan(job, bounds, rules)) }
 }
 
-/** Why the job's volume does not bound it, and what would help. */
+/** Say why the job's volume does not bound it, and what would help. */
 function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
   const { quotasFile, maxDiskMb } = run.command
   const commandTo = (verb: string) =>
@@ -78,12 +78,12 @@ function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
   const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.quotaBytes)]
   const largerThan = (limit: string) =>
     `its volume, of ${size}, is larger than ${limit} of ${limitSize}, so the kernel does not bound the job at that`
-  // A volume is made for the quota, not for what a single run is limited to.
+  // A volume is made for the quota, not for the limit of a single run.
   if (maxDiskMb !== undefined) return largerThan("this run's limit")
   return `${largerThan('its quota')}; remove it as root and create it anew: ${commandTo('remove')}`
 }
 
-/** The limit of this run, from what is used, kept and free. */
+/** Reckon the limit of this run from the bytes used, kept and free. */
 async function plan(
   { name, quota, jobDir: dir, emit }: Job,
   { reserveBytes, isCapped }: Pick<Budget, 'reserveBytes' | 'isCapped'>,
@@ -95,7 +95,7 @@ async function plan(
     : { usedBytes: 0, freeBytes: freeSpace(nearestVisible(dir)), prunable: [] }
   const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
   const { quotaBytes, minFreeMb } = quota
-  // On a filesystem of its own, its size is what there is, however small.
+  // A filesystem of its own is the limit, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
   const situation = {
     quotaBytes: mostBytes,
@@ -115,7 +115,7 @@ async function plan(
   return { limitBytes, isDiskLimit, keptBytes }
 }
 
-/** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */
+/** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
 async function clearWork({ quota, workDir, tmpDir }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
   await emptyFolder(tmpDir)

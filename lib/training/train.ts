@@ -17,10 +17,10 @@ import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
 import { type Containment, containedArgv } from './sandbox.ts'
 
-/** Room beside one largest file for folders and small files. */
+/** Room beside one largest file, for folders and small files. */
 const FILE_SLACK_BYTES = 256 * 1024
 
-/** What is known of a training that exited with 0. */
+/** The outcome of a training that exited with 0. */
 export type Report = {
   seconds: number
   /** Why it must have run out of space, if it did: such a training may exit with 0 all the same. */
@@ -28,15 +28,15 @@ export type Report = {
 }
 
 /**
- * Run the job's training under its guard until it ends by itself, and end whatever it left running; its temporary files
- * go too.
+ * Run the job's training under its guard until it ends by itself; then end every process that it left, and delete its
+ * temporary files.
  *
  * @throws {TrainerError} `training-failed` (non-zero exit, timed out), `quota-exceeded`, `no-space`, or the
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, jobDir: dir, emit, onPrune, run } = job
-  // A flood of output is garbage at once: V8 would let its space for new objects grow by 30 MiB over it.
+  // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
@@ -79,14 +79,14 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   try {
     await unlessAborted(Promise.race([training.exited, guarding]), stop)
     over.abort()
-    await guarding // which may have been what ended it, and says why
+    await guarding // if the guard has ended it, this says why
   } catch (error) {
     await training.end()
     throw error
   } finally {
     over.abort()
     await training.kill()
-    await guarding.catch(() => {}) // told above, or the run has another reason to end
+    await guarding.catch(() => {}) // thrown above, or the run ends for another reason
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
     await clearUp(job, budget.folderId)
@@ -98,14 +98,14 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
 }
 
 /**
- * Remove what must not outlive a training: temporary files, and what only a hostile one leaves where no sandbox keeps it
- * from that. Nothing of it runs any more, so what is looked at is what is removed.
+ * Remove what must not outlive a training: its temporary files, and whatever a hostile training planted outside a sandbox.
+ * None of its processes is left, so nothing can change between check and removal.
  */
 async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
   const { name, jobDir: dir, workDir, tmpDir, emit } = job
   try {
     assertSameFolder(job, folderId)
-    // To be redone at the next start as if it were a publication of ours.
+    // The next start would finish it as if it were a publication of ours.
     rmSync(join(dir, NEXT_MANIFEST), { recursive: true, force: true })
     if (lstatSync(workDir, { throwIfNoEntry: false })?.isDirectory() === false) {
       rmSync(workDir)
@@ -129,7 +129,7 @@ function containmentOf(
   return { jobDir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
 }
 
-/** Ctrl-Z would stop us and not the training, which nobody would watch then. */
+/** Refuse Ctrl-Z: it would stop us and not the training, which nobody would watch then. */
 function refuseSuspension({ name, emit }: Job, over: AbortSignal): void {
   const message = 'SIGTSTP (Ctrl-Z) has no effect: its training would go on unwatched; Ctrl-C ends both'
   const refuse = () => emit({ event: 'warning', job: name, message })

@@ -22,7 +22,7 @@ test('wrong usage ends with 64 and says what is right', async () => {
   const faults: [args: string[], said: RegExp][] = [
     [[], /No command; the commands are create, mount, unmount, remove, status/],
     [['crate', 'core'], /Unknown command "crate".*did you mean create\?/],
-    [['create'], /Name one job, as in volume\.ts create core; the jobs are core, dpi, agent/],
+    [['create'], /Name one job, as in scripts\/volume\.ts create core; the jobs are core, dpi, agent/],
     [['create', 'core', 'dpi'], /Name one job/],
     [['create', 'cor'], /Unknown job "cor".*did you mean core\?/],
   ]

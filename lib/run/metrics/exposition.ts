@@ -5,7 +5,7 @@ const require = createRequire(import.meta.url)
 
 const PREFIX = 'ransomeye_trainer_'
 
-/** The label is not `job`: Prometheus gives that name to what it scrapes, and renames ours. */
+/** The label is not `job`: Prometheus gives that name to its targets, and would rename ours. */
 const LABEL = 'model'
 
 /** Every metric by its name behind the prefix, with its help; one that ends in `_total` is a counter. */
@@ -31,14 +31,14 @@ export type Family = keyof typeof families
 /** Figures by name, without the prefix: `usage_bytes{model="core"}`. */
 type Samples = Map<string, number>
 
-/** The name of a figure: of the whole trainer, or of one job. */
+/** Name a figure of the whole trainer, or of one job. */
 export function nameSample(family: Family, job?: JobName): string {
   return job === undefined ? family : `${family}{${LABEL}="${job}"}`
 }
 
 const sampleLine = new RegExp(String.raw`^(${PREFIX}(\w+(?:\{${LABEL}="\w+"\})?)) (\S+)$`, 'gm')
 
-/** The samples in a file as {@link renderMetrics} writes it; lines that are anything else are passed over. */
+/** Read the samples of a file that {@link renderMetrics} has written; skip every other line. */
 export function parseMetrics(text: string): Samples {
   const samples = Array.from(
     text.matchAll(sampleLine),

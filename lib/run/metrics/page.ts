@@ -8,7 +8,7 @@ export const PAGE = 'metrics.prom'
 
 const MAX_BYTES = 64 * 1024
 
-/** What the last run has written; empty if that cannot be read. */
+/** Read the page of the last run; empty if it cannot be read. */
 export function readPage(stateDir: string): string {
   try {
     return readPlain(stateDir, PAGE, MAX_BYTES)
@@ -24,10 +24,10 @@ export function replacePage(stateDir: string, page: string): void {
 }
 
 /**
- * Note with what exit code a run could not even start, or the figures would go on telling of the last success. Nothing
- * else in them changes.
+ * Note the exit code of a run that could not start: without it the figures would go on telling of the last success. No
+ * other figure changes.
  *
- * @throws where the figures cannot be written
+ * @throws the system's error if the figures cannot be written
  */
 export async function noteFailedStart(stateDir: string, exitCode: number): Promise<void> {
   const samples = parseMetrics(readPage(stateDir))
