@@ -3,6 +3,7 @@ import { publish } from '../models/publish.ts'
 import { readReported } from '../models/trainer-metadata.ts'
 import { findModels, publishedFiles } from '../models.ts'
 import { lookAt } from '../storage/measure.ts'
+import { takeFiles } from '../storage/mend-folder.ts'
 import { enforceLimit } from '../storage.ts'
 import { MIB } from '../text.ts'
 import { assertSameFolder, type Job } from './job.ts'
@@ -33,6 +34,7 @@ export async function postflight(job: Job, { limitBytes, folderId }: Budget, rep
   for (const reason of reasons) emit({ event: 'warning', job: name, message: `not published: ${reason}` })
   const { reported, warning } = readReported(workDir)
   if (warning) emit({ event: 'warning', job: name, message: warning })
+  takeFiles(valid.flatMap(({ path, references }) => [path, ...references]))
   const facts = { globs: quota.models, trainedAt: new Date(), seconds: report.seconds, reported }
   for (const model of await publish(dir, name, valid, facts))
     emit({ event: 'model.publish', job: name, ...model })

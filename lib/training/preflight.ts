@@ -1,13 +1,13 @@
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
 import { capOf, freeSpace, ownSizeOf } from '../storage/capacity.ts'
-import { emptyFolder } from '../storage/empty-folder.ts'
+import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
+import { mendWork } from '../storage/mend-folder.ts'
 import { enforceLimit } from '../storage.ts'
-import { storageError } from '../system/durable.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
@@ -38,13 +38,13 @@ const RESERVE_BYTES = 64 * MIB
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, dir, workDir, emit, onPrune, run } = job
+  const { name, quota, dir, emit, onPrune, run } = job
   const { dryRun } = run.command
   const quotaBytes = quota.maxDiskMb * MIB
-  if (!dryRun) for (const folder of [dir, workDir, join(workDir, 'tmp')]) makeFolder(folder)
+  if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
-  const isSandboxed = useSandbox(name, quota.sandbox)
+  const isSandboxed = useSandbox(name, quota.sandbox, quota.network)
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
@@ -108,18 +108,12 @@ async function plan(
 /** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */
 async function clearWork({ quota, workDir }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
-  await emptyFolder(join(workDir, 'tmp'))
+  await mendWork(workDir)
   const { valid, rejected } = await findModels(workDir, quota.models)
   const stale = [
     ...valid.map(({ path }) => path),
     ...rejected.map(({ path }) => path),
     join(workDir, 'metadata.json'),
   ]
-  for (const path of stale) {
-    try {
-      rmSync(path, { recursive: true, force: true })
-    } catch (cause) {
-      throw storageError(`Cannot delete ${path}, which an earlier training left`, cause)
-    }
-  }
+  for (const path of stale) removeWhole(path)
 }

@@ -1,12 +1,12 @@
-import { existsSync, lstatSync, rmSync } from 'node:fs'
+import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import { publishedFiles } from '../models.ts'
 import { accountOf } from '../storage/capacity.ts'
-import { emptyFolder } from '../storage/empty-folder.ts'
 import { type Look, lookAt } from '../storage/measure.ts'
+import { giveFolder, mendWork } from '../storage/mend-folder.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { guard } from './guard.ts'
 import { assertSameFolder, type Job } from './job.ts'
@@ -14,7 +14,7 @@ import { diskFull, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
-import { type Containment, containedArgv } from './sandbox.ts'
+import { type Containment, contain, trainingUser } from './sandbox.ts'
 
 /** Room beside one largest file for folders and small files. */
 const FILE_SLACK_BYTES = 256 * 1024
@@ -34,12 +34,14 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, dir, emit, onPrune, run } = job
+  const { name, quota, dir, workDir, emit, onPrune, run } = job
   // A flood of output is garbage at once: V8 would let its space for new objects grow by 30 MiB over it.
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const published = await publishedFiles(dir, quota.models)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
+  const user = budget.isSandboxed ? trainingUser() : undefined
+  if (user !== undefined) await giveFolder(workDir, user)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
@@ -48,11 +50,10 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   interrupted.catch(() => {}) // may come when it is not waited for
   const training = await Training.start(
     {
-      argv: containedArgv(command, containmentOf(job, budget, env.PATH!)),
+      ...contain(command, containmentOf(job, budget, env.PATH!)),
       cwd: run.quotas.dir,
       env,
       lockFd: run.lockFd!,
-      isSandboxed: budget.isSandboxed,
     },
     {
       onLines: lines => progress.takeLines(lines),
@@ -115,20 +116,20 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
         `${workDir} was no folder any more after the training; what it was is removed`,
       )
     }
-    const tmp = join(workDir, 'tmp')
-    if (existsSync(tmp)) await emptyFolder(tmp)
+    await mendWork(workDir)
   } catch (error) {
     emit({ event: 'warning', job: name, message: messageOf(error) })
   }
 }
 
 function containmentOf(
-  { dir, run }: Job,
-  { isSandboxed, limitBytes, keptBytes }: Budget,
+  { dir, quota, run }: Job,
+  { isSandboxed, isCapped, limitBytes, keptBytes }: Budget,
   path: string,
 ): Containment {
   const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
-  return { jobDir: dir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
+  const { network } = quota
+  return { jobDir: dir, workingDir: run.quotas.dir, isSandboxed, isCapped, network, maxFileBytes, path }
 }
 
 /** Ctrl-Z would stop us and not the training, which nobody would watch then. */
