@@ -1,14 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import {
-  closeSync,
-  fchmodSync,
-  fstatSync,
-  lstatSync,
-  readdirSync,
-  rmdirSync,
-  rmSync,
-  unlinkSync,
-} from 'node:fs'
+import { closeSync, fchmodSync, fstatSync, lstatSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
 import { isErrno } from '../errors.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { safePath } from '../system/programs.ts'
@@ -54,8 +45,11 @@ export async function emptyOpen(fd: number, path: Bytes): Promise<void> {
  *
  * @throws {TrainerError} `storage`: it is still there, or a part of it
  */
-export function removeWhole(path: string): void {
-  const remove = () => rmSync(path, { recursive: true, force: true })
+export async function removeWhole(path: string): Promise<void> {
+  const stats = lstatSync(path, { throwIfNoEntry: false })
+  if (!stats) return
+  if (stats.isDirectory()) await emptyFolder(path)
+  const remove = () => (stats.isDirectory() ? rmdirSync(path) : unlinkSync(path))
   try {
     try {
       remove()

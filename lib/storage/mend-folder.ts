@@ -17,18 +17,18 @@ import { Slice } from './walk.ts'
  */
 export async function mendWork(workDir: string): Promise<void> {
   const { tmpDir } = foldersIn(dirname(workDir))
-  ensureFolder(workDir)
-  ensureFolder(tmpDir)
+  await ensureFolder(workDir)
+  await ensureFolder(tmpDir)
   await emptyFolder(tmpDir)
   await visitFolders(workDir, { visit: openUp, verb: 'use', entersSubvolumes: false })
 }
 
-function ensureFolder(path: string): void {
+async function ensureFolder(path: string): Promise<void> {
   const stats = lstatSync(path, { throwIfNoEntry: false })
   if (stats?.isDirectory()) {
     if ((stats.mode & OWNER) !== OWNER) chmodSync(path, stats.mode | OWNER)
   } else {
-    if (stats) removeWhole(path)
+    if (stats) await removeWhole(path)
     makeFolder(path)
   }
 }

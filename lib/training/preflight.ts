@@ -115,5 +115,5 @@ async function clearWork({ quota, workDir }: Job): Promise<void> {
     ...rejected.map(({ path }) => path),
     join(workDir, 'metadata.json'),
   ]
-  for (const path of stale) removeWhole(path)
+  for (const path of stale) await removeWhole(path)
 }
