@@ -1,21 +1,25 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { emptyFolder } from '../lib/storage/empty-folder.ts'
+import { measure } from '../lib/storage/measure.ts'
+import { mendWork } from '../lib/storage/mend-folder.ts'
 import { useSandbox } from '../lib/training/sandbox.ts'
-import { type AbuseRig, abuseRig, asUser, identities } from './abuse.ts'
+import { type AbuseRig, abuseRig, asUser, identities, PRELUDE } from './abuse.ts'
 import { untilEvent } from './rig.ts'
-import { until } from './sandbox.ts'
+import { sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
+import { asNobody } from './unprivileged.ts'
 import { hasLoopDevices } from './volume-rig.ts'
 
 const hasPython = existsSync('/usr/bin/python3')
 const canAttack = useSandbox('core', 'auto') && hasPython
 const hostile = skipUnless(test, canAttack, 'needs bubblewrap and python3')
 const asRoot = skipUnless(test, hasPython && process.getuid?.() === 0, 'needs root and python3')
+const withPython = skipUnless(test, hasPython, 'needs python3')
 const onBtrfs = skipUnless(
   test,
   hasPython && hasLoopDevices && spawnSync('mkfs.btrfs', ['--version']).status === 0,
@@ -42,22 +46,43 @@ for top in ['', 'tmp']:
     os.chmod('.', 0)`,
 }
 
-for (const { name, uid } of identities) {
-  for (const [what, attack] of Object.entries(leftovers)) {
-    hostile(`a training of ${name} that leaves ${what} does not keep the next from starting`, async () => {
-      await using rig = await abuseRig(uid)
-      await rig.attack(`${attack}\nsys.exit(1)`)
+for (const [what, attack] of Object.entries(leftovers)) {
+  withPython(`mendWork() makes an output folder usable in which a training left ${what}`, async () => {
+    await using box = await sandbox({ 'job/work/tmp/before': 1 })
+    const work = box.path('job/work')
+    chmodSync(box.dir, 0o777)
+    if (process.getuid?.() === 0) execFileSync('chown', ['-R', '65534', box.path('job')])
+    const args = ['-c', PRELUDE + attack]
 
-      const { exitCode, events } = await rig.attack(`
-open('/tmp/mine', 'w').close()
-print(sorted(os.listdir(out + '/tmp')) == ['mine'])
-publish()`)
+    await asNobody(async () => {
+      execFileSync('/usr/bin/python3', args, { env: { RANSOMEYE_OUTPUT_DIR: work } })
+      await mendWork(work)
+      writeFileSync(`${work}/tmp/mine`, '')
+      await measure(box.path('job'))
+    })
+
+    assert.equal(readdirSync(`${work}/tmp`), ['mine'])
+    await emptyFolder(work) // too deep for what cleans up
+  })
+}
+
+for (const { name, uid } of identities) {
+  hostile(
+    `what a training of ${name} makes of its output folder does not keep the next from starting`,
+    async () => {
+      await using rig = await abuseRig(uid)
+      await rig.attack(`
+os.rename(out + '/tmp', out + '/old'); os.symlink('/etc', out + '/tmp')
+os.makedirs(out + '/core.bin/x/y')
+for path in ['/core.bin/x/y', '/core.bin/x', '/core.bin', '/old', '']: os.chmod(out + path, 0)
+sys.exit(1)`)
+
+      const { exitCode, events } = await rig.attack(`open('/tmp/mine', 'w').close(); publish()`)
 
       assert.is(exitCode, 0, JSON.stringify(events.at(-1)))
       assert.ok(statSync(rig.path('models/core/work/tmp')).isDirectory())
-      await emptyFolder(rig.path('models/core/work')) // too deep for what cleans up
-    })
-  }
+    },
+  )
 }
 
 asRoot('what an unconfined training of root made immutable is removed where it must go', async () => {

@@ -3,7 +3,7 @@ import type { Quota } from '../lib/quotas.ts'
 import { type Ended, type Rig, type Started, trainerRig } from './rig.ts'
 
 /** A user that has nothing on this machine. */
-export const ORDINARY_USER = 12_345
+const ORDINARY_USER = 12_345
 
 /** Whom hostile trainings are run as here: both where we may choose. */
 export const identities: { name: string; uid: number }[] =
@@ -24,7 +24,7 @@ export function asUser(uid: number): string[] {
  * What hostile trainings have at hand, in Python because Node.js makes no system calls of one's own choosing: `attempt`
  * prints what became of something, `call` is a system call by its numbers on x86-64 and arm64.
  */
-const PRELUDE = `
+export const PRELUDE = `
 import ctypes, errno, mmap, os, platform, signal, socket, struct, subprocess, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
 out = os.environ['RANSOMEYE_OUTPUT_DIR']

@@ -99,7 +99,7 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
   })
   if (status === 0) return undefined
   const said = String(stderr).trim()
-  if (error || /failed to execute bwrap|bwrap: No such file/.test(said)) {
+  if (error || /failed to execute bwrap/.test(said)) {
     return 'bwrap is not installed; install the Debian package bubblewrap'
   }
   if (attempt < SANDBOX_ATTEMPTS) return probe(way, network, attempt + 1)
