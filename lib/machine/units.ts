@@ -113,23 +113,27 @@ PrivateMounts=yes
 PrivateDevices=yes
 DevicePolicy=closed
 
-# The sandbox needs the three namespaces and @mount. Left out, because it would stop working: ProtectKernelTunables=,
+# The sandbox needs these namespaces (ipc and net only for itself: nothing of it is left when it ends, and a training
+# with "network": "none" has no network), @mount, and AF_NETLINK to set up the loopback of such a training. Left out, because it would stop working: ProtectKernelTunables=,
 # ProtectKernelLogs=, ProtectHostname= and ProcSubset= cover parts of /proc, and then the kernel refuses it a /proc of
 # its own; RestrictSUIDSGID= forbids openat2. MemoryDenyWriteExecute= would stop V8's compiler, and RemoveIPC= take
 # away the shared memory of this user's other services.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
-RestrictNamespaces=user mnt pid
+RestrictNamespaces=user mnt pid ipc net
 SystemCallArchitectures=native
 SystemCallFilter=@system-service @mount
 SystemCallFilter=~@resources
 SystemCallErrorNumber=EPERM
 PrivateUsers=yes
 PrivateIPC=yes
+
+# No training of ours needs the network. For one that does: a drop-in with PrivateNetwork=no, IPAddressDeny= (empty) and
+# RestrictAddressFamilies=AF_INET AF_INET6. It then also sees the abstract sockets of the machine's services.
 PrivateNetwork=yes
 IPAddressDeny=any
-RestrictAddressFamilies=AF_UNIX
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
 ProtectProc=invisible
 ProtectControlGroups=yes
 ProtectKernelModules=yes

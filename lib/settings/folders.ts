@@ -1,6 +1,6 @@
 import { realpathSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { isAbsolute, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { accessRemedy } from '../system/owner.ts'
@@ -12,7 +12,7 @@ export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
 /**
  * Choose the models folder: the one configured for this run, else the environment's, else the user's default.
  *
- * @throws {TrainerError} `usage` for a name that is not UTF-8
+ * @throws {TrainerError} `usage` for a name that is not UTF-8, and for a user without a home folder
  */
 export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: string | undefined): string {
   const chosen = fromCommand ?? (process.env.RANSOMEYE_MODELS_DIR || fromQuotas)
@@ -24,7 +24,21 @@ export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: str
     )
   if (chosen !== undefined) return resolve(chosen)
   if (process.getuid?.() === 0) return SYSTEM_MODELS_DIR
-  return join(process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'ransomeye', 'models')
+  return join(process.env.XDG_STATE_HOME || join(homeOf(), '.local', 'state'), 'ransomeye', 'models')
+}
+
+function homeOf(): string {
+  let home = ''
+  try {
+    home = homedir()
+  } catch {
+    // HOME is not set, and this user is in no list of users.
+  }
+  if (isAbsolute(home)) return home
+  throw new TrainerError(
+    'usage',
+    `Cannot tell where the models are: user ${process.getuid?.()} has no home folder; name theirs: --models-dir DIR`,
+  )
 }
 
 /**
