@@ -42,7 +42,7 @@ export type Lock = { fd: number; release: () => void }
 export type Holder = Omit<LockRecord, 'pid'> & { pid: number | undefined }
 
 /** In the environment of what holds the lock beside a training until that is dead: a remainder of a run, not one. */
-const WATCHDOG_MARK = 'RANSOMEYE_WATCHDOG='
+export const WATCHDOG_MARK = 'RANSOMEYE_WATCHDOG='
 
 /** Rights on the lock's file beyond its owner's: with them others could open it, and so hold it. */
 const OTHERS_RIGHTS = 0o077

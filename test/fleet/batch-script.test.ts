@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { batchOptions, batchScript } from '../../lib/fleet/batch-script.ts'
 import type { Fleet, Site } from '../../lib/fleet/fleet-file.ts'
 import { readQuotas } from '../../lib/quotas.ts'
 import { trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const nasty = `it's "a" $(touch /tmp/never) \`id\` \\ %j !x  *`
 

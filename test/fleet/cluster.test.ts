@@ -2,7 +2,6 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { stateDirOf } from '../../lib/layout.ts'
@@ -12,6 +11,7 @@ import { publishes } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { clusterLacks, startCluster } from '../support/slurm.ts'
+import { test } from '../support/test.ts'
 
 const lacks = clusterLacks()
 const clusterTest = skipUnless(test, !lacks, lacks)

@@ -1,9 +1,9 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Fleet, readFleet } from '../../lib/fleet/fleet-file.ts'
 import { failure } from '../support/failure.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const site = (modelsDir: string) => ({ modelsDir, quotas: 'quotas.json' })
 

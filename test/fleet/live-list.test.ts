@@ -1,9 +1,9 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { FollowedSite } from '../../lib/fleet/followed-site.ts'
 import { describeCounts, drawSites } from '../../lib/fleet/live-list.ts'
 import { Pace } from '../../lib/fleet/pace.ts'
 import { MIB } from '../../lib/text.ts'
+import { test } from '../support/test.ts'
 
 function sites(count: number, change: (site: FollowedSite, index: number) => void): FollowedSite[] {
   return Array.from({ length: count }, (_, index) => {

@@ -1,7 +1,7 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { judge, judgeGone, obstacleOf } from '../../lib/fleet/outcome.ts'
 import type { SlurmJob } from '../../lib/fleet/slurm.ts'
+import { test } from '../support/test.ts'
 
 const job: SlurmJob = {
   id: 17,

@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type EventBody, stampEvent } from '../../lib/events.ts'
 import { MIB } from '../../lib/text.ts'
-import { root } from '../support/rig.ts'
+import { programOf, root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const SITES = 1000
 const RUNNING = 300
@@ -34,7 +34,7 @@ test('following a thousand sites takes at most a twentieth of a core, and fits t
   mkdirSync(box.path('bin'))
   writeFileSync(box.path('bin', 'squeue'), `#!/bin/sh\nexec cat '${box.path('rows')}'\n`, { mode: 0o755 })
 
-  const command = `stty rows ${ROWS} cols ${COLUMNS}; exec ${process.execPath} --import tsx scripts/fleet.ts ${box.path('fleet.json')} --attach`
+  const command = `stty rows ${ROWS} cols ${COLUMNS}; exec ${process.execPath} ${programOf('scripts/fleet.ts').join(' ')} ${box.path('fleet.json')} --attach`
   const child = spawn('script', ['-qec', command, '/dev/null'], {
     cwd: root,
     env: { ...process.env, PATH: `${box.path('bin')}:${process.env.PATH}`, TERM: 'xterm' },

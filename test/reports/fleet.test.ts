@@ -1,5 +1,4 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { drawFleet, siteStatus } from '../../lib/reports/fleet-table.ts'
 import { readSite } from '../../lib/reports/site-report.ts'
@@ -7,6 +6,7 @@ import { writeReport } from '../../scripts/report.ts'
 import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 type Past = { host: string; fromS: number; toS: number; exitCode?: number; message?: string }
 

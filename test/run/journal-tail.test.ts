@@ -1,10 +1,10 @@
 import { appendFileSync, renameSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { stampEvent } from '../../lib/events.ts'
 import { Journal } from '../../lib/run/journal.ts'
 import { endOfJournal, JournalTail } from '../../lib/run/journal-tail.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const lineOf = (message: string) => `${JSON.stringify(stampEvent('r', { event: 'warning', message }))}\n`
 const messagesOf = (tail: JournalTail) =>

@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { assertSharedLocks, findOwnLocks } from '../../lib/run/lock-mount.ts'
+import { test } from '../support/test.ts'
 
 /** Device 0:47, as it comes from stat(2). */
 const DEVICE = 47

@@ -2,7 +2,6 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, closeSync, existsSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { findHolder, findHolderElsewhere, takeLock } from '../../lib/run/lock.ts'
@@ -11,6 +10,7 @@ import { freeSpace } from '../../lib/storage/capacity.ts'
 import { readProc } from '../../lib/system/processes.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 async function refusal(stateDir: string): Promise<TrainerError> {
   try {

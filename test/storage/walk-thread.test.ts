@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process'
 import { linkSync, lstatSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SecondThread } from '../../lib/storage/walk-thread.ts'
 import type { Folder } from '../../lib/system/bytes.ts'
 import { sandbox, until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('SecondThread adds up ordinary files, and leaves every other name to the walk', async () => {
   await using box = await sandbox({

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import type { TrainerEvent } from '../../lib/events.ts'
 import type { FleetEvent } from '../../lib/fleet/fleet-events.ts'
 import { parseLine } from '../../lib/run/past-events.ts'
-import { type FakeTrainer, publishes, type Rig, root, trainerRig } from './rig.ts'
+import { programOf, root } from './places.ts'
+import { type FakeTrainer, publishes, type Rig, trainerRig } from './rig.ts'
 import { sandbox, until } from './sandbox.ts'
 import type { Cluster } from './slurm.ts'
 
@@ -55,8 +56,7 @@ export async function fleetRig(
   const children: ChildProcess[] = []
 
   const start: FleetRig['start'] = (...args) => {
-    const script = join(root, 'scripts/fleet.ts')
-    const argv = ['--import', 'tsx', script, box.path('fleet.json'), '--json', '--poll', '1s', ...args]
+    const argv = [...programOf('scripts/fleet.ts'), box.path('fleet.json'), '--json', '--poll', '1s', ...args]
     const child = spawn(process.execPath, argv, {
       cwd: root,
       env: { ...process.env, ...cluster.env },
