@@ -1,6 +1,6 @@
 import { messageOf, TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
-import { type JobFolders, layout, stateDirOf } from './layout.ts'
+import { type JobFolders, layout, scratchLayout, stateDirOf } from './layout.ts'
 import type { PublishedCheck } from './models.ts'
 import { type JobName, limitedTo, type Quota, type Quotas } from './quotas.ts'
 import { type Command, parseCommand, type Runner } from './run/command-line.ts'
@@ -35,6 +35,8 @@ export type Run = {
 /** One job of a run, as the day-1 check and the phases of its training share it. */
 export type Job = JobFolders & {
   name: JobName
+  /** Where its models are published: its own folder, unless it trains on scratch. */
+  publishedDir: string
   /** Its settings; `--max-disk-mb` replaces its quota. */
   quota: Quota
   run: Run
@@ -197,9 +199,11 @@ function listenWith(output: Output, journal: Journal): void {
 function openJob(name: JobName, run: Run): Job {
   const { command, quotas, modelsDir, journal } = run
   const emit = (event: EventBody) => journal.emit(event)
+  const { scratch } = command
   const dryRun = command.dryRun ? ({ dryRun: true } as const) : {}
   return {
-    ...layout(modelsDir, name),
+    ...(scratch === undefined ? layout(modelsDir, name) : scratchLayout(scratch, modelsDir, name)),
+    publishedDir: layout(modelsDir, name).jobDir,
     name,
     quota: limitedTo(quotas.jobs[name], command.maxDiskMb),
     run,

@@ -22,12 +22,10 @@ export function logOf({ modelsDir }: Site): string {
  *
  * A job that Slurm starts again refuses: its first start may still train on a node that only seems to be lost.
  */
-export function batchScript({ project, node }: Fleet, site: Site, retrain: boolean): string {
+export function batchScript({ project, node, scratch }: Fleet, site: Site, retrain: boolean): string {
   const args = [
-    '--models-dir',
-    site.modelsDir,
-    '--quotas',
-    site.quotasFile,
+    ...['--models-dir', site.modelsDir, '--quotas', site.quotasFile],
+    ...(scratch === undefined ? [] : ['--scratch', scratch]),
     ...(retrain ? ['--retrain'] : []),
   ]
   return `#!/bin/bash

@@ -55,6 +55,12 @@ export const fleetSchema = v.strictObject(
     slurm: v.optional(slurmObject, {}),
     project: v.optional(path),
     node: v.optional(path),
+    scratch: v.optional(
+      v.pipe(
+        v.string('an absolute path'),
+        v.regex(/^\/[^\0-\x1f\x7f-\x9f\u2028\u2029]*$/, 'an absolute path'),
+      ),
+    ),
     metrics: v.optional(path),
     sites: v.pipe(
       v.record(
@@ -86,6 +92,8 @@ export type Fleet = {
   project: string
   /** Node.js, as the nodes see it. */
   node: string
+  /** A folder of each node's own, in which the trainings work. */
+  scratch: string | undefined
   /** Where the sites are counted by state, for Prometheus. */
   metrics: string | undefined
   sites: Site[]
@@ -108,7 +116,7 @@ const subject = {
  * @throws {TrainerError} `config` for the file, also when two sites have one models folder; `usage` for an unknown site
  */
 export function readFleet(file: string, names: string[] = []): Fleet {
-  const { slurm, project, node, metrics, sites } = readJsonFile(file, fleetSchema, subject)
+  const { slurm, project, node, scratch, metrics, sites } = readJsonFile(file, fleetSchema, subject)
   const dir = dirname(resolve(file))
   const all = Object.entries(sites).map(([name, { modelsDir, quotas }]) => ({
     name,
@@ -126,6 +134,7 @@ export function readFleet(file: string, names: string[] = []): Fleet {
     slurm,
     project: project === undefined ? root : resolve(dir, project),
     node: node === undefined ? process.execPath : resolve(dir, node),
+    scratch,
     metrics: metrics === undefined ? undefined : resolve(dir, metrics),
     sites: all.filter(({ name }) => !names.length || names.includes(name)),
   }

@@ -6,6 +6,7 @@ import { checkUsage, pruneOldest, pruneTo } from '../storage.ts'
 import { announce, codeOf } from './job.ts'
 import { postflight } from './postflight.ts'
 import { type Budget, preflight } from './preflight.ts'
+import { closeScratch, openScratch } from './scratch.ts'
 import { train } from './train.ts'
 import { waitForQuiet } from './wait-for-quiet.ts'
 
@@ -18,7 +19,7 @@ export type Phases = { preflight: typeof preflight; train: typeof train; postfli
  * @throws {TrainerError} of the phase that failed; by then it is an event and nothing published has changed
  */
 export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>): Promise<void> {
-  const { name, jobDir, workDir, run, emit } = job
+  const { name, publishedDir, workDir, run, emit } = job
   const startedMs = performance.now()
   let budget: Budget | undefined
   const firstly: typeof preflight = async it => {
@@ -29,6 +30,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     run.signal.throwIfAborted()
     if (run.jobs.some(({ state }) => state === 'trained')) await waitForQuiet(run, name)
     job.state = 'training'
+    await openScratch(job)
     await steps({ preflight: firstly, train, postflight })
     job.state = 'trained'
   } catch (error) {
@@ -43,10 +45,12 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
       })
     }
     throw error
+  } finally {
+    await closeScratch(job)
   }
   if (run.command.dryRun) return
   const seconds = (performance.now() - startedMs) / 1000
-  emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(jobDir) })
+  emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(publishedDir) })
 }
 
 /**

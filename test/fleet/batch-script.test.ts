@@ -11,7 +11,15 @@ const nasty = `it's "a" $(touch /tmp/never) \`id\` \\ %j !x  *`
 
 function fleetIn(project: string): Fleet {
   const slurm = { gres: 'trainer:1', options: ['--constraint=ssd'], timeMinutes: 90 }
-  return { file: '/f', slurm, project, node: '/usr/bin/echo', metrics: undefined, sites: [] }
+  return {
+    file: '/f',
+    slurm,
+    project,
+    node: '/usr/bin/echo',
+    scratch: undefined,
+    metrics: undefined,
+    sites: [],
+  }
 }
 
 const site: Site = { name: nasty, modelsDir: `/m/${nasty}`, quotasFile: `/q/${nasty}` }
