@@ -13,7 +13,7 @@ import { makeFolder } from '../system/plain-file.ts'
 import { MIB } from '../text.ts'
 
 /** Does the job train elsewhere than where its models are published? */
-export function usesScratch({ jobDir, publishedDir }: Job): boolean {
+function usesScratch({ jobDir, publishedDir }: Job): boolean {
   return jobDir !== publishedDir
 }
 

@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { stateDirOf } from '../../lib/layout.ts'
 import { findHolder, takeLock } from '../../lib/run/lock.ts'
+import { listProcesses, readProc } from '../../lib/system/processes.ts'
 import { type FleetRig, failuresOf, fleetRig, untilFleet } from '../support/fleet-rig.ts'
 import { publishes } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
@@ -20,7 +21,7 @@ const cluster = lacks ? undefined! : await startCluster({ nodes: NODES })
 const runs = 'await sleep(600_000)'
 
 /** What takes Slurm half a minute to notice goes on beside the other tests. */
-const slow = lacks ? undefined : { lost: await loseNode(), late: await exceedTime() }
+const slow = lacks ? undefined : { lost: await loseNode(), late: await exceedTime(), forgotten: forgetJobs() }
 
 clusterTest('a fleet ends with the worst exit code; each site with its own', async () => {
   const quoted = `it's "the" $site  ü; \\`
@@ -67,12 +68,10 @@ clusterTest('a fleet ends with the worst exit code; each site with its own', asy
 })
 
 clusterTest('sites train beside each other, but never two on one node', async () => {
-  const names = Array.from({ length: NODES + 4 }, (_, index) => `site ${index}`)
-  const trainer = `await sleep(500); ${publishes}`
-  await using fleet = await fleetRig(
-    cluster,
-    Object.fromEntries(names.map(name => [name, { trainer, trainsAll: true }])),
-  )
+  const names = Array.from({ length: 6 }, (_, index) => `site ${index}`)
+  const settings = { trainer: `await sleep(500); ${publishes}`, trainsAll: true }
+  const sites = Object.fromEntries(names.map(name => [name, settings]))
+  await using fleet = await fleetRig(cluster, sites, { options: ['--exclude=n[1-7]'] })
 
   const { exitCode, output } = await fleet.run('--retrain')
 
@@ -231,6 +230,10 @@ clusterTest('a job that an administrator puts back into the queue trains no seco
 
   assert.is(exitCode, 75)
   assert.match(failuresOf(events).paris!.message, `somebody has put its job ${slurmJob} back into the queue`)
+  // A node takes no job that it still ends.
+  const isEnding = () =>
+    listProcesses().some(({ pid }) => readProc(`${pid}/cmdline`)?.includes(`[${slurmJob}.`))
+  await until('its first start has ended on its node', () => !isEnding())
   await cluster.run('scontrol', 'update', `JobId=${slurmJob}`, 'StartTime=now')
   const stateOf = () => cluster.run('squeue', '-h', '-t', 'all', '-j', String(slurmJob), '-o', '%T')
   await until('its second start has ended', async () => (await stateOf()) === 'FAILED', 50_000)
@@ -286,19 +289,7 @@ clusterTest('a job over its time limit ends with 1 and names the key to raise', 
 })
 
 clusterTest('a job that has left the queue is known by the end in its journal, else not at all', async () => {
-  await using forgetful = await startCluster({ nodes: 2, minJobAge: 2 })
-  await using fleet = await fleetRig(forgetful, {
-    told: { trainer: `await sleep(1000); process.exit(7)` },
-    untold: { trainer: runs },
-  })
-  const following = fleet.start()
-  for (const site of ['told', 'untold']) await untilTraining(fleet, site)
-
-  following.child.kill('SIGSTOP')
-  process.kill(findHolder(stateDirOf(fleet.modelsDir('untold')))!.pid!, 'SIGKILL')
-  await until('both are gone', async () => !(await forgetful.run('squeue', '-h', '-t', 'all')), 50_000)
-  following.child.kill('SIGCONT')
-  const { exitCode, events, output } = await following.ended
+  const { exitCode, events, output } = await slow!.forgotten
 
   assert.is(exitCode, 1, output)
   const { told, untold } = failuresOf(events)
@@ -320,6 +311,20 @@ async function loseNode() {
   await untilTraining(fleet, 'paris')
   cluster.killNode(host)
   return { fleet, ended: following.ended }
+}
+
+/** A cluster that forgets a job soon after its end, while its follower is asleep. */
+async function forgetJobs() {
+  await using forgetful = await startCluster({ nodes: 2, minJobAge: 2 })
+  const told = { trainer: 'await sleep(1000); process.exit(7)' }
+  await using fleet = await fleetRig(forgetful, { told, untold: { trainer: runs } })
+  const following = fleet.start()
+  for (const site of ['told', 'untold']) await untilTraining(fleet, site)
+  following.child.kill('SIGSTOP')
+  process.kill(findHolder(stateDirOf(fleet.modelsDir('untold')))!.pid!, 'SIGKILL')
+  await until('both are gone', async () => !(await forgetful.run('squeue', '-h', '-t', 'all')), 50_000)
+  following.child.kill('SIGCONT')
+  return await following.ended // before both are ended
 }
 
 async function exceedTime() {
