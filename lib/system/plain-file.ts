@@ -161,6 +161,8 @@ export function inodeId({ dev, ino }: Record<'dev' | 'ino', number | bigint>): s
  */
 export function folderExists(path: string): boolean {
   const stats = statSync(path, { throwIfNoEntry: false })
+  // Newer versions of Node.js take what is below a file for missing; this fails in every one.
+  if (!stats) lstatSync(path, { throwIfNoEntry: false })
   if (stats && !stats.isDirectory())
     throw new TrainerError('storage', `${path} is a file, expected a folder; move it away`)
   return stats !== undefined

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { isErrno, TrainerError } from '../errors.ts'
 import { WATCHDOG_MARK } from '../run/lock.ts'
-import { safePath } from '../system/programs.ts'
+import { SHELL, safePath, shellWith } from '../system/programs.ts'
 
 /**
  * What runs beside the training, in a session and with an environment of its own. Once we are gone without a word, the
@@ -73,18 +73,15 @@ export async function launch({
   lockFd,
   isSandboxed,
 }: TrainingCommand): Promise<Launched> {
-  const { $, quote } = await import('zx/core')
   // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
   // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe. Nor is stdin one:
   // bash would take itself for a remote shell and run ~/.bashrc.
   const pipes = ['pipe', 'pipe', 'pipe', ...inputs.map(() => 'pipe')] as 'pipe'[]
   const stdio: StdioOptions = ['ignore', 'ignore', 'ignore', lockFd, ...pipes]
   const ours = { ...env, PATH: safePath }
-  const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio }
-  // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
-  const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
-  const started = $({ ...options, ...bash })`
-    exec 2>&4 > >(exec env --ignore-environment --chdir=/ ${WATCHDOG_MARK}1 setsid ${bash.shell} -c ${helpers} $$ 2>&- 6>&- 7>&- 8>&-) &&
+  const $ = await shellWith({ cwd, env: ours, detached: true, stdio })
+  const started = $`
+    exec 2>&4 > >(exec env --ignore-environment --chdir=/ ${WATCHDOG_MARK}1 setsid ${SHELL} -c ${helpers} $$ 2>&- 6>&- 7>&- 8>&-) &&
     wait $! && exec ${argv} 2>&1 3>&${isSandboxed ? '-' : '3'} 4>&- 5>&-`
   const { child } = started
   if (!child?.pid) {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
+import type { Job } from '../run.ts'
 import { capOf, freeSpace, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
@@ -12,13 +13,13 @@ import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
-import { folderIdOf, type Job } from './job.ts'
+import { folderIdOf } from './job.ts'
 import { type Limit, planBudget } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
-/** What a training may use, found out before it starts; bytes. */
+/** The bytes that a training may use, and what bounds them; found out before it starts. */
 export type Budget = Limit & {
-  /** Charged now and not prunable: what the training writes has to fit beside it. */
+  /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
   /** Left free on a shared disk for the rest of the machine. */
   reserveBytes: number
@@ -27,20 +28,22 @@ export type Budget = Limit & {
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
+  /** The rules of pruning in this run: `prune` names more than checkpoints, `keep` is published and stays. */
+  rules: { prune: string[]; keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
 
 /**
- * Before a training: end what an earlier one left running, empty its temporary folder, prune to the quota, and
- * refuse a start that could only fail.
+ * Prepare a training: end the processes that an earlier one left, empty the temporary folder, measure, prune down to the
+ * quota, and refuse a start that could only fail.
  *
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, dir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, emit, onPrune, run } = job
   const { dryRun } = run.command
-  const quotaBytes = quota.maxDiskMb * MIB
+  const { quotaBytes } = quota
   if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
@@ -54,16 +57,16 @@ export async function preflight(job: Job): Promise<Budget> {
 
   const reserveBytes = isCapped ? 0 : RESERVE_BYTES
   const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
-  const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
+  const bounds = { ...limit, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
-  return { ...budget, ...(await plan(job, budget, rules)) }
+  return { ...bounds, rules, ...(await plan(job, bounds, rules)) }
 }
 
-/** Why the job's volume does not bound it, and what would help. */
-function describeIdleVolume({ name, quota, dir, run }: Job): string {
+/** Say why the job's volume does not bound it, and what would help. */
+function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
   const { quotasFile, maxDiskMb } = run.command
   const commandTo = (verb: string) =>
     commandFor({ modelsDir: run.modelsDir, quotasFile }, 'scripts/volume.ts', verb, name)
@@ -72,18 +75,18 @@ function describeIdleVolume({ name, quota, dir, run }: Job): string {
     const remedy = `mount it as root: ${commandTo('mount')}`
     return `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
   }
-  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.maxDiskMb * MIB)]
+  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.quotaBytes)]
   const largerThan = (limit: string) =>
     `its volume, of ${size}, is larger than ${limit} of ${limitSize}, so the kernel does not bound the job at that`
-  // A volume is made for the quota, not for what a single run is limited to.
+  // A volume is made for the quota, not for the limit of a single run.
   if (maxDiskMb !== undefined) return largerThan("this run's limit")
   return `${largerThan('its quota')}; remove it as root and create it anew: ${commandTo('remove')}`
 }
 
-/** The limit of this run, from what is used, kept and free. */
+/** Reckon the limit of this run from the bytes used, kept and free. */
 async function plan(
-  { name, quota, dir, emit }: Job,
-  { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
+  { name, quota, jobDir: dir, emit }: Job,
+  { reserveBytes, isCapped }: Pick<Budget, 'reserveBytes' | 'isCapped'>,
   rules: MeasureOptions,
 ): Promise<Pick<Budget, 'limitBytes' | 'isDiskLimit' | 'keptBytes'>> {
   // A dry run makes no folder.
@@ -91,10 +94,17 @@ async function plan(
     ? await lookAt(dir, rules)
     : { usedBytes: 0, freeBytes: freeSpace(nearestVisible(dir)), prunable: [] }
   const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
-  const minFreeBytes = quota.minFreeMb * MIB
-  // On a filesystem of its own, its size is what there is, however small.
+  const { quotaBytes, minFreeMb } = quota
+  // A filesystem of its own is the limit, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
-  const situation = { quotaBytes: mostBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
+  const situation = {
+    quotaBytes: mostBytes,
+    usedBytes,
+    keptBytes,
+    freeBytes,
+    reserveBytes,
+    minFreeBytes: minFreeMb * MIB,
+  }
   const limitBytes = planBudget({ job: name, dir, ...situation })
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
   const isDiskLimit = limitBytes < quotaBytes && !isCapped
@@ -105,7 +115,7 @@ async function plan(
   return { limitBytes, isDiskLimit, keptBytes }
 }
 
-/** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */
+/** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
 async function clearWork({ quota, workDir }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)

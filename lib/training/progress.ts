@@ -1,8 +1,9 @@
 import { join } from 'node:path'
+import { stateDirOf } from '../layout.ts'
+import type { Job } from '../run.ts'
 import type { Look } from '../storage/measure.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
-import type { Job } from './job.ts'
 
 const MAX_LOG_BYTES = 4 * MIB
 const OUTPUT_EVERY_MS = 10_000
@@ -37,7 +38,7 @@ export class Progress {
   constructor(job: Job, limitBytes: number) {
     this.#job = job
     this.#limitBytes = limitBytes
-    this.logPath = join(job.run.modelsDir, '.trainer', `${job.name}.log`)
+    this.logPath = join(stateDirOf(job.run.modelsDir), `${job.name}.log`)
     this.#log = new Appender(this.logPath, MAX_LOG_BYTES)
     this.#outputAtMs = performance.now()
   }
@@ -48,15 +49,15 @@ export class Progress {
     this.saysOutOfSpace ||= outOfSpace.test(text)
     this.lastLine = lines.at(-1)!
     const telling = lines.findLast(line => !belongsToError.test(line))
-    if (telling !== undefined) this.lastError = namesError.test(telling) ? telling : undefined
-    this.#job.run.onProgress(this.#job.name, { line: this.lastLine })
+    if (telling !== undefined) this.lastError = errorIn(telling)
+    this.#job.run.output.progress(this.#job.name, { line: this.lastLine })
     if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
   }
 
   takeLook({ usedBytes, freeBytes }: Look): void {
     const { name, run, emit } = this.#job
     const limitBytes = this.#limitBytes
-    run.onProgress(name, { usedBytes, limitBytes })
+    run.output.progress(name, { usedBytes, limitBytes })
     const elapsedMs = performance.now() - this.#usageAtMs
     const hasMoved = Math.abs(usedBytes - this.#journaledBytes) > limitBytes / 50
     if (elapsedMs < (hasMoved ? USAGE_AT_MOST_EVERY_MS : USAGE_EVERY_MS)) return
@@ -76,4 +77,10 @@ export class Progress {
     this.#journaledLine = this.lastLine
     this.#job.emit({ event: 'train.output', job: this.#job.name, line: this.lastLine })
   }
+}
+
+/** The error that a line names; Node.js puts brackets around one that has no frames: `[Error: …] {`. */
+function errorIn(line: string): string | undefined {
+  const bare = /^\[(.*)\](?: \{)?$/.exec(line)?.[1] ?? line
+  return namesError.test(bare) ? bare : undefined
 }

@@ -8,8 +8,8 @@ import { MIB } from '../../lib/text.ts'
 import { deletedBytes } from '../../lib/training/limit.ts'
 import { Training } from '../../lib/training/process.ts'
 import { type Containment, contain, useSandbox } from '../../lib/training/sandbox.ts'
-import { publishes, trainerRig, untilEvent } from '../rig.ts'
-import { sandbox } from '../sandbox.ts'
+import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
+import { sandbox } from '../support/sandbox.ts'
 import { processorMs, untilEnd } from './process.ts'
 import { elapsedMs, inTurns, median, runProgram } from './rounds.ts'
 import { makeFiles } from './storage.ts'
@@ -68,7 +68,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
       env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: join(dir, 'work') },
       lockFd: openSync(join(dir, 'lock'), 'w'),
     },
-    { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) },
+    { onLines() {}, onRetry() {}, signal: new AbortController().signal },
   )
   return Object.assign(training, { [Symbol.asyncDispose]: () => training.kill() })
 }

@@ -1,0 +1,59 @@
+import * as assert from 'uvu/assert'
+import { TrainerError } from '../../lib/errors.ts'
+import { planBudget } from '../../lib/training/limit.ts'
+import { test } from '../support/test.ts'
+
+const MIB = 2 ** 20
+const roomy = {
+  job: 'core',
+  dir: '/models/core',
+  quotaBytes: 3072 * MIB,
+  usedBytes: 500 * MIB,
+  keptBytes: 100 * MIB,
+  freeBytes: 9000 * MIB,
+  reserveBytes: 64 * MIB,
+  minFreeBytes: 64 * MIB,
+}
+
+function refusal(change: Partial<typeof roomy>): TrainerError {
+  try {
+    planBudget({ ...roomy, ...change })
+  } catch (error) {
+    if (error instanceof TrainerError) return error
+    throw error
+  }
+  throw new Error('was planned')
+}
+
+test('planBudget() gives the quota where the disk has room for it', () => {
+  assert.is(planBudget(roomy), 3072 * MIB)
+})
+
+test('planBudget() gives what is used and free, less the reserve, where that is less', () => {
+  assert.is(planBudget({ ...roomy, freeBytes: 1000 * MIB }), (500 + 1000 - 64) * MIB)
+})
+
+test('planBudget() counts what pruning would free as writable', () => {
+  assert.is(planBudget({ ...roomy, freeBytes: 64 * MIB }), 500 * MIB)
+})
+
+test('planBudget() refuses a disk that leaves too little, with both figures and what would help', () => {
+  const error = refusal({ usedBytes: 100 * MIB, freeBytes: 105 * MIB })
+
+  assert.is(error.exitCode, 3)
+  assert.match(error.message, '105 MiB free on /models/core, 128 MiB needed')
+  assert.match(error.message, /; free some and start again$/)
+})
+
+test('planBudget() refuses a quota that published models fill, with the shortfall', () => {
+  const error = refusal({ usedBytes: 3200 * MIB, keptBytes: 3100 * MIB })
+
+  assert.is(error.exitCode, 2)
+  assert.match(error.message, /Model too large for quota.*by more than 28 MiB/)
+})
+
+test('planBudget() does not ask a small quota for more free space than it may use', () => {
+  assert.is(planBudget({ ...roomy, quotaBytes: 2 * MIB, usedBytes: MIB, keptBytes: MIB }), 2 * MIB)
+})
+
+test.run()
