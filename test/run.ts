@@ -24,6 +24,8 @@ const LONGEST_FIRST = [
   'scripts/one-at-a-time',
   'scripts/tasks',
   'training/guard',
+  'training/abuse-sandbox',
+  'training/abuse-leftovers',
   'reports/report',
   'reports/status',
   'machine/volume-run',
