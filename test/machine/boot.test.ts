@@ -120,7 +120,7 @@ ${publishes}`,
     assert.equal(output(machine, job), ['temporary works', 'charged works', ...common, ...walls])
   const none = ['lock works', 'namespace works', 'wrapped false', 'nice 19']
   assert.equal(output(machine, 'agent'), ['temporary EACCES', 'charged ENOENT', ...common, ...none])
-  assert.is(stateOf(machine).ActiveState, 'inactive')
+  assert.equal(stateOf(machine).ActiveState, 'inactive')
 })
 
 withMachine('systemd reads every word of a unit as it was meant', async () => {

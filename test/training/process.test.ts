@@ -118,7 +118,8 @@ const startsAndDies = (training: object, afterMs: number) => `
 const { Training } = await import(${JSON.stringify(moduleOf('lib/training/process.ts'))})
 setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
 const { inputs, ...training } = ${JSON.stringify(training)}
-await Training.start({ ...training, inputs: inputs.map(it => Buffer.from(it, 'latin1')), lockFd: 3 }, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
+const start = { ...training, inputs: inputs.map(it => Buffer.from(it, 'latin1')), lockFd: 3 }
+await Training.start(start, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
 
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
