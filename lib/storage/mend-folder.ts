@@ -34,8 +34,9 @@ function openToOwner(path: string): void {
 }
 
 /**
- * Give a folder and everything in it to a user and the group of the same number. What is in a folder that is that user's
- * already is taken for given, but for other users' folders.
+ * Give a folder and everything in it to a user and the group of the same number, but for files that have another name too,
+ * which may be one elsewhere. What is in a folder that is that user's already is taken for given, except other users'
+ * folders.
  *
  * @returns false if the filesystem has no such owners, or we may not give; the folder itself is as it was then
  * @throws {TrainerError} `storage`: something in it cannot be reached
@@ -104,7 +105,9 @@ async function openUp(descent: Descent): Promise<Bytes[]> {
 async function giveFiles(descent: Descent, uid: number): Promise<Bytes[]> {
   if (fstatSync(descent.current).uid === uid) return listFolders(descent)
   return listFolders(descent, name => {
-    descent.attempt(name, reach => lchownSync(reach, uid, uid))
+    descent.attempt(name, reach => {
+      if (lstatSync(reach).nlink === 1) lchownSync(reach, uid, uid)
+    })
   })
 }
 
