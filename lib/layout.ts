@@ -29,7 +29,6 @@ export function stateDirOf(modelsDir: string): string {
   return join(modelsDir, '.trainer')
 }
 
-
 /** Root's own folder of images, and a job's image in it. */
 export function imageOf(modelsDir: string, job: JobName): { volumesDir: string; image: string } {
   const volumesDir = join(stateDirOf(modelsDir), 'volumes')

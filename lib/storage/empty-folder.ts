@@ -5,13 +5,13 @@ import {
   fstatSync,
   lstatSync,
   openSync,
-  readdirSync,
   rmdirSync,
   unlinkSync,
 } from 'node:fs'
 import { isErrno, TrainerError } from '../errors.ts'
 import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
-import { FOLDER_FLAGS, Slice } from './walk.ts'
+import { Slice } from '../system/slice.ts'
+import { FOLDER_FLAGS, Listing } from './walk.ts'
 
 /** Names a folder without a right to read it; see open(2). Node.js has no constant for it. */
 const O_PATH = 0o10000000
@@ -106,11 +106,17 @@ class Emptying {
     this.#levels.push({ name, ino, folders })
     // Some caches keep their folders read-only.
     if ((mode & 0o700n) !== 0o700n) this.#attempt('', () => fchmodSync(this.#current, 0o700))
-    for (const child of readdirSync(reachOf(this.#current), 'latin1')) {
-      this.#attempt(child, reach => {
-        if (!unlinkFile(reach)) folders.push(child)
-      })
-      if (this.#slice.isOver()) await this.#slice.next()
+    const listing = new Listing(reachOf(this.#current))
+    try {
+      for (let child = listing.nextName(); child !== undefined; child = listing.nextName()) {
+        const file = child
+        this.#attempt(file, reach => {
+          if (!unlinkFile(reach)) folders.push(file)
+        })
+        if (this.#slice.isOver()) await this.#slice.next()
+      }
+    } finally {
+      listing.close()
     }
   }
 

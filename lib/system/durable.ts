@@ -1,7 +1,10 @@
+import { execFile } from 'node:child_process'
 import { accessSync, constants, realpathSync, statSync } from 'node:fs'
 import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
+import { safePath } from './programs.ts'
 
 /** Make a folder's entries survive a power cut: without this, a rename can come back undone. */
 export async function syncFolder(path: string): Promise<void> {
@@ -21,6 +24,12 @@ export async function syncFile(path: string): Promise<void> {
   } finally {
     await file.close()
   }
+}
+
+/** Write out what the filesystem of a folder has in memory, for a minute at most: some free deleted files only then. */
+export async function syncFilesystem(path: string): Promise<void> {
+  const options = { env: { PATH: safePath }, timeout: 60_000 }
+  await promisify(execFile)('sync', ['--file-system', path], options).catch(() => {}) // what it is for will show
 }
 
 /**

@@ -1,10 +1,9 @@
-import { messageOf } from '../errors.ts'
+import { messageOf, TrainerError } from '../errors.ts'
 import { publishedFiles } from '../models.ts'
-import { measure } from '../storage/measure.ts'
-import { checkUsage, enforceLimit, pruneOldest } from '../storage.ts'
-import { announce, codeOf, type Job } from './job.ts'
+import { checkUsage, enforceLimit, removeUnnamed } from '../storage.ts'
+import { announce, type Job } from './job.ts'
 import { postflight } from './postflight.ts'
-import { type Budget, preflight } from './preflight.ts'
+import { preflight } from './preflight.ts'
 import { train } from './train.ts'
 import { waitForQuiet } from './wait-for-quiet.ts'
 
@@ -16,21 +15,19 @@ import { waitForQuiet } from './wait-for-quiet.ts'
 export async function runPhases(job: Job): Promise<void> {
   const { name, run } = job
   const startedMs = performance.now()
-  let budget: Budget | undefined
   try {
     run.signal.throwIfAborted()
     if (run.trained.size) await waitForQuiet(run, name)
     run.trained.add(name)
-    budget = await preflight(job)
+    const budget = await preflight(job)
     if (run.command.dryRun) return
     const report = await train(job, budget)
     await postflight(job, budget, report)
   } catch (error) {
     run.trained.delete(name)
-    const code = codeOf(error)
     // Before anything is deleted: what it says was used is used no longer then.
     announce(job, error)
-    if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) {
+    if (error instanceof TrainerError && error.usage) {
       await emptyWork(job).catch(reason => {
         const message = `unpublished files are left in ${job.workDir}: ${messageOf(reason)}`
         job.emit({ event: 'warning', job: name, message })
@@ -43,15 +40,12 @@ export async function runPhases(job: Job): Promise<void> {
 }
 
 /**
- * After a violation of the quota, or of what a smaller disk leaves of it, all unpublished files go but the checkpoints
- * that fit: a half-written model is nothing to resume from, and would leave the next training no room.
+ * After a violation that was measured, of the quota or of what a smaller disk leaves of it, all unpublished files go but
+ * the checkpoints that fit: a half-written model is nothing to resume from, and would leave the next training no room.
  */
 async function emptyWork({ quota, dir, run, onPrune }: Job): Promise<void> {
   if (run.command.dryRun) return
   const keep = await publishedFiles(dir, quota.models)
-  const { named } = await measure(dir, { prune: quota.prune, keep })
-  const checkpoints = named.filter(({ rule }) => rule !== '*.tmp').map(({ path }) => path)
-  const remains = await measure(dir, { prune: ['work/**'], keep: [...keep, ...checkpoints] })
-  await pruneOldest(dir, remains.prunable, { ...remains, targetBytes: 0, onPrune })
+  await removeUnnamed(dir, { prune: quota.prune, keep, onPrune })
   await enforceLimit(dir, quota.maxDiskMb, { prune: quota.prune, keep, onPrune }).catch(() => {}) // told already
 }

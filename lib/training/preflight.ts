@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
-import { capOf, freeSpace, ownSizeOf } from '../storage/capacity.ts'
+import { accountOf, capOf, type FilesystemAccount, ownSizeOf } from '../storage/capacity.ts'
 import { emptyFolder } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { enforceLimit } from '../storage.ts'
@@ -13,23 +13,23 @@ import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { folderIdOf, type Job } from './job.ts'
-import { type Limit, planBudget } from './limit.ts'
+import { type Figures, type Limit, planBudget } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
 /** What a training may use, found out before it starts; bytes. */
 export type Budget = Limit & {
   /** Charged now and not prunable: what the training writes has to fit beside it. */
   keptBytes: number
-  /** Left free on a shared disk for the rest of the machine. */
-  reserveBytes: number
-  /** Is the job's folder a filesystem of its own, no larger than the quota? */
-  isCapped: boolean
+  /** What was used and free when the limit was planned, and the filesystem's own account then. */
+  start: Figures & { account: FilesystemAccount }
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
 }
 
 const RESERVE_BYTES = 64 * MIB
+/** Or a twentieth of all, where there are few. */
+const RESERVE_INODES = 1024
 
 /**
  * Before a training: end what an earlier one left running, empty its temporary folder, prune to the quota, and
@@ -52,14 +52,12 @@ export async function preflight(job: Job): Promise<Budget> {
     emit({ event: 'warning', job: name, message: describeIdleVolume(job) })
   }
 
-  const reserveBytes = isCapped ? 0 : RESERVE_BYTES
-  const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
-  const budget = { ...limit, keptBytes: 0, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
+  const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
-  return { ...budget, ...(await plan(job, budget, rules)) }
+  return { ...place, ...(await plan(job, isCapped, rules)) }
 }
 
 /** Why the job's volume does not bound it, and what would help. */
@@ -83,26 +81,39 @@ function describeIdleVolume({ name, quota, dir, run }: Job): string {
 /** The limit of this run, from what is used, kept and free. */
 async function plan(
   { name, quota, dir, emit }: Job,
-  { limitBytes: quotaBytes, reserveBytes, isCapped }: Budget,
+  isCapped: boolean,
   rules: MeasureOptions,
-): Promise<Pick<Budget, 'limitBytes' | 'isDiskLimit' | 'keptBytes'>> {
+): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId'>> {
   // A dry run makes no folder.
-  const { usedBytes, freeBytes, prunable } = existsSync(dir)
+  const account = accountOf(nearestVisible(dir))
+  const look = existsSync(dir)
     ? await lookAt(dir, rules)
-    : { usedBytes: 0, freeBytes: freeSpace(nearestVisible(dir)), prunable: [] }
-  const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
+    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0 }
+  const keptBytes = look.usedBytes - look.prunableBytes
+  // The kernel counts more than files on a filesystem of its own.
+  const { usedBytes, usedInodes, freeBytes, freeInodes } = isCapped ? account : look
+  const start = { usedBytes, usedInodes, freeBytes, freeInodes, account }
   const minFreeBytes = quota.minFreeMb * MIB
+  const { quotaBytes } = quota
   // On a filesystem of its own, its size is what there is, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
-  const situation = { quotaBytes: mostBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes }
-  const limitBytes = planBudget({ job: name, dir, ...situation })
+  const reserve = isCapped ? { reserveBytes: 0, reserveInodes: 0 } : reserveOf(start)
+  const situation = { ...start, ...reserve, quotaBytes: mostBytes, keptBytes, minFreeBytes }
+  const limits = planBudget({ job: name, dir, ...situation })
+  const { limitBytes } = limits
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
   const isDiskLimit = limitBytes < quotaBytes && !isCapped
   if (isDiskLimit) {
     const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
     emit({ event: 'warning', job: name, message })
   }
-  return { limitBytes, isDiskLimit, keptBytes }
+  return { ...limits, ...reserve, isDiskLimit, keptBytes, start }
+}
+
+/** What is left to the rest of the machine on a shared disk. */
+function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBytes' | 'reserveInodes'> {
+  const reserveInodes = Math.min(RESERVE_INODES, Math.floor((usedInodes + freeInodes) / 20))
+  return { reserveBytes: RESERVE_BYTES, reserveInodes }
 }
 
 /** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */

@@ -1,8 +1,8 @@
 import { join } from 'node:path'
-import type { Look } from '../storage/measure.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
 import type { Job } from './job.ts'
+import type { Figures } from './limit.ts'
 
 const MAX_LOG_BYTES = 4 * MIB
 const OUTPUT_EVERY_MS = 10_000
@@ -24,8 +24,6 @@ export class Progress {
   lastLine = ''
   /** The error that the output ends with, if it does: the last line may be one of its trace. */
   lastError: string | undefined
-  /** Has the output told of a full filesystem or a file at its limit? */
-  saysOutOfSpace = false
   readonly #job: Job
   readonly #limitBytes: number
   readonly #log: Appender
@@ -45,7 +43,6 @@ export class Progress {
   takeLines(lines: string[]): void {
     const text = lines.join('\n')
     this.#log.append(`${text}\n`)
-    this.saysOutOfSpace ||= outOfSpace.test(text)
     this.lastLine = lines.at(-1)!
     const telling = lines.findLast(line => !belongsToError.test(line))
     if (telling !== undefined) this.lastError = namesError.test(telling) ? telling : undefined
@@ -53,7 +50,12 @@ export class Progress {
     if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
   }
 
-  takeLook({ usedBytes, freeBytes }: Look): void {
+  /** Does the error that the output ends with, or its last line, tell of a full filesystem or a file at its limit? */
+  get saysOutOfSpace(): boolean {
+    return outOfSpace.test(this.lastError ?? this.lastLine)
+  }
+
+  takeLook({ usedBytes, freeBytes }: Figures): void {
     const { name, run, emit } = this.#job
     const limitBytes = this.#limitBytes
     run.onProgress(name, { usedBytes, limitBytes })

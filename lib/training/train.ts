@@ -6,11 +6,12 @@ import { NEXT_MANIFEST } from '../models/manifest.ts'
 import { publishedFiles } from '../models.ts'
 import { accountOf } from '../storage/capacity.ts'
 import { emptyFolder } from '../storage/empty-folder.ts'
-import { type Look, lookAt } from '../storage/measure.ts'
+import { lookAt } from '../storage/measure.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
+import { countsAtOnce } from './estimate.ts'
 import { guard } from './guard.ts'
 import { assertSameFolder, type Job } from './job.ts'
-import { diskFull, limitReached } from './limit.ts'
+import { diskFull, type Figures, inodesGone, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
@@ -40,6 +41,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const published = await publishedFiles(dir, quota.models)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
+  const isCounted = countsAtOnce(dir)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
@@ -67,9 +69,10 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   })
   emit({ event: 'train.start', job: name, pid: training.pid, argv: command })
 
-  const onLook = (look: Look) => progress.takeLook(look)
+  const onLook = (figures: Figures) => progress.takeLook(figures)
   const watch = {
     ...budget,
+    countsAtOnce: isCounted,
     rules: { prune: quota.prune, keep: published },
     training,
     emit,
@@ -77,6 +80,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     onLook,
   }
   const guarding = guard(watch, over.signal)
+  let figures: Figures | undefined
   try {
     await Promise.race([training.exited, guarding, interrupted])
     over.abort()
@@ -90,10 +94,12 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await guarding.catch(() => {}) // told above, or the run has another reason to end
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
+    // Before temporary files go, which may be what filled it.
+    figures = await figuresOf(budget).catch(() => undefined)
     await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
-  const ranOut = await explainSpace(budget, exit, progress)
+  const ranOut = explainSpace(budget, figures ?? (await figuresOf(budget)), exit, progress)
   if (exit.exitCode !== 0) throw ranOut ?? failed(name, exit, progress)
   return { seconds: exit.seconds, ranOut }
 }
@@ -159,21 +165,32 @@ function interruption({ name, quota, run, emit }: Job, over: AbortSignal): Promi
   })
 }
 
-/** Was it the quota, or others on the disk, that stopped this training? Undefined if space was not the matter. */
-async function explainSpace(
+/** What the job uses now. */
+async function figuresOf({ dir, isCapped }: Budget): Promise<Figures> {
+  return isCapped ? accountOf(dir) : await lookAt(dir, { most: 0 })
+}
+
+/**
+ * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
+ * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
+ */
+function explainSpace(
   budget: Budget,
+  figures: Figures,
   { signal }: TrainingExit,
   { saysOutOfSpace }: Progress,
-): Promise<TrainerError | undefined> {
-  const { dir, limitBytes, reserveBytes, isCapped } = budget
-  const look = isCapped ? accountOf(dir) : await lookAt(dir)
-  const isFull = look.usedBytes > 0.97 * limitBytes
-  if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS')))
-    return limitReached(budget, look, 'ran into its limit')
+): TrainerError | undefined {
+  const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
+  const { usedBytes, usedInodes, freeBytes, freeInodes } = figures
+  const how = 'ran into its limit'
+  const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
+  const isFull = isCapped && freeBytes < 0.03 * limitBytes
+  if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
+    return limitReached(budget, figures, how)
+  if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
   if (!saysOutOfSpace) return undefined
-  return look.freeBytes > reserveBytes
-    ? limitReached(budget, look, 'was refused a write, because one file must not pass the limit,')
-    : diskFull(budget, look)
+  if (freeInodes <= reserveInodes) return inodesGone(budget, figures, how)
+  return freeBytes <= reserveBytes ? diskFull(budget, figures) : undefined
 }
 
 function failed(
