@@ -9,7 +9,15 @@ import { type Pruned, pruneOldest } from '../storage.ts'
 import { syncFilesystem } from '../system/durable.ts'
 import { MIB } from '../text.ts'
 import { Estimate } from './estimate.ts'
-import { diskFull, type Figures, inodesGone, type Limit, limitNow, limitReached } from './limit.ts'
+import {
+  diskFull,
+  type Figures,
+  inodesGone,
+  type Limit,
+  limitNow,
+  limitReached,
+  type Start,
+} from './limit.ts'
 import { type HeldFiles, heldFiles, openEntries } from './open-files.ts'
 import type { Training } from './process.ts'
 
@@ -42,7 +50,7 @@ const TELL_EVERY_MS = 1000
 
 export type Watch = Limit & {
   /** What was used and free before the training began. */
-  start: Figures & { account: FilesystemAccount }
+  start: Start
   /** Does the filesystem count at once what is written? */
   countsAtOnce: boolean
   /** What may be pruned besides checkpoints and temporary files, and what must not. */
@@ -84,7 +92,13 @@ function preferUs(): void {
 
 /** One look at the job's folder. */
 type Look = Figures &
-  Pick<Measurement, 'prunable' | 'isCut'> & { held: HeldFiles; account: FilesystemAccount }
+  Pick<Measurement, 'prunable' | 'isCut'> & {
+    /** By the walk, and held although deleted. */
+    walkedBytes: number
+    held: HeldFiles
+    /** Of the filesystem, from before the walk. */
+    account: FilesystemAccount
+  }
 
 type Amounts = { bytes: number; inodes: number }
 
@@ -111,7 +125,7 @@ class Guard {
     this.#watch = watch
     this.#signal = signal
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
-    this.#overheadBytes = watch.start.usedBytes
+    this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
     this.#walkShare = watch.countsAtOnce ? WALK_SHARE : LATE_WALK_SHARE
   }
 
@@ -166,12 +180,12 @@ class Guard {
     const held = await heldFiles(training.processes(), options)
     const { freeBytes, freeInodes, ...own } = accountOf(dir)
     const { prunable, isCut, usedInodes } = measured
-    const usedBytes = measured.usedBytes + held.deletedBytes
-    const look = { prunable, isCut, held, account, freeBytes, freeInodes }
-    if (!isCapped) return { ...look, usedBytes, usedInodes }
+    const walkedBytes = measured.usedBytes + held.deletedBytes
+    const look = { prunable, isCut, held, account, walkedBytes, freeBytes, freeInodes }
+    if (!isCapped) return { ...look, usedBytes: walkedBytes, usedInodes }
     // The kernel's account is all that counts, but it may be late.
-    const walkedBytes = this.#watch.countsAtOnce ? 0 : usedBytes + this.#overheadBytes
-    return { ...look, usedBytes: Math.max(own.usedBytes, walkedBytes), usedInodes: own.usedInodes }
+    const soonBytes = this.#watch.countsAtOnce ? 0 : walkedBytes + this.#overheadBytes
+    return { ...look, usedBytes: Math.max(own.usedBytes, soonBytes), usedInodes: own.usedInodes }
   }
 
   #isWalkDue(figures: Figures): boolean {
@@ -352,20 +366,24 @@ class Guard {
     }
   }
 
-  /** Look again, for a while where the filesystem frees late. */
+  /** Look again, for a while where the filesystem frees late: a training that goes on sooner finds it full. */
   async #lookAfter(before: Look, freedBytes: number): Promise<Look> {
-    const { dir, isCapped } = this.#watch
+    const { dir, isCapped, countsAtOnce } = this.#watch
     const endMs = performance.now() + LATE_FREE_MS
-    const deletedBytes = before.held.deletedBytes
+    // btrfs gives out again what was deleted only when it has been written out twice.
+    for (let round = 0; round < 2 && !countsAtOnce; round++) await syncFilesystem(dir)
     for (;;) {
       const look = await this.#look(true)
+      const account = accountOf(dir)
       // What was held unseen before still is.
       const usedBytes = look.usedBytes + this.#held.hiddenBytes
-      const account = accountOf(dir)
       const now = { ...look, usedBytes, account }
-      const gained = isCapped ? before.usedBytes - usedBytes : look.freeBytes - before.freeBytes
-      const isLate = gained < freedBytes / 2 && look.held.deletedBytes <= deletedBytes
-      if (!isLate || performance.now() > endMs || !isAbove(now, this.#thresholds(now))) return now
+      const lateBytes = isCapped
+        ? account.usedBytes - look.walkedBytes - this.#overheadBytes
+        : before.freeBytes + freedBytes - look.freeBytes
+      const isLate = lateBytes > freedBytes / 2 && look.held.deletedBytes <= before.held.deletedBytes
+      const matters = !(isCapped && countsAtOnce) && isAbove(now, this.#thresholds(now))
+      if (!isLate || performance.now() > endMs || !(matters || isCapped)) return now
       await syncFilesystem(dir)
       await delay(OTHERS_MS, undefined, { signal: this.#signal })
     }

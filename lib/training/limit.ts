@@ -1,9 +1,13 @@
 import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
+import type { FilesystemAccount } from '../storage/capacity.ts'
 import { count, formatBytes } from '../text.ts'
 
 /** What a job uses of its filesystem, and what that has left for programs without privileges. */
 export type Figures = { usedBytes: number; usedInodes: number; freeBytes: number; freeInodes: number }
+
+/** Before a training: also what a walk found, and what the filesystem said of itself before that. */
+export type Start = Figures & { walkedBytes: number; account: FilesystemAccount }
 
 /** What a training may use, and where. */
 export type Limit = {

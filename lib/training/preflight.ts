@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
-import { accountOf, capOf, type FilesystemAccount, ownSizeOf } from '../storage/capacity.ts'
+import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { emptyFolder } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { enforceLimit } from '../storage.ts'
@@ -13,15 +13,15 @@ import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { folderIdOf, type Job } from './job.ts'
-import { type Figures, type Limit, planBudget } from './limit.ts'
+import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
 /** What a training may use, found out before it starts; bytes. */
 export type Budget = Limit & {
   /** Charged now and not prunable: what the training writes has to fit beside it. */
   keptBytes: number
-  /** What was used and free when the limit was planned, and the filesystem's own account then. */
-  start: Figures & { account: FilesystemAccount }
+  /** What was used and free when the limit was planned. */
+  start: Start
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
@@ -92,7 +92,7 @@ async function plan(
   const keptBytes = look.usedBytes - look.prunableBytes
   // The kernel counts more than files on a filesystem of its own.
   const { usedBytes, usedInodes, freeBytes, freeInodes } = isCapped ? account : look
-  const start = { usedBytes, usedInodes, freeBytes, freeInodes, account }
+  const start = { usedBytes, usedInodes, freeBytes, freeInodes, walkedBytes: look.usedBytes, account }
   const minFreeBytes = quota.minFreeMb * MIB
   const { quotaBytes } = quota
   // On a filesystem of its own, its size is what there is, however small.
