@@ -4,6 +4,7 @@ import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
+import { outOfInodes } from './plain-file.ts'
 import { safePath } from './programs.ts'
 
 /** Make a folder's entries survive a power cut: without this, a rename can come back undone. */
@@ -95,7 +96,7 @@ export function storageError(subject: string, cause: unknown): unknown {
   // Node has no name for EDQUOT.
   const code = cause.errno === -122 ? 'EDQUOT' : (cause.code ?? '')
   const message = code === 'EDQUOT' ? `EDQUOT: disk quota exceeded, ${cause.syscall}` : cause.message
-  const remedy = remedies[code]
+  const remedy = (cause.path && outOfInodes(cause, cause.path)) || remedies[code]
   return new TrainerError('storage', `${subject}: ${message}${remedy ? `; ${remedy}` : ''}`, { cause })
 }
 
