@@ -1,70 +1,115 @@
-import type { ErrorCode } from './errors.ts'
-import type { JobName } from './quotas.ts'
+import * as v from 'valibot'
+import { jobNames } from './quotas.ts'
 
+/** How much an event matters. */
 export type Level = 'debug' | 'info' | 'warning' | 'error' | 'critical'
 
-/** When in a job's life a measurement was taken. */
-type Phase = 'preflight' | 'training' | 'postflight'
-
-/** Everything that can happen in a run; sizes are bytes, `seconds` and `pausedMs` are monotonic durations. */
-export type EventBody =
-  | { event: 'run.start'; modelsDir: string; jobs: JobName[]; version: string; dryRun?: boolean }
-  | { event: 'run.done'; exitCode: number; seconds: number; message: string }
-  | { event: 'run.wait'; job?: JobName; reason: string; seconds: number }
-  | { event: 'day1.check'; job: JobName; models: string[]; missing: boolean; reason: string }
-  | {
-      event: 'job.start'
-      job: JobName
-      dir: string
-      limitBytes: number
-      guarantee: Guarantee
-      dryRun?: boolean
-    }
-  | { event: 'job.skip'; job: JobName; reason: string }
-  | { event: 'job.done'; job: JobName; seconds: number; usedBytes: number }
-  | { event: 'job.fail'; job: JobName; code: ErrorCode | 'internal'; message: string }
-  | {
-      event: 'storage.usage'
-      job: JobName
-      phase: Phase
-      usedBytes: number
-      limitBytes: number
-      freeBytes: number
-    }
-  | {
-      event: 'storage.prune'
-      job: JobName
-      path: string
-      bytes: number
-      mtime: string
-      rule: string
-      usedBytes: number
-      dryRun?: boolean
-    }
-  | { event: 'train.start'; job: JobName; pid: number; argv: string[] }
-  | { event: 'train.output'; job: JobName; line: string }
-  | {
-      event: 'train.exit'
-      job: JobName
-      exitCode: number | null
-      signal: NodeJS.Signals | null
-      seconds: number
-    }
-  | { event: 'train.freeze'; job: JobName; usedBytes: number }
-  | { event: 'train.resume'; job: JobName; usedBytes: number; pausedMs: number }
-  | { event: 'quota.exceeded'; job: JobName; usedBytes: number; limitBytes: number; message: string }
-  | {
-      event: 'model.publish'
-      job: JobName
-      path: string
-      bytes: number
-      sha256: string
-      metrics: Record<string, number>
-    }
-  | { event: 'warning'; job?: JobName; message: string }
-
 /** What bounds a training's bytes: a filesystem of its own, or watching; and whether it is in a sandbox. */
-export type Guarantee = 'kernel+sandbox' | 'kernel' | 'watch+sandbox' | 'watch'
+const guarantee = v.picklist(['kernel+sandbox', 'kernel', 'watch+sandbox', 'watch'])
+export type Guarantee = v.InferOutput<typeof guarantee>
+
+const text = v.string()
+const number = v.pipe(v.number(), v.finite())
+const job = v.picklist(jobNames)
+const yes = v.exactOptional(v.literal(true))
+
+/** One kind of event: its name and its fields. */
+function kind<const Name extends string, const Fields extends v.ObjectEntries>(name: Name, fields: Fields) {
+  return v.object({ event: v.literal(name), ...fields })
+}
+
+/**
+ * Everything that can happen in a run: the one place from which the events' types, their form in the journal and the
+ * journal's reader come. Sizes are bytes; `seconds` and `pausedMs` are monotonic durations.
+ */
+const eventBody = v.variant('event', [
+  kind('run.start', { modelsDir: text, jobs: v.array(job), version: text, dryRun: yes }),
+  kind('run.done', { exitCode: number, seconds: number, message: text }),
+  kind('run.wait', { job: v.exactOptional(job), reason: text, seconds: number }),
+  kind('day1.check', { job, models: v.array(text), missing: v.boolean(), reason: text }),
+  kind('job.start', { job, dir: text, limitBytes: number, guarantee, dryRun: yes }),
+  kind('job.skip', { job, reason: text }),
+  kind('job.done', { job, seconds: number, usedBytes: number }),
+  /** `code` is an ErrorCode, or `internal` for a defect of this program. */
+  kind('job.fail', { job, code: text, message: text }),
+  kind('storage.usage', {
+    job,
+    /** When in a job's life the measurement was taken. */
+    phase: v.picklist(['preflight', 'training', 'postflight']),
+    usedBytes: number,
+    limitBytes: number,
+    freeBytes: number,
+  }),
+  kind('storage.prune', {
+    job,
+    path: text,
+    bytes: number,
+    /** The modification time of what was deleted, in ISO 8601. */
+    mtime: text,
+    /** The glob that allowed the deletion. */
+    rule: text,
+    usedBytes: number,
+    dryRun: yes,
+  }),
+  kind('train.start', { job, pid: number, argv: v.array(text) }),
+  kind('train.output', { job, line: text }),
+  kind('train.exit', { job, exitCode: v.nullable(number), signal: v.nullable(text), seconds: number }),
+  kind('train.freeze', { job, usedBytes: number }),
+  kind('train.resume', { job, usedBytes: number, pausedMs: number }),
+  kind('quota.exceeded', { job, usedBytes: number, limitBytes: number, message: text }),
+  kind('model.publish', {
+    job,
+    path: text,
+    bytes: number,
+    sha256: text,
+    metrics: v.record(v.string(), v.number()),
+  }),
+  kind('warning', { job: v.exactOptional(job), message: text }),
+])
+
+/** What an event tells. */
+export type EventBody = v.InferOutput<typeof eventBody>
+
+const stamp = v.object({
+  /** ISO 8601, UTC. */
+  time: v.pipe(
+    v.string(),
+    v.check(time => !Number.isNaN(Date.parse(time))),
+  ),
+  level: v.picklist(['debug', 'info', 'warning', 'error', 'critical']),
+  run: v.string(),
+})
 
 /** An event as it is written: one JSON object a line. */
-export type TrainerEvent = { time: string; level: Level; run: string } & EventBody
+export type TrainerEvent = v.InferOutput<typeof stamp> & EventBody
+
+/** Read an event back; undefined for anything else, such as an event of another version. */
+export function parseEvent(value: unknown): TrainerEvent | undefined {
+  const stamped = v.safeParse(stamp, value)
+  const body = v.safeParse(eventBody, value)
+  return stamped.success && body.success ? { ...stamped.output, ...body.output } : undefined
+}
+
+/** Stamp an event with the time and its level. */
+export function stampEvent(run: string, body: EventBody): TrainerEvent {
+  return { time: new Date().toISOString(), level: levelOf(body), run, ...body }
+}
+
+function levelOf(body: EventBody): Level {
+  switch (body.event) {
+    case 'quota.exceeded':
+      return 'critical'
+    case 'job.fail':
+      return 'error'
+    case 'warning':
+      return 'warning'
+    case 'run.done':
+      return body.exitCode === 0 ? 'info' : 'error'
+    case 'storage.usage':
+      return body.phase === 'training' ? 'debug' : 'info'
+    case 'train.exit':
+      return body.exitCode === 0 ? 'info' : 'warning'
+    default:
+      return 'info'
+  }
+}

@@ -2,32 +2,32 @@ import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { compare, type Likeness } from './models/compare.ts'
+import { type Comparison, compareFile } from './models/compare.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
-import { folderExists, reasonOf, UnusableFile } from './system/plain-file.ts'
+import { folderExists, reasonOf } from './system/plain-file.ts'
 
 export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
 
-/** What Day 1 wants to know of one job. */
+/** The day-1 check of one job. */
 export type PublishedCheck = {
-  /** The valid models, absolute. */
+  /** Absolute paths of the valid models. */
   models: string[]
   /** Does the job need its training? */
   missing: boolean
-  /** Why, for a person. */
+  /** Tells a person why. */
   reason: string
-  /** Files that were not published here as they are, such as a model that an operator has put there: used, not replaced. */
-  found: string[]
-  /** Files in use that no training here has made: those, and what the manifest calls adopted. */
+  /** Files whose content this program did not publish, such as an operator's model. They are used and kept. */
+  foreign: string[]
+  /** `foreign`, plus the files that the manifest lists as adopted. */
   adopted: string[]
-  /** For `adopt()`: the valid models, when the manifest does not describe them as they are; else none. */
+  /** The valid models, for `adopt()`, where the manifest does not describe them as they are; else none. */
   adopt: Model[]
 }
 
 /**
- * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's own, whose
- * `work/` is left out, or that `work/`, whose `tmp/` is. A folder that is not there has no models.
+ * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
+ * its `work/`, or that `work/`, without its `tmp/`. A missing folder has no models.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -36,40 +36,42 @@ export async function findModels(folder: string, globs: string[]): Promise<Findi
 }
 
 /**
- * Are a job's published models valid? With a manifest this costs a look at each file and a walk through its
- * structure; content is hashed only where size or time is not as published (a restored backup). Without one, or
- * when it was made for other globs, every valid model counts.
+ * Are a job's published models valid? With a manifest the check stats each file and walks its structure; it hashes
+ * content only where size or time differ from the manifest, as in a restored backup. Without a manifest, or with one
+ * made for other globs, every valid model counts.
  *
- * A set is valid as a whole: if one of the models in the manifest is not, the job's training is missing. An ONNX
- * model that is whole but not the published one is valid still; an opaque one is valid as published alone, because
- * nothing else vouches for it.
+ * A set is valid as a whole: one invalid model of the manifest makes the job's training missing. An ONNX model that is
+ * whole stays valid if its content was not published here. An opaque model is valid only as published, because nothing
+ * else vouches for it.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
 export async function checkPublished(jobDir: string, globs: string[]): Promise<PublishedCheck> {
-  const { valid, rejected, likenesses, listed, manifest } = await inspectPublished(jobDir, globs)
+  const { valid, rejected, comparisons, listed, manifest } = await inspectPublished(jobDir, globs)
   const missing = valid.length === 0 || (listed && rejected.length > 0)
-  const described = listed && [...likenesses.values()].every(likeness => likeness === 'same')
-  const names = [...likenesses.keys()]
-  const found = names.filter(name => ['differs', 'unlisted'].includes(likenesses.get(name)!))
-  const adopted = names.filter(name => found.includes(name) || manifest?.metadata.adopted.includes(name))
+  const described = listed && [...comparisons.values()].every(comparison => comparison === 'same')
+  const names = [...comparisons.keys()]
+  const foreign = names.filter(name => ['differs', 'unlisted'].includes(comparisons.get(name)!))
+  const adopted = names.filter(name => foreign.includes(name) || manifest?.metadata.adopted.includes(name))
   const reasons = rejected.map(({ path, reason }) => `${relative(jobDir, path)} ${reason}`)
-  if (!missing || !reasons.length) reasons.push(summaryOf(valid, likenesses, adopted))
+  if (!missing || !reasons.length) reasons.push(summariseValid(valid, comparisons, adopted))
   return {
     models: valid.map(({ path }) => path),
     missing,
     reason: reasons.join(', '),
-    found,
+    foreign,
     adopted,
     adopt: missing || described ? [] : valid,
   }
 }
 
 /**
- * What must never be pruned: published models, valid or not, the external data they or the manifest name, and the
- * manifest; absolute paths of the regular files among them.
+ * List what must never be pruned: published models, valid or not, the manifest, and the external data that either
+ * names.
  *
- * @throws {TrainerError} `storage` if the folder cannot be listed: then nothing may be pruned
+ * @returns absolute paths of the regular files among them
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed; the caller must then prune nothing
  */
 export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
   const names = await listNames(jobDir, globs)
@@ -79,39 +81,58 @@ export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx'
   return [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
 }
 
+/** The published models, and how each file of the valid ones compares with the manifest. */
+export type Inspection = Findings & {
+  comparisons: Map<string, Comparison>
+  /** Does the manifest name the models, for the same globs? */
+  listed: boolean
+  manifest: Manifest | undefined
+}
+
 /**
- * The published models and how each file of the valid ones relates to the manifest; `listed` if that names the models.
+ * Inspect the published models.
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed
  */
-export async function inspectPublished(
-  jobDir: string,
-  globs: string[],
-): Promise<
-  Findings & { likenesses: Map<string, Likeness>; listed: boolean; manifest: Manifest | undefined }
-> {
+export async function inspectPublished(jobDir: string, globs: string[]): Promise<Inspection> {
   const manifest = readManifest(jobDir)
   const { models = [], model_globs } = manifest?.metadata ?? {}
   const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
-  const { valid: candidates, rejected } = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
+  const candidates = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
 
-  const valid: Model[] = []
-  const likenesses = new Map<string, Likeness>()
-  for (const model of candidates) {
-    try {
-      const found = new Map<string, Likeness>()
-      for (const name of namesOf(jobDir, model)) found.set(name, await compare(jobDir, name, manifest))
-      const likeness = found.get(model.name)
-      if (!isOnnx(model.name) && (likeness === 'differs' || likeness === 'unlisted'))
-        throw new UnusableFile(`is ${likeness === 'differs' ? 'not what was published' : 'in no manifest'}`)
-      valid.push(model)
-      for (const [name, likeness] of found) likenesses.set(name, likeness)
-    } catch (error) {
-      rejected.push({ path: model.path, reason: reasonOf(error) })
+  const inspection: Inspection = { ...candidates, valid: [], comparisons: new Map(), listed, manifest }
+  for (const model of candidates.valid) {
+    const compared = await compareModel(jobDir, model, manifest)
+    if (typeof compared === 'string') inspection.rejected.push({ path: model.path, reason: compared })
+    else {
+      inspection.valid.push(model)
+      for (const [name, comparison] of compared) inspection.comparisons.set(name, comparison)
     }
   }
-  return { valid, rejected, likenesses, listed, manifest }
+  return inspection
 }
 
-/** The files of a model relative to its folder, in the order to publish them: external data first. */
+/** @returns the comparison of each file of a model by name, or the reason why the model is not valid after all */
+async function compareModel(
+  jobDir: string,
+  model: Model,
+  manifest: Manifest | undefined,
+): Promise<Map<string, Comparison> | string> {
+  const comparisons = new Map<string, Comparison>()
+  try {
+    for (const name of namesOf(jobDir, model)) {
+      comparisons.set(name, await compareFile(jobDir, name, manifest))
+    }
+  } catch (error) {
+    return reasonOf(error)
+  }
+  const comparison = comparisons.get(model.name)
+  if (!isOnnx(model.name) && comparison === 'differs') return 'is not what was published'
+  if (!isOnnx(model.name) && comparison === 'unlisted') return 'is in no manifest'
+  return comparisons
+}
+
+/** List a model's files relative to its folder, in the order to publish them: external data first. */
 export function namesOf(folder: string, model: Model): string[] {
   return [...model.references.map(path => relative(folder, path)), model.name]
 }
@@ -130,7 +151,7 @@ function judgeAll(folder: string, names: string[]): Findings {
 
 async function listNames(folder: string, globs: string[]): Promise<string[]> {
   try {
-    // globby takes a missing folder for an empty one, and so do we; anything else that hides it is an error.
+    // Treat a missing folder as empty, as globby does; any other reason for not seeing it is an error.
     if (!folderExists(folder)) return []
     const { globby } = await import('globby')
     const names = await globby(globs, {
@@ -138,7 +159,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       dot: true,
       expandDirectories: false,
       followSymbolicLinks: false,
-      // A link, a FIFO or a folder with a model's name is to be seen, and refused.
+      // List links, FIFOs and folders with a model's name too, so that they are refused, not overlooked.
       onlyFiles: false,
       ignore: ['work/**', 'tmp/**'],
       fs: { readdir: readReachable },
@@ -150,7 +171,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
   }
 }
 
-/** What lies beyond PATH_MAX is no model that anybody could open, and must not hide the others. */
+/** Skip folders beyond PATH_MAX: nobody could open a model there, and the error would hide the other models. */
 const readReachable = ((
   path: string,
   options: { withFileTypes: true },
@@ -160,10 +181,10 @@ const readReachable = ((
     isErrno(error, 'ENAMETOOLONG') ? done(null, []) : done(error, entries),
   )) as typeof readdir
 
-function summaryOf(valid: Model[], likenesses: Map<string, Likeness>, adopted: string[]): string {
+function summariseValid(valid: Model[], comparisons: Map<string, Comparison>, adopted: string[]): string {
   if (!valid.length) return 'no model is published'
   const names = valid.map(({ name }) => name).join(', ')
-  const kinds = new Set(likenesses.values())
+  const kinds = new Set(comparisons.values())
   if (kinds.has('differs')) return `${names} valid, not as published`
   if (kinds.has('unlisted')) return `${names} valid, not in a manifest`
   const trained = valid.filter(({ name }) => !adopted.includes(name)).map(({ name }) => name)

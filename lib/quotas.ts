@@ -14,10 +14,10 @@ const wholeNumber = v.pipe(v.number('a whole number'), v.integer('a whole number
 const positive = v.pipe(wholeNumber, v.minValue(1, 'a whole number of at least 1'))
 const text = v.pipe(v.string('a string'), v.regex(/^[^\0]+$/, 'a string that is not empty'))
 
-/** What stands in braces in a training's command, and is filled in. */
+/** The names that are filled in where they stand in braces in a training's command. */
 export const placeholders = ['maxDiskMb', 'outputDir', 'modelDir'] as const
 
-/** What was expected in an argument with a placeholder spelt otherwise; `${WORD}` is a shell's own. */
+/** Name the placeholder that a misspelt one was meant to be; `${WORD}` is a shell's own. */
 function misspelling(argument: string): string | undefined {
   const plain = (word: string) => word.replaceAll(/[-_]/g, '').toLowerCase()
   for (const [found, word] of argument.matchAll(/(?<!\$)\{([\w-]+)\}/g)) {
@@ -75,7 +75,7 @@ const jobObject = v.strictObject(
   'an object',
 )
 
-/** The quota in bytes is made here, once. */
+/** The one place where a quota in MiB becomes bytes. */
 const jobSchema = v.pipe(
   jobObject,
   v.transform(job => ({ ...job, quotaBytes: job.maxDiskMb * MIB })),
@@ -127,7 +127,7 @@ function parseJson(file: string): unknown {
     content = readFileSync(file, 'utf8').replace(/^\ufeff/, '')
   } catch (cause) {
     const remedy = 'name one that this user can read: --quotas FILE'
-    // Of a folder the system's message has no name.
+    // The system's message about a folder does not name it.
     const reason = isErrno(cause, 'EISDIR') ? `${file} is a folder` : messageOf(cause)
     throw new TrainerError('config', `Cannot read the quotas file: ${reason}; ${remedy}`, { cause })
   }
@@ -142,7 +142,7 @@ function parseJson(file: string): unknown {
 
 function describe(issue: v.BaseIssue<unknown>): string {
   const { input: parent } = issue.path?.at(-1) ?? {}
-  // A list is an object to the validator, but none of its keys.
+  // The validator takes a list for an object, and then finds no key in it.
   if (Array.isArray(parent) && issue.type === 'strict_object') {
     return `${keyOf(issue.path?.slice(0, -1))} is ${shown(parent)}, expected an object`
   }
@@ -154,7 +154,7 @@ function describe(issue: v.BaseIssue<unknown>): string {
   return `${key} is missing, expected ${missing[key.split('.').at(-1)!] ?? 'an object'}`
 }
 
-/** Of a required key that is missing, the validator tells only that the object around it is not whole. */
+/** Name a required key that is missing: the validator says only that the object around it is not whole. */
 const missing: Record<string, string> = {
   maxDiskMb: 'a whole number of at least 1',
   train: 'a command as a list of strings',
@@ -169,7 +169,7 @@ function shown(value: unknown): string {
     const json = JSON.stringify(value)
     return json.length > 60 ? `${json.slice(0, 57)}...` : json
   } catch (error) {
-    // It is read without recursion, but not written.
+    // JSON.parse reads it without recursion, JSON.stringify does not write it without.
     if (error instanceof RangeError) return 'nested too deeply'
     throw error
   }
@@ -178,13 +178,13 @@ function shown(value: unknown): string {
 const require = createRequire(import.meta.url)
 
 /**
- * Where a text is not JSON, and why: `line 3, column 5: comma expected`. Of most faults Node.js tells no line, of some
- * no position at all.
+ * Say where a text is not JSON, and why: `line 3, column 5: comma expected`. Node.js names no line for most faults, and no
+ * position for some.
  *
  * @returns undefined if no fault is found
  */
 function describeFault(text: string): string | undefined {
-  // A quotas file without a fault goes without the library.
+  // Only a faulty file needs the library.
   const { printParseErrorCode, visit } = require('jsonc-parser') as typeof import('jsonc-parser')
   const faults: string[] = []
   const onError: JSONVisitor['onError'] = (code, _offset, _length, line, column) => {
@@ -196,9 +196,14 @@ function describeFault(text: string): string | undefined {
   try {
     visit(text, { onError }, { disallowComments: true })
   } catch (error) {
-    // The library calls itself for each level.
+    // The library recurses once a level.
     if (!(error instanceof RangeError)) throw error
     faults.push('it is nested too deeply')
   }
   return faults[0]
+}
+
+/** Replace the quota in a job's settings by `maxDiskMb`, unless that is undefined. */
+export function limitedTo(quota: Quota, maxDiskMb: number | undefined): Quota {
+  return maxDiskMb === undefined ? quota : { ...quota, maxDiskMb, quotaBytes: maxDiskMb * MIB }
 }

@@ -1,53 +1,66 @@
-import { join } from 'node:path'
 import { messageOf, TrainerError } from './errors.ts'
-import type { TrainerEvent } from './events.ts'
+import type { EventBody } from './events.ts'
+import { type JobFolders, layout, stateDirOf } from './layout.ts'
 import type { PublishedCheck } from './models.ts'
-import type { JobName, Quotas } from './quotas.ts'
+import { type JobName, limitedTo, type Quota, type Quotas } from './quotas.ts'
 import { type Command, parseCommand, type Runner } from './run/command-line.ts'
 import { Journal } from './run/journal.ts'
-import { printJson, printLine, type Told, withoutRepetition } from './run/line-output.ts'
 import { Metrics } from './run/metrics.ts'
 import { type Opening, open } from './run/opening.ts'
-import { untilNextPassMs, waitFor } from './run/schedule.ts'
+import { JsonLines, type Output, TextLines } from './run/output.ts'
+import { type Due, nextDue, untilNextPassMs, waitFor } from './run/schedule.ts'
 import { listenForSignals } from './run/signals.ts'
 import { packageVersion } from './settings/options.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './settings/script.ts'
+import type { Pruned } from './storage.ts'
 
-/** What the live list shows between events: usage at the last look, and the training's last line. */
-export type Progress = { usedBytes?: number; limitBytes?: number; line?: string }
-
-/** One run: what its steps share. */
+/** One run, as its steps share it. */
 export type Run = {
   command: Command
   quotas: Quotas
   modelsDir: string
+  /** The jobs asked for, in the order in which they run. */
+  jobs: Job[]
   journal: Journal
-  /** None in a dry run, which leaves no trace. */
+  output: Output
+  /** Undefined in a dry run, which leaves no trace. */
   metrics: Metrics | undefined
-  /** Descriptor of the held lock, for the training to inherit; none in a dry run, which starts nothing. */
+  /** The held lock's descriptor, for the training to inherit; undefined in a dry run, which starts nothing. */
   lockFd: number | undefined
   /** Aborted by SIGHUP, SIGINT or SIGTERM; its reason is the TrainerError to end with. */
   signal: AbortSignal
-  /** What the day-1 check found, by job. */
-  published: Map<JobName, PublishedCheck>
-  /** Jobs that this run has trained, or is training: not one that failed. */
-  trained: Set<JobName>
-  /** What an operator wants to know at the end, from a body that does something else than train. */
-  outcome?: string
-  /** Called for every event once it is in the journal, and for progress; a live list replaces these. */
-  onEvent: (event: TrainerEvent) => void
-  onProgress: (job: JobName, progress: Progress) => void
+}
+
+/** One job of a run, as the day-1 check and the phases of its training share it. */
+export type Job = JobFolders & {
+  name: JobName
+  /** Its settings; `--max-disk-mb` replaces its quota. */
+  quota: Quota
+  run: Run
+  /** The result of the day-1 check; undefined before it. */
+  check: PublishedCheck | undefined
+  /** How far the run has come with it; in a dry run `trained` means that it would be trained. */
+  state: 'asked' | 'skipped' | 'training' | 'trained' | 'failed'
+  emit: (event: EventBody) => void
+  onPrune: (pruned: Pruned) => void
 }
 
 /** A step of a run: the day-1 check or one job. */
 export type Step = (run: Run) => Promise<void>
 
+/** The steps of a run; returns the message that an operator wants to read at its end. */
+export type Body = (run: Run) => Promise<string>
+
+/** The outcome of one pass; its journal is still open, for one more event. */
+type Pass = { exitCode: number; trained: JobName[]; journal: Journal }
+
 /**
- * One run from its command line to its exit status: quotas, models folder, lock, journal, signals, then `body`.
+ * Perform a run from its command line to its exit status: read the quotas, open the models folder, take the lock, keep
+ * the journal, listen for signals, and do `body`.
  *
- * @returns the exit status; every failure has been shown as one line by then
+ * @returns the exit status; every failure has been printed as one line by then
  */
-export async function perform(runner: Runner, body: Step): Promise<number> {
+export async function perform(runner: Runner, body: Body): Promise<number> {
   let isRecorded = false
   const main = async () => {
     const command = parseCommand(process.argv.slice(2), runner)
@@ -56,11 +69,15 @@ export async function perform(runner: Runner, body: Step): Promise<number> {
       return 0
     }
     isRecorded = !command.dryRun
+    const { everyMs } = command
     const interrupts = listenForSignals()
+    const { signal } = interrupts
+    const pass = (due: Partial<Due>) => performOnce({ ...command, ...due }, runner, body, signal)
     try {
-      return command.everyMs === undefined
-        ? await performOnce(command, body, interrupts.signal)
-        : await performEvery(command.everyMs, command, body, interrupts.signal)
+      if (everyMs !== undefined) return await performEvery({ ...command, everyMs }, pass, signal)
+      const { exitCode, journal } = await pass({})
+      journal.close()
+      return exitCode
     } finally {
       interrupts.close()
     }
@@ -69,118 +86,118 @@ export async function perform(runner: Runner, body: Step): Promise<number> {
 }
 
 /**
- * Pass after pass until interrupted, each with quotas.json read again. The first is an ordinary run; after a success the
- * next one retrains. A failed pass is tried again with back-off, for the jobs that it did not train, except a first one
- * that cannot even start.
+ * Perform pass after pass until interrupted, and read quotas.json anew for each. The first is an ordinary run; after a
+ * success the next one retrains. A failed pass is repeated with back-off for the jobs that it did not train. A first pass
+ * that cannot start ends everything.
  */
 async function performEvery(
-  everyMs: number,
-  command: Command,
-  body: Step,
+  { jobs, retrain, json, everyMs }: Command & { everyMs: number },
+  perform: (due: Due) => Promise<Pass>,
   signal: AbortSignal,
 ): Promise<number> {
-  let failures = 0
-  let due = { jobs: command.jobs, retrain: command.retrain }
+  let due: Due = { jobs, retrain, failures: 0 }
   for (let passes = 0; ; passes++) {
-    let waitMs = 0
-    const announceNext = (journal: Journal) => {
-      if (signal.aborted) return
-      waitMs = untilNextPassMs(everyMs, failures)
-      const reason = `${failures ? 'to try again' : 'to retrain'} ${due.jobs.join(', ')}`
-      journal.emit({ event: 'run.wait', reason, seconds: waitMs / 1000 })
-    }
-    const conclude = ({ journal, trained }: Run, exitCode: number) => {
-      failures = exitCode === 0 ? 0 : failures + 1
-      due = failures
-        ? { ...due, jobs: due.jobs.filter(job => !trained.has(job)) }
-        : { jobs: command.jobs, retrain: true }
-      announceNext(journal)
-    }
-    const exitCode = await performOnce({ ...command, ...due }, body, signal, conclude).catch(error => {
+    const pass = await perform(due).catch((error): Pass => {
       if (passes === 0) throw error
-      failures++
-      const reported = reportFailure(error)
-      // It has come to no journal of its own.
-      announceNext(new Journal(undefined, command.json ? printJson : printLine))
-      return reported
+      // A pass that cannot open its folder has no journal.
+      const journal = new Journal()
+      listenWith(json ? new JsonLines() : new TextLines(), journal)
+      return { exitCode: reportFailure(error), trained: [], journal }
     })
+    due = nextDue(due, jobs, pass)
+    const waitMs = untilNextPassMs(everyMs, due.failures)
+    const reason = `${due.failures ? 'to try again' : 'to retrain'} ${due.jobs.join(', ')}`
+    if (!signal.aborted) pass.journal.emit({ event: 'run.wait', reason, seconds: waitMs / 1000 })
+    pass.journal.close()
     if (await waitFor(waitMs, signal)) continue
-    // A pass that was itself interrupted has said so.
-    return exitCode === exitCodeOf(signal.reason) ? exitCode : reportFailure(signal.reason)
+    // An interrupted pass has already said so.
+    return pass.exitCode === exitCodeOf(signal.reason) ? pass.exitCode : reportFailure(signal.reason)
   }
 }
 
 async function performOnce(
   command: Command,
-  body: Step,
+  { screen }: Runner,
+  body: Body,
   signal: AbortSignal,
-  atEnd: (run: Run, exitCode: number) => void = () => {},
-): Promise<number> {
+): Promise<Pass> {
   const startedMs = performance.now()
   const opening = await open(command)
-  const run = openRun(command, opening, signal)
+  const output = command.json ? new JsonLines() : (screen?.() ?? new TextLines())
+  const run = openRun(command, opening, output, signal)
   const { journal, modelsDir } = run
-  const finish = (exitCode: number, message: string) => {
+  const finish = (exitCode: number, message: string): Pass => {
+    output.close()
     const seconds = (performance.now() - startedMs) / 1000
     journal.emit({ event: 'run.done', exitCode, seconds, message })
-    atEnd(run, exitCode)
-    return exitCode
+    return { exitCode, trained: namesOf(run, 'trained'), journal }
   }
   try {
     const { dryRun, jobs } = command
-    journal.emit({
-      event: 'run.start',
-      modelsDir,
-      jobs,
-      version: packageVersion(),
-      ...(dryRun && { dryRun }),
-    })
-    await body(run)
-    return finish(0, run.outcome ?? outcomeOf(run))
+    const version = packageVersion()
+    journal.emit({ event: 'run.start', modelsDir, jobs, version, ...(dryRun && { dryRun }) })
+    return finish(0, await body(run))
   } catch (error) {
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)
     return finish(exitCodeOf(error), messageOf(error))
   } finally {
     await run.metrics?.close()
-    journal.close()
+    journal.flush() // the next run's first event must not come before our last
     opening.lock?.release()
   }
 }
 
-/** What an operator wants to know at the end of a run that went well. */
-function outcomeOf({ command, modelsDir, published, trained }: Run): string {
-  const missing = command.jobs.filter(job => published.get(job)?.missing)
-  if (command.dryRun)
-    return `dry run, nothing was changed; would train ${trained.size ? [...trained].join(', ') : 'nothing'}`
-  if (trained.size)
-    return `trained ${[...trained].join(', ')}; ${command.jobs.join(', ')} ready in ${modelsDir}`
+/** Sum up a run that was to train and went well. */
+export function summaryOf(run: Run): string {
+  const { command, modelsDir } = run
+  const trained = namesOf(run, 'trained').join(', ')
+  const all = command.jobs.join(', ')
+  const missing = run.jobs.filter(({ check }) => check?.missing).map(({ name }) => name)
+  if (command.dryRun) return `dry run, nothing was changed; would train ${trained || 'nothing'}`
+  if (trained) return `trained ${trained}; ${all} ready in ${modelsDir}`
   return missing.length
     ? `${missing.join(', ')} without a valid model in ${modelsDir}`
-    : `nothing to do: ${command.jobs.join(', ')} ready in ${modelsDir}`
+    : `nothing to do: ${all} ready in ${modelsDir}`
 }
 
-function openRun(command: Command, { quotas, modelsDir, lock }: Opening, signal: AbortSignal): Run {
-  const warn = (message: string) => run.journal.emit({ event: 'warning', message })
-  const metrics = command.dryRun ? undefined : new Metrics(modelsDir, quotas, command.trains, warn)
-  const told: Told = { reasons: new Map(), guarantees: new Set() }
-  const run: Run = {
-    command,
-    quotas,
-    modelsDir,
-    metrics,
-    lockFd: lock?.fd,
-    signal,
-    published: new Map(),
-    trained: new Set(),
-    journal: new Journal(command.dryRun ? undefined : join(modelsDir, '.trainer'), event => {
-      metrics?.take(event)
-      run.onEvent(event)
-      if (event.event === 'job.start') told.guarantees.add(event.guarantee)
-      if (event.event === 'quota.exceeded' || event.event === 'job.fail')
-        told.reasons.set(event.message, event.job)
-    }),
-    onEvent: command.json ? printJson : event => printLine(withoutRepetition(event, told), told.guarantees),
-    onProgress: () => {},
-  }
+function namesOf({ jobs }: Run, state: Job['state']): JobName[] {
+  return jobs.filter(job => job.state === state).map(({ name }) => name)
+}
+
+function openRun(
+  command: Command,
+  { quotas, modelsDir, lock }: Opening,
+  output: Output,
+  signal: AbortSignal,
+): Run {
+  const { dryRun, trains } = command
+  const journal = new Journal(dryRun ? undefined : stateDirOf(modelsDir))
+  const warn = (message: string) => journal.emit({ event: 'warning', message })
+  const metrics = dryRun ? undefined : new Metrics(modelsDir, quotas, trains, warn)
+  if (metrics) journal.listen(event => metrics.take(event))
+  listenWith(output, journal)
+  const jobs: Job[] = []
+  const run = { command, quotas, modelsDir, jobs, journal, output, metrics, lockFd: lock?.fd, signal }
+  jobs.push(...command.jobs.map(name => openJob(name, run)))
   return run
+}
+
+function listenWith(output: Output, journal: Journal): void {
+  journal.listen(event => output.take(event))
+}
+
+function openJob(name: JobName, run: Run): Job {
+  const { command, quotas, modelsDir, journal } = run
+  const emit = (event: EventBody) => journal.emit(event)
+  const dryRun = command.dryRun ? ({ dryRun: true } as const) : {}
+  return {
+    ...layout(modelsDir, name),
+    name,
+    quota: limitedTo(quotas.jobs[name], command.maxDiskMb),
+    run,
+    check: undefined,
+    state: 'asked',
+    emit,
+    onPrune: pruned => emit({ event: 'storage.prune', job: name, ...pruned, ...dryRun }),
+  }
 }

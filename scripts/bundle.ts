@@ -1,16 +1,14 @@
 /** Bundle and sign a job's published models: node --import tsx scripts/bundle.ts JOB --key FILE [--out FILE] */
 import { existsSync, realpathSync, statSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
+import { layout } from '../lib/layout.ts'
 import { readPrivateKey } from '../lib/models/bundle/signature.ts'
 import { writeBundle } from '../lib/models/bundle/write.ts'
-import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
-import { chooseModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
+import { chooseOneJob, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
-import { chooseJobs, placeOptions } from '../lib/settings.ts'
-import { root } from '../lib/system/start-command.ts'
 import { escapeText, formatBytes } from '../lib/text.ts'
 
 const options = {
@@ -45,10 +43,9 @@ async function bundle(args: string[]): Promise<string> {
   const read = readOptions(args, program)
   if (typeof read === 'string') return read
   const { values, positionals } = read
-  const job = oneJob(positionals)
+  const job = chooseOneJob(positionals, 'scripts/bundle.ts core --key private.pem')
   if (values.key === undefined) throw new TrainerError('usage', 'Name the private key that signs: --key FILE')
-  const quotasFile = resolve(values.quotas ?? join(root, 'quotas.json'))
-  const modelsDir = chooseModelsDir(values['models-dir'], readQuotas(quotasFile).modelsDir)
+  const { modelsDir, quotasFile } = readPlace(values)
   const out = resolve(values.out ?? `${job}.tar.gz`)
 
   const key = readPrivateKey(values.key)
@@ -57,19 +54,13 @@ async function bundle(args: string[]): Promise<string> {
   }
 
   const { signal, close } = listenForSignals()
-  const source = { job, jobDir: join(modelsDir, job), modelsDir, quotasFile }
+  const source = { job, jobDir: layout(modelsDir, job).jobDir, modelsDir, quotasFile }
   const files = await writeBundle(source, key, out, signal)
   close()
 
   const { size: bytes } = statSync(out)
   if (values.json) return JSON.stringify({ bundle: out, job, bytes, files })
   return escapeText(`The bundle of ${files.join(', ')} is in ${out}, ${formatBytes(bytes)}`)
-}
-
-function oneJob(names: string[]): JobName {
-  const [job] = chooseJobs(names)
-  if (job && names.length === 1) return job
-  throw new TrainerError('usage', `Name one job to bundle: ${jobNames.join(', ')}`)
 }
 
 if (isEntry(import.meta)) {

@@ -1,8 +1,8 @@
 /** Which jobs have no valid published model? Alone: node --import tsx scripts/day1.ts [core] [dpi] [agent] */
-import { join } from 'node:path'
 import { recover } from '../lib/models/recovery.ts'
 import { checkPublished } from '../lib/models.ts'
-import { perform, type Run } from '../lib/run.ts'
+import { lookingOptions } from '../lib/run/command-line.ts'
+import { perform, type Run, summaryOf } from '../lib/run.ts'
 import { isEntry } from '../lib/settings/script.ts'
 import { makeFolder } from '../lib/system/plain-file.ts'
 
@@ -11,35 +11,33 @@ import { makeFolder } from '../lib/system/plain-file.ts'
  * this run. It is cheap: no model is read whole unless it differs from its manifest. A valid model that did not
  * come from here, an operator's own, is taken into the manifest and kept.
  */
-export async function checkDay1({ command, journal, modelsDir, published, quotas }: Run): Promise<void> {
-  for (const job of command.jobs) {
-    const jobDir = join(modelsDir, job)
+export async function checkDay1({ command, jobs }: Run): Promise<void> {
+  for (const job of jobs) {
+    const { name, jobDir, quota, emit } = job
     if (!command.dryRun) {
       makeFolder(jobDir)
       await recover(jobDir)
     }
-    const check = await checkPublished(jobDir, quotas.jobs[job].models)
-    published.set(job, check)
-    journal.emit({
-      event: 'day1.check',
-      job,
-      models: check.models,
-      missing: check.missing,
-      reason: check.reason,
-    })
-    // Of a job that is trained now, nothing is sure to be kept.
-    for (const name of check.missing ? [] : check.found) {
-      const message = `${name} is valid but not what was published here; it is kept, as adopted`
-      journal.emit({ event: 'warning', job, message })
+    const check = await checkPublished(jobDir, quota.models)
+    job.check = check
+    const { models, missing, reason } = check
+    emit({ event: 'day1.check', job: name, models, missing, reason })
+    // A training that begins now may replace any of them.
+    for (const file of missing ? [] : check.foreign) {
+      const message = `${file} is valid but not what was published here; it is kept, as adopted`
+      emit({ event: 'warning', job: name, message })
     }
     if (check.adopt.length && !command.dryRun) {
       const { adopt } = await import('../lib/models/publish.ts')
-      await adopt(jobDir, job, check.adopt, quotas.jobs[job].models)
+      await adopt(jobDir, name, check.adopt, quota.models)
     }
   }
 }
 
 if (isEntry(import.meta)) {
   const summary = 'Say which jobs have no valid published model.'
-  process.exitCode = await perform({ name: 'scripts/day1.ts', summary }, checkDay1)
+  process.exitCode = await perform({ name: 'scripts/day1.ts', summary, takes: lookingOptions }, async run => {
+    await checkDay1(run)
+    return summaryOf(run)
+  })
 }

@@ -17,8 +17,8 @@ import { isHidden, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/machine
 import { readQuotas } from '../lib/quotas.ts'
 import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
+import { chooseQuotasFile, placeOptions } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
-import { placeOptions } from '../lib/settings.ts'
 import { root } from '../lib/system/start-command.ts'
 import { quoteWord } from '../lib/text.ts'
 
@@ -64,14 +64,13 @@ export async function install(args: string[]): Promise<string> {
   if (!values.print) assertOurs(machine)
   if (values.uninstall) return uninstall(machine)
 
-  const quotasFile = values.quotas && resolve(values.quotas)
-  const quotas = readQuotas(quotasFile ?? join(root, 'quotas.json'))
+  const quotas = readQuotas(chooseQuotasFile(values))
   const folder = chooseModelsDir(values['models-dir'], quotas.modelsDir ?? SYSTEM_MODELS_DIR)
   const modelsDir = pathOn(machine, folder)
   // Given without an option, it surprises who has forgotten the variable.
   const variable = values['models-dir'] || !process.env.RANSOMEYE_MODELS_DIR ? '' : ' of RANSOMEYE_MODELS_DIR'
   assertSeen(modelsDir, variable)
-  const quotasPath = quotasFile && pathOn(machine, quotasFile)
+  const quotasPath = values.quotas && pathOn(machine, resolve(values.quotas))
   if (quotasPath) assertSeen(quotasPath)
   const trainer = trainerOn(machine)
   const command = [...trainer, '--max-wait', '10m', ...(quotasPath ? ['--quotas', quotasPath] : [])]

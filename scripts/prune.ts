@@ -3,25 +3,26 @@ import { existsSync } from 'node:fs'
 import { TrainerError } from '../lib/errors.ts'
 import { recover } from '../lib/models/recovery.ts'
 import { publishedFiles } from '../lib/models.ts'
-import { perform, type Run } from '../lib/run.ts'
+import { lookingOptions } from '../lib/run/command-line.ts'
+import { type Job, perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/settings/script.ts'
 import { lookAt } from '../lib/storage/measure.ts'
 import { enforceLimit, type Pruned } from '../lib/storage.ts'
-import { formatBytes, MIB } from '../lib/text.ts'
-import { announce, type Job, openJob } from '../lib/training/job.ts'
+import { formatBytes } from '../lib/text.ts'
+import { announce } from '../lib/training/job.ts'
 
 /**
  * Bring each job to its quota as the pre-flight of a training does, under the lock of a run and in its journal. A job
  * that cannot be brought there does not keep the others from it.
  *
+ * @returns what was pruned, for a person
  * @throws {TrainerError} of the job with the highest exit code, when all have had their turn
  */
-async function prune(run: Run): Promise<void> {
+async function prune(run: Run): Promise<string> {
   const pruned: Pruned[] = []
   const failures: TrainerError[] = []
-  for (const name of run.command.jobs) {
+  for (const job of run.jobs) {
     run.signal.throwIfAborted()
-    const job = openJob(name, run)
     try {
       await pruneJob(job, pruned)
     } catch (error) {
@@ -30,23 +31,24 @@ async function prune(run: Run): Promise<void> {
       failures.push(error)
     }
   }
-  run.outcome = sumUp(pruned, run.command.dryRun)
+  const outcome = sumUp(pruned, run.command.dryRun)
   const [worst] = failures.sort((a, b) => b.exitCode - a.exitCode)
-  if (worst) throw new TrainerError(worst.code, `${run.outcome}; ${worst.message}`, { cause: worst })
+  if (worst) throw new TrainerError(worst.code, `${outcome}; ${worst.message}`, { cause: worst })
+  return outcome
 }
 
-async function pruneJob({ name, quota, dir, run, emit, onPrune }: Job, pruned: Pruned[]): Promise<void> {
-  if (!existsSync(dir)) return
+async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned: Pruned[]): Promise<void> {
+  if (!existsSync(jobDir)) return
   const { dryRun } = run.command
   const startedMs = performance.now()
-  const { usedBytes, freeBytes } = await lookAt(dir)
-  const limitBytes = quota.maxDiskMb * MIB
+  const { usedBytes, freeBytes } = await lookAt(jobDir)
+  const { quotaBytes: limitBytes, maxDiskMb, prune } = quota
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
 
-  if (!dryRun) await recover(dir)
-  const after = await enforceLimit(dir, quota.maxDiskMb, {
-    prune: quota.prune,
-    keep: await publishedFiles(dir, quota.models),
+  if (!dryRun) await recover(jobDir)
+  const after = await enforceLimit(jobDir, maxDiskMb, {
+    prune,
+    keep: await publishedFiles(jobDir, quota.models),
     dryRun,
     onPrune: deletion => {
       pruned.push(deletion)
@@ -66,5 +68,8 @@ function sumUp(pruned: Pruned[], isDryRun: boolean): string {
 
 if (isEntry(import.meta)) {
   const summary = 'Delete the oldest checkpoints and temporary files until quotas are kept.'
-  process.exitCode = await perform({ name: 'scripts/prune.ts', summary, needsModelsDir: true }, prune)
+  process.exitCode = await perform(
+    { name: 'scripts/prune.ts', summary, takes: lookingOptions, needsModelsDir: true },
+    prune,
+  )
 }

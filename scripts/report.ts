@@ -1,17 +1,14 @@
 /** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
-
-import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { statSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
 import { stateDirOf } from '../lib/layout.ts'
-import { readQuotas } from '../lib/quotas.ts'
 import { readRuns } from '../lib/reports/history.ts'
-import { chooseModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
+import { placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, runScript } from '../lib/settings/script.ts'
-import { placeOptions } from '../lib/settings.ts'
-import { outputFile } from '../lib/system/durable.ts'
-import { root } from '../lib/system/start-command.ts'
+import { outputFile, replaceDurably } from '../lib/system/durable.ts'
 
 const DEFAULT_RUNS = 10
 
@@ -41,8 +38,7 @@ export async function writeReport(args: string[]): Promise<string> {
   if (typeof read === 'string') return read
   const { values } = read
   const keep = wholeRuns(values.runs ?? String(DEFAULT_RUNS))
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const modelsDir = chooseModelsDir(values['models-dir'], quotas.modelsDir)
+  const { quotas, modelsDir } = readPlace(values)
   const { runs } = readRuns(findState(modelsDir), keep)
   const [{ drawPage }, { listModels }] = await Promise.all([
     import('../lib/reports/html/page.ts'),
@@ -52,7 +48,9 @@ export async function writeReport(args: string[]): Promise<string> {
   const out = resolve(values.out ?? 'report.html')
   const page = drawPage({ modelsDir, runs, models, madeAt: new Date() })
   try {
-    replaceFile(out, page)
+    const target = outputFile(out)
+    const write = (temporary: string) => writeFile(temporary, page, { flag: 'wx' })
+    await replaceDurably(target, write, `${target}.${process.pid}.tmp`)
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause
     const reason = `${messageOf(cause)}; choose another --out`
@@ -78,19 +76,6 @@ function findState(modelsDir: string): string {
 function wholeRuns(value: string): number {
   if (/^[1-9]\d{0,3}$/.test(value)) return Number(value)
   throw new TrainerError('usage', `--runs is "${value}", expected a whole number from 1 to 9999`)
-}
-
-/** A reader of an earlier report sees that one or the new one, never half of one. */
-function replaceFile(path: string, content: string): void {
-  const target = outputFile(path)
-  const temporary = `${target}.${process.pid}.tmp`
-  try {
-    writeFileSync(temporary, content, { flag: 'wx' })
-    renameSync(temporary, target)
-  } catch (error) {
-    if (existsSync(temporary)) rmSync(temporary)
-    throw error
-  }
 }
 
 if (isEntry(import.meta)) {

@@ -1,13 +1,10 @@
 /** How do the jobs stand? node --import tsx scripts/status.ts [core] [dpi] [agent] [--json] */
-import { join, resolve } from 'node:path'
-import { readQuotas } from '../lib/quotas.ts'
 import { readStatus } from '../lib/reports/status.ts'
 import { drawStatus } from '../lib/reports/status-table.ts'
-import { chooseModelsDir, openModelsDir } from '../lib/settings/folders.ts'
+import { openModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
+import { chooseJobs, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, runScript } from '../lib/settings/script.ts'
-import { chooseJobs, placeOptions } from '../lib/settings.ts'
-import { root } from '../lib/system/start-command.ts'
 
 const options = {
   ...placeOptions,
@@ -36,9 +33,9 @@ async function showStatus(args: string[]): Promise<string> {
   if (typeof read === 'string') return read
   const { values, positionals } = read
   const jobs = chooseJobs(positionals)
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), true)
-  const status = await readStatus(modelsDir, quotas, jobs)
+  const place = readPlace(values)
+  const modelsDir = openModelsDir(place.modelsDir, true)
+  const status = await readStatus(modelsDir, place.quotas, jobs)
   return values.json ? JSON.stringify(status) : drawStatus(status, isColoured())
 }
 

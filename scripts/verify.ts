@@ -1,15 +1,15 @@
 /** Is what is published, or in a bundle, what was trained? node --import tsx scripts/verify.ts [JOB … | --bundle FILE --key FILE] */
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
+import { layout } from '../lib/layout.ts'
 import { checkBundle } from '../lib/models/bundle/check.ts'
 import { readPublicKey } from '../lib/models/bundle/signature.ts'
 import { type Verification, verifyPublished } from '../lib/models/verify.ts'
-import { type JobName, readQuotas } from '../lib/quotas.ts'
-import { chooseModelsDir, openModelsDir } from '../lib/settings/folders.ts'
+import type { JobName } from '../lib/quotas.ts'
+import { openModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions, type Values } from '../lib/settings/options.ts'
+import { chooseJobs, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
-import { chooseJobs, placeOptions } from '../lib/settings.ts'
-import { root } from '../lib/system/start-command.ts'
 import { count, escapeText } from '../lib/text.ts'
 
 const options = {
@@ -41,11 +41,11 @@ async function verify(args: string[]): Promise<{ text: string; ok: boolean }> {
   if (typeof read === 'string') return { text: read, ok: true }
   const { values, positionals } = read
   if (values.bundle !== undefined || values.key !== undefined) return verifyBundle(values, positionals)
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), true, true)
+  const { quotas, ...place } = readPlace(values)
+  const modelsDir = openModelsDir(place.modelsDir, true, true)
   const found: Found = {}
   for (const job of chooseJobs(positionals)) {
-    found[job] = await verifyPublished(join(modelsDir, job), quotas.jobs[job].models)
+    found[job] = await verifyPublished(layout(modelsDir, job).jobDir, quotas.jobs[job].models)
   }
   const ok = Object.values(found).every(({ differences }) => !differences.length)
   const text = values.json ? JSON.stringify({ ok, modelsDir, jobs: found }) : describeJobs(modelsDir, found)

@@ -1,9 +1,7 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
-
-import { join, resolve } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
 import { stateDirOf } from '../lib/layout.ts'
-import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/place.ts'
+import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/location.ts'
 import { mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
 import {
   createVolume,
@@ -14,14 +12,13 @@ import {
   volumeError,
   volumeStatus,
 } from '../lib/machine/volume.ts'
-import { type JobName, jobNames, readQuotas } from '../lib/quotas.ts'
+import type { JobName } from '../lib/quotas.ts'
 import { takeLock } from '../lib/run/lock.ts'
-import { chooseModelsDir, openModelsDir } from '../lib/settings/folders.ts'
+import { openModelsDir } from '../lib/settings/folders.ts'
 import { didYouMean, type Program, readOptions } from '../lib/settings/options.ts'
+import { chooseOneJob, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
-import { chooseJobs, placeOptions } from '../lib/settings.ts'
 import { programRunner, type RunProgram } from '../lib/system/programs.ts'
-import { root } from '../lib/system/start-command.ts'
 import { formatBytes } from '../lib/text.ts'
 
 const commands = ['create', 'mount', 'unmount', 'remove', 'status'] as const
@@ -76,8 +73,8 @@ export async function manageVolume(args: string[], print: (line: string) => void
   const isStatus = command === 'status'
   const subject = `Cannot ${isStatus ? 'look at' : command} ${job}'s volume`
   if (process.getuid?.() !== 0) throw new TrainerError('usage', `${subject}: only root can; use sudo`)
-  const quotas = readQuotas(resolve(values.quotas ?? join(root, 'quotas.json')))
-  const modelsDir = openModelsDir(chooseModelsDir(values['models-dir'], quotas.modelsDir), isStatus)
+  const { quotas, ...place } = readPlace(values)
+  const modelsDir = openModelsDir(place.modelsDir, isStatus)
   const lock = isStatus ? undefined : await takeLock(stateDirOf(modelsDir))
   try {
     const run = programRunner(lock?.fd)
@@ -134,12 +131,7 @@ function chooseCommand([word = '', ...names]: string[]): [Command, JobName] {
       `${fault}; the commands are ${commands.join(', ')}${didYouMean(word, commands)}`,
     )
   }
-  const [job] = chooseJobs(names)
-  if (job && names.length === 1) return [command, job]
-  throw new TrainerError(
-    'usage',
-    `Name one job, as in volume.ts ${command} ${jobNames[0]}; the jobs are ${jobNames.join(', ')}`,
-  )
+  return [command, chooseOneJob(names, `scripts/volume.ts ${command} core`)]
 }
 
 async function findUser(name: string, run: RunProgram): Promise<Owner> {

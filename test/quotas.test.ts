@@ -5,8 +5,8 @@ import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
 import { readQuotas } from '../lib/quotas.ts'
 import { schemaFile, schemaText } from '../scripts/schema.ts'
-import { root, trainerRig } from './rig.ts'
-import { sandbox } from './sandbox.ts'
+import { root, trainerRig } from './support/rig.ts'
+import { sandbox } from './support/sandbox.ts'
 
 const good = () => JSON.parse(readFileSync(join(root, 'quotas.json'), 'utf8'))
 

@@ -1,5 +1,5 @@
 /**
- * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's name …]
+ * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …]
  *
  * The run passes only if every test of every file ran and passed, and every skip is named.
  */
@@ -7,13 +7,13 @@ import { fork } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import type { Tally } from './run-file.ts'
+import type { Tally } from './support/run-file.ts'
 
 /** The files are mostly processes that wait for each other; more at a time would make those late that measure time. */
 const AT_A_TIME = Math.min(availableParallelism(), 4)
 
 const wanted = process.argv.slice(2)
-const files = readdirSync(import.meta.dirname)
+const files = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' })
   .filter(name => name.endsWith('.test.ts'))
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
 const tallies: Tally[] = []
@@ -39,7 +39,7 @@ process.exitCode = failed + faults.length ? 1 : 0
 /** Run one file in a process of its own; what it prints is shown whole when it has ended. */
 async function runFile(name: string): Promise<Tally> {
   const startedMs = performance.now()
-  const child = fork(join(import.meta.dirname, 'run-file.ts'), [name], {
+  const child = fork(join(import.meta.dirname, 'support/run-file.ts'), [name], {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   })
   let output = ''

@@ -1,8 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
-import { rename } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
-import { storageError, syncFolder, writeDurably } from '../system/durable.ts'
+import { replaceFile, storageError } from '../system/durable.ts'
 import { programRunner } from '../system/programs.ts'
 import { MARK, UNIT_FOLDER, type Unit, unitNames } from './units.ts'
 
@@ -25,8 +24,10 @@ export async function installUnits(machine: Machine, units: Unit[]): Promise<str
   const stale = [...present.keys()].filter(name => units.every(unit => unit.name !== name))
   const changes = await removeUnits(machine, stale)
   for (const { name, text } of changed) {
-    await replaceFile(unitPath(machine, name), text)
-    changes.push(`wrote ${unitPath(machine, name)}`)
+    const path = unitPath(machine, name)
+    makeFolderOf(path)
+    await replaceFile(path, text)
+    changes.push(`wrote ${path}`)
   }
   if (changes.length) await reload(machine)
   for (const { name, text } of units) {
@@ -106,6 +107,15 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
+/** An image of a machine may lack the folder. */
+function makeFolderOf(path: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+  } catch (cause) {
+    throw storageError(`Cannot write ${path}`, cause)
+  }
+}
+
 async function removeUnits(machine: Machine, names: string[]): Promise<string[]> {
   if (names.length) await systemctl(machine, 'disable', ...(isBooted(machine) ? ['--now'] : []), ...names)
   return names.map(name => {
@@ -113,17 +123,6 @@ async function removeUnits(machine: Machine, names: string[]): Promise<string[]>
     rmSync(path)
     return `removed ${path}`
   })
-}
-
-async function replaceFile(path: string, text: string): Promise<void> {
-  try {
-    mkdirSync(dirname(path), { recursive: true })
-    await writeDurably(`${path}.tmp`, text)
-    await rename(`${path}.tmp`, path)
-    await syncFolder(dirname(path))
-  } catch (cause) {
-    throw storageError(`Cannot write ${path}`, cause)
-  }
 }
 
 async function reload(machine: Machine): Promise<void> {

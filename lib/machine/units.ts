@@ -18,7 +18,7 @@ export const unitNames = ['ransomeye-trainer.service', 'ransomeye-retrain.timer'
 export type Unit = { name: string; text: string }
 
 /** Where things are on the machine that the units are for; all paths are absolute. */
-export type Placement = {
+export type UnitValues = {
   /** The training command, program first. */
   command: string[]
   modelsDir: string
@@ -32,15 +32,15 @@ export type Placement = {
  *
  * @throws {TrainerError} `usage` if the interval is none that a calendar can repeat, or a path cannot stand in a unit
  */
-export function renderUnits(placement: Placement, every?: string): Unit[] {
-  const { command } = placement
-  const unprintable = [placement.modelsDir, ...command].find(text => /\p{Cc}/u.test(text))
+export function renderUnits(values: UnitValues, every?: string): Unit[] {
+  const { command } = values
+  const unprintable = [values.modelsDir, ...command].find(text => /\p{Cc}/u.test(text))
   if (unprintable !== undefined) {
     const reason = `${JSON.stringify(unprintable)} has control characters; move it`
     throw new TrainerError('usage', `Cannot write a unit: ${reason}`)
   }
   const boot = service('ransomeye-trainer', {
-    ...placement,
+    ...values,
     description: "Train those of RansomEye's models that are missing",
     // Last, so that hours of training do not hold up the boot.
     after: 'multi-user.target',
@@ -48,7 +48,7 @@ export function renderUnits(placement: Placement, every?: string): Unit[] {
   })
   if (every === undefined) return [boot]
   const retrain = service('ransomeye-retrain', {
-    ...placement,
+    ...values,
     command: [...command, '--retrain'],
     description: "Retrain RansomEye's models",
     after: 'ransomeye-trainer.service',
@@ -62,7 +62,7 @@ export function isHidden(path: string): boolean {
   return /^\/(var\/)?tmp(\/|$)/.test(path)
 }
 
-type Service = Placement & { description: string; after: string; install: string }
+type Service = UnitValues & { description: string; after: string; install: string }
 
 function service(name: string, { command, modelsDir, systemdVersion, ...unit }: Service): Unit {
   const [program, ...args] = command

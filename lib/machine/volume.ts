@@ -1,18 +1,15 @@
 import { rmSync, statSync } from 'node:fs'
-import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
 import { accountOf } from '../storage/capacity.ts'
 import type { Pruned } from '../storage.ts'
-import { storageError, syncFile, syncFolder } from '../system/durable.ts'
+import { replaceDurably, storageError, syncFolder } from '../system/durable.ts'
 import { makeFolder } from '../system/plain-file.ts'
 import { ProgramFailure } from '../system/programs.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { imageBytesFor, inspectImage, MIN_QUOTA_BYTES } from './volume/image.ts'
-import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
-import { assertHolds, assertPublished, copyBeneath, fillImage, reclaim } from './volume/move-files.ts'
 import {
   assertNotElsewhere,
   handOver,
@@ -20,7 +17,9 @@ import {
   makeVolumesDir,
   type Owner,
   type Volume,
-} from './volume/place.ts'
+} from './volume/location.ts'
+import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
+import { assertHolds, assertPublished, copyBeneath, fillImage, reclaim } from './volume/move-files.ts'
 
 /** What there is of a volume; sizes in bytes. */
 export type VolumeStatus = {
@@ -66,8 +65,12 @@ export async function createVolume(
   handOver([modelsDir, stateDir, join(stateDir, 'lock'), folder], owner ?? statSync(modelsDir))
   makeVolumesDir(volumesDir)
   const found = inspectImage(image, job)
-  if (!found) await makeFilled(volume, wantedBytes, onPrune)
-  else if (found.bytes !== wantedBytes) {
+  if (!found) {
+    await replaceDurably(image, async fresh => {
+      await fillImage(volume, fresh, wantedBytes, onPrune)
+      await assertHolds(volume, fresh)
+    })
+  } else if (found.bytes !== wantedBytes) {
     const sizes = `${formatBytes(found.bytes)} instead of ${formatBytes(wantedBytes)}`
     throw new TrainerError(
       'storage',
@@ -172,21 +175,6 @@ export async function volumeStatus(volume: Volume): Promise<VolumeStatus> {
 export function volumeError(subject: string, cause: unknown): unknown {
   if (!(cause instanceof ProgramFailure)) return storageError(subject, cause)
   return new TrainerError('storage', `${subject}: ${cause.message}`, { cause })
-}
-
-/** Make the image under another name until it is complete: one of its own name can be relied upon. */
-async function makeFilled(volume: Volume, bytes: number, onPrune: (pruned: Pruned) => void): Promise<void> {
-  const { image, volumesDir } = volume
-  const fresh = `${image}.tmp`
-  try {
-    await fillImage(volume, fresh, bytes, onPrune)
-    await assertHolds(volume, fresh)
-    await syncFile(fresh)
-    await rename(fresh, image)
-  } finally {
-    rmSync(fresh, { force: true })
-  }
-  await syncFolder(volumesDir)
 }
 
 /** Mount it if it is not, and free what lies beneath. */

@@ -1,20 +1,20 @@
 import { closeSync } from 'node:fs'
 import { openPlain, sha256, statPlain } from '../system/plain-file.ts'
-import type { Entry, Manifest } from './manifest.ts'
+import type { Manifest, ManifestEntry } from './manifest.ts'
 
-/** How a file on disk relates to a manifest: `touched` has the same content with another time. */
-export type Likeness = 'same' | 'touched' | 'differs' | 'unlisted'
+/** How a file on disk relates to a manifest; `touched` means the same content with another time. */
+export type Comparison = 'same' | 'touched' | 'differs' | 'unlisted'
 
 /**
- * Compare a file with a manifest, cheaply where size and modification time agree, else by its SHA-256.
+ * Compare a file with a manifest: by size and modification time where both agree, else by its SHA-256.
  *
- * @throws {UnusableFile} it is missing or not a plain file
+ * @throws {UnusableFile} if it is missing or not a plain file
  */
-export async function compare(
+export async function compareFile(
   folder: string,
   name: string,
   manifest: Manifest | undefined,
-): Promise<Likeness> {
+): Promise<Comparison> {
   const listed = manifest?.files[name]
   if (!listed) return 'unlisted'
   if (knownEntry(folder, name, manifest)) return 'same'
@@ -23,8 +23,12 @@ export async function compare(
   return (await describeFile(folder, name)).sha256 === listed ? 'touched' : 'differs'
 }
 
-/** What a manifest says of a file, if size and modification time agree with it. */
-export function knownEntry(folder: string, name: string, manifest: Manifest | undefined): Entry | undefined {
+/** Return the manifest's entry for a file, if the file's size and modification time agree with it. */
+export function knownEntry(
+  folder: string,
+  name: string,
+  manifest: Manifest | undefined,
+): ManifestEntry | undefined {
   const sha256 = manifest?.files[name]
   if (!sha256) return undefined
   const { size, mtimeNs } = statPlain(folder, name)
@@ -33,8 +37,8 @@ export function knownEntry(folder: string, name: string, manifest: Manifest | un
   return sizes[name] === entry.bytes && mtimes_ns[name] === entry.mtimeNs ? entry : undefined
 }
 
-/** Describe a file for a manifest: reads it whole. */
-export async function describeFile(folder: string, name: string): Promise<Entry> {
+/** Describe a file for a manifest. Reads the whole file. */
+export async function describeFile(folder: string, name: string): Promise<ManifestEntry> {
   const { fd, stats } = openPlain(folder, name)
   try {
     return { sha256: await sha256(fd), bytes: Number(stats.size), mtimeNs: String(stats.mtimeNs) }

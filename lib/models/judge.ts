@@ -6,35 +6,36 @@ import { inspectOnnx } from './onnx.ts'
 export type Model = {
   /** Absolute. */
   path: string
-  /** Below the folder it was found in; '/'-separated. */
+  /** Path below the folder it was found in, '/'-separated. */
   name: string
   bytes: number
-  /** External tensor data that the model needs, absolute. */
+  /** Absolute paths of the external tensor data that the model needs. */
   references: string[]
 }
 
-/** Folders in a job's folder that are emptied or hold what is not published, and this program's own files. */
+/** Folders of a job that are emptied or hold unpublished files. */
 const unpublishedFolders = ['work', 'tmp']
+/** Files that this program writes itself. */
 const ownFiles = ['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json']
 
-/** Can a file of this name, relative to a job's folder, be published there: a plain way down, to nobody's place? */
+/** Can a file be published under this name in a job's folder? No part may climb out or be a name of our own. */
 export function isPublishable(name: string): boolean {
   const parts = name.split('/')
   if (name.includes('\0') || parts.some(part => ['', '.', '..'].includes(part))) return false
   return !unpublishedFolders.includes(parts[0]!) && !ownFiles.includes(parts.at(-1)!)
 }
 
-/** ONNX models are looked into; a model of any other kind is opaque, and never parsed. */
+/** Is this the name of an ONNX model? Only those are parsed; a model of any other kind is opaque. */
 export function isOnnx(name: string): boolean {
   return name.toLowerCase().endsWith('.onnx')
 }
 
 /**
- * Judge one file: a model is a regular file that is not empty, and for ONNX whole in its structure, with its
+ * Judge one file. A model is a regular file that is not empty; an ONNX model is also whole in structure, with its
  * external data beside or below it.
  *
- * @param folder the job's folder, or its `work/`: where external data may be
- * @throws {UnusableFile} with the reason why it is not a model
+ * @param folder the job's folder or its `work/`; external data must be in it
+ * @throws {UnusableFile} with the reason why the file is not a model
  */
 export function judgeModel(folder: string, name: string): Model {
   if (!isPublishable(name)) throw new UnusableFile('has a name that is not published')

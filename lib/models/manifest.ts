@@ -1,64 +1,63 @@
-import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
 import type { JobName } from '../quotas.ts'
-import { syncFolder, writeDurably } from '../system/durable.ts'
+import { renameDurably, writeDurably } from '../system/durable.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 import { isOnnx, isPublishable } from './judge.ts'
 
 export const MANIFEST = 'manifest.json'
 
-/** The manifest of a publication in progress: its files are whole and durable, in place or still in `work/`. */
+/** The manifest of a publication in progress. Its files are whole and durable, in place or still in `work/`. */
 export const NEXT_MANIFEST = 'manifest.json.next'
 
-/** A manifest is small; more than this is not read into memory. */
+/** The most that is read into memory: a manifest is small. */
 export const MANIFEST_MAX_BYTES = 4 * 2 ** 20
 
 const name = v.pipe(v.string(), v.check(isPublishable))
 
 const manifestSchema = v.object({
   metadata: v.looseObject({
-    /** The listed files that are models; the others are their external data. */
+    /** The models among the listed files; the others are their external data. */
     models: v.optional(v.array(name), []),
-    /** What the job called a model when it was published. */
+    /** The job's `models` globs at the time of publication. */
     model_globs: v.optional(v.array(v.string()), []),
     sizes: v.optional(v.record(v.string(), v.number()), {}),
     /** Modification times in nanoseconds, as decimal strings: more digits than a JSON number keeps. */
     mtimes_ns: v.optional(v.record(v.string(), v.string()), {}),
-    /** External data of models that have been replaced: kept for readers until the next run begins. */
+    /** External data of replaced models, kept for readers until the next run begins. */
     superseded: v.optional(v.array(name), []),
-    /** The listed files that no training here has made: found in place, and kept. */
+    /** The listed files that no training here made; they were found in place and kept. */
     adopted: v.optional(v.array(name), []),
   }),
   files: v.record(name, v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
 })
 
 /**
- * What is published in a job's folder: SHA-256 in hex by path, external data before models, and everything known
- * about it as metadata. The form is that of RansomEye's model bundles; any other key in `metadata` is kept.
+ * Describes what a job has published: SHA-256 in hex by path, external data before models, and metadata. RansomEye's
+ * model bundles use the same form. Unknown keys of `metadata` are kept.
  */
 export type Manifest = v.InferOutput<typeof manifestSchema>
 
-/** One file as a manifest describes it. */
-export type Entry = { sha256: string; bytes: number; mtimeNs: string }
+/** A manifest's description of one file. */
+export type ManifestEntry = { sha256: string; bytes: number; mtimeNs: string }
 
-/** Read a manifest; none where there is no readable one: published models are then judged by themselves. */
+/** Read a manifest. Returns undefined without a readable one; published models are then judged by themselves. */
 export function readManifest(jobDir: string, file = MANIFEST): Manifest | undefined {
   try {
     return parseManifest(readPlain(jobDir, file, MANIFEST_MAX_BYTES))
   } catch (error) {
-    reasonOf(error) // throws on what is a defect of ours
+    reasonOf(error) // throws again what is a defect of ours
     return undefined
   }
 }
 
-/** The manifest that a text is, if it is one. */
+/** Parse a manifest; undefined if the text is none. */
 export function parseManifest(text: string): Manifest | undefined {
   try {
     const parsed = JSON.parse(text)
     const { success, output } = v.safeParse(manifestSchema, parsed)
-    // Valibot leaves out keys like __proto__; nothing that is listed may go unseen.
+    // Valibot drops keys like __proto__, but no listed file may go unseen.
     return success && isDeepStrictEqual(Object.keys(output.files), Object.keys(parsed.files))
       ? output
       : undefined
@@ -69,10 +68,10 @@ export function parseManifest(text: string): Manifest | undefined {
 }
 
 /**
- * Metadata that the files do not bear out: no SHA-256 vouches for it, and it is relied on.
+ * Find metadata that contradicts the files. No SHA-256 vouches for metadata, yet readers rely on it.
  *
- * @param bytesByName the files that are what was published
- * @returns each as the end of a sentence that begins with the manifest's name
+ * @param bytesByName sizes of the files whose content is as published
+ * @returns each contradiction as the end of a sentence that begins with the manifest's name
  */
 export function contradictionsIn(
   { files, metadata }: Manifest,
@@ -89,7 +88,7 @@ export function contradictionsIn(
   if (model_file !== undefined && !loadable.has(model_file)) {
     refuse('model_file', model_file, 'which is none of its models')
   }
-  // What is superseded is going to be removed.
+  // Superseded files are going to be removed.
   for (const name of superseded) if (listed.has(name)) refuse('superseded', name, 'which is among its files')
   for (const [name, bytes] of bytesByName) {
     if (!Object.hasOwn(sizes, name) || sizes[name] === bytes) continue
@@ -99,9 +98,9 @@ export function contradictionsIn(
 }
 
 /**
- * What bars a manifest's files from a bundle: one that no training has made.
+ * Find what bars a manifest's files from a bundle: an adopted file, which no training made.
  *
- * @returns the end of a sentence that begins with the manifest's name
+ * @returns the end of a sentence that begins with the manifest's name; undefined if no file is adopted
  */
 export function adoptionIn({ metadata }: Manifest): string | undefined {
   const [name] = metadata.adopted
@@ -110,24 +109,24 @@ export function adoptionIn({ metadata }: Manifest): string | undefined {
     : `names ${JSON.stringify(name)} in metadata.adopted: it was not trained`
 }
 
-/** What goes into a manifest. */
+/** The parts that a manifest is composed of. */
 export type Contents = {
   job: JobName
   globs: string[]
   /** Names of the models; the first is the one that consumers load. */
   models: string[]
-  /** All files by name, external data before models. */
-  entries: Map<string, Entry>
-  /** What is known of the models besides, such as what the trainer reported; the manifest's own keys win. */
+  /** Every file by name, external data before models. */
+  entries: Map<string, ManifestEntry>
+  /** Other metadata of the models, such as what the trainer reported. The manifest's own keys win over it. */
   metadata: Record<string, unknown>
   superseded: string[]
   adopted: string[]
 }
 
-/** Put a manifest together, with every key that RansomEye's consumers expect. */
+/** Compose a manifest with every key that RansomEye's consumers expect. */
 export function composeManifest(contents: Contents): Manifest {
   const { job, globs, models, entries, metadata, superseded, adopted } = contents
-  const byName = <T>(pick: (entry: Entry) => T) =>
+  const byName = <T>(pick: (entry: ManifestEntry) => T) =>
     Object.fromEntries(Array.from(entries, ([name, entry]) => [name, pick(entry)]))
   return {
     metadata: {
@@ -150,13 +149,12 @@ export function composeManifest(contents: Contents): Manifest {
   }
 }
 
-/** Write the next manifest, durably; until it is committed the current one stands. */
+/** Write the next manifest durably. The current one stands until the next is committed. */
 export async function planManifest(jobDir: string, manifest: Manifest): Promise<void> {
   await writeDurably(join(jobDir, NEXT_MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`)
 }
 
 /** Make the next manifest the current one, durably. */
 export async function commitManifest(jobDir: string): Promise<void> {
-  await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
-  await syncFolder(jobDir)
+  await renameDurably(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
 }

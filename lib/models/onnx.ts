@@ -17,11 +17,11 @@ type Message =
   | 'tensor'
 
 type Shape = {
-  /** Fields that hold messages worth a walk, most because a tensor can be below them; others are passed over. */
+  /** Fields whose messages are walked, mostly because they can contain a tensor. Other fields are passed over. */
   inner?: Record<number, Message>
-  /** Fields without which no runtime loads the model, as a person calls them; strings or messages, not empty. */
+  /** Names of the fields without which no runtime loads the model: strings or messages that are not empty. */
   required?: Record<number, string>
-  /** Required fields that are numbers, and the least value that makes sense. */
+  /** The least sensible value of each required field that is a number. */
   least?: Record<number, number>
 }
 
@@ -31,7 +31,7 @@ const graphFields: Record<number, Message> = { 1: 'node', 5: 'tensor', 15: 'spar
 const shapes: Record<Exclude<Message, 'tensor'>, Shape> = {
   model: {
     inner: { 7: 'graph', 8: 'opset', 20: 'training', 25: 'function' },
-    // Version 3 was the first with operator sets, without which the meaning of a node is open.
+    // Version 3 introduced operator sets, which give nodes their meaning.
     required: { 1: 'IR version of at least 3', 7: 'graph', 8: 'operator set' },
     least: { 1: 3 },
   },
@@ -55,14 +55,14 @@ const shapes: Record<Exclude<Message, 'tensor'>, Shape> = {
 const MAX_DEPTH = 100
 
 export type OnnxStructure = {
-  /** Location of external tensor data, as written → how many bytes that file must have at least. */
+  /** Maps the location of external tensor data, as written, to the fewest bytes that the file must have. */
   externalData: Map<string, number>
 }
 
 /**
- * Walk the structure of an ONNX file: is it whole, with an IR version, operator sets and a graph with nodes,
- * inputs and outputs? Values of tensors are passed over, so the cost depends on the number of nodes and tensors,
- * not on their size. A message that stands twice, which protobuf would merge, must be whole each time.
+ * Check the structure of an ONNX file: is it whole, with an IR version, operator sets and a graph with nodes, inputs
+ * and outputs? The walk passes over the values of tensors, so its cost depends on the number of nodes and tensors, not
+ * on their size. Protobuf would merge a message that stands twice; here each copy must be whole.
  *
  * @throws {UnusableFile} with the reason: `is empty`, `has no graph`, `is cut off or damaged at byte 4711`
  */
@@ -113,12 +113,12 @@ function walkTensor(reader: WireReader, end: number, { externalData }: OnnxStruc
     if (isExternal) throw new UnusableFile('has external data without a location')
     return
   }
-  // A location counts even where the tensor does not say that it is external: readers differ in that.
+  // Count a location even where the tensor does not say that it is external: readers differ in that.
   const neededBytes = numberIn(entries, 'offset') + numberIn(entries, 'length')
   externalData.set(location, Math.max(neededBytes, externalData.get(location) ?? 0))
 }
 
-/** A StringStringEntryProto. */
+/** Read a StringStringEntryProto into `entries`. */
 function addEntry(reader: WireReader, end: number, entries: Map<string, string>): void {
   let key = ''
   let value = ''

@@ -7,11 +7,11 @@ const WINDOW_BYTES = 4096
 export const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const
 
 /**
- * A cursor over the fields of a protobuf file that reads only what it is asked for: passing over a tensor of
- * gigabytes is one addition. (Protobuf libraries read from memory, so they would need the whole file.)
+ * A cursor over the fields of a protobuf file. It reads only what it is asked for: passing over a tensor of gigabytes
+ * is one addition. (Protobuf libraries read from memory, so they would need the whole file.)
  *
- * @example
- * while (reader.next(end)) if (reader.field === 7 && reader.wireType === WIRE.bytes) walk(reader, reader.enter())
+ * @example while (reader.next(end)) if (reader.field === 7 && reader.wireType === WIRE.bytes) walk(reader,
+ * reader.enter())
  */
 export class WireReader {
   field = 0
@@ -32,7 +32,7 @@ export class WireReader {
   /**
    * Step to the next field of the message that ends at `end`; false when there is none.
    *
-   * @throws {UnusableFile} what stands there is not protobuf, or reaches beyond `end`
+   * @throws {UnusableFile} if the bytes there are not protobuf, or the field reaches beyond `end`
    */
   next(end: number): boolean {
     this.#position = this.#stop
@@ -46,12 +46,12 @@ export class WireReader {
     return true
   }
 
-  /** Bytes of the field's payload. */
+  /** Length of the field's payload in bytes. */
   get length(): number {
     return this.#stop - this.#position
   }
 
-  /** Take the field's payload for a message: the next field is its first. Returns where it ends, for `next`. */
+  /** Enter the field's payload as a message, whose first field is then the next. Returns its end, for `next`. */
   enter(): number {
     const end = this.#stop
     this.#stop = this.#position
@@ -59,9 +59,9 @@ export class WireReader {
   }
 
   /**
-   * The field's payload as text.
+   * Read the field's payload as text.
    *
-   * @throws {UnusableFile} it is longer than a path can be
+   * @throws {UnusableFile} if it is longer than a path can be
    */
   text(): string {
     const bytes = this.length

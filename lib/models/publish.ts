@@ -11,17 +11,17 @@ import { judgeModel, type Model } from './judge.ts'
 import {
   commitManifest,
   composeManifest,
-  type Entry,
   type Manifest,
+  type ManifestEntry,
   planManifest,
   readManifest,
 } from './manifest.ts'
-import { assertPlaces, place } from './placement.ts'
+import { assertReplaceable, moveIntoPlace } from './move-into-place.ts'
 import { metricsOf, type Reported } from './trainer-metadata.ts'
 
-/** What is known of a training, for the manifest. */
+/** Facts about a training, for the manifest. */
 export type TrainingFacts = {
-  /** The job's `models`. */
+  /** The job's `models` globs. */
   globs: string[]
   trainedAt: Date
   seconds: number
@@ -32,16 +32,19 @@ export type TrainingFacts = {
 export type Published = { path: string; bytes: number; sha256: string; metrics: Record<string, number> }
 
 /**
- * Publish valid models of `work/` with their external data, in place of published ones of the same name; others
- * stay published. A reader finds each old model or the new one, whole, at every moment: all files are made durable,
- * then a manifest of the new state is written beside the current one, then the files are renamed into place, external
- * data first, and that manifest last. After a crash `recover()` finishes it, or there is nothing to finish.
+ * Publish valid models of `work/` with their external data. They replace published models of the same name; other
+ * models stay published. At every moment a reader finds each old model or the new one, whole:
  *
- * External data never replaces other content, because a reader of the published model would get half of each.
+ * 1. Every file is made durable.
+ * 2. The manifest of the new state is written beside the current one.
+ * 3. The files are renamed into place, external data first, and that manifest last.
  *
- * @throws {TrainerError} `training-failed` if the files do not fit beside what is published; `storage` if the
- * system refuses a step. What was published is unchanged, unless a file of it had been replaced already; then the
- * publication counts as cut off, and is finished
+ * A crash before step 3 has changed nothing that is published; `recover()` finishes a publication that was cut off
+ * later. External data never replaces other content, because a reader of the published model would get half of each.
+ *
+ * @throws {TrainerError} `training-failed` if the files do not fit beside the published ones; `storage` if the system
+ * refuses a step. Either leaves the published files unchanged, unless one of them had already been replaced; then the
+ * publication is finished as after a crash
  */
 export async function publish(
   jobDir: string,
@@ -56,7 +59,7 @@ export async function publish(
     const kept = published.valid.filter(({ name }) => !arrivals.has(name))
     const keptData = kept.flatMap(({ references }) => references.map(path => relative(jobDir, path)))
     const ownData = [...arrivals.keys()].filter(name => !names.includes(name))
-    await assertPlaces(jobDir, arrivals, new Set([...ownData, ...keptData]))
+    await assertReplaceable(jobDir, arrivals, new Set([...ownData, ...keptData]))
 
     const previous = readManifest(jobDir)
     const keptEntries = await describeModels(jobDir, kept, previous)
@@ -72,7 +75,7 @@ export async function publish(
       adopted: adoptedAmong(keptEntries, previous),
     })
     await planManifest(jobDir, manifest)
-    await place(jobDir, [...arrivals.keys()])
+    await moveIntoPlace(jobDir, [...arrivals.keys()])
 
     const metrics = metricsOf(reported)
     return names.map(name => {
@@ -86,8 +89,8 @@ export async function publish(
 
 /**
  * Take valid models into the manifest as they are on disk: an operator's own, or published ones whose times have
- * changed. What was reported of a model is kept only if its content is the same; a file with content of its own counts
- * as adopted from now on, until a training replaces it.
+ * changed. The reported metadata is kept only if no content has changed. A file with other content counts as adopted
+ * from now on, until a training replaces it.
  *
  * @throws {TrainerError} `storage`
  */
@@ -113,15 +116,15 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
   }
 }
 
-/** Judge models once more, and make them and their external data durable; external data comes first. */
-async function sealModels(work: string, models: string[]): Promise<Map<string, Entry>> {
-  const entries = new Map<string, Entry>()
+/** Judge models once more, and make them and their external data durable. Lists external data first. */
+async function sealModels(work: string, models: string[]): Promise<Map<string, ManifestEntry>> {
+  const entries = new Map<string, ManifestEntry>()
   const names = models.flatMap(name => namesOf(work, judgeAgain(work, name)))
   for (const name of new Set(names)) {
     try {
       await syncFile(join(work, name))
     } catch (error) {
-      // A second fsync would succeed without the data that this one has lost.
+      // Drop the file: a second fsync would succeed without the data that this one has lost.
       await rm(join(work, name), { force: true })
       throw error
     }
@@ -140,31 +143,33 @@ function judgeAgain(work: string, name: string): Model {
   }
 }
 
-/** Describe published models and their external data, without reading what the manifest describes as it is. */
+/**
+ * Describe published models and their external data. Reads only files that the manifest does not describe as they are.
+ */
 async function describeModels(
   jobDir: string,
   models: Model[],
   manifest: Manifest | undefined,
-): Promise<Map<string, Entry>> {
-  const entries = new Map<string, Entry>()
+): Promise<Map<string, ManifestEntry>> {
+  const entries = new Map<string, ManifestEntry>()
   for (const name of models.flatMap(model => namesOf(jobDir, model))) {
     entries.set(name, knownEntry(jobDir, name, manifest) ?? (await describeFile(jobDir, name)))
   }
   return entries
 }
 
-/** Those of the files that no training here has made: new to the manifest in name or content, or adopted before. */
-function adoptedAmong(entries: Map<string, Entry>, manifest: Manifest | undefined): string[] {
-  const isAdopted = ([name, { sha256 }]: [string, Entry]) =>
+/** List the files that no training here made: new to the manifest in name or content, or adopted before. */
+function adoptedAmong(entries: Map<string, ManifestEntry>, manifest: Manifest | undefined): string[] {
+  const isAdopted = ([name, { sha256 }]: [string, ManifestEntry]) =>
     manifest?.files[name] !== sha256 || manifest.metadata.adopted.includes(name)
   return [...entries].filter(isAdopted).map(([name]) => name)
 }
 
-/** External data that no model needs once `entries` are published; it is removed by the next start. */
-function supersededBy(entries: Map<string, Entry>, manifest: Manifest | undefined): string[] {
+/** List the external data that no model needs once `entries` are published. The next start removes it. */
+function supersededBy(entries: Map<string, ManifestEntry>, manifest: Manifest | undefined): string[] {
   if (!manifest) return []
   const { models, superseded } = manifest.metadata
-  // A manifest that does not say which files are models was not written here.
+  // A manifest that names no models was not written here; nothing of it is known to be external data.
   const data = models.length ? Object.keys(manifest.files).filter(name => !models.includes(name)) : []
   return [...new Set([...superseded, ...data])].filter(name => !entries.has(name))
 }

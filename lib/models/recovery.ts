@@ -6,7 +6,7 @@ import { foldersIn } from '../layout.ts'
 import { publishedFiles } from '../models.ts'
 import { moveDurably, storageError } from '../system/durable.ts'
 import { folderExists, reasonOf, statPlain } from '../system/plain-file.ts'
-import { compare } from './compare.ts'
+import { compareFile } from './compare.ts'
 import {
   commitManifest,
   MANIFEST,
@@ -16,14 +16,15 @@ import {
   readManifest,
 } from './manifest.ts'
 
-/** Only ONNX models refer to other files. */
+/** Matches every ONNX model: only those refer to other files. */
 const ANY_ONNX = '**/*.[oO][nN][nN][xX]'
 
 /**
- * Settle what a publication left when it was cut off, under the lock and before anything else is done in the job's
- * folder; and remove external data of replaced models, which was kept for readers that were just loading them.
+ * Settle a publication that was cut off, and remove the external data of replaced models, which was kept for readers
+ * that were just loading them. Must run under the lock, before anything else touches the job's folder.
  *
- * @throws {TrainerError} `storage`, also if the manifest's place or the folder's is taken: a training would be in vain
+ * @throws {TrainerError} `storage`, also if something else has the place of the manifest or of the folder: a training
+ * would be in vain
  */
 export async function recover(jobDir: string): Promise<void> {
   if (!folderExists(jobDir)) return
@@ -40,8 +41,8 @@ export async function recover(jobDir: string): Promise<void> {
 }
 
 /**
- * Finish a publication that was cut off: once its manifest was on disk, everything it lists is moved into place;
- * before that it had changed nothing, and its leftovers are removed.
+ * Finish a publication that was cut off. If its manifest is on disk, move everything that it lists into place. Without
+ * one it had changed nothing that is published, and its leftovers are removed.
  */
 export async function finishPublication(jobDir: string): Promise<void> {
   const planned = readManifest(jobDir, NEXT_MANIFEST)
@@ -54,7 +55,7 @@ async function redo(jobDir: string, planned: Manifest): Promise<void> {
   const arrivals: string[] = []
   for (const name of Object.keys(planned.files)) {
     if (await isAsPlanned(workDir, name, planned)) arrivals.push(name)
-    // Somebody has removed or changed a file: what is in place stays, each file whole.
+    // Stop where somebody has removed or changed a file: the files in place stay, each whole.
     else if (!(await isAsPlanned(jobDir, name, planned))) return
   }
   for (const name of arrivals) await moveDurably(workDir, jobDir, name)
@@ -63,7 +64,7 @@ async function redo(jobDir: string, planned: Manifest): Promise<void> {
 
 async function isAsPlanned(folder: string, name: string, planned: Manifest): Promise<boolean> {
   try {
-    return ['same', 'touched'].includes(await compare(folder, name, planned))
+    return ['same', 'touched'].includes(await compareFile(folder, name, planned))
   } catch (error) {
     reasonOf(error)
     return false
@@ -75,14 +76,14 @@ async function dropSuperseded(jobDir: string): Promise<void> {
   if (!manifest?.metadata.superseded.length) return
   const used = new Set(await publishedFiles(jobDir, [ANY_ONNX]))
   for (const name of manifest.metadata.superseded) {
-    // Not through a folder that has become a link.
-    if (!used.has(join(jobDir, name)) && isPlain(jobDir, name)) await rm(join(jobDir, name))
+    // Never remove through a folder that has become a link.
+    if (!used.has(join(jobDir, name)) && isPlainFile(jobDir, name)) await rm(join(jobDir, name))
   }
   await planManifest(jobDir, { ...manifest, metadata: { ...manifest.metadata, superseded: [] } })
   await commitManifest(jobDir)
 }
 
-function isPlain(folder: string, name: string): boolean {
+function isPlainFile(folder: string, name: string): boolean {
   try {
     return statPlain(folder, name).isFile()
   } catch (error) {

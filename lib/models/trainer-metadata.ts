@@ -1,15 +1,15 @@
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 
 const MAX_BYTES = 64 * 1024
-/** Written indented into a manifest, a deeper one could grow without bound. */
+/** Deeper metadata, written indented into a manifest, could grow without bound. */
 const MAX_DEPTH = 32
 
-/** What a trainer says about its models, such as `features`, `trained_on` and `performance_metrics`. */
+/** A trainer's own description of its models, such as `features`, `trained_on` and `performance_metrics`. */
 export type Reported = Record<string, unknown>
 
 /**
- * Read `metadata.json`, a JSON object that a trainer may write beside its models. One that is not as it should be
- * is left out, since the models are good without it; `warning` then says why.
+ * Read `metadata.json`, a JSON object that a trainer may write beside its models. An unusable one is left out, because
+ * the models are good without it; `warning` then says why.
  */
 export function readReported(workDir: string): { reported: Reported; warning?: string } {
   const file = 'metadata.json'
@@ -26,7 +26,7 @@ export function readReported(workDir: string): { reported: Reported; warning?: s
   }
 }
 
-/** The figures among the reported `performance_metrics`, for events and tables. */
+/** Pick the figures of the reported `performance_metrics`, for events and tables. */
 export function metricsOf({ performance_metrics: metrics }: Reported): Record<string, number> {
   if (!isObject(metrics)) return {}
   return Object.fromEntries(
@@ -34,7 +34,7 @@ export function metricsOf({ performance_metrics: metrics }: Reported): Record<st
   )
 }
 
-/** Of nested arrays and objects, level by level: recursion would overflow the stack. */
+/** Count the levels of nested arrays and objects, one level at a time: recursion would overflow the stack. */
 function depthOf(value: unknown): number {
   let depth = 0
   let level = [value]

@@ -7,24 +7,24 @@ import { describeFile } from './compare.ts'
 import { judgeModel } from './judge.ts'
 import { contradictionsIn, MANIFEST, MANIFEST_MAX_BYTES, NEXT_MANIFEST, parseManifest } from './manifest.ts'
 
-/** What a job has published, against its manifest; paths are relative to the job's folder. */
+/** A job's published files compared with its manifest. Paths are relative to the job's folder. */
 export type Verification = {
-  /** Files with the content that the manifest states; models among them are whole in structure. */
+  /** Files with the content that the manifest states; the models among them are also whole in structure. */
   verified: { path: string; bytes: number; sha256: string }[]
-  /** The paths of those that no training here has made. */
+  /** The paths of verified files that no training here made. */
   adopted: string[]
-  /** All else; `reason` is the end of a sentence that begins with the path. */
+  /** Every other file; `reason` is the end of a sentence that begins with the path. */
   differences: { path: string; reason: string }[]
 }
 
 const MAX_ROUNDS = 5
+const UNLISTED = `is not among the files in ${MANIFEST}`
 
 /**
- * Check everything that is published in a job's folder: each file has the SHA-256 that the manifest states, each model
- * is whole in structure, no model or external data of one is missing from the manifest, and its metadata fits. Files are
- * read whole.
+ * Check every published file of a job: each has the SHA-256 that the manifest states, each model is whole in structure,
+ * the manifest lists every model and its external data, and its metadata fits. Reads every file whole.
  *
- * No lock is needed: what differs while a publication goes on is looked at again.
+ * Needs no lock: while a publication goes on, differences are checked again.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -63,16 +63,19 @@ async function verifyAgainst(
   const found = [...valid, ...rejected].map(({ path }) => relative(jobDir, path))
   const models = new Set([...(manifest?.metadata.models ?? []), ...found])
   const names = new Set([...files.keys(), ...found])
+  const needed = new Set<string>()
   for (const name of names) {
     try {
-      const entry = await checkFile(jobDir, name, files.get(name))
-      // External data that a model names joins the names that are still to come.
-      if (models.has(name)) for (const needed of namesOf(jobDir, judgeModel(jobDir, name))) names.add(needed)
-      verification.verified.push({ path: name, ...entry })
+      const content = await checkFile(jobDir, name, files.get(name))
+      if (models.has(name)) for (const it of namesOf(jobDir, judgeModel(jobDir, name))) needed.add(it)
+      verification.verified.push({ path: name, ...content })
       if (manifest?.metadata.adopted.includes(name)) verification.adopted.push(name)
     } catch (error) {
       verification.differences.push({ path: name, reason: reasonOf(error) })
     }
+  }
+  for (const name of needed) {
+    if (!names.has(name)) verification.differences.push({ path: name, reason: UNLISTED })
   }
   const bytesByName = new Map(verification.verified.map(({ path, bytes }) => [path, bytes]))
   for (const reason of manifest ? contradictionsIn(manifest, bytesByName) : []) {
@@ -86,13 +89,13 @@ async function checkFile(
   name: string,
   listed: string | undefined,
 ): Promise<{ bytes: number; sha256: string }> {
-  if (listed === undefined) throw new UnusableFile(`is not among the files in ${MANIFEST}`)
+  if (listed === undefined) throw new UnusableFile(UNLISTED)
   const { bytes, sha256 } = await describeFile(jobDir, name)
   if (sha256 === listed) return { bytes, sha256 }
   throw new UnusableFile(`differs: its SHA-256 is ${sha256}, published was ${listed}`)
 }
 
-/** The manifest's text, if it can be read, and what is wrong with it if it lists no files. */
+/** Read the manifest's text, empty if it cannot be read, and the fault to name if it lists no files. */
 function readText(jobDir: string): { text: string; reason: string } {
   try {
     return { text: readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES), reason: 'is not a manifest of any files' }

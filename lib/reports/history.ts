@@ -1,7 +1,8 @@
+import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
 import { findHolder } from '../run/lock.ts'
 import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
-import { type PastEvent, readEvents } from './past-events.ts'
+import { readEvents } from './past-events.ts'
 
 const DAY_MS = 24 * 60 * 60_000
 const MAX_WARNINGS = 50
@@ -51,7 +52,7 @@ export function readRuns(
  * check comes to no job; both may find nothing to do. Of a run without its start in the journal, which is bounded, the
  * check is lost too: only a training tells so much.
  */
-export function isToTrain({ asked, isChecked, jobs, exitCode }: RunHistory): boolean {
+export function isTrainingRun({ asked, isChecked, jobs, exitCode }: RunHistory): boolean {
   return jobs.length ? isChecked || !asked.length : exitCode !== 0
 }
 
@@ -64,9 +65,9 @@ export function isToTrain({ asked, isChecked, jobs, exitCode }: RunHistory): boo
  * @param keep how many runs, the last ones; memory is bounded by it
  * @returns the oldest first
  */
-export function groupRuns(events: Iterable<PastEvent>, keep = 10): RunHistory[] {
+export function groupRuns(events: Iterable<TrainerEvent>, keep = 10): RunHistory[] {
   const runs = new Map<string, Recorder>()
-  let place = 0
+  let position = 0
   for (const event of events) {
     let recorder = runs.get(event.run)
     if (!recorder) {
@@ -74,7 +75,7 @@ export function groupRuns(events: Iterable<PastEvent>, keep = 10): RunHistory[] 
       runs.set(event.run, recorder)
       if (runs.size > keep) runs.delete(runs.keys().next().value!)
     }
-    recorder.take(event, place++)
+    recorder.take(event, position++)
   }
   return Array.from(runs.values(), recorder => recorder.history)
 }
@@ -83,7 +84,7 @@ class Recorder {
   readonly history: RunHistory
   #clockMs: number
 
-  constructor({ run, time }: PastEvent) {
+  constructor({ run, time }: TrainerEvent) {
     this.#clockMs = Date.parse(time)
     this.history = {
       run,
@@ -100,7 +101,7 @@ class Recorder {
     }
   }
 
-  take(event: PastEvent, place: number): void {
+  take(event: TrainerEvent, position: number): void {
     const { history } = this
     history.durationMs += this.#sinceLast(event.time)
     history.waitsBefore = event.event === 'run.wait' ? event.job : undefined
@@ -121,7 +122,7 @@ class Recorder {
         if (history.warnings.push(event.message) > MAX_WARNINGS) history.warnings.shift()
         return
       default:
-        takeJobEvent(this.#jobOf(event.job), event, history.durationMs, place)
+        takeJobEvent(this.#jobOf(event.job), event, history.durationMs, position)
     }
   }
 

@@ -1,6 +1,6 @@
 import type { Usage } from '../errors.ts'
+import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
-import type { PastEvent } from './past-events.ts'
 
 /** What is drawn over time is thinned out when there is more of it than a screen has columns. */
 const MAX_DRAWN = 1000
@@ -75,17 +75,17 @@ export function beginJob(job: JobName, atMs: number): JobHistory {
 }
 
 type JobEvent = Exclude<
-  PastEvent,
+  TrainerEvent,
   { event: 'run.start' | 'run.done' | 'run.wait' | 'day1.check' | 'warning' }
 >
 
-/** Add to a job's history what an event of it tells; `place` is the event's in the journal. */
-export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, place: number): void {
+/** Add to a job's history what an event of it tells; `position` is the event's in the journal. */
+export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, position: number): void {
   const { training } = history
   history.endMs = atMs
   if (training && !training.exit) {
     training.endMs = atMs
-    training.order[1] = place
+    training.order[1] = position
   }
   // The limit of a run may be less than the quota: what the disk leaves.
   if ('limitBytes' in event) history.quotaBytes ??= event.limitBytes
@@ -103,11 +103,11 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       history.outcome = 'done'
       return
     case 'job.fail':
-      history.outcome = event.code?.startsWith('sig') ? 'interrupted' : 'failed'
+      history.outcome = event.code.startsWith('sig') ? 'interrupted' : 'failed'
       history.reason = event.message
       return
     case 'train.start':
-      history.training ??= { startMs: atMs, endMs: atMs, order: [place, place], exit: undefined }
+      history.training ??= { startMs: atMs, endMs: atMs, order: [position, position], exit: undefined }
       history.training.exit = undefined
       return
     case 'train.exit':
@@ -139,6 +139,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
         history.excess = { usedBytes: event.usedBytes, limitBytes: event.limitBytes }
       return
     case 'storage.usage':
+    case 'train.output':
       return
     default:
       event satisfies never

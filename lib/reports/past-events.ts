@@ -1,84 +1,13 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
-import * as v from 'valibot'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
-import { jobNames } from '../quotas.ts'
+import { parseEvent, type TrainerEvent } from '../events.ts'
 import { MIB } from '../text.ts'
 
 /** The journal keeps a file at half of this; of one that something else has blown up, only the end is read. */
 const MAX_FILE_BYTES = 16 * MIB
 const MAX_LINE_BYTES = 64 * 1024
 const CHUNK_BYTES = 64 * 1024
-
-const number = v.pipe(v.number(), v.finite())
-const job = v.picklist(jobNames)
-const stamp = {
-  time: v.pipe(
-    v.string(),
-    v.check(time => !Number.isNaN(Date.parse(time))),
-  ),
-  run: v.string(),
-}
-
-/** Of each kind of event, what the history tells. */
-const pastEventSchema = v.variant('event', [
-  v.object({ ...stamp, event: v.literal('run.start'), jobs: v.array(job) }),
-  v.object({ ...stamp, event: v.literal('run.done'), exitCode: number, message: v.optional(v.string()) }),
-  v.object({ ...stamp, event: v.literal('run.wait'), job: v.optional(job) }),
-  v.object({ ...stamp, event: v.literal('day1.check'), job }),
-  v.object({
-    ...stamp,
-    event: v.literal('job.start'),
-    job,
-    dir: v.string(),
-    limitBytes: number,
-    guarantee: v.string(),
-  }),
-  v.object({ ...stamp, event: v.literal('job.skip'), job, reason: v.string() }),
-  v.object({ ...stamp, event: v.literal('job.done'), job, usedBytes: number }),
-  v.object({
-    ...stamp,
-    event: v.literal('job.fail'),
-    job,
-    code: v.optional(v.string()),
-    message: v.string(),
-  }),
-  v.object({ ...stamp, event: v.literal('storage.usage'), job, usedBytes: number, limitBytes: number }),
-  v.object({
-    ...stamp,
-    event: v.literal('storage.prune'),
-    job,
-    path: v.string(),
-    bytes: number,
-    mtime: v.string(),
-    rule: v.string(),
-    usedBytes: number,
-  }),
-  v.object({ ...stamp, event: v.literal('quota.exceeded'), job, usedBytes: number, limitBytes: number }),
-  v.object({ ...stamp, event: v.literal('train.start'), job }),
-  v.object({
-    ...stamp,
-    event: v.literal('train.exit'),
-    job,
-    exitCode: v.nullable(number),
-    signal: v.nullable(v.string()),
-  }),
-  v.object({ ...stamp, event: v.literal('train.freeze'), job, usedBytes: number }),
-  v.object({ ...stamp, event: v.literal('train.resume'), job, usedBytes: number, pausedMs: number }),
-  v.object({
-    ...stamp,
-    event: v.literal('model.publish'),
-    job,
-    path: v.string(),
-    bytes: number,
-    sha256: v.string(),
-    metrics: v.record(v.string(), v.number()),
-  }),
-  v.object({ ...stamp, event: v.literal('warning'), job: v.optional(job), message: v.string() }),
-])
-
-/** An event as it is read back: a TrainerEvent without what only matters while it happens. */
-export type PastEvent = v.InferOutput<typeof pastEventSchema>
 
 /**
  * Read the journal back, oldest event first, `events.jsonl.1` before `events.jsonl`. Torn lines, garbage and events
@@ -88,10 +17,10 @@ export type PastEvent = v.InferOutput<typeof pastEventSchema>
  * @throws {TrainerError} `storage` if a journal is there and cannot be read
  * @example for (const event of readEvents(stateDirOf(modelsDir))) console.log(event.event)
  */
-export function* readEvents(stateDir: string): Generator<PastEvent> {
+export function* readEvents(stateDir: string): Generator<TrainerEvent> {
   for (const line of readLines(join(stateDir, 'events.jsonl'))) {
-    const { success, output } = v.safeParse(pastEventSchema, parse(line))
-    if (success) yield output
+    const event = parseEvent(parse(line))
+    if (event) yield event
   }
 }
 
@@ -108,8 +37,8 @@ function* readLines(path: string): Generator<string> {
   const newer = openLog(path)
   const older = openLog(`${path}.1`)
   try {
-    if (older && older.ino !== newer?.ino) yield* linesOf(older)
-    if (newer) yield* linesOf(newer)
+    if (older && older.ino !== newer?.ino) yield* linesIn(older)
+    if (newer) yield* linesIn(newer)
   } finally {
     for (const log of [newer, older]) if (log) closeSync(log.fd)
   }
@@ -130,7 +59,7 @@ function openLog(path: string): Log | undefined {
   }
 }
 
-function* linesOf({ fd, size }: Log): Generator<string> {
+function* linesIn({ fd, size }: Log): Generator<string> {
   const chunk = Buffer.alloc(CHUNK_BYTES)
   let line = Buffer.alloc(0)
   let isTooLong = size > MAX_FILE_BYTES // the first line that is read may have lost its beginning

@@ -10,11 +10,16 @@ const heads = [
 ]
 const MODEL_COLUMN = 1
 
-type Tone = 'good' | 'bad' | 'plain'
-type Cell = [text: string, tone: Tone]
+type CellTone = 'good' | 'bad' | 'plain'
+type Cell = [text: string, tone: CellTone]
 
-const colours: Record<Tone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain: '' }
-const tones: Record<string, Tone> = { done: 'good', failed: 'bad', interrupted: 'bad', 'cut off': 'bad' }
+const colours: Record<CellTone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain: '' }
+const outcomeTones: Record<string, CellTone> = {
+  done: 'good',
+  failed: 'bad',
+  interrupted: 'bad',
+  'cut off': 'bad',
+}
 
 /**
  * The status for a person, 80 columns wide: what runs, two lines a job, and below them why a job is not as it should be.
@@ -36,7 +41,7 @@ function describeRun({ running, lastRun }: Status, now: number): string {
     const { pid, job, startedAt } = running
     const step = running.step ?? 'no training: a run that begins or ends, or a volume being moved'
     const since = startedAt
-      ? `, since ${formatTime(startedAt)} (${formatSeconds(Math.max(0, now - Date.parse(startedAt)) / 1000)})`
+      ? `, since ${formatMoment(startedAt)} (${formatSeconds(Math.max(0, now - Date.parse(startedAt)) / 1000)})`
       : ''
     return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}`
   }
@@ -47,7 +52,7 @@ function describeRun({ running, lastRun }: Status, now: number): string {
     exitCode === null
       ? 'was killed, lost its power or could not note its end on a full disk'
       : `ended with exit code ${exitCode}`
-  return `not running; the last training run, of ${formatTime(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
+  return `not running; the last training run, of ${formatMoment(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
 
 function describeFaults(status: JobStatus, isRunning: boolean): string[] {
@@ -56,7 +61,7 @@ function describeFaults(status: JobStatus, isRunning: boolean): string[] {
   const faults = isAsTrained ? [] : [`${job}${valid === false ? ' is not valid' : ''}: ${escapeText(reason)}`]
   faults.push(...describeExcess(status, isRunning))
   if (lastResult?.outcome === 'failed') {
-    faults.push(`${job} failed at ${formatTime(lastResult.at)}: ${escapeText(lastResult.reason)}`)
+    faults.push(`${job} failed at ${formatMoment(lastResult.at)}: ${escapeText(lastResult.reason)}`)
   }
   return faults
 }
@@ -71,7 +76,7 @@ function describeExcess({ job, usedBytes, limitBytes, prunable }: JobStatus, isR
 }
 
 function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {
-  const rows = [...heads.map(row => row.map((head): Cell => [head, 'plain'])), ...jobs.flatMap(linesOf)]
+  const rows = [...heads.map(row => row.map((head): Cell => [head, 'plain'])), ...jobs.flatMap(rowsOf)]
   const widths = heads[0]!.map((_, column) => Math.max(...rows.map(row => row[column]![0].length)))
   const excess = widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length) - WIDTH
   if (excess > 0) widths[MODEL_COLUMN] = widths[MODEL_COLUMN]! - excess
@@ -84,7 +89,7 @@ function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {
   })
 }
 
-function linesOf({
+function rowsOf({
   job,
   models,
   valid,
@@ -104,7 +109,7 @@ function linesOf({
       [others.length ? `${first} +${others.length}` : first, 'plain'],
       [trainedAt ? `${trainedAt.slice(0, 10)} ${trainedAt.slice(11, 16)}` : '-', 'plain'],
       [guarantee ?? '-', 'plain'],
-      [outcome, tones[outcome] ?? 'plain'],
+      [outcome, outcomeTones[outcome] ?? 'plain'],
     ],
     [
       valid ? ['valid', 'good'] : [valid === null ? 'unknown' : 'not valid', 'bad'],
@@ -132,6 +137,6 @@ function clip(text: string, width: number): string {
   return text.length > width ? `${text.slice(0, width - 1)}…` : text
 }
 
-function formatTime(iso: string | null): string {
+function formatMoment(iso: string | null): string {
   return iso === null ? 'an unknown time' : `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC`
 }

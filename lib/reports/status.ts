@@ -9,7 +9,7 @@ import { type JobName, jobNames, type Quota, type Quotas } from '../quotas.ts'
 import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import { measure } from '../storage/measure.ts'
 import type { Entry } from '../storage/prunable.ts'
-import { isToTrain, type RunHistory, readRuns } from './history.ts'
+import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
 
 /**
@@ -26,14 +26,14 @@ export type Status = {
     startedAt: string | null
     job: JobName | null
     /** `null` if it is not in the journal: it only begins, or is no run but moves a volume. */
-    step: Step | null
+    step: RunStage | null
   } | null
   /** The last run before that which was to train; without an exit code if it was killed or lost its power. */
   lastRun: { startedAt: string | null; exitCode: number | null; message: string | null } | null
   jobs: JobStatus[]
 }
 
-type Step =
+type RunStage =
   | 'day-1 check'
   | 'pruning'
   | 'between jobs'
@@ -85,20 +85,20 @@ export async function readStatus(
 ): Promise<Status> {
   const { runs, holder } = readRuns(stateDirOf(modelsDir), KEPT_RUNS)
   const current = runs.find(({ isRunning }) => isRunning)
-  const trainings = runs.filter(isToTrain)
+  const trainings = runs.filter(isTrainingRun)
   const last = trainings.findLast(({ isRunning }) => !isRunning)
   const jobs: JobStatus[] = []
   for (const job of names) {
     const lastGuarantee = trainings.flatMap(run => jobIn(run, job)?.guarantee ?? []).at(-1)
-    const containment = lastGuarantee?.endsWith('+sandbox') ? '+sandbox' : ''
-    const look = await lookAtJob(job, layout(modelsDir, job).jobDir, quotas.jobs[job], containment)
-    jobs.push({ ...look, lastResult: lastResultOf(job, trainings) })
+    const sandbox = lastGuarantee?.endsWith('+sandbox') ? '+sandbox' : ''
+    const present = await inspectJob(job, layout(modelsDir, job).jobDir, quotas.jobs[job], sandbox)
+    jobs.push({ ...present, lastResult: lastResultOf(job, trainings) })
   }
   return {
     modelsDir,
     freeBytes: existsSync(modelsDir) ? freeSpace(modelsDir) : null,
     running: holder
-      ? { pid: holder.pid ?? null, startedAt: isoOf(current?.startedAt), ...stepOf(current) }
+      ? { pid: holder.pid ?? null, startedAt: isoOf(current?.startedAt), ...stageOf(current) }
       : null,
     lastRun: last
       ? { startedAt: isoOf(last.startedAt), exitCode: last.exitCode ?? null, message: last.message ?? null }
@@ -107,10 +107,16 @@ export async function readStatus(
   }
 }
 
-type Look = Omit<JobStatus, 'lastResult'>
-type Containment = '+sandbox' | ''
+/** How a job stands by its folder alone. */
+type JobInspection = Omit<JobStatus, 'lastResult'>
+type SandboxSuffix = '+sandbox' | ''
 
-async function lookAtJob(job: JobName, dir: string, quota: Quota, containment: Containment): Promise<Look> {
+async function inspectJob(
+  job: JobName,
+  dir: string,
+  quota: Quota,
+  sandbox: SandboxSuffix,
+): Promise<JobInspection> {
   const limitBytes = quota.quotaBytes
   const unknown = {
     job,
@@ -133,7 +139,7 @@ async function lookAtJob(job: JobName, dir: string, quota: Quota, containment: C
       reason,
       trainedAt: adopted.length ? null : isoOf(readManifest(dir)?.metadata.trained_at),
       adopted,
-      ...(await measureJob(dir, quota, limitBytes, containment)),
+      ...(await measureJob(dir, quota, limitBytes, sandbox)),
     }
   } catch (error) {
     if (error instanceof TrainerError) return { ...unknown, reason: error.message }
@@ -145,7 +151,7 @@ async function measureJob(
   dir: string,
   quota: Quota,
   quotaBytes: number,
-  containment: Containment,
+  sandbox: SandboxSuffix,
 ): Promise<Pick<JobStatus, 'usedBytes' | 'limitBytes' | 'checkpoints' | 'prunable' | 'guarantee'>> {
   const none = sumUp([])
   if (!existsSync(dir)) {
@@ -160,7 +166,7 @@ async function measureJob(
     limitBytes: capBytes ?? quotaBytes,
     checkpoints: sumUp(matching.filter(({ rule }) => rule !== '*.tmp')),
     prunable: sumUp(prunable),
-    guarantee: `${capBytes === undefined ? 'watch' : 'kernel'}${containment}`,
+    guarantee: `${capBytes === undefined ? 'watch' : 'kernel'}${sandbox}`,
   }
 }
 
@@ -173,14 +179,14 @@ function jobIn({ jobs }: RunHistory, name: JobName): JobHistory | undefined {
 }
 
 /** The step that a run is at, from the last that it has written down. */
-function stepOf(run: RunHistory | undefined): { job: JobName | null; step: Step | null } {
+function stageOf(run: RunHistory | undefined): { job: JobName | null; step: RunStage | null } {
   if (!run) return { job: null, step: null }
   if (run.waitsBefore) return { job: run.waitsBefore, step: 'waiting for a quiet machine' }
   const last = run.jobs.at(-1)
   if (!last) return { job: null, step: 'day-1 check' }
   if (last.outcome !== 'unfinished') return { job: null, step: 'between jobs' }
   const { job, training } = last
-  if (!isToTrain(run)) return { job, step: 'pruning' }
+  if (!isTrainingRun(run)) return { job, step: 'pruning' }
   if (!training) return { job, step: 'pre-flight' }
   return { job, step: training.exit ? 'post-flight' : 'training' }
 }

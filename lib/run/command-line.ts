@@ -1,11 +1,10 @@
-import { join, resolve } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
-import { type Option, type Program, parseDuration, readOptions } from '../settings/options.ts'
-import { chooseJobs, placeOptions } from '../settings.ts'
-import { root } from '../system/start-command.ts'
+import { type Option, parseDuration, readOptions } from '../settings/options.ts'
+import { chooseJobs, chooseQuotasFile, placeOptions } from '../settings/place.ts'
+import type { Output } from './output.ts'
 
-/** What a run was asked to do. */
+/** The command line of a run, read. */
 export type Command = {
   jobs: JobName[]
   /** Does it train what it finds missing? Pruning and looking do not. */
@@ -14,58 +13,50 @@ export type Command = {
   modelsDir: string | undefined
   /** A models folder that is missing is refused, not made. */
   needsModelsDir: boolean
-  /** Of one job's own script: the limit of this run instead of the quota file's, in MiB. */
+  /** Replaces the quota in a run of a job's own script; MiB. */
   maxDiskMb: number | undefined
   retrain: boolean
   dryRun: boolean
   json: boolean
-  /** Stay, and retrain at this interval. */
+  /** Stay in the foreground, and retrain at this interval. */
   everyMs: number | undefined
-  /** Wait this long at most for a quiet machine between jobs; without it do not wait. */
+  /** Wait at most this long for a quiet machine between jobs; undefined means not at all. */
   maxWaitMs: number | undefined
 }
 
+/** Every option that a run can take besides its place. */
 const runOptions = {
+  retrain: { type: 'boolean', help: 'train although the published models are valid' },
   'dry-run': { type: 'boolean', help: 'say what would be done; change nothing' },
   json: { type: 'boolean', help: 'one JSON object a line, nothing else, on stdout' },
-} as const satisfies Record<string, Option>
-
-const retrainOption = {
-  retrain: { type: 'boolean', help: 'train although the published models are valid' },
-} as const satisfies Record<string, Option>
-
-const maxDiskOption = {
   'max-disk-mb': { type: 'string', value: 'N', help: 'the limit of this run in MiB, instead of the quota' },
+  every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h' },
+  'max-wait': { type: 'string', value: 'TIME', help: 'longest wait for a quiet machine between jobs' },
 } as const satisfies Record<string, Option>
 
-const queueOptions = {
-  every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h' },
-  'max-wait': {
-    type: 'string',
-    value: 'TIME',
-    help: 'longest wait for a quiet machine between jobs',
-  },
-} as const satisfies Record<string, Option>
+type RunOption = keyof typeof runOptions
+
+/** The options of a program that looks and trains nothing, and of one that trains. */
+export const lookingOptions: RunOption[] = ['dry-run', 'json']
+export const trainingOptions: RunOption[] = ['retrain', ...lookingOptions]
+
+/** A program that makes a run. */
+export type Runner = {
+  name: string
+  summary: string
+  /** Its options; a program that takes `retrain` trains. */
+  takes: RunOption[]
+  /** Its one job; without it the arguments name jobs. */
+  job?: JobName
+  /** Refuse a missing models folder: it has nothing to do in a new one. */
+  needsModelsDir?: true
+  /** Makes what shows its run unless JSON is asked for; by default text lines do. */
+  screen?: () => Output
+}
 
 const exitCodes = `2 quota violated, 3 disk full or not
 writable, 64 wrong usage, 75 another run holds the lock, 78 quotas.json
 invalid, 129 SIGHUP, 130 SIGINT, 143 SIGTERM`
-
-/** A program that makes a run: the whole queue, one job alone, or neither: it trains nothing. */
-export type Runner = {
-  name: string
-  summary: string
-  job?: JobName
-  isQueue?: true
-  /** It has nothing to do in a new models folder. */
-  needsModelsDir?: true
-}
-
-type AllOptions = typeof placeOptions &
-  typeof retrainOption &
-  typeof runOptions &
-  typeof maxDiskOption &
-  typeof queueOptions
 
 /**
  * Read the command line of a run.
@@ -74,20 +65,21 @@ type AllOptions = typeof placeOptions &
  * @throws {TrainerError} `usage`
  */
 export function parseCommand(args: string[], runner: Runner): Command | string {
-  const { name, summary, job, isQueue, needsModelsDir = false } = runner
-  const trains = job !== undefined || isQueue === true
-  const all = {
+  const { name, summary, takes, job, needsModelsDir = false } = runner
+  const trains = takes.includes('retrain')
+  const taken = takes.map(option => [option, runOptions[option]])
+  const options: typeof placeOptions & Partial<typeof runOptions> = {
     ...placeOptions,
-    ...(trains && retrainOption),
-    ...runOptions,
-    ...(job && maxDiskOption),
-    ...(isQueue && queueOptions),
-  } as AllOptions
-  const example = `${job ? '' : 'agent '}${trains ? '--retrain' : '--dry-run'} --models-dir /tmp/m`
-  const notes = `Exit codes: 0 done, ${trains ? '1 training failed, ' : ''}${exitCodes}`
-  const program: Program<typeof all> = { name, summary, options: all, example, notes }
-  if (!job) program.positionals = '[core] [dpi] [agent]'
-  const read = readOptions(args, program)
+    ...Object.fromEntries(taken),
+  }
+  const read = readOptions(args, {
+    name,
+    summary,
+    options: options as typeof placeOptions & typeof runOptions,
+    ...(!job && { positionals: '[core] [dpi] [agent]' }),
+    example: `${job ? '' : 'agent '}${trains ? '--retrain' : '--dry-run'} --models-dir /tmp/m`,
+    notes: `Exit codes: 0 done, ${trains ? '1 training failed, ' : ''}${exitCodes}`,
+  })
   if (typeof read === 'string') return read
   const { values, positionals } = read
   const everyMs = values.every === undefined ? undefined : parseDuration('--every', values.every)
@@ -98,7 +90,7 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
   return {
     jobs: job ? [job] : chooseJobs(positionals),
     trains,
-    quotasFile: resolve(values.quotas ?? join(root, 'quotas.json')),
+    quotasFile: chooseQuotasFile(values),
     modelsDir: values['models-dir'],
     needsModelsDir,
     maxDiskMb: values['max-disk-mb'] === undefined ? undefined : wholeMb(values['max-disk-mb']),

@@ -1,48 +1,47 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import type { EventBody, Guarantee, Level, TrainerEvent } from '../events.ts'
+import { type EventBody, stampEvent, type TrainerEvent } from '../events.ts'
 import { Appender } from '../system/bounded-log.ts'
-import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
 
 const MAX_JOURNAL_BYTES = 8 * 2 ** 20
 
-/** Takes every event once; `show` is how the run's output hears of it. */
+/** Stamps every event of one run, keeps it in events.jsonl, and hands it to those who listen. */
 export class Journal {
   readonly run: string
-  readonly #show: (event: TrainerEvent) => void
+  readonly #listeners: ((event: TrainerEvent) => void)[] = []
   readonly #file: Appender | undefined
   #pending: string[] = []
   #isLossTold = false
 
-  /** @param stateDir where events.jsonl is kept; without one (a dry run) events are only shown. */
-  constructor(stateDir: string | undefined, show: (event: TrainerEvent) => void) {
+  /** @param stateDir where events.jsonl is kept; a dry run has none, and its events are only heard */
+  constructor(stateDir?: string) {
     this.run = `${new Date().toISOString().replace(/\D/g, '').slice(0, 14)}-${randomBytes(3).toString('hex')}`
-    this.#show = show
     this.#file =
       stateDir === undefined ? undefined : new Appender(join(stateDir, 'events.jsonl'), MAX_JOURNAL_BYTES)
   }
 
+  /** Call `listener` with every event from here on, after those who listen already. */
+  listen(listener: (event: TrainerEvent) => void): void {
+    this.#listeners.push(listener)
+  }
+
   emit(body: EventBody): void {
     this.#tellOfLoss()
-    const event: TrainerEvent = {
-      time: new Date().toISOString(),
-      level: levelOf(body),
-      run: this.run,
-      ...body,
-    }
+    const event = stampEvent(this.run, body)
     if (this.#file) {
       // Pruning emits an event a file: one write for all of a turn of the event loop.
       if (this.#pending.push(`${JSON.stringify(event)}\n`) === 1) setImmediate(() => this.flush())
     }
-    this.#show(event)
+    for (const listener of this.#listeners) listener(event)
   }
 
+  /** Write what waits to be written. */
   flush(): void {
     if (this.#pending.length) this.#file?.append(this.#pending.join(''))
     this.#pending = []
   }
 
-  /** Before the next event: what a run says last stays the last. */
+  /** Say before the next event that one was lost: the last event of a run stays the last. */
   #tellOfLoss(): void {
     if (!this.#file?.hasLost || this.#isLossTold) return
     this.#isLossTold = true
@@ -53,81 +52,5 @@ export class Journal {
   close(): void {
     this.flush()
     this.#file?.close()
-  }
-}
-
-function levelOf(body: EventBody): Level {
-  switch (body.event) {
-    case 'quota.exceeded':
-      return 'critical'
-    case 'job.fail':
-      return 'error'
-    case 'warning':
-      return 'warning'
-    case 'run.done':
-      return body.exitCode === 0 ? 'info' : 'error'
-    case 'storage.usage':
-      return body.phase === 'training' ? 'debug' : 'info'
-    case 'train.exit':
-      return body.exitCode === 0 ? 'info' : 'warning'
-    default:
-      return 'info'
-  }
-}
-
-const guarantees: Record<Guarantee, string> = {
-  'kernel+sandbox': 'kernel+sandbox: its own filesystem caps it, no process escapes',
-  kernel: 'kernel: its own filesystem caps it; no sandbox, a process may outlive the training',
-  'watch+sandbox':
-    'watch+sandbox: watched and pruned, no process escapes; a burst can pass the quota for a moment',
-  watch:
-    'watch: watched and pruned, weaker: no sandbox, so writes outside its folder and escaped processes are not seen',
-}
-
-/** The one line that a person reads for an event; of `explained` guarantees the name is enough. */
-export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee> = new Set()): string {
-  switch (event.event) {
-    case 'run.start':
-      return `ransomeye-trainer ${event.version}: ${event.jobs.join(', ')} in ${event.modelsDir}${event.dryRun ? ' (dry run: nothing is changed)' : ''}`
-    case 'run.done':
-      return `${event.message}${event.exitCode ? ` (exit code ${event.exitCode})` : ''}, after ${formatSeconds(event.seconds)}`
-    case 'run.wait':
-      return event.job
-        ? `waiting ${formatSeconds(event.seconds)} at most: ${event.reason}`
-        : `next pass in ${formatSeconds(event.seconds)}: ${event.reason}`
-    case 'day1.check':
-      return event.missing
-        ? `no valid model: ${event.reason}`
-        : `valid: ${event.models.join(', ')} (${event.reason})`
-    case 'job.start':
-      return `${event.dryRun ? 'would start' : 'start'}: ${event.dir}, limit ${formatBytes(event.limitBytes)}; ${explained.has(event.guarantee) ? event.guarantee : guarantees[event.guarantee]}`
-    case 'job.skip':
-      return `skipped: ${event.reason}`
-    case 'job.done':
-      return `done in ${formatSeconds(event.seconds)}, ${formatBytes(event.usedBytes)} used`
-    case 'job.fail':
-      return `failed: ${event.message}`
-    case 'storage.usage':
-      return `${event.phase}: ${formatBytes(event.usedBytes)} of ${formatBytes(event.limitBytes)} used, ${formatBytes(event.freeBytes)} free on the disk`
-    case 'storage.prune':
-      return `${event.dryRun ? 'would prune' : 'pruned'} ${event.path} (${formatBytes(event.bytes)}, rule ${event.rule}); ${formatBytes(event.usedBytes)} used`
-    case 'train.start':
-      return `training, pid ${event.pid}: ${event.argv.join(' ')}`
-    case 'train.output':
-      return `> ${event.line}`
-    case 'train.exit':
-      return `training ended with ${event.signal ?? `exit code ${event.exitCode}`} after ${formatSeconds(event.seconds)}`
-    case 'train.freeze':
-      return `paused to prune at ${formatBytes(event.usedBytes)}`
-    case 'train.resume':
-      return `resumed at ${formatBytes(event.usedBytes)} after ${Math.round(event.pausedMs)} ms`
-    case 'quota.exceeded':
-      return event.message
-    case 'model.publish':
-      return `published ${event.path} (${event.bytes} bytes, sha256 ${event.sha256})${Object.keys(event.metrics).length ? `: ${formatMetrics(event.metrics)}` : ''}`
-    case 'warning':
-      return event.message
-    default:
-      return event satisfies never
   }
 }

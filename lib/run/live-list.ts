@@ -1,7 +1,7 @@
-import type { Guarantee, TrainerEvent } from '../events.ts'
-import type { Progress } from '../run.ts'
+import type { TrainerEvent } from '../events.ts'
+import type { JobName } from '../quotas.ts'
 import { escapeText, formatBar, formatBytes, formatClock, formatMetricsTable } from '../text.ts'
-import { describeEvent } from './journal.ts'
+import { type Output, type Progress, TextLines } from './output.ts'
 
 /** The part of a listr2 task that is painted. */
 export type Painted = { title: string; output: string; skip: (message: string) => void }
@@ -10,80 +10,115 @@ export type Painted = { title: string; output: string; skip: (message: string) =
 const MAX_NOTES = 8
 
 /**
- * The words of the live list: usage against quota as a bar with figures, elapsed time, what it waits for or the training's
- * last line; and what was pruned, published or warned of, which stays when the task is done.
+ * The words of a live list of tasks: usage against quota as a bar with figures, elapsed time, what it waits for or the
+ * training's last line; and what was pruned, published or warned of, which stays when the task is done. Before the list
+ * begins and after its end events are lines.
  */
-export class Screen {
+export class LiveList implements Output {
+  readonly #lines = new TextLines()
+  #clock: NodeJS.Timeout | undefined
   #task: Painted | undefined
   #title = ''
   #startedMs = 0
   #now: Progress = {}
   #notes: string[] = []
   #pruned = { files: 0, bytes: 0, last: '' }
-  readonly #explained = new Set<Guarantee>()
-  readonly #metrics: Record<string, Record<string, number>> = {}
+  #metrics: Record<string, Record<string, number>> = {}
 
-  // So that the clock goes on between events.
-  readonly #timer = setInterval(() => this.#paint(), 1000).unref()
-
-  /** The list is over: the holdout metrics of what was published, as a table of `width` columns; empty if there are none. */
-  close(width: number): string {
-    clearInterval(this.#timer)
-    const models = Object.entries(this.#metrics).filter(([, metrics]) => Object.keys(metrics).length)
-    return models.length ? `\n${formatMetricsTable(Object.fromEntries(models), width)}\n\n` : ''
+  /**
+   * Show a list until it ends; then print the holdout metrics of what was published.
+   *
+   * @param list its tasks call {@link follow}
+   * @throws what one of its tasks throws
+   */
+  async show(list: { run: () => Promise<unknown> }): Promise<void> {
+    this.#clock = setInterval(() => this.#paint(), 1000).unref() // it goes on between events
+    try {
+      await list.run()
+    } finally {
+      this.close()
+      process.stdout.write(this.#takeMetricsTable(process.stdout.columns))
+    }
   }
 
-  /** From here on, what happens belongs to this task. */
-  begin(task: Painted, title: string): void {
+  /**
+   * Show what happens as part of a task until `step` ends; then its clock stands, and its last line goes.
+   *
+   * @throws what `step` throws, with nothing in its message that a terminal obeys
+   */
+  async follow(task: Painted, title: string, step: () => Promise<void>): Promise<void> {
     this.#task = task
     this.#title = title
     this.#startedMs = performance.now()
     this.#now = {}
     this.#notes = []
     this.#pruned = { files: 0, bytes: 0, last: '' }
+    try {
+      await step()
+    } catch (error) {
+      if (error instanceof Error) error.message = error.message.split('\n').map(escapeText).join('\n')
+      throw error
+    } finally {
+      delete this.#now.line
+      this.#paint()
+      this.#task = undefined
+    }
   }
 
-  /** The task is over: its clock stands, its last line goes. */
-  end(): void {
-    delete this.#now.line
+  take(event: TrainerEvent): void {
+    if (!this.#clock) {
+      this.#lines.take(event)
+      return
+    }
+    this.#takeInto(event)
+    this.#lines.note(event)
     this.#paint()
-    this.#task = undefined
   }
 
-  takeProgress(progress: Progress): void {
+  progress(_: JobName, progress: Progress): void {
     Object.assign(this.#now, progress)
     this.#paint()
   }
 
-  takeEvent(event: TrainerEvent): void {
-    if (event.event === 'job.skip') {
-      this.#task?.skip(`${this.#title}: skipped, ${escapeText(event.reason)}`)
-    } else if (event.event === 'storage.prune') {
-      const { files, bytes } = this.#pruned
-      this.#pruned = { files: files + 1, bytes: bytes + event.bytes, last: event.path }
-    } else if (event.event === 'storage.usage') {
-      this.#now = { ...this.#now, usedBytes: event.usedBytes, limitBytes: event.limitBytes }
-    } else if (['run.wait', 'train.freeze', 'train.resume'].includes(event.event)) {
-      this.#now.line = escapeText(describeEvent(event))
-    } else if (event.event === 'model.publish') {
-      this.#note(`published ${event.path}`)
-      this.#metrics[event.job] = event.metrics
-    } else if (event.event === 'job.start') {
-      delete this.#now.line
-      this.#note(describeEvent(event, this.#explained))
-      this.#explained.add(event.guarantee)
-    } else if (event.event === 'run.start' || event.event === 'warning') {
-      this.#note(describeEvent(event))
-    } else if (event.event === 'day1.check') {
-      this.#note(`${event.job}: ${describeEvent(event)}`)
-    }
-    this.#paint()
+  close(): void {
+    clearInterval(this.#clock)
+    this.#clock = undefined
   }
 
-  /** A failed task's error, as the list shows it: with nothing in its message that a terminal obeys. */
-  shown(error: unknown): unknown {
-    if (error instanceof Error) error.message = error.message.split('\n').map(escapeText).join('\n')
-    return error
+  #takeInto(event: TrainerEvent): void {
+    switch (event.event) {
+      case 'job.skip':
+        this.#task?.skip(`${this.#title}: skipped, ${escapeText(event.reason)}`)
+        return
+      case 'storage.prune':
+        this.#pruned = {
+          files: this.#pruned.files + 1,
+          bytes: this.#pruned.bytes + event.bytes,
+          last: event.path,
+        }
+        return
+      case 'storage.usage':
+        this.#now = { ...this.#now, usedBytes: event.usedBytes, limitBytes: event.limitBytes }
+        return
+      case 'run.wait':
+      case 'train.freeze':
+      case 'train.resume':
+        this.#now.line = escapeText(this.#lines.describe(event))
+        return
+      case 'model.publish':
+        this.#note(`published ${event.path}`)
+        this.#metrics[event.job] = event.metrics
+        return
+      case 'job.start':
+        delete this.#now.line
+        this.#note(this.#lines.describe(event))
+        return
+      case 'warning':
+        this.#note(this.#lines.describe(event))
+        return
+      case 'day1.check':
+        this.#note(`${event.job}: ${this.#lines.describe(event)}`)
+    }
   }
 
   #note(text: string): void {
@@ -103,5 +138,12 @@ export class Screen {
     const pruned = files ? [`pruned ${files} (${formatBytes(bytes)}), last ${last}`] : []
     const notes = this.#notes.filter(note => note !== '').slice(-MAX_NOTES)
     this.#task.output = [...notes, ...pruned, ...(line ? [`> ${line}`] : [])].join('\n')
+  }
+
+  /** The metrics of what was published while the list was shown, `width` columns wide; empty if there are none. */
+  #takeMetricsTable(width: number): string {
+    const models = Object.entries(this.#metrics).filter(([, metrics]) => Object.keys(metrics).length)
+    this.#metrics = {}
+    return models.length ? `\n${formatMetricsTable(Object.fromEntries(models), width)}\n\n` : ''
   }
 }

@@ -1,32 +1,30 @@
-import { existsSync, lstatSync, statfsSync } from 'node:fs'
+import { existsSync, lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf } from '../errors.ts'
 import type { TrainerEvent } from '../events.ts'
+import { layout, stateDirOf } from '../layout.ts'
 import { readManifest } from '../models/manifest.ts'
 import { type JobName, jobNames, type Quotas } from '../quotas.ts'
-import { capOf } from '../storage/capacity.ts'
-import { MIB } from '../text.ts'
-import { type Family, nameSample, parseMetrics, renderMetrics, replaceFigures } from './metrics/exposition.ts'
+import { capOf, freeSpace } from '../storage/capacity.ts'
+import { type Family, nameSample, parseMetrics, renderMetrics } from './metrics/exposition.ts'
 import { PAGE, readPage, replacePage } from './metrics/page.ts'
 
 const REFRESH_EVERY_MS = 10_000
 
 /**
- * Keeps `.trainer/metrics.prom` for the textfile collector of Prometheus's node_exporter: written when a training
- * begins, while it runs, and when a job and the run end. Counters go on from the file of the run before. A run that
- * trains nothing replaces the figures in that file; it does not load the library that makes a new one.
+ * Keeps `.trainer/metrics.prom` for the textfile collector of Prometheus's node_exporter. The file is written when a
+ * training begins, while it runs, and when a job and the run end. Counters go on from the file of the run before.
  *
- * A reader finds the old file or the new one, but it is not made to survive a power cut. If it cannot be written, `warn`
- * is told once, and the run goes on.
+ * A reader finds the old file or the new one; a power cut may lose the new one. If the file cannot be written, `warn` is
+ * called once, and the run goes on.
  */
 export class Metrics {
   readonly #modelsDir: string
   readonly #quotas: Quotas
   readonly #warn: (message: string) => void
   readonly #samples: Map<string, number>
-  #page: string
   #startedAt = ''
-  /** Pruning alone says nothing about how the last training ended. */
+  /** Do the figures of the last run change? Pruning alone says nothing about how the last training ended. */
   readonly #looksAfterModels: boolean
   #trains = false
   #hasWarned = false
@@ -38,11 +36,10 @@ export class Metrics {
     this.#quotas = quotas
     this.#looksAfterModels = looksAfterModels
     this.#warn = warn
-    this.#page = readPage(join(modelsDir, '.trainer'))
-    this.#samples = parseMetrics(this.#page)
+    this.#samples = parseMetrics(readPage(stateDirOf(modelsDir)))
   }
 
-  /** Take what an event tells. */
+  /** Take the figures that an event has. */
   take(event: TrainerEvent): void {
     if ('usedBytes' in event) this.#set('usage_bytes', event.usedBytes, event.job)
     switch (event.event) {
@@ -75,12 +72,12 @@ export class Metrics {
     }
   }
 
-  /** Once training has begun, show that the run is alive: every ten seconds at most. */
+  /** Show, at most every ten seconds, that a run that trains is alive. */
   refresh(): void {
     if (this.#trains && performance.now() - this.#writtenMs > REFRESH_EVERY_MS) this.#write()
   }
 
-  /** Wait until everything that was taken is in the file. */
+  /** Wait until every figure taken is in the file. */
   async close(): Promise<void> {
     await this.#writing
   }
@@ -113,20 +110,17 @@ export class Metrics {
   async #writeNow(): Promise<void> {
     for (const job of jobNames) await this.#look(job)
     this.#set('update_timestamp_seconds', Date.now() / 1000)
-    const replaced = this.#trains ? undefined : replaceFigures(this.#page, this.#samples)
-    this.#page = replaced ?? (await renderMetrics(this.#samples))
-    replacePage(join(this.#modelsDir, '.trainer'), this.#page)
+    replacePage(stateDirOf(this.#modelsDir), await renderMetrics(this.#samples))
   }
 
-  /** What no event has to tell. */
+  /** Look up the figures that no event has. */
   async #look(job: JobName): Promise<void> {
-    const dir = join(this.#modelsDir, job)
+    const dir = layout(this.#modelsDir, job).jobDir
     const isThere = existsSync(dir)
-    const quotaBytes = this.#quotas.jobs[job].maxDiskMb * MIB
+    const { quotaBytes } = this.#quotas.jobs[job]
     const capBytes = isThere ? capOf(dir, quotaBytes) : undefined
     this.#set('limit_bytes', capBytes ?? quotaBytes, job)
-    const { bavail, bsize } = statfsSync(isThere ? dir : this.#modelsDir)
-    this.#set('free_bytes', bavail * bsize, job)
+    this.#set('free_bytes', freeSpace(isThere ? dir : this.#modelsDir), job)
     this.#add('pruned_bytes_total', 0, job)
     this.#add('freezes_total', 0, job)
     const { bytes, trainedAt } = lookAtModel(dir)
@@ -136,7 +130,7 @@ export class Metrics {
     else this.#samples.delete(trained)
     if (this.#samples.has(nameSample('usage_bytes', job)) || !isThere) return
     const { checkUsage } = await import('../storage.ts')
-    const usedBytes = await checkUsage(dir).catch(() => undefined) // the job's own run says why
+    const usedBytes = await checkUsage(dir).catch(() => undefined) // a run of the job says why
     if (usedBytes !== undefined) this.#set('usage_bytes', usedBytes, job)
   }
 }
@@ -145,7 +139,7 @@ function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
   const { files = {}, metadata } = readManifest(dir) ?? {}
   const sizes = Object.keys(files).map(name => lstatSync(join(dir, name), { throwIfNoEntry: false })?.size)
   const trainedAt = metadata?.adopted.length ? Number.NaN : Date.parse(String(metadata?.trained_at))
-  // Half of a model is none.
+  // A model with a missing file counts as none.
   return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }
 }
 

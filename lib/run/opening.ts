@@ -1,55 +1,58 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
+import { stateDirOf } from '../layout.ts'
 import { type Quotas, readQuotas } from '../quotas.ts'
 import { chooseModelsDir, openModelsDir } from '../settings/folders.ts'
 import { packageVersion } from '../settings/options.ts'
-import { assertOwnFolder, isForeign } from '../system/owner.ts'
+import { assertOwnFolder, isAnothersFolder } from '../system/owner.ts'
 import type { Command } from './command-line.ts'
 import { Journal } from './journal.ts'
 import { findHolder, type Lock, takeLock } from './lock.ts'
 
-/** What a run has before it begins; no lock in a dry run, which starts nothing. */
+/** The quotas, the folder and the lock of a run; a dry run has no lock, since it starts nothing. */
 export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefined }
 
 /**
  * Read the quotas, open the models folder, take the lock.
  *
- * @throws {TrainerError} `config`, `usage` for another user's folder, `storage`, `locked`; a training that could not be
- * tried is in the journal and the metrics too, where they can be written
+ * @throws {TrainerError} `config`, `usage` for another user's folder, `storage`, `locked`. The journal and the metrics
+ * note a run that could not start, where they can be written
  */
 export async function open(command: Command): Promise<Opening> {
   const { dryRun } = command
-  // As far as it is known without the quotas.
+  // The quotas may name it too, once they are read.
   let modelsDir = command.modelsDir ?? process.env.RANSOMEYE_MODELS_DIR
   try {
     const quotas = readQuotas(command.quotasFile)
     modelsDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
     if (!dryRun) assertOwnFolder(modelsDir, process.argv.slice(2))
     modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
-    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(join(modelsDir, '.trainer')) }
+    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(stateDirOf(modelsDir)) }
   } catch (error) {
     if (command.trains && !dryRun && modelsDir) await note(command, modelsDir, error)
     throw error
   }
 }
 
-/** Wrong usage is no state of this machine, and what a run that holds the lock writes must stay the last. */
+/**
+ * Note a run that could not start. Wrong usage is not noted: it says nothing about this machine. Nor is a held lock: the
+ * last entry must stay that of the run that holds it.
+ */
 async function note({ jobs }: Command, modelsDir: string, error: unknown): Promise<void> {
   if (!(error instanceof TrainerError) || !['config', 'storage'].includes(error.code)) return
-  if (!existsSync(modelsDir) || isForeign(modelsDir)) return
+  if (!existsSync(modelsDir) || isAnothersFolder(modelsDir)) return
   const { noteFailedStart } = await import('./metrics/page.ts')
   try {
-    const stateDir = join(openModelsDir(modelsDir, false), '.trainer')
+    const stateDir = stateDirOf(openModelsDir(modelsDir, false))
     if (findHolder(stateDir)) return
     const { exitCode } = error
     const message = error.message.replaceAll('\n', '; ')
-    const journal = new Journal(stateDir, () => {})
+    const journal = new Journal(stateDir)
     journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion() })
     journal.emit({ event: 'run.done', exitCode, seconds: 0, message })
     journal.close()
     await noteFailedStart(stateDir, exitCode)
   } catch {
-    // The reason to end is the error; that it cannot be noted is often a part of it.
+    // The caller reports the error; that it cannot be noted often has the same cause.
   }
 }

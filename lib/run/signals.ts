@@ -18,7 +18,7 @@ export function listenForSignals(): { signal: AbortSignal; close: () => void } {
     close: () => {
       for (const remove of listeners) remove()
       if (controller.signal.reason?.code !== 'sighup') return
-      // End by it: Node.js aborts when at an ordinary end it cannot restore a terminal that is gone.
+      // End by the signal itself: at an ordinary end Node.js aborts, because it cannot restore a terminal that is gone.
       process.removeAllListeners('SIGHUP') // listr2 has one too
       process.kill(process.pid, 'SIGHUP')
     },

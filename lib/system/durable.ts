@@ -1,5 +1,14 @@
 import { execFile } from 'node:child_process'
-import { accessSync, constants, realpathSync, statSync } from 'node:fs'
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -53,7 +62,7 @@ export function outputFile(path: string): string {
   }
 }
 
-/** Write a new file so that it survives a power cut; after a failure it is gone. Replaces a leftover of that name. */
+/** Write a new file that survives a power cut; a failure leaves none. Replaces a leftover of that name. */
 export async function writeDurably(path: string, content: string): Promise<void> {
   await rm(path, { force: true })
   try {
@@ -63,6 +72,63 @@ export async function writeDurably(path: string, content: string): Promise<void>
     await rm(path, { force: true })
     throw error
   }
+}
+
+/** Rename a file and make its new name survive a power cut. */
+export async function renameDurably(from: string, to: string): Promise<void> {
+  await rename(from, to)
+  await syncFolder(dirname(to))
+}
+
+/**
+ * Replace a file by one that `make` writes beside it: the name always stands for a whole file, the old one or the new
+ * one, through a crash and a power cut too. A failure leaves the old file as it was, and nothing beside it.
+ *
+ * @param make writes the new file under the name it is given, which is free
+ * @param temporary that name; it must be of this process alone where others may write the same file
+ * @throws what `make` throws, or the system's error
+ */
+export async function replaceDurably(
+  path: string,
+  make: (temporary: string) => Promise<void>,
+  temporary = `${path}.tmp`,
+): Promise<void> {
+  await rm(temporary, { force: true })
+  try {
+    await make(temporary)
+    await syncFile(temporary)
+    await renameDurably(temporary, path)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+}
+
+/**
+ * Write a file (0644, less the umask), or replace it, as {@link replaceDurably} does.
+ *
+ * @throws {TrainerError} `storage`
+ */
+export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {
+  try {
+    await replaceDurably(path, temporary => writeFile(temporary, content, { flag: 'wx', mode: 0o644 }))
+  } catch (cause) {
+    throw storageError(`Cannot write ${path}`, cause)
+  }
+}
+
+/**
+ * Replace a file at once, readable by every user whatever the umask. A reader finds the old file or the new one; a power
+ * cut may take both, so it is for what the next run writes again.
+ *
+ * @throws the system's error
+ */
+export function replaceFileSync(path: string, content: string): void {
+  const temporary = `${path}.tmp`
+  rmSync(temporary, { force: true })
+  writeFileSync(temporary, content, { flag: 'wx' })
+  chmodSync(temporary, 0o644)
+  renameSync(temporary, path)
 }
 
 /**

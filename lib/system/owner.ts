@@ -7,7 +7,7 @@ import { safePath } from './programs.ts'
 import { startOf } from './start-command.ts'
 
 /** Are we root, and is this a folder of another user? What root makes in it, that user's service cannot write to. */
-export function isForeign(modelsDir: string): boolean {
+export function isAnothersFolder(modelsDir: string): boolean {
   return process.getuid?.() === 0 && existsSync(modelsDir) && statSync(modelsDir).uid !== 0
 }
 
@@ -18,7 +18,7 @@ export function isForeign(modelsDir: string): boolean {
  * @throws {TrainerError} `usage`, with the command to run instead
  */
 export function assertOwnFolder(modelsDir: string, args: string[]): void {
-  if (!isForeign(modelsDir)) return
+  if (!isAnothersFolder(modelsDir)) return
   const { uid, gid } = statSync(modelsDir)
   const name = nameOf(uid)
   const identity = name

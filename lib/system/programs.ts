@@ -1,4 +1,5 @@
 import { dirname } from 'node:path'
+import type { Options, Shell } from 'zx/core'
 
 /** What a program said on its standard error when it failed. */
 export class ProgramFailure extends Error {
@@ -17,22 +18,29 @@ export type RunProgram = (argv: string[]) => Promise<string>
 export function programRunner(lockFd?: number): RunProgram {
   const inherited = lockFd === undefined ? [] : [lockFd]
   return async argv => {
-    const { $, quote } = await import('zx/core')
-    const { exitCode, stdout, stderr } = await $({
+    const $ = await shellWith({
       env: { PATH: safePath, LC_ALL: 'C' },
       stdio: ['ignore', 'pipe', 'pipe', ...inherited],
-      nothrow: true,
-      quiet: true,
-      // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
-      shell: '/bin/bash',
-      prefix: '',
-      postfix: '',
-      quote,
-    })`exec setpriv --pdeathsig KILL -- ${argv}`
+    })
+    const { exitCode, stdout, stderr } = await $`exec setpriv --pdeathsig KILL -- ${argv}`
     if (exitCode === 0) return stdout
     const said = stderr.trim().replaceAll(/\s*\n\s*/g, '; ') || `ended with ${exitCode}`
     throw new ProgramFailure(said.includes(argv[0]!) ? said : `${argv[0]}: ${said}`)
   }
+}
+
+/** The shell that runs our commands. */
+export const SHELL = '/bin/bash'
+
+/**
+ * zx's `$` with these options: it prints nothing, and a program that fails is a result, not an exception. `ZX_*`
+ * variables change nothing, and no PATH is needed, on which zx would look for its shell.
+ *
+ * @example const $ = await shellWith({ env: { PATH: safePath } }); await $`exec ${argv}`
+ */
+export async function shellWith(options: Partial<Options>): Promise<Shell> {
+  const { $, quote } = await import('zx/core')
+  return $({ ...options, nothrow: true, quiet: true, shell: SHELL, prefix: '', postfix: '', quote })
 }
 
 /** Where programs are looked up: our own Node.js first, then the system's folders, never the caller's PATH. */

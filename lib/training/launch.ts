@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { isErrno, TrainerError } from '../errors.ts'
-import { safePath } from '../system/programs.ts'
+import { SHELL, safePath, shellWith } from '../system/programs.ts'
 
 /**
  * What runs beside the training, in a session and with an environment of its own. Once we are gone without a word, the
@@ -44,17 +44,14 @@ export type Launched = {
  * @throws {TrainerError} `training-failed` if no process could be made; `config` if its command is too long for one
  */
 export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promise<Launched> {
-  const { $, quote } = await import('zx/core')
   // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
   // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe. Nor is stdin one:
   // bash would take itself for a remote shell and run ~/.bashrc.
   const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe', 'pipe'] as const
   const ours = { ...env, PATH: safePath }
-  const options = { cwd, env: ours, detached: true, nothrow: true, quiet: true, stdio: [...stdio] }
-  // Whatever ZX_* variables say, and without a PATH, on which zx looks for its shell.
-  const bash = { shell: '/bin/bash', prefix: '', postfix: '', quote }
-  const started = $({ ...options, ...bash })`
-    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid ${bash.shell} -c ${helpers} $$ 2>&- 3>&- 6>&-) &&
+  const $ = await shellWith({ cwd, env: ours, detached: true, stdio: [...stdio] })
+  const started = $`
+    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid ${SHELL} -c ${helpers} $$ 2>&- 3>&- 6>&-) &&
     wait $! && exec ${argv} 2>&1 4>&- 5>&-`
   const { child } = started
   if (!child?.pid) {

@@ -5,8 +5,8 @@ import { escapeText } from '../text.ts'
 const MAX_LINE_CHARACTERS = 2048
 
 /**
- * Split a training's output into escaped lines, in bounded memory. A carriage return ends a line too, because
- * progress bars redraw with it; colour codes are dropped, any other control character is made visible.
+ * Splits a training's output into escaped lines, in bounded memory. A carriage return ends a line too, because progress
+ * bars redraw with it. Colour codes are dropped; any other control character is made visible.
  */
 export class OutputLines {
   readonly #decoder = new StringDecoder('utf8')

@@ -1,31 +1,32 @@
 import { TrainerError } from '../errors.ts'
 import { publish } from '../models/publish.ts'
 import { readReported } from '../models/trainer-metadata.ts'
-import { findModels, publishedFiles } from '../models.ts'
+import { findModels } from '../models.ts'
+import type { Job } from '../run.ts'
 import { lookAt } from '../storage/measure.ts'
-import { enforceLimit } from '../storage.ts'
-import { MIB } from '../text.ts'
-import { assertSameFolder, type Job } from './job.ts'
+import { pruneTo } from '../storage.ts'
+import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
 import type { Report } from './train.ts'
 
 /**
- * After a training that exited with 0: prune to the limit, check its models, publish them.
+ * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them.
  *
- * @throws {TrainerError} `quota-exceeded` if it does not fit, `training-failed` if there is no valid model; what was
- * published before stays as it was
+ * @throws {TrainerError} `quota-exceeded` if they do not fit, `training-failed` if none is valid; the published models
+ * stay as they are then
  */
-export async function postflight(job: Job, { limitBytes, folderId }: Budget, report: Report): Promise<void> {
-  const { name, quota, dir, workDir, emit, onPrune, run } = job
+export async function postflight(
+  job: Job,
+  { limitBytes, folderId, rules }: Budget,
+  report: Report,
+): Promise<void> {
+  const { name, quota, jobDir: dir, workDir, emit, onPrune, run } = job
   run.signal.throwIfAborted()
   assertSameFolder(job, folderId)
   const { valid, rejected } = await findModels(workDir, quota.models)
-  const keep = [
-    ...(await publishedFiles(dir, quota.models)),
-    ...valid.flatMap(({ path, references }) => [path, ...references]),
-  ]
-  await enforceLimit(dir, limitBytes / MIB, { prune: quota.prune, keep, onPrune, signal: run.signal })
-  const { usedBytes, freeBytes } = await lookAt(dir, { keep })
+  const keep = [...rules.keep, ...valid.flatMap(({ path, references }) => [path, ...references])]
+  await pruneTo(dir, limitBytes, { ...rules, keep, onPrune, signal: run.signal })
+  const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 
   const reasons = rejected.map(({ path, reason }) => `${path} ${reason}`)

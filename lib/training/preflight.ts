@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
+import type { Job } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { emptyFolder } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
@@ -12,19 +13,21 @@ import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
-import { folderIdOf, type Job } from './job.ts'
+import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
-/** What a training may use, found out before it starts; bytes. */
+/** The bytes that a training may use, and what bounds them; found out before it starts. */
 export type Budget = Limit & {
-  /** Charged now and not prunable: what the training writes has to fit beside it. */
+  /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
   /** What was used and free when the limit was planned. */
   start: Start
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
+  /** The rules of pruning in this run: `prune` names more than checkpoints, `keep` is published and stays. */
+  rules: { prune: string[]; keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -32,16 +35,16 @@ const RESERVE_BYTES = 64 * MIB
 const RESERVE_INODES = 1024
 
 /**
- * Before a training: end what an earlier one left running, empty its temporary folder, prune to the quota, and
- * refuse a start that could only fail.
+ * Prepare a training: end the processes that an earlier one left, empty the temporary folder, measure, prune down to the
+ * quota, and refuse a start that could only fail.
  *
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, dir, workDir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, workDir, tmpDir, emit, onPrune, run } = job
   const { dryRun } = run.command
-  const quotaBytes = quota.maxDiskMb * MIB
-  if (!dryRun) for (const folder of [dir, workDir, join(workDir, 'tmp')]) makeFolder(folder)
+  const { quotaBytes } = quota
+  if (!dryRun) for (const folder of [dir, workDir, tmpDir]) makeFolder(folder)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
   const isSandboxed = useSandbox(name, quota.sandbox)
@@ -57,11 +60,11 @@ export async function preflight(job: Job): Promise<Budget> {
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
-  return { ...place, ...(await plan(job, isCapped, rules)) }
+  return { ...place, rules, ...(await plan(job, isCapped, rules)) }
 }
 
-/** Why the job's volume does not bound it, and what would help. */
-function describeIdleVolume({ name, quota, dir, run }: Job): string {
+/** Say why the job's volume does not bound it, and what would help. */
+function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
   const { quotasFile, maxDiskMb } = run.command
   const commandTo = (verb: string) =>
     commandFor({ modelsDir: run.modelsDir, quotasFile }, 'scripts/volume.ts', verb, name)
@@ -70,20 +73,20 @@ function describeIdleVolume({ name, quota, dir, run }: Job): string {
     const remedy = `mount it as root: ${commandTo('mount')}`
     return `its volume is not mounted, and what is trained now would be hidden below it; ${remedy}`
   }
-  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.maxDiskMb * MIB)]
+  const [size, limitSize] = [formatBytes(sizeBytes), formatBytes(quota.quotaBytes)]
   const largerThan = (limit: string) =>
     `its volume, of ${size}, is larger than ${limit} of ${limitSize}, so the kernel does not bound the job at that`
-  // A volume is made for the quota, not for what a single run is limited to.
+  // A volume is made for the quota, not for the limit of a single run.
   if (maxDiskMb !== undefined) return largerThan("this run's limit")
   return `${largerThan('its quota')}; remove it as root and create it anew: ${commandTo('remove')}`
 }
 
-/** The limit of this run, from what is used, kept and free. */
+/** Reckon the limit of this run from the bytes used, kept and free. */
 async function plan(
-  { name, quota, dir, emit }: Job,
+  { name, quota, jobDir: dir, emit }: Job,
   isCapped: boolean,
   rules: MeasureOptions,
-): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId'>> {
+): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId' | 'rules'>> {
   // A dry run makes no folder.
   const account = accountOf(nearestVisible(dir))
   const look = existsSync(dir)
@@ -116,10 +119,10 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
   return { reserveBytes: RESERVE_BYTES, reserveInodes }
 }
 
-/** Leave in `work/` what a training can resume from, and nothing that could be mistaken for its result. */
-async function clearWork({ quota, workDir }: Job): Promise<void> {
+/** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
+async function clearWork({ quota, workDir, tmpDir }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
-  await emptyFolder(join(workDir, 'tmp'))
+  await emptyFolder(tmpDir)
   const { valid, rejected } = await findModels(workDir, quota.models)
   const stale = [
     ...valid.map(({ path }) => path),

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
+import { unlessAborted } from '../system/abort.ts'
 import {
   isStopped,
   killAll,
@@ -29,8 +30,8 @@ export type Listener = {
   onLines: (lines: string[]) => void
   /** Its sandbox has failed, and is made anew. */
   onRetry: (fault: string) => void
-  /** Rejects when it is not to be waited for any longer that the training begins. */
-  interrupted: Promise<never>
+  /** Aborted when the run stops waiting for the training to begin. */
+  signal: AbortSignal
 }
 
 /** One training process and everything that it starts. */
@@ -62,7 +63,7 @@ export class Training {
    * Start a command in a process group of its own with stdin closed. Its program has begun when this resolves; a sandbox
    * that fails is made anew a few times.
    *
-   * @throws {TrainerError} as {@link launch}; `training-failed` if the program cannot begin; what `interrupted` rejects with
+   * @throws {TrainerError} as {@link launch}; `training-failed` if the program cannot begin; the reason of `signal`
    */
   static async start(command: TrainingCommand, listener: Listener): Promise<Training> {
     for (let attempt = 1; ; attempt++) {
@@ -77,7 +78,7 @@ export class Training {
   }
 
   /** @returns what came instead of the beginning, if that never came; nothing of the training is left then */
-  async #begin(hasBegun: Promise<boolean>, { onLines, interrupted }: Listener): Promise<string | undefined> {
+  async #begin(hasBegun: Promise<boolean>, { onLines, signal }: Listener): Promise<string | undefined> {
     // What is printed before is not the training's.
     const before: string[] = []
     let take: Listener['onLines'] = lines => before.push(...lines)
@@ -85,7 +86,7 @@ export class Training {
     this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
     let isBegun = false
     try {
-      isBegun = await Promise.race([hasBegun, interrupted])
+      isBegun = await unlessAborted(hasBegun, signal)
     } finally {
       if (!isBegun) await this.kill()
     }

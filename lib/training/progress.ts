@@ -1,7 +1,8 @@
 import { join } from 'node:path'
+import { stateDirOf } from '../layout.ts'
+import type { Job } from '../run.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
-import type { Job } from './job.ts'
 import type { Figures } from './limit.ts'
 
 const MAX_LOG_BYTES = 4 * MIB
@@ -35,7 +36,7 @@ export class Progress {
   constructor(job: Job, limitBytes: number) {
     this.#job = job
     this.#limitBytes = limitBytes
-    this.logPath = join(job.run.modelsDir, '.trainer', `${job.name}.log`)
+    this.logPath = join(stateDirOf(job.run.modelsDir), `${job.name}.log`)
     this.#log = new Appender(this.logPath, MAX_LOG_BYTES)
     this.#outputAtMs = performance.now()
   }
@@ -46,7 +47,7 @@ export class Progress {
     this.lastLine = lines.at(-1)!
     const telling = lines.findLast(line => !belongsToError.test(line))
     if (telling !== undefined) this.lastError = namesError.test(telling) ? telling : undefined
-    this.#job.run.onProgress(this.#job.name, { line: this.lastLine })
+    this.#job.run.output.progress(this.#job.name, { line: this.lastLine })
     if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
   }
 
@@ -58,7 +59,7 @@ export class Progress {
   takeLook({ usedBytes, freeBytes }: Figures): void {
     const { name, run, emit } = this.#job
     const limitBytes = this.#limitBytes
-    run.onProgress(name, { usedBytes, limitBytes })
+    run.output.progress(name, { usedBytes, limitBytes })
     const elapsedMs = performance.now() - this.#usageAtMs
     const hasMoved = Math.abs(usedBytes - this.#journaledBytes) > limitBytes / 50
     if (elapsedMs < (hasMoved ? USAGE_AT_MOST_EVERY_MS : USAGE_EVERY_MS)) return

@@ -3,24 +3,25 @@ import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
-import { publishedFiles } from '../models.ts'
+import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
 import { emptyFolder } from '../storage/empty-folder.ts'
 import { lookAt } from '../storage/measure.ts'
+import { unlessAborted } from '../system/abort.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
 import { guard } from './guard.ts'
-import { assertSameFolder, type Job } from './job.ts'
+import { assertSameFolder } from './job.ts'
 import { diskFull, type Figures, inodesGone, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
 import { type Containment, containedArgv } from './sandbox.ts'
 
-/** Room beside one largest file for folders and small files. */
+/** Room beside one largest file, for folders and small files. */
 const FILE_SLACK_BYTES = 256 * 1024
 
-/** What is known of a training that exited with 0. */
+/** The outcome of a training that exited with 0. */
 export type Report = {
   seconds: number
   /** Why it must have run out of space, if it did: such a training may exit with 0 all the same. */
@@ -28,26 +29,25 @@ export type Report = {
 }
 
 /**
- * Run the job's training under its guard until it ends by itself, and end whatever it left running; its temporary files
- * go too.
+ * Run the job's training under its guard until it ends by itself; then end every process that it left, and delete its
+ * temporary files.
  *
  * @throws {TrainerError} `training-failed` (non-zero exit, timed out), `quota-exceeded`, `no-space`, or the
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, dir, emit, onPrune, run } = job
-  // A flood of output is garbage at once: V8 would let its space for new objects grow by 30 MiB over it.
+  const { name, quota, jobDir: dir, emit, onPrune, run } = job
+  // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(quota, dir, budget.limitBytes)
-  const published = await publishedFiles(dir, quota.models)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
   const isCounted = countsAtOnce(dir)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
   refuseSuspension(job, over.signal)
-  const interrupted = interruption(job, over.signal)
-  interrupted.catch(() => {}) // may come when it is not waited for
+  run.signal.addEventListener('abort', () => tellOfInterruption(job), { signal: over.signal })
+  const stop = AbortSignal.any([run.signal, timeoutOf(job, over.signal)])
   const training = await Training.start(
     {
       argv: containedArgv(command, containmentOf(job, budget, env.PATH!)),
@@ -60,7 +60,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
       onLines: lines => progress.takeLines(lines),
       onRetry: fault =>
         emit({ event: 'warning', job: name, message: `The sandbox failed and is made anew: ${fault}` }),
-      interrupted,
+      signal: stop,
     },
   ).catch(error => {
     over.abort()
@@ -73,7 +73,6 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const watch = {
     ...budget,
     countsAtOnce: isCounted,
-    rules: { prune: quota.prune, keep: published },
     training,
     emit,
     onPrune,
@@ -82,20 +81,20 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const guarding = guard(watch, over.signal)
   let figures: Figures | undefined
   try {
-    await Promise.race([training.exited, guarding, interrupted])
+    await unlessAborted(Promise.race([training.exited, guarding]), stop)
     over.abort()
-    await guarding // which may have been what ended it, and says why
+    await guarding // if the guard has ended it, this says why
   } catch (error) {
     await training.end()
     throw error
   } finally {
     over.abort()
     await training.kill()
-    await guarding.catch(() => {}) // told above, or the run has another reason to end
+    await guarding.catch(() => {}) // thrown above, or the run ends for another reason
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
     // Before temporary files go, which may be what filled it.
-    figures = await figuresOf(budget).catch(() => undefined)
+    if (!stop.aborted) figures = await figuresOf(budget).catch(() => undefined)
     await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
@@ -105,14 +104,14 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
 }
 
 /**
- * Remove what must not outlive a training: temporary files, and what only a hostile one leaves where no sandbox keeps it
- * from that. Nothing of it runs any more, so what is looked at is what is removed.
+ * Remove what must not outlive a training: its temporary files, and whatever a hostile training planted outside a sandbox.
+ * None of its processes is left, so nothing can change between check and removal.
  */
 async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
-  const { name, dir, workDir, emit } = job
+  const { name, jobDir: dir, workDir, tmpDir, emit } = job
   try {
     assertSameFolder(job, folderId)
-    // To be redone at the next start as if it were a publication of ours.
+    // The next start would finish it as if it were a publication of ours.
     rmSync(join(dir, NEXT_MANIFEST), { recursive: true, force: true })
     if (lstatSync(workDir, { throwIfNoEntry: false })?.isDirectory() === false) {
       rmSync(workDir)
@@ -121,23 +120,22 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
         `${workDir} was no folder any more after the training; what it was is removed`,
       )
     }
-    const tmp = join(workDir, 'tmp')
-    if (existsSync(tmp)) await emptyFolder(tmp)
+    if (existsSync(tmpDir)) await emptyFolder(tmpDir)
   } catch (error) {
     emit({ event: 'warning', job: name, message: messageOf(error) })
   }
 }
 
 function containmentOf(
-  { dir, run }: Job,
+  { jobDir, run }: Job,
   { isSandboxed, limitBytes, keptBytes }: Budget,
   path: string,
 ): Containment {
   const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
-  return { jobDir: dir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
+  return { jobDir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
 }
 
-/** Ctrl-Z would stop us and not the training, which nobody would watch then. */
+/** Refuse Ctrl-Z: it would stop us and not the training, which nobody would watch then. */
 function refuseSuspension({ name, emit }: Job, over: AbortSignal): void {
   const message = 'SIGTSTP (Ctrl-Z) has no effect: its training would go on unwatched; Ctrl-C ends both'
   const refuse = () => emit({ event: 'warning', job: name, message })
@@ -145,24 +143,20 @@ function refuseSuspension({ name, emit }: Job, over: AbortSignal): void {
   over.addEventListener('abort', () => process.off('SIGTSTP', refuse))
 }
 
-/** Rejects when the run is interrupted or the training's time is up; both by the monotonic clock. */
-function interruption({ name, quota, run, emit }: Job, over: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const interrupt = () => {
-      const message = `${messageOf(run.signal.reason)}; its training is being ended, with 10 s to save`
-      emit({ event: 'warning', job: name, message })
-      reject(run.signal.reason)
-    }
-    if (run.signal.aborted) interrupt()
-    run.signal.addEventListener('abort', interrupt, { signal: over })
-    if (quota.timeoutMinutes === undefined) return
-    const late = new TrainerError(
-      'training-failed',
-      `${name}'s training timed out after ${quota.timeoutMinutes} min; raise its timeoutMinutes or make it faster`,
-    )
-    const timer = setTimeout(reject, quota.timeoutMinutes * 60_000, late)
-    over.addEventListener('abort', () => clearTimeout(timer))
-  })
+/** Aborted, by the monotonic clock, when the job's `timeoutMinutes` are up before the training is `over`. */
+function timeoutOf({ name, quota: { timeoutMinutes } }: Job, over: AbortSignal): AbortSignal {
+  const late = new AbortController()
+  if (timeoutMinutes === undefined) return late.signal
+  const message = `${name}'s training timed out after ${timeoutMinutes} min; raise its timeoutMinutes or make it faster`
+  const reason = new TrainerError('training-failed', message)
+  const timer = setTimeout(() => late.abort(reason), timeoutMinutes * 60_000)
+  over.addEventListener('abort', () => clearTimeout(timer))
+  return late.signal
+}
+
+function tellOfInterruption({ name, run, emit }: Job): void {
+  const message = `${messageOf(run.signal.reason)}; its training is being ended, with 10 s to save`
+  emit({ event: 'warning', job: name, message })
 }
 
 /** What the job uses now. */

@@ -6,8 +6,8 @@ import type { Run } from '../run.ts'
 const POLL_MS = 5_000
 
 /**
- * Before a job that follows another: wait while the 1-minute load average is above `maxLoadPerCore` × cores, at
- * most the run's `--max-wait`. A run that neither repeats nor has that option does not wait, nor does a dry run.
+ * Wait, before a job that follows another, while the 1-minute load average is above `maxLoadPerCore` × cores, but no
+ * longer than the run's `--max-wait`. A run that neither repeats nor has that option does not wait, nor does a dry run.
  */
 export async function waitForQuiet(run: Run, job: JobName): Promise<void> {
   const { dryRun, maxWaitMs } = run.command

@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { deserialize, serialize } from 'node:v8'
+import { replaceFile } from '../../lib/system/durable.ts'
 import type { Mlp } from './mlp.ts'
 import type { Random } from './random.ts'
-import { replaceFile } from './replacement.ts'
 
 /** All that the next epoch depends on. */
 export type TrainingState = {

@@ -4,14 +4,13 @@ import { join } from 'node:path'
 import { isErrno } from '../../lib/errors.ts'
 import type { JobName } from '../../lib/quotas.ts'
 import { packageVersion } from '../../lib/settings/options.ts'
-import { storageError } from '../../lib/system/durable.ts'
+import { replaceFile, storageError } from '../../lib/system/durable.ts'
 import { removeCheckpoints, resume, saveCheckpoint, type TrainingState } from './checkpoint.ts'
 import { Classifier } from './classifier.ts'
 import { checkpointsToKeep } from './disk-budget.ts'
 import { accuracyOf, type Metrics } from './metrics.ts'
 import { encodeOnnx } from './onnx.ts'
 import { Random } from './random.ts'
-import { replaceFile } from './replacement.ts'
 import type { Dataset, Scored } from './samples.ts'
 
 /** What is special about one of the three seed trainings. */
@@ -87,7 +86,7 @@ export async function trainSeedModel(
     performance_metrics: metrics,
   }
   const onnx = encodeOnnx(job.name, classifier, metadata)
-  await replaceFile(join(outputDir, 'metadata.json'), Buffer.from(`${JSON.stringify(metadata, null, 2)}\n`))
+  await replaceFile(join(outputDir, 'metadata.json'), `${JSON.stringify(metadata, null, 2)}\n`)
   await replaceFile(join(outputDir, `${job.name}.onnx`), onnx)
   removeCheckpoints(outputDir)
 

@@ -8,8 +8,8 @@ import { MIB } from '../../lib/text.ts'
 import { heldFiles } from '../../lib/training/open-files.ts'
 import { Training } from '../../lib/training/process.ts'
 import { containedArgv, useSandbox } from '../../lib/training/sandbox.ts'
-import { publishes, trainerRig, untilEvent } from '../rig.ts'
-import { sandbox } from '../sandbox.ts'
+import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
+import { sandbox } from '../support/sandbox.ts'
 import { processorMs, untilEnd } from './process.ts'
 import { elapsedMs, inTurns, median, runProgram } from './rounds.ts'
 import { makeFiles } from './storage.ts'
@@ -61,7 +61,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
       lockFd: openSync(join(dir, 'lock'), 'w'),
       isSandboxed,
     },
-    { onLines() {}, onRetry() {}, interrupted: new Promise(() => {}) },
+    { onLines() {}, onRetry() {}, signal: new AbortController().signal },
   )
   return Object.assign(training, { [Symbol.asyncDispose]: () => training.kill() })
 }

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { readProc } from '../../lib/system/processes.ts'
-import type { Ended, Started } from '../rig.ts'
+import type { Ended, Started } from '../support/rig.ts'
 
 /** The kernel counts processor time in hundredths of a second, see sysconf(3): _SC_CLK_TCK. */
 const TICK_MS = 10

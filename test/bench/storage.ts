@@ -5,7 +5,7 @@ import { Journal } from '../../lib/run/journal.ts'
 import { measure } from '../../lib/storage/measure.ts'
 import { checkUsage, enforceLimit } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
-import { sandbox } from '../sandbox.ts'
+import { sandbox } from '../support/sandbox.ts'
 import { elapsedMs, inTurns, median, runProgram } from './rounds.ts'
 import { type Bench, formatMs, type Row } from './table.ts'
 
@@ -72,7 +72,7 @@ async function pruneAll(make: (dir: string) => Promise<void>): Promise<number> {
   await using box = await sandbox({ 'state/.keep': 0 })
   const dir = box.path('core')
   await make(dir)
-  const journal = new Journal(box.path('state'), () => {})
+  const journal = new Journal(box.path('state'))
   const { usedBytes, prunable } = await measure(dir, { keep: [] })
   const limitMb = (usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)) / MIB
 

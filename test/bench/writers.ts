@@ -1,5 +1,5 @@
 import { MIB } from '../../lib/text.ts'
-import type { FakeTrainer } from '../rig.ts'
+import type { FakeTrainer } from '../support/rig.ts'
 
 /** A way to outgrow a quota as fast as it goes. */
 export type Writer = {

@@ -29,7 +29,7 @@ export async function findDifference(from: string, to: string): Promise<string |
     isExact: () => false,
     visit({ path, reach }, name, stats) {
       const below = `${path.slice(fromRoot.length)}/${name}`
-      if (difference === undefined && !isSame(native(`${reach}/${name}`), native(toRoot + below), stats)) {
+      if (difference === undefined && !isInBoth(native(`${reach}/${name}`), native(toRoot + below), stats)) {
         difference = below.slice(1)
       }
       return undefined
@@ -38,7 +38,7 @@ export async function findDifference(from: string, to: string): Promise<string |
   return difference && escapeBytes(difference)
 }
 
-function isSame(one: string | Buffer, other: string | Buffer, stats: Stats | BigIntStats): boolean {
+function isInBoth(one: string | Buffer, other: string | Buffer, stats: Stats | BigIntStats): boolean {
   const found = lstatSync(other, { throwIfNoEntry: false })
   if (!found) return stats.isDirectory()
   if ((Number(stats.mode) & S_IFMT) !== (found.mode & S_IFMT)) return false

@@ -57,7 +57,7 @@ export function inspectImage(path: string, job: JobName): Image | undefined {
   if (!lstatSync(path, { throwIfNoEntry: false })) return undefined
   const { label, uuid, ...image } = readImage(path)
   if (label === labelOf(job) && uuid.startsWith(UUID_START)) return image
-  throw foreign(path, 'it was not made here')
+  throw notAVolume(path, 'it was not made here')
 }
 
 function readImage(path: string): Image & { label: string; uuid: string } {
@@ -73,7 +73,7 @@ function readImage(path: string): Image & { label: string; uuid: string } {
     const [bytes, blockBytes] = [Number(stats.size), Number(stats.blocks) * 512]
     return { bytes, reservedBytes: Math.min(bytes, blockBytes), label, uuid }
   } catch (error) {
-    throw foreign(path, `it ${reasonOf(error)}`)
+    throw notAVolume(path, `it ${reasonOf(error)}`)
   } finally {
     if (fd !== undefined) closeSync(fd)
   }
@@ -83,6 +83,6 @@ function labelOf(job: JobName): string {
   return `ransomeye-${job}`
 }
 
-function foreign(path: string, reason: string): TrainerError {
+function notAVolume(path: string, reason: string): TrainerError {
   return new TrainerError('storage', `Cannot use ${path} as a volume: ${reason}; move it away`)
 }

@@ -21,8 +21,8 @@ import { formatBytes, MIB } from '../../text.ts'
 import { findDifference } from './compare-folders.ts'
 import { HiddenMounts } from './hidden-mounts.ts'
 import { makeImage } from './image.ts'
+import type { Volume } from './location.ts'
 import { mountImage } from './mounts.ts'
-import type { Volume } from './place.ts'
 
 /** Copy the files of a folder, which no training writes to now, into another one; their owners and times too. */
 async function copyFiles({ run }: Volume, from: string, to: string): Promise<void> {

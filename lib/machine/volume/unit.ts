@@ -1,10 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { quoteWord } from '../../text.ts'
-import { UNIT_FOLDER } from '../units.ts'
-
-/** A systemd unit: its file's name, and what is in it. */
-export type Unit = { name: string; text: string }
+import { UNIT_FOLDER, type Unit } from '../units.ts'
 
 /** The unit that mounts a volume at boot, before any training. */
 export function mountUnit(image: string, folder: string): Unit {

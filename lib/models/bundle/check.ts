@@ -20,18 +20,18 @@ import { SIGNATURE } from './write.ts'
 
 type VerifiedFile = Verification['verified'][number]
 
-/** Base64 of a signature by a key of 16,384 bits is shorter. */
+/** A signature by a key of 16,384 bits is shorter in base64. */
 const SIGNATURE_MAX_BYTES = 4096
 const PIECE_BYTES = 64 * 1024
 const BYTES_AFTER_END = 'has bytes after its end'
 
 /**
  * Check a bundle that may come from anybody: its manifest is signed, and it holds exactly the files that the manifest
- * lists, each as long and with the SHA-256 that stands there, none of them adopted. It is read once, from front to back,
- * in bounded memory, and nothing is extracted; until the signature has been checked nothing is read but the manifest and
- * the signature, which have to come first.
+ * lists, each with the size and SHA-256 stated there, none of them adopted. The bundle is read once, from front to
+ * back, in bounded memory, and nothing is extracted. The manifest and the signature must come first; nothing else is
+ * read until the signature has been checked.
  *
- * @returns the files of a bundle that is good; of any other none, and the first thing that is wrong with it
+ * @returns the files of a good bundle; for a bad bundle no files, and its first fault
  * @throws {TrainerError} `storage` if it cannot be read
  */
 export async function checkBundle(file: string, key: KeyObject): Promise<Verification> {
@@ -43,17 +43,17 @@ export async function checkBundle(file: string, key: KeyObject): Promise<Verific
       gunzip,
       (chunks: AsyncIterable<Buffer>) => checkEntries(readTar(chunks), key),
     )
-    // What follows a zero byte there is passed over or, if it is much, ends the pipeline early.
+    // gunzip passes over what follows a zero byte after its end or, if it is much, ends the pipeline early.
     if (gunzip.bytesWritten !== Number(stats.size)) throw new UnusableFile(BYTES_AFTER_END)
     return { verified, adopted: [], differences: [] }
   } catch (error) {
     const reason = faultOf(error)
-    if (reason === undefined) throw unreadable(file, error)
+    if (reason === undefined) throw unreadableBundle(file, error)
     return { verified: [], adopted: [], differences: [{ path: file, reason }] }
   }
 }
 
-/** What is wrong with the bundle, if it is not the reading that failed. */
+/** Name the bundle's fault; undefined if reading it failed instead. */
 function faultOf(error: unknown): string | undefined {
   if (error instanceof UnusableFile) return error.message
   if (isErrno(error, 'Z_DATA_ERROR', 'Z_BUF_ERROR', 'Z_NEED_DICT')) return 'is not a gzip file, or damaged'
@@ -64,11 +64,11 @@ function openBundle(file: string): ReturnType<typeof openNamed> {
   try {
     return openNamed(file)
   } catch (cause) {
-    throw unreadable(file, cause)
+    throw unreadableBundle(file, cause)
   }
 }
 
-function unreadable(file: string, cause: unknown): TrainerError {
+function unreadableBundle(file: string, cause: unknown): TrainerError {
   const isForbidden = isErrno(cause, 'EACCES', 'EPERM')
   const remedy = isForbidden ? 'this user must be able to read it' : 'name a bundle by --bundle'
   return new TrainerError('storage', `Cannot check ${file}: it ${reasonOf(cause)}; ${remedy}`, { cause })

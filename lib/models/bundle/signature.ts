@@ -8,26 +8,26 @@ const MAX_FILE_BYTES = 64 * 1024
 const NEW_KEY = 'openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out private.pem'
 
 /**
- * Read the private key that signs: PEM, RSA of at least 3072 bits, without a passphrase, in a file that only its owner
- * can read.
+ * Read the private key that signs bundles: PEM, RSA of at least 3072 bits, without a passphrase, in a file that only
+ * its owner can read.
  *
- * @throws {TrainerError} `usage`, with what is wrong with it and what to do
+ * @throws {TrainerError} `usage`, with the key's fault and what to do
  */
 export function readPrivateKey(file: string): KeyObject {
   return readKey(file, 'private', createPrivateKey)
 }
 
 /**
- * Read the public key that checks signatures: PEM, RSA of at least 3072 bits. A private key is not accepted for it:
- * it should not be where bundles are checked.
+ * Read the public key that checks signatures: PEM, RSA of at least 3072 bits. A private key is refused: it should not
+ * be where bundles are checked.
  *
- * @throws {TrainerError} `usage`, with what is wrong with it and what to do
+ * @throws {TrainerError} `usage`, with the key's fault and what to do
  */
 export function readPublicKey(file: string): KeyObject {
   return readKey(file, 'public', createPublicKey)
 }
 
-/** Sign by RSA-PSS with SHA-256, MGF1 with SHA-256 and the longest salt; the signature as base64. */
+/** Sign by RSA-PSS with SHA-256, MGF1 with SHA-256 and the longest salt. Returns the signature as base64. */
 export function signText(text: string, key: KeyObject): string {
   const saltLength = constants.RSA_PSS_SALTLEN_MAX_SIGN
   return sign('sha256', Buffer.from(text), {
@@ -37,9 +37,9 @@ export function signText(text: string, key: KeyObject): string {
   }).toString('base64')
 }
 
-/** Is this what {@link signText} makes of those bytes with the other half of the key? */
+/** Is this the signature that {@link signText} makes of these bytes with the other half of the key? */
 export function isSigned(bytes: Buffer, signature: string, key: KeyObject): boolean {
-  // As a number: OpenSSL's own name for it accepts any length when it verifies.
+  // State the salt's length as a number: OpenSSL's name for the longest accepts any length when it verifies.
   const saltLength = Math.ceil((bitsOf(key) - 1) / 8) - 32 - 2
   const options = { key, saltLength, padding: constants.RSA_PKCS1_PSS_PADDING }
   return verify('sha256', bytes, options, Buffer.from(signature, 'base64'))

@@ -2,10 +2,10 @@ import { TrainerError } from '../../errors.ts'
 import { UnusableFile } from '../../system/plain-file.ts'
 import { escapeText } from '../../text.ts'
 
-/** Headers, and contents filled up with zeros, are whole blocks. */
+/** The size of a block; headers, and contents filled up with zeros, are whole blocks. */
 export const BLOCK_BYTES = 512
 
-/** Where a header's fields are: offset and length in bytes. */
+/** Offset and length in bytes of each field of a header. */
 const fields = {
   name: [0, 100],
   mode: [100, 8],
@@ -23,9 +23,9 @@ const POSIX_MAGIC = 'ustar\x0000'
 const GNU_MAGIC = 'ustar  \0'
 
 /**
- * The header of a plain file, with nothing of the machine or the moment in it.
+ * Format the header of a plain file. It holds nothing of the machine or the moment.
  *
- * @throws {TrainerError} `training-failed`: name or size are more than this form can say
+ * @throws {TrainerError} `training-failed` if name or size are too long for this form
  */
 export function formatHeader(name: string, bytes: number): Buffer {
   const header = Buffer.alloc(BLOCK_BYTES)
@@ -51,7 +51,7 @@ function octal(name: string, bytes: number): string {
   return digits
 }
 
-/** A long name is kept in two fields, cut at a slash. */
+/** Split a long name over two fields, at a slash. */
 function splitName(name: string): { prefix: Buffer; base: Buffer } {
   const bytes = Buffer.from(name)
   const [, baseBytes] = fields.name
@@ -68,7 +68,7 @@ function unfit(name: string, reason: string): TrainerError {
 /**
  * Read a header that may come from anybody.
  *
- * @throws {UnusableFile} it is not that of a plain file, or damaged; the reason is one of the archive
+ * @throws {UnusableFile} if it is damaged or not of a plain file; the reason completes a sentence about the archive
  */
 export function parseHeader(header: Buffer): { name: string; bytes: number } {
   const get = (field: keyof typeof fields) => {
@@ -79,7 +79,7 @@ export function parseHeader(header: Buffer): { name: string; bytes: number } {
   if ((magic !== POSIX_MAGIC && magic !== GNU_MAGIC) || numberOf(get('checksum')) !== checksumOf(header)) {
     throw new UnusableFile('is not a tar file inside, or damaged')
   }
-  // GNU keeps other things in that field.
+  // GNU tar keeps other things in the prefix field.
   const prefix = magic === POSIX_MAGIC ? textOf(get('prefix')) : ''
   const name = prefix ? `${prefix}/${textOf(get('name'))}` : textOf(get('name'))
   const type = get('type').toString('latin1')
@@ -116,13 +116,13 @@ function textOf(field: Buffer): string {
   return text
 }
 
-/** Octal digits, as every program writes them up to 8 GiB; GNU's binary numbers are refused. */
+/** Read octal digits, as every program writes them up to 8 GiB. Undefined for GNU's binary numbers. */
 function numberOf(field: Buffer): number | undefined {
   const digits = /^ *([0-7]+)[ \0]*$/.exec(field.toString('latin1'))?.[1]
   return digits === undefined ? undefined : Number.parseInt(digits, 8)
 }
 
-/** The sum of a header's bytes, its own field taken as blanks. */
+/** Sum a header's bytes, with the checksum's own field taken as blanks. */
 function checksumOf(header: Buffer): number {
   const [start, length] = fields.checksum
   return header.reduce((sum, byte, at) => sum + (at >= start && at < start + length ? 0x20 : byte), 0)

@@ -1,17 +1,17 @@
 import { UnusableFile } from '../../system/plain-file.ts'
 import { BLOCK_BYTES, formatHeader, parseHeader } from './tar-header.ts'
 
-/** A plain file in an archive; its content has exactly `bytes` bytes, and can be gone through once. */
+/** A plain file in an archive. Its content has exactly `bytes` bytes and can be read once. */
 export type TarEntry = { name: string; bytes: number; content: Iterable<Buffer> | AsyncIterable<Buffer> }
 
-/** Other programs fill an archive up to a record of 10 KiB; far more than that is something else. */
+/** Other programs pad an archive to a record of 10 KiB; far more than that is something else. */
 const MAX_FILLING_BYTES = 1024 * 1024
 
 /**
- * Write an archive in POSIX's oldest form (ustar), which every program reads. Nothing of the machine or the moment is
- * in it: the same entries always give the same bytes.
+ * Write an archive in POSIX's oldest form (ustar), which every program reads. It holds nothing of the machine or the
+ * moment: the same entries always give the same bytes.
  *
- * @throws {TrainerError} `training-failed`: an entry's name or size is more than this form can say
+ * @throws {TrainerError} `training-failed` if an entry's name or size is too long for this form
  */
 export async function* writeTar(
   entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
@@ -25,32 +25,31 @@ export async function* writeTar(
 }
 
 /**
- * Read an archive that may come from anybody, piece by piece and in bounded memory. It may hold plain files and nothing
- * else: no links, devices or folders, and no extended headers, which say a second time, and otherwise, what a file is
- * called and how long it is.
+ * Read an archive that may come from anybody, piece by piece and in bounded memory. Only plain files are accepted: no
+ * links, devices or folders, and no extended headers, which can contradict a file's name and size.
  *
- * Each entry's content has to be gone through before the next entry is asked for.
+ * The caller must read each entry's content before it asks for the next entry.
  *
- * @throws {UnusableFile} the archive holds anything else, is damaged or ends early
+ * @throws {UnusableFile} if the archive holds anything else, is damaged or ends early
  */
 export async function* readTar(chunks: AsyncIterable<Buffer>): AsyncGenerator<TarEntry, void> {
-  const source = new Source(chunks)
+  const reader = new ByteReader(chunks)
   for (;;) {
-    const header = await source.take(BLOCK_BYTES)
+    const header = await reader.take(BLOCK_BYTES)
     if (isZero(header)) break
     const { name, bytes } = parseHeader(header)
-    yield { name, bytes, content: source.pieces(bytes) }
-    if (!isZero(await source.take(paddingOf(bytes)))) throw new UnusableFile('has bytes between its files')
+    yield { name, bytes, content: reader.pieces(bytes) }
+    if (!isZero(await reader.take(paddingOf(bytes)))) throw new UnusableFile('has bytes between its files')
   }
   let fillingBytes = 0
-  for await (const piece of source.rest()) {
+  for await (const piece of reader.rest()) {
     fillingBytes += piece.length
     if (!isZero(piece) || fillingBytes > MAX_FILLING_BYTES) throw new UnusableFile('has bytes after its end')
   }
 }
 
-/** A stream to take bytes from. */
-class Source {
+/** Takes bytes from a stream. */
+class ByteReader {
   readonly #chunks: AsyncIterator<Buffer>
   #pending: Buffer = Buffer.alloc(0)
 
@@ -58,7 +57,7 @@ class Source {
     this.#chunks = chunks[Symbol.asyncIterator]()
   }
 
-  /** Exactly so many bytes, as they come. */
+  /** Yield exactly so many bytes, as they come. */
   async *pieces(bytes: number): AsyncGenerator<Buffer, void> {
     for (let left = bytes; left > 0; ) {
       if (!this.#pending.length && !(await this.#fill())) throw new UnusableFile('ends too early')
@@ -69,7 +68,7 @@ class Source {
     }
   }
 
-  /** Exactly so many bytes, at once. */
+  /** Read exactly so many bytes at once. */
   async take(bytes: number): Promise<Buffer> {
     return collect(this.pieces(bytes))
   }
@@ -86,7 +85,7 @@ class Source {
   }
 }
 
-/** The whole of a content that is known to be small. */
+/** Read a whole content that is known to be small. */
 export async function collect(content: TarEntry['content']): Promise<Buffer> {
   const pieces: Buffer[] = []
   for await (const piece of content) pieces.push(piece)

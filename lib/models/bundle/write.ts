@@ -1,12 +1,11 @@
 import { createHash, type KeyObject } from 'node:crypto'
 import { createReadStream, createWriteStream, realpathSync } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import { isErrno, TrainerError } from '../../errors.ts'
 import type { JobName } from '../../quotas.ts'
-import { outputFile, storageError, syncFolder } from '../../system/durable.ts'
+import { outputFile, replaceDurably, storageError } from '../../system/durable.ts'
 import {
   assertFolder,
   openPlain,
@@ -33,58 +32,56 @@ export const SIGNATURE = 'manifest.sig'
 const PIECE_BYTES = 64 * 1024
 
 /** Where a job's models are published. */
-type Source = Place & { job: JobName; jobDir: string }
+type PublishedJob = Place & { job: JobName; jobDir: string }
 
 /**
- * Bundle a job's published models: a gzip tar with the manifest as it is published, its signature, and the files that
- * it lists, in its order. What is bundled is what was trained and published here: no file of it was adopted, every one
- * is hashed on its way and compared, and the metadata has to fit. The same models give the same bytes, except for the
+ * Bundle a job's published models: a gzip tar with the published manifest, its signature, and the files that it lists,
+ * in its order. Only models that were trained and published here are bundled: no file may be adopted, each file is
+ * hashed on its way and compared, and the metadata must fit. The same models give the same bytes, except for the
  * signature.
  *
- * The bundle is made beside `out` and takes its place when it is whole and durable; one that fails is gone.
+ * The bundle is made beside `out` and takes its place once it is whole and durable. A failure leaves nothing of it.
  *
  * @returns the names of the models and their external data
- * @throws {TrainerError} `training-failed` if nothing is published or a file is not what was trained and published;
+ * @throws {TrainerError} `training-failed` if nothing is published or a file is not as trained and published;
  * `storage`; `usage` if `out` is in the job's folder; or the reason of `signal`
  */
 export async function writeBundle(
-  source: Source,
+  published: PublishedJob,
   key: KeyObject,
   out: string,
   signal: AbortSignal,
 ): Promise<string[]> {
-  const { text, manifest } = readPublished(source)
+  const { text, manifest } = readPublished(published)
   const target = outputFile(out)
-  if (target.startsWith(`${realpathSync(source.jobDir)}/`)) {
-    throw new TrainerError('usage', `--out is ${out}, expected a place outside ${source.jobDir}`)
+  if (target.startsWith(`${realpathSync(published.jobDir)}/`)) {
+    throw new TrainerError('usage', `--out is ${out}, expected a place outside ${published.jobDir}`)
   }
-  const temporary = `${target}.${process.pid}.tmp`
-  try {
-    await pipeline(
-      writeTar(entriesOf(source, text, manifest, key)),
-      // Stored, not compressed: weights hardly shrink, and what compression makes of them depends on zlib's version
-      // and on the processor. Pieces of a fixed size keep the framing the same too.
+  const write = (temporary: string) =>
+    pipeline(
+      writeTar(entriesOf(published, text, manifest, key)),
+      // Stored, not compressed: weights hardly shrink, and compressed bytes depend on zlib's version and on the
+      // processor. Pieces of a fixed size keep the framing the same too.
       createGzip({ level: 0, chunkSize: PIECE_BYTES }),
-      createWriteStream(temporary, { flags: 'wx', flush: true }),
+      createWriteStream(temporary, { flags: 'wx' }),
       { signal },
     )
-    await rename(temporary, target)
-    await syncFolder(dirname(target))
+  try {
+    await replaceDurably(target, write, `${target}.${process.pid}.tmp`)
   } catch (cause) {
-    await rm(temporary, { force: true })
     signal.throwIfAborted()
     throw storageError(`Cannot write ${out}`, cause)
   }
   return Object.keys(manifest.files)
 }
 
-/** The published manifest, read once: what is signed is what the files are compared with. */
-function readPublished(source: Source): { text: string; manifest: Manifest } {
-  const { jobDir } = source
+/** Read the published manifest, once: the same text is signed and compared with the files. */
+function readPublished(published: PublishedJob): { text: string; manifest: Manifest } {
+  const { jobDir } = published
   try {
     assertFolder(jobDir)
   } catch (cause) {
-    throw unbundled(source, jobDir, cause)
+    throw unbundled(published, jobDir, cause)
   }
   try {
     const text = readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES)
@@ -95,12 +92,12 @@ function readPublished(source: Source): { text: string; manifest: Manifest } {
       throw new UnusableFile(`${adoption}, and stays until it is removed or a training replaces it`)
     return { text, manifest }
   } catch (cause) {
-    throw unbundled(source, join(jobDir, MANIFEST), cause)
+    throw unbundled(published, join(jobDir, MANIFEST), cause)
   }
 }
 
 function* entriesOf(
-  source: Source,
+  published: PublishedJob,
   text: string,
   manifest: Manifest,
   key: KeyObject,
@@ -109,13 +106,13 @@ function* entriesOf(
   yield textEntry(SIGNATURE, signText(text, key))
   const bytesByName = new Map<string, number>()
   for (const [name, sha256] of Object.entries(manifest.files)) {
-    const bytes = sizeOf(source, name)
+    const bytes = sizeOf(published, name)
     bytesByName.set(name, bytes)
-    yield { name, bytes, content: publishedContent(source, name, sha256) }
+    yield { name, bytes, content: publishedContent(published, name, sha256) }
   }
   const [contradiction] = contradictionsIn(manifest, bytesByName)
   if (contradiction) {
-    throw unbundled(source, join(source.jobDir, MANIFEST), new UnusableFile(contradiction))
+    throw unbundled(published, join(published.jobDir, MANIFEST), new UnusableFile(contradiction))
   }
 }
 
@@ -124,18 +121,22 @@ function textEntry(name: string, text: string): TarEntry {
   return { name, bytes: content.length, content: [content] }
 }
 
-function sizeOf(source: Source, name: string): number {
+function sizeOf(published: PublishedJob, name: string): number {
   try {
-    return Number(statPlain(source.jobDir, name).size)
+    return Number(statPlain(published.jobDir, name).size)
   } catch (cause) {
-    throw unbundled(source, name, cause)
+    throw unbundled(published, name, cause)
   }
 }
 
-/** A published file's content as it goes into the bundle; at its end it turns out whether it was the published one. */
-async function* publishedContent(source: Source, name: string, sha256: string): AsyncGenerator<Buffer, void> {
+/** Read a published file's content into the bundle; throws at its end if it was not the published content. */
+async function* publishedContent(
+  published: PublishedJob,
+  name: string,
+  sha256: string,
+): AsyncGenerator<Buffer, void> {
   try {
-    const { fd } = openPlain(source.jobDir, name)
+    const { fd } = openPlain(published.jobDir, name)
     const hash = createHash('sha256')
     for await (const piece of createReadStream('', { fd, start: 0, highWaterMark: PIECE_BYTES })) {
       hash.update(piece)
@@ -143,11 +144,11 @@ async function* publishedContent(source: Source, name: string, sha256: string): 
     }
     if (hash.digest('hex') !== sha256) throw new UnusableFile('is not what was published')
   } catch (cause) {
-    throw unbundled(source, name, cause)
+    throw unbundled(published, name, cause)
   }
 }
 
-function unbundled({ job, ...place }: Source, what: string, cause: unknown): TrainerError {
+function unbundled({ job, ...place }: PublishedJob, what: string, cause: unknown): TrainerError {
   const remedy = isErrno(cause, 'EACCES', 'EPERM')
     ? 'run the same command as root'
     : `train it: ${commandFor(place, 'tasks.ts', job, '--retrain')}`

@@ -17,11 +17,11 @@ export const chartRules = widths
 /**
  * Draw a chart for screens of several widths, as inline SVG whose colours are the page's.
  *
- * @param describe what the chart shows at this width in pixels; its `ariaLabel` is read out in its place
+ * @param optionsAt what the chart shows at this width in pixels; its `ariaLabel` is read out in its place
  */
-export function drawChart(describe: (width: number) => PlotOptions): Html {
+export function drawChart(optionsAt: (width: number) => PlotOptions): Html {
   const svgs = widths.map(
-    width => html`<div class="chart-${width}">${draw({ ...describe(width), width })}</div>`,
+    width => html`<div class="chart-${width}">${draw({ ...optionsAt(width), width })}</div>`,
   )
   return html`<div class="chart">${svgs}</div>`
 }

@@ -16,10 +16,10 @@ import { formatTime } from './words.ts'
 const MAX_FAULTS = 10
 
 /** What a report is made of. */
-export type Report = { modelsDir: string; runs: RunHistory[]; models: Html; madeAt: Date }
+export type PageContent = { modelsDir: string; runs: RunHistory[]; models: Html; madeAt: Date }
 
 /** One HTML file that needs nothing else: it has no script, font or picture of its own, and forbids any other's. */
-export function drawPage({ modelsDir, runs, models, madeAt }: Report): string {
+export function drawPage({ modelsDir, runs, models, madeAt }: PageContent): string {
   const css = new Html(readFileSync(join(import.meta.dirname, 'page.css'), 'utf8'))
   return html`<!doctype html>
 <html lang="en">

@@ -13,7 +13,7 @@ export function listRuns(runs: RunHistory[]): Html {
     ['Started', 'Result', '#Took', ...jobNames],
     runs.toReversed().map(run => {
       const result = resultOf(run)
-      const said = [messageOf(run), ...run.warnings.map(warning => html`<p class="muted">${warning}</p>`)]
+      const said = [endOf(run), ...run.warnings.map(warning => html`<p class="muted">${warning}</p>`)]
       return html`<tr>
 <th scope="row">${formatTime(run.startedAt)}</th>
 <td class="words ${result.tone}">${result.text}</td>
@@ -38,7 +38,7 @@ function drawOutcome(run: RunHistory, name: JobName): Html {
   return html`<td class="${tone}" data-label="${name}">${text}${hashes ?? ''}</td>`
 }
 
-function messageOf({ message, exitCode, isRunning }: RunHistory): string {
+function endOf({ message, exitCode, isRunning }: RunHistory): string {
   if (isRunning) return 'It goes on.'
   if (exitCode === undefined) return 'It was killed, lost its power or could not note its end on a full disk.'
   return message ?? ''

@@ -57,7 +57,7 @@ export function drawUsage(job: JobName, runs: RunHistory[]): Html {
       x: { axis: null, domain: [0, innerPx] },
       y: { domain: [0, topMib] },
       marks: [
-        rect(strips, { x1: 'fromPx', x2: 'toPx', fill: 'var(--panel)', title: describe }),
+        rect(strips, { x1: 'fromPx', x2: 'toPx', fill: 'var(--panel)', title: tooltipOf }),
         gridY({ stroke: 'var(--grid)', strokeOpacity: 1, ticks: 4 }),
         axisY({
           ticks: 4,
@@ -162,7 +162,7 @@ type Caption = { fromPx: number; lines: string; isAtEnd: boolean }
 function captionMarks(strips: Strip[], widthPx: number): Markish[] {
   const captions: Caption[] = []
   for (const { run, job, fromPx } of strips.toReversed()) {
-    const lines = [formatTime(run.startedAt), summaryOf(job)]
+    const lines = [formatTime(run.startedAt), captionOf(job)]
     const captionPx = Math.max(...lines.map(line => widthOf(line, FONT_PX))) + CAPTION_GAP_PX
     const toPx = captions.at(-1)?.fromPx ?? widthPx + CAPTION_GAP_PX
     const isAtEnd = fromPx + captionPx > toPx
@@ -187,15 +187,15 @@ function captionMarks(strips: Strip[], widthPx: number): Markish[] {
   )
 }
 
-function summaryOf({ startMs, endMs, peakBytes, quotaBytes }: JobHistory): string {
+function captionOf({ startMs, endMs, peakBytes, quotaBytes }: JobHistory): string {
   const share = quotaBytes ? `, peak ${Math.round((100 * peakBytes) / quotaBytes)} %` : ''
   return `${formatSeconds((endMs - startMs) / 1000)}${share}`
 }
 
-function describe({ run, job }: Strip): string {
+function tooltipOf({ run, job }: Strip): string {
   const { peakBytes, prunes, freezes } = job
   return [
-    `${formatTime(run.startedAt)}: ${summaryOf(job)} (${formatBytes(peakBytes)})`,
+    `${formatTime(run.startedAt)}: ${captionOf(job)} (${formatBytes(peakBytes)})`,
     `${count(prunes.count, 'file')} pruned (${formatBytes(prunes.bytes)})`,
     `paused ${count(freezes.count, 'time')} (${formatSeconds(freezes.pausedMs / 1000)})`,
   ].join(', ')

@@ -1,8 +1,8 @@
-import { isToTrain, type RunHistory } from '../history.ts'
+import { isTrainingRun, type RunHistory } from '../history.ts'
 import type { JobHistory } from '../job-history.ts'
 
 /** How a result is coloured. */
-export type Tone = 'good' | 'bad' | 'muted'
+export type ResultTone = 'good' | 'bad' | 'muted'
 
 const failures: Record<number, string> = {
   1: 'a training failed',
@@ -14,12 +14,12 @@ const failures: Record<number, string> = {
 }
 
 /** What became of a run, in a few words. */
-export function resultOf(run: RunHistory): { text: string; tone: Tone } {
+export function resultOf(run: RunHistory): { text: string; tone: ResultTone } {
   const { exitCode, isRunning, isChecked, jobs } = run
   if (isRunning) return { text: 'running', tone: 'muted' }
   if (exitCode === undefined) return { text: 'cut off', tone: 'bad' }
   if (exitCode !== 0) return { text: failures[exitCode] ?? `exit code ${exitCode}`, tone: 'bad' }
-  if (!isToTrain(run)) return { text: isChecked ? 'checked' : 'pruned', tone: 'muted' }
+  if (!isTrainingRun(run)) return { text: isChecked ? 'checked' : 'pruned', tone: 'muted' }
   const isIdle = jobs.every(({ outcome }) => outcome === 'skipped')
   return isIdle ? { text: 'nothing to do', tone: 'muted' } : { text: 'done', tone: 'good' }
 }
@@ -32,12 +32,12 @@ const tones = {
 } as const
 
 /** What became of a job of a run; without an entry the run never came to it. */
-export function outcomeOf(job: JobHistory | undefined, run: RunHistory): { text: string; tone: Tone } {
-  if (!job) return { text: isToTrain(run) ? 'not started' : '', tone: 'muted' }
+export function outcomeOf(job: JobHistory | undefined, run: RunHistory): { text: string; tone: ResultTone } {
+  if (!job) return { text: isTrainingRun(run) ? 'not started' : '', tone: 'muted' }
   const { outcome, prunes } = job
   if (outcome === 'unfinished')
     return run.isRunning ? { text: 'running', tone: 'muted' } : { text: 'cut off', tone: 'bad' }
-  if (outcome === 'done' && !isToTrain(run))
+  if (outcome === 'done' && !isTrainingRun(run))
     return { text: prunes.count ? 'pruned' : 'nothing to prune', tone: 'muted' }
   return { text: outcome, tone: tones[outcome] }
 }

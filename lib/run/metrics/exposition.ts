@@ -1,8 +1,11 @@
+import { createRequire } from 'node:module'
 import { type JobName, jobNames } from '../../quotas.ts'
+
+const require = createRequire(import.meta.url)
 
 const PREFIX = 'ransomeye_trainer_'
 
-/** The label is not `job`: Prometheus gives that name to what it scrapes, and renames ours. */
+/** The label is not `job`: Prometheus gives that name to its targets, and would rename ours. */
 const LABEL = 'model'
 
 /** Every metric by its name behind the prefix, with its help; one that ends in `_total` is a counter. */
@@ -28,14 +31,14 @@ export type Family = keyof typeof families
 /** Figures by name, without the prefix: `usage_bytes{model="core"}`. */
 type Samples = Map<string, number>
 
-/** The name of a figure: of the whole trainer, or of one job. */
+/** Name a figure of the whole trainer, or of one job. */
 export function nameSample(family: Family, job?: JobName): string {
   return job === undefined ? family : `${family}{${LABEL}="${job}"}`
 }
 
 const sampleLine = new RegExp(String.raw`^(${PREFIX}(\w+(?:\{${LABEL}="\w+"\})?)) (\S+)$`, 'gm')
 
-/** The samples in a file as {@link renderMetrics} writes it; lines that are anything else are passed over. */
+/** Read the samples of a file that {@link renderMetrics} has written; skip every other line. */
 export function parseMetrics(text: string): Samples {
   const samples = Array.from(
     text.matchAll(sampleLine),
@@ -44,16 +47,9 @@ export function parseMetrics(text: string): Samples {
   return new Map(samples.filter(([, value]) => value >= 0 && value < Infinity))
 }
 
-/** The same file with other figures, without loading a library; undefined unless it has exactly these samples. */
-export function replaceFigures(text: string, samples: Samples): string | undefined {
-  const names = Array.from(text.matchAll(sampleLine), ([, , name]) => name!)
-  if (names.length !== samples.size || !names.every(name => samples.has(name))) return undefined
-  return text.replace(sampleLine, (_, fullName, name) => `${fullName} ${samples.get(name)}`)
-}
-
-/** The samples in Prometheus's text format. The library takes 50 ms to load. */
+/** Write the samples in Prometheus's text format. */
 export async function renderMetrics(samples: Samples): Promise<string> {
-  const { Counter, Gauge, Registry } = await import('prom-client')
+  const { Counter, Gauge, Registry } = loadPrometheus()
   const registry = new Registry()
   for (const [family, help] of Object.entries(families) as [Family, string][]) {
     const options = { name: `${PREFIX}${family}`, help, labelNames: [LABEL], registers: [registry] }
@@ -64,4 +60,16 @@ export async function renderMetrics(samples: Samples): Promise<string> {
     }
   }
   return registry.metrics()
+}
+
+/**
+ * Load the three classes that are needed from their own files: the whole library, with its metrics of Node.js and its
+ * push gateway, takes 40 ms, and a boot with nothing to do would wait for it.
+ */
+function loadPrometheus(): Pick<typeof import('prom-client'), 'Counter' | 'Gauge' | 'Registry'> {
+  return {
+    Counter: require('prom-client/lib/counter.js'),
+    Gauge: require('prom-client/lib/gauge.js'),
+    Registry: require('prom-client/lib/registry.js'),
+  }
 }

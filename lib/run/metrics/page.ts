@@ -1,14 +1,14 @@
-import { chmodSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { replaceFileSync } from '../../system/durable.ts'
 import { readPlain, reasonOf } from '../../system/plain-file.ts'
-import { nameSample, parseMetrics, renderMetrics, replaceFigures } from './exposition.ts'
+import { nameSample, parseMetrics, renderMetrics } from './exposition.ts'
 
 /** The file that a collector reads, in the state folder. */
 export const PAGE = 'metrics.prom'
 
 const MAX_BYTES = 64 * 1024
 
-/** What the last run has written; empty if that cannot be read. */
+/** Read the page of the last run; empty if it cannot be read. */
 export function readPage(stateDir: string): string {
   try {
     return readPlain(stateDir, PAGE, MAX_BYTES)
@@ -18,25 +18,20 @@ export function readPage(stateDir: string): string {
   }
 }
 
-/** Put another page in its place; a reader finds the old one or the new one. */
+/** Put another page in its place, which the collector can read; it finds the old one or the new one. */
 export function replacePage(stateDir: string, page: string): void {
-  const temporary = join(stateDir, `${PAGE}.tmp`)
-  rmSync(temporary, { force: true })
-  writeFileSync(temporary, page, { flag: 'wx' })
-  chmodSync(temporary, 0o644) // for the collector, whatever the umask
-  renameSync(temporary, join(stateDir, PAGE))
+  replaceFileSync(join(stateDir, PAGE), page)
 }
 
 /**
- * Note with what exit code a run could not even start, or the figures would go on telling of the last success. Nothing
- * else in them changes.
+ * Note the exit code of a run that could not start: without it the figures would go on telling of the last success. No
+ * other figure changes.
  *
- * @throws where the figures cannot be written
+ * @throws the system's error if the figures cannot be written
  */
 export async function noteFailedStart(stateDir: string, exitCode: number): Promise<void> {
-  const page = readPage(stateDir)
-  const samples = parseMetrics(page)
+  const samples = parseMetrics(readPage(stateDir))
   samples.set(nameSample('last_exit_code'), exitCode)
   samples.set(nameSample('update_timestamp_seconds'), Date.now() / 1000)
-  replacePage(stateDir, replaceFigures(page, samples) ?? (await renderMetrics(samples)))
+  replacePage(stateDir, await renderMetrics(samples))
 }

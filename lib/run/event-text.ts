@@ -1,0 +1,59 @@
+import type { EventBody, Guarantee } from '../events.ts'
+import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
+
+const guarantees: Record<Guarantee, string> = {
+  'kernel+sandbox': 'kernel+sandbox: its own filesystem caps it, no process escapes',
+  kernel: 'kernel: its own filesystem caps it; no sandbox, a process may outlive the training',
+  'watch+sandbox':
+    'watch+sandbox: watched and pruned, no process escapes; a burst can pass the quota for a moment',
+  watch:
+    'watch: watched and pruned, weaker: no sandbox, so writes outside its folder and escaped processes are not seen',
+}
+
+/** Describe an event in one line for a person. A guarantee in `explained` is only named. */
+export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee> = new Set()): string {
+  switch (event.event) {
+    case 'run.start':
+      return `ransomeye-trainer ${event.version}: ${event.jobs.join(', ')} in ${event.modelsDir}${event.dryRun ? ' (dry run: nothing is changed)' : ''}`
+    case 'run.done':
+      return `${event.message}${event.exitCode ? ` (exit code ${event.exitCode})` : ''}, after ${formatSeconds(event.seconds)}`
+    case 'run.wait':
+      return event.job
+        ? `waiting ${formatSeconds(event.seconds)} at most: ${event.reason}`
+        : `next pass in ${formatSeconds(event.seconds)}: ${event.reason}`
+    case 'day1.check':
+      return event.missing
+        ? `no valid model: ${event.reason}`
+        : `valid: ${event.models.join(', ')} (${event.reason})`
+    case 'job.start':
+      return `${event.dryRun ? 'would start' : 'start'}: ${event.dir}, limit ${formatBytes(event.limitBytes)}; ${explained.has(event.guarantee) ? event.guarantee : guarantees[event.guarantee]}`
+    case 'job.skip':
+      return `skipped: ${event.reason}`
+    case 'job.done':
+      return `done in ${formatSeconds(event.seconds)}, ${formatBytes(event.usedBytes)} used`
+    case 'job.fail':
+      return `failed: ${event.message}`
+    case 'storage.usage':
+      return `${event.phase}: ${formatBytes(event.usedBytes)} of ${formatBytes(event.limitBytes)} used, ${formatBytes(event.freeBytes)} free on the disk`
+    case 'storage.prune':
+      return `${event.dryRun ? 'would prune' : 'pruned'} ${event.path} (${formatBytes(event.bytes)}, rule ${event.rule}); ${formatBytes(event.usedBytes)} used`
+    case 'train.start':
+      return `training, pid ${event.pid}: ${event.argv.join(' ')}`
+    case 'train.output':
+      return `> ${event.line}`
+    case 'train.exit':
+      return `training ended with ${event.signal ?? `exit code ${event.exitCode}`} after ${formatSeconds(event.seconds)}`
+    case 'train.freeze':
+      return `paused to prune at ${formatBytes(event.usedBytes)}`
+    case 'train.resume':
+      return `resumed at ${formatBytes(event.usedBytes)} after ${Math.round(event.pausedMs)} ms`
+    case 'quota.exceeded':
+      return event.message
+    case 'model.publish':
+      return `published ${event.path} (${event.bytes} bytes, sha256 ${event.sha256})${Object.keys(event.metrics).length ? `: ${formatMetrics(event.metrics)}` : ''}`
+    case 'warning':
+      return event.message
+    default:
+      return event satisfies never
+  }
+}

@@ -1,0 +1,60 @@
+import { join, resolve } from 'node:path'
+import { TrainerError } from '../errors.ts'
+import { type JobName, jobNames, type Quotas, readQuotas } from '../quotas.ts'
+import { type Place, root } from '../system/start-command.ts'
+import { chooseModelsDir } from './folders.ts'
+import { didYouMean, type Option, type Values } from './options.ts'
+
+/** Where models and quotas are; every script that looks at them takes these. */
+export const placeOptions = {
+  'models-dir': {
+    type: 'string',
+    value: 'DIR',
+    help: 'models and state (else RANSOMEYE_MODELS_DIR, modelsDir)',
+  },
+  quotas: { type: 'string', value: 'FILE', help: 'the quotas (default: quotas.json of this project)' },
+} as const satisfies Record<string, Option>
+
+/** The quotas file that was named, or the project's own; absolute. */
+export function chooseQuotasFile(values: Values<typeof placeOptions>): string {
+  return resolve(values.quotas ?? join(root, 'quotas.json'))
+}
+
+/**
+ * Read the quotas and find out where the models are; the folder itself is not looked at.
+ *
+ * @throws {TrainerError} `config` for the quotas, `usage` for a folder's name
+ */
+export function readPlace(values: Values<typeof placeOptions>): Place & { quotas: Quotas } {
+  const quotasFile = chooseQuotasFile(values)
+  const quotas = readQuotas(quotasFile)
+  return { quotas, quotasFile, modelsDir: chooseModelsDir(values['models-dir'], quotas.modelsDir) }
+}
+
+/**
+ * The jobs named, in the order in which they run; none named means all.
+ *
+ * @throws {TrainerError} `usage`
+ */
+export function chooseJobs(names: string[]): JobName[] {
+  const unknown = names.find(name => !jobNames.some(job => job === name))
+  if (unknown !== undefined) {
+    const remedy = unknown.includes(',')
+      ? `, separated by spaces: ${unknown.replaceAll(',', ' ')}`
+      : didYouMean(unknown, jobNames)
+    throw new TrainerError('usage', `Unknown job "${unknown}"; the jobs are ${jobNames.join(', ')}${remedy}`)
+  }
+  return jobNames.filter(job => !names.length || names.includes(job))
+}
+
+/**
+ * The one job named.
+ *
+ * @param example a command that names one, for the message
+ * @throws {TrainerError} `usage`
+ */
+export function chooseOneJob(names: string[], example: string): JobName {
+  const [job] = chooseJobs(names)
+  if (job && names.length === 1) return job
+  throw new TrainerError('usage', `Name one job, as in ${example}; the jobs are ${jobNames.join(', ')}`)
+}

@@ -1,0 +1,176 @@
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { useSandbox } from '../../lib/training/sandbox.ts'
+import { onnxModel } from '../support/onnx-fixture.ts'
+import { trainAndPublish } from '../support/publishing.ts'
+import { type FakeTrainer, publishes, survivors, writesThrice } from '../support/rig.ts'
+import { sampleUsage } from '../support/sampler.ts'
+import { skipUnless } from '../support/skips.ts'
+import { createdRig, hasLoopDevices, type VolumeRig } from '../support/volume-rig.ts'
+
+const MIB = 2 ** 20
+const QUOTA_MB = 24
+const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const guarantee = useSandbox('core', 'auto') ? 'kernel+sandbox' : 'kernel'
+
+/** Runs a program in the training's output folder, as long as that goes well. */
+const running: FakeTrainer = `
+const run = (program, ...args) => {
+  if (spawnSync(program, args, { cwd: dir, stdio: ['ignore', 1, 1] }).status !== 0) process.exit(1)
+}
+`
+
+/** A rig whose volume has a published model, to be retrained. */
+async function publishedRig(trainer: FakeTrainer): Promise<VolumeRig> {
+  const rig = await createdRig({ maxDiskMb: QUOTA_MB, trainer })
+  await trainAndPublish(rig.folder, { 'core.onnx': onnxModel() })
+  return rig
+}
+
+mounting(
+  'a training in a volume says that the kernel guarantees its quota, and publishes as anywhere',
+  async () => {
+    await using rig = await createdRig({ maxDiskMb: QUOTA_MB })
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 0)
+    const [start] = events.filter(it => it.event === 'job.start')
+    assert.is(start!.guarantee, guarantee)
+    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(onnxModel()))
+  },
+)
+
+mounting('a training while its volume is not mounted warns that the volume will hide it', async () => {
+  await using rig = await createdRig({ maxDiskMb: QUOTA_MB })
+  await rig.volume('unmount')
+
+  const { events } = await rig.run(['core', '--json'])
+
+  const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+  const remedy = `mount it as root: node --import tsx scripts/volume.ts mount core --models-dir ${rig.modelsDir}`
+  assert.ok(warnings.some(it => it.startsWith('its volume is not mounted') && it.includes(`; ${remedy}`)))
+  assert.is(statSync(dirname(rig.image)).mode & 0o777, 0o711)
+})
+
+mounting(
+  'a training in a volume that is larger than its quota warns of that, and how to mend it',
+  async () => {
+    await using rig = await createdRig({ maxDiskMb: 40 })
+    const quotas = readFileSync(rig.path('quotas.json'), 'utf8')
+    writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":40', '"maxDiskMb":20'))
+
+    const { events } = await rig.run(['core', '--json'])
+
+    const [start] = events.filter(it => it.event === 'job.start')
+    assert.match(start!.guarantee, /^watch/)
+    const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+    assert.is(warnings.length, 1)
+    assert.match(
+      warnings[0]!,
+      /^its volume, of 3\d.* MiB, is larger than its quota of 20 MiB, so the kernel does not/,
+    )
+    assert.match(warnings[0]!, `remove core --models-dir ${rig.modelsDir}`)
+  },
+)
+
+mounting(
+  'a training that writes checkpoints for three times its volume survives, pruned oldest first',
+  async () => {
+    await using rig = await createdRig({ maxDiskMb: 40, trainer: writesThrice })
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 0)
+    const pruned = events.flatMap(it =>
+      it.event === 'storage.prune' ? [Number(/epoch-(\d+)/.exec(it.path)?.[1])] : [],
+    )
+    assert.ok(pruned.length >= 20)
+    assert.equal(
+      pruned,
+      [...pruned].sort((a, b) => a - b),
+    )
+  },
+)
+
+const floods: [name: string, body: FakeTrainer][] = [
+  ['fallocate', `for (let n = 0; ; n++) run('fallocate', '--length', '3M', 'big-' + n)`],
+  [
+    'FALLOC_FL_KEEP_SIZE',
+    `for (let n = 0; ; n++) { fs.writeFileSync(dir + '/big-' + n, ''); run('fallocate', '--keep-size', '--length', '3M', 'big-' + n) }`,
+  ],
+  ['many small files', `for (let n = 0; ; n++) fs.writeFileSync(dir + '/small-' + n, 'x')`],
+  ['many files', `for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20))`],
+  [
+    'growth by mmap',
+    `run('/usr/bin/python3', '-c', \`import mmap
+for n in range(100):
+    file = open('map-%d' % n, 'w+b'); file.truncate(3 << 20)
+    area = mmap.mmap(file.fileno(), 0)
+    for at in range(0, len(area), 4096): area[at] = 1\`)`,
+  ],
+  [
+    'files that are deleted but open',
+    `for (let n = 0; ; n++) { const fd = fs.openSync(dir + '/gone', 'w'); fs.unlinkSync(dir + '/gone'); fs.writeSync(fd, Buffer.alloc(2 ** 20)) }`,
+  ],
+]
+
+for (const [name, body] of floods) {
+  const isThere = !body.includes('python3') || existsSync('/usr/bin/python3')
+  skipUnless(
+    test,
+    hasLoopDevices && isThere,
+    'needs root, loop devices and Debian’s python3',
+  )(
+    `a training that fills its volume by ${name} has failed by quota: 0 bytes over, old model as it was`,
+    async () => {
+      await using rig = await publishedRig(running + body)
+      const before = rig.disk()
+      const stopSampling = sampleUsage(rig.folder, rig.path('samples'))
+
+      const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+
+      const { peakBytes } = await stopSampling()
+      assert.is(exitCode, 2)
+      const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
+      assert.match(exceeded!.message, 'Model too large for quota')
+      assert.ok(events.some(it => it.event === 'job.fail' && it.code === 'quota-exceeded'))
+      assert.ok(peakBytes <= QUOTA_MB * MIB, `${peakBytes} bytes seen`)
+      const { blockBytes, sizeBytes } = rig.disk()
+      assert.ok(sizeBytes === before.sizeBytes && blockBytes <= QUOTA_MB * MIB)
+      assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(onnxModel()))
+      assert.equal(survivors(rig), [])
+    },
+  )
+}
+
+mounting(
+  'a training that swallows that its volume is full and exits with 0 has failed by quota',
+  async () => {
+    const trainer = `try { for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)) } catch (error) { console.log('ignored', error.code) }`
+    await using rig = await publishedRig(trainer)
+
+    const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+
+    assert.is(exitCode, 2)
+    assert.ok(events.some(it => it.event === 'train.exit' && it.exitCode === 0))
+  },
+)
+
+mounting('after a violation the next training has its volume to itself again', async () => {
+  const trainer = `
+if (fs.existsSync(process.env.RANSOMEYE_MODEL_DIR + '/enough')) { ${publishes}; process.exit() }
+for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20))`
+  await using rig = await createdRig({ maxDiskMb: QUOTA_MB, trainer })
+  const first = await rig.run(['core'])
+  writeFileSync(join(rig.folder, 'enough'), '')
+
+  const second = await rig.run(['core'])
+
+  assert.is(first.exitCode, 2)
+  assert.is(second.exitCode, 0)
+})
+
+test.run()

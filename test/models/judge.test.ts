@@ -1,0 +1,82 @@
+import { spawnSync } from 'node:child_process'
+import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { findModels } from '../../lib/models.ts'
+import { onnxModel } from '../support/onnx-fixture.ts'
+import { sandbox } from '../support/sandbox.ts'
+
+const globs = ['**/*.onnx']
+
+test('findModels() takes external data beside or below its model, with its path', async () => {
+  const external = [{ location: 'w.bin', offset: 4, length: 6 }, { location: './data/v.bin' }]
+  await using box = await sandbox({
+    'sub/a.onnx': onnxModel({ external }),
+    'sub/w.bin': 10,
+    'sub/data/v.bin': 1,
+  })
+
+  const { valid } = await findModels(box.dir, globs)
+
+  assert.equal(valid[0]?.references, [box.path('sub/w.bin'), box.path('sub/data/v.bin')])
+})
+
+test('findModels() refuses external data that is elsewhere, a link, too short or missing', async () => {
+  const cases: [location: string, reason: string][] = [
+    ['/etc/passwd', 'keeps data in /etc/passwd, which is not a place beside or below it'],
+    ['../w.bin', 'keeps data in ../w.bin, which is not a place beside or below it'],
+    ['data/../../w.bin', 'keeps data in data/../../w.bin, which is not a place beside or below it'],
+    ['data/../w.bin', 'keeps data in data/../w.bin, which is not a place beside or below it'],
+    ['', 'keeps data in , which is not a place beside or below it'],
+    ['manifest.json', 'keeps data in manifest.json, which is not a place beside or below it'],
+    ['link.bin', 'needs link.bin, which is a symbolic link, not a regular file'],
+    ['linked/w.bin', 'needs linked/w.bin, which is not inside a folder: linked is a symbolic link'],
+    ['twin.bin', 'needs twin.bin, which has 2 hard links, so it can change under another name'],
+    ['pipe.bin', 'needs pipe.bin, which is a FIFO, not a regular file'],
+    ['data', 'needs data, which is a folder, not a regular file'],
+    ['none.bin', 'needs none.bin, which is missing'],
+    ['short.bin', 'needs 12 bytes of short.bin, which has 11'],
+  ]
+  await using box = await sandbox({
+    'w.bin': 12,
+    'core/w.bin': 12,
+    'core/short.bin': 11,
+    'core/data/w.bin': 12,
+  })
+  symlinkSync('w.bin', box.path('core/link.bin'))
+  symlinkSync('data', box.path('core/linked'))
+  linkSync(box.path('w.bin'), box.path('core/twin.bin'))
+  spawnSync('mkfifo', [box.path('core/pipe.bin')])
+
+  for (const [location, reason] of cases) {
+    writeFileSync(box.path('core/a.onnx'), onnxModel({ external: [{ location, offset: 8, length: 4 }] }))
+    const { rejected } = await findModels(box.path('core'), globs)
+    assert.equal(
+      rejected.map(found => found.reason),
+      [reason],
+    )
+  }
+})
+
+test('findModels() refuses data in work/ and tmp/, which do not last', async () => {
+  await using box = await sandbox({ 'work/w.bin': 12, 'tmp/w.bin': 12 })
+  for (const location of ['work/w.bin', 'tmp/w.bin']) {
+    writeFileSync(box.path('a.onnx'), onnxModel({ external: [{ location }] }))
+    const { rejected } = await findModels(box.dir, globs)
+    assert.match(rejected[0]?.reason ?? '', /not a place beside or below it$/)
+  }
+})
+
+test('findModels() asks of a model that is not ONNX only that it is a file with content', async () => {
+  await using box = await sandbox({ 'a.pkl': 'not a pickle', 'empty.pkl': '' })
+
+  const { valid, rejected } = await findModels(box.dir, ['*.pkl'])
+
+  assert.equal(
+    valid.map(({ name }) => name),
+    ['a.pkl'],
+  )
+  assert.equal(rejected, [{ path: box.path('empty.pkl'), reason: 'is empty' }])
+})
+
+test.run()

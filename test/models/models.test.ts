@@ -1,0 +1,162 @@
+import { spawnSync } from 'node:child_process'
+import { linkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { findModels, publishedFiles } from '../../lib/models.ts'
+import { digFolders } from '../support/deep-folder.ts'
+import { onnxModel } from '../support/onnx-fixture.ts'
+import { checkApart, trainAndPublish } from '../support/publishing.ts'
+import { sandbox } from '../support/sandbox.ts'
+import { skipUnless } from '../support/skips.ts'
+
+const globs = ['**/*.onnx']
+const isRoot = process.getuid?.() === 0
+
+test('findModels() finds models at any depth, in hidden folders and with odd names', async () => {
+  const names = ['-rf.onnx', '.hidden/a.onnx', 'UPPER.ONNX', 'line\nbreak.onnx', 'sub/deep/a.onnx']
+  await using box = await sandbox(Object.fromEntries(names.map(name => [name, onnxModel()])))
+
+  const { valid, rejected } = await findModels(box.dir, ['**/*.onnx', '*.ONNX'])
+
+  assert.equal(
+    valid.map(({ name }) => name),
+    names,
+  )
+  assert.equal(rejected, [])
+})
+
+test('findModels() leaves out work/, tmp/ and the files that describe models', async () => {
+  const names = ['work/a.onnx', 'tmp/a.onnx', 'manifest.json', 'metadata.json', 'a.onnx']
+  await using box = await sandbox(Object.fromEntries(names.map(name => [name, onnxModel()])))
+
+  const { valid, rejected } = await findModels(box.dir, ['**/*.onnx', '*.json'])
+
+  assert.equal(valid, [
+    { path: box.path('a.onnx'), name: 'a.onnx', bytes: onnxModel().length, references: [] },
+  ])
+  assert.equal(rejected, [])
+})
+
+test('findModels() finds nothing where there is no folder', async () => {
+  await using box = await sandbox()
+
+  const findings = await findModels(box.path('core'), globs)
+
+  assert.equal(findings, { valid: [], rejected: [] })
+})
+
+test('findModels() refuses links, hard links and folders, and says why', async () => {
+  await using box = await sandbox({
+    'elsewhere/a.onnx': onnxModel(),
+    'core/folder.onnx/x': 1,
+    'core/a': onnxModel(),
+  })
+  symlinkSync('../elsewhere/a.onnx', box.path('core/link.onnx'))
+  symlinkSync('../elsewhere', box.path('core/linked'))
+  linkSync(box.path('core/a'), box.path('core/twin.onnx'))
+
+  const { valid, rejected } = await findModels(box.path('core'), ['*.onnx', 'linked/*.onnx'])
+
+  assert.equal(valid, [])
+  assert.equal(rejected, [
+    { path: box.path('core/folder.onnx'), reason: 'is a folder, not a regular file' },
+    { path: box.path('core/link.onnx'), reason: 'is a symbolic link, not a regular file' },
+    { path: box.path('core/twin.onnx'), reason: 'has 2 hard links, so it can change under another name' },
+  ])
+})
+
+test('findModels() refuses a FIFO without waiting for its writer', async () => {
+  await using box = await sandbox()
+  spawnSync('mkfifo', [box.path('pipe.onnx'), box.path('pipe.pkl')])
+
+  const { status, stdout } = checkApart(box.dir, ['*.onnx', '*.pkl'])
+
+  assert.is(status, 0)
+  assert.is(
+    JSON.parse(stdout).reason,
+    'pipe.onnx is a FIFO, not a regular file, pipe.pkl is a FIFO, not a regular file',
+  )
+})
+
+skipUnless(
+  test,
+  isRoot,
+  'needs root',
+)('findModels() refuses a device', async () => {
+  await using box = await sandbox()
+  spawnSync('mknod', [box.path('null.onnx'), 'c', '1', '3'])
+
+  const { rejected } = await findModels(box.dir, globs)
+
+  assert.equal(rejected, [{ path: box.path('null.onnx'), reason: 'is a device, not a regular file' }])
+})
+
+test('findModels() refuses a name that is not UTF-8, and takes its twin with a real U+FFFD', async () => {
+  await using box = await sandbox({ 'b\ufffd.onnx': onnxModel() })
+  for (const name of ['a\xff.onnx', 'b\xff.onnx']) {
+    writeFileSync(Buffer.concat([Buffer.from(`${box.dir}/`), Buffer.from(name, 'latin1')]), onnxModel())
+  }
+
+  const { valid, rejected } = await findModels(box.dir, globs)
+
+  assert.equal(
+    valid.map(({ name }) => name),
+    ['b\ufffd.onnx'],
+  )
+  assert.equal(
+    rejected.map(({ reason }) => reason),
+    ['has a name that is not UTF-8'],
+  )
+})
+
+test('publishedFiles() names models, valid or not, external data and the manifest, and only files', async () => {
+  await using box = await sandbox({ 'folder.onnx/x': 1, 'other.tmp': 1, 'work/c.onnx': onnxModel() })
+  await trainAndPublish(box.dir, {
+    'a.onnx': onnxModel({ external: [{ location: 'a.tmp' }] }),
+    'a.tmp': 'data',
+  })
+  writeFileSync(box.path('b.onnx'), onnxModel({ external: [{ location: 'b.tmp' }] }))
+  writeFileSync(box.path('b.tmp'), 'data')
+  writeFileSync(box.path('broken.onnx'), 'garbage')
+  symlinkSync('a.tmp', box.path('link.onnx'))
+
+  const files = await publishedFiles(box.dir)
+
+  const names = ['a.onnx', 'a.tmp', 'b.onnx', 'b.tmp', 'broken.onnx', 'manifest.json']
+  assert.equal(
+    files.sort(),
+    names.map(name => box.path(name)),
+  )
+})
+
+test('publishedFiles() keeps what the manifest lists even if its model is gone', async () => {
+  await using box = await sandbox()
+  await trainAndPublish(box.dir, {
+    'a.onnx': onnxModel({ external: [{ location: 'a.tmp' }] }),
+    'a.tmp': 'data',
+  })
+  rmSync(box.path('a.onnx'))
+
+  const files = await publishedFiles(box.dir)
+
+  assert.equal(files.sort(), [box.path('a.tmp'), box.path('manifest.json')])
+})
+
+test('publishedFiles() fails where it cannot list, so that nothing is pruned', async () => {
+  await using box = await sandbox({ core: 1 })
+
+  const files = await publishedFiles(box.path('core')).catch((error: Error) => error.message)
+
+  assert.match(String(files), /core is a file, expected a folder; move it away$/)
+})
+
+test('findModels() finds a model beside folders that are deeper than a path can name', async () => {
+  await using box = await sandbox({ 'a/core.onnx': onnxModel() })
+  using _deep = digFolders(box.dir, { levels: 60, name: 'd'.repeat(200) }, () => {})
+
+  const { valid, rejected } = await findModels(box.dir, ['**/*.onnx'])
+
+  assert.equal([valid.map(({ name }) => name), rejected], [['a/core.onnx'], []])
+})
+
+test.run()

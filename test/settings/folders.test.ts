@@ -1,0 +1,65 @@
+import { chmodSync, mkdirSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { findHolder } from '../../lib/run/lock.ts'
+import { chooseModelsDir, openModelsDir } from '../../lib/settings/folders.ts'
+import { failure } from '../support/failure.ts'
+import { sandbox } from '../support/sandbox.ts'
+import { skipUnless } from '../support/skips.ts'
+import { asNobody } from '../support/unprivileged.ts'
+
+const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
+
+for (const dryRun of [true, false]) {
+  test(`openModelsDir() refuses a file as what it is, ${dryRun ? 'to look at' : 'to write to'}`, async () => {
+    await using box = await sandbox({ models: 'a file' })
+
+    const { exitCode, message } = await failure(async () => openModelsDir(box.path('models'), dryRun))
+
+    assert.is(exitCode, 3)
+    const expected = dryRun
+      ? /Cannot use the models folder .*ENOTDIR.*; choose another: --models-dir DIR$/
+      : /models is a file, expected a folder; move it away$/
+    assert.match(message, expected)
+  })
+}
+
+test('chooseModelsDir() refuses a name that is not UTF-8, because Node.js would make another one of it', async () => {
+  const { exitCode, message } = await failure(async () => chooseModelsDir('/tmp/bad\ufffd', undefined))
+
+  assert.is(exitCode, 64)
+  assert.match(message, /not UTF-8/)
+})
+
+for (const closed of ['above', 'above/models']) {
+  asRoot(`openModelsDir() says whose ${closed} is to a user who may not look into it`, async () => {
+    await using box = await sandbox()
+    chmodSync(box.dir, 0o755)
+    mkdirSync(box.path('above/models'), { recursive: true })
+    chmodSync(box.path(closed), 0o700)
+
+    const { exitCode, message } = await failure(() =>
+      asNobody(async () => openModelsDir(box.path('above/models'), true)),
+    )
+
+    assert.is(exitCode, 3)
+    assert.match(
+      message,
+      `; run it as root, the owner of ${box.path(closed)}, or choose another: --models-dir DIR`,
+    )
+  })
+}
+
+asRoot('findHolder() says whose the models folder is to a user who may not look at the lock', async () => {
+  await using box = await sandbox()
+  chmodSync(box.dir, 0o755)
+  mkdirSync(box.path('.trainer'), { mode: 0o700 })
+
+  const { exitCode, message } = await failure(() => asNobody(async () => findHolder(box.path('.trainer'))))
+
+  assert.is(exitCode, 3)
+  assert.match(message, /Cannot look at .*EACCES/)
+  assert.match(message, `; run it as root, the owner of ${box.dir}`)
+})
+
+test.run()

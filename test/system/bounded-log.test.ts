@@ -1,0 +1,102 @@
+import { lstatSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { TrainerEvent } from '../../lib/events.ts'
+import { Journal } from '../../lib/run/journal.ts'
+import { Appender } from '../../lib/system/bounded-log.ts'
+import { sandbox } from '../support/sandbox.ts'
+
+test('Appender goes on where an earlier one stopped', async () => {
+  await using box = await sandbox({ log: 'one\n' })
+  const log = new Appender(box.path('log'), 1000)
+
+  log.append('two\n')
+  log.close()
+
+  assert.is(readFileSync(box.path('log'), 'utf8'), 'one\ntwo\n')
+})
+
+test('Appender starts a new line after a torn one', async () => {
+  await using box = await sandbox({ log: '{"half' })
+  const log = new Appender(box.path('log'), 1000)
+
+  log.append('{}\n')
+  log.close()
+
+  assert.is(readFileSync(box.path('log'), 'utf8'), '{"half\n{}\n')
+})
+
+test('Appender keeps the newest of much more than its size, and never twice its size', async () => {
+  await using box = await sandbox()
+  const log = new Appender(box.path('log'), 1000)
+
+  for (let line = 0; line < 500; line++) log.append(`line ${line}\n`)
+  log.close()
+
+  const kept = readFileSync(box.path('log.1'), 'utf8') + readFileSync(box.path('log'), 'utf8')
+  assert.ok(kept.endsWith('line 498\nline 499\n'))
+  assert.ok(kept.length > 1000 && kept.length <= 2000, `${kept.length} bytes`)
+})
+
+test('Appender sets aside a log that has grown too large before', async () => {
+  await using box = await sandbox({ log: 5000 })
+  const log = new Appender(box.path('log'), 1000)
+
+  log.append('fresh\n')
+  log.close()
+
+  assert.is(readFileSync(box.path('log'), 'utf8').trim(), 'fresh')
+  assert.is(statSync(box.path('log.1')).size, 5000)
+})
+
+test('Appender never writes through a link', async () => {
+  await using box = await sandbox({ precious: 'untouched' })
+  symlinkSync(box.path('precious'), box.path('log'))
+  const log = new Appender(box.path('log'), 1000)
+
+  log.append('line\n')
+  log.close()
+
+  assert.is(readFileSync(box.path('precious'), 'utf8'), 'untouched')
+  assert.ok(lstatSync(box.path('log')).isFile())
+})
+
+test('Appender sets a folder aside', async () => {
+  await using box = await sandbox()
+  mkdirSync(box.path('log'))
+  const log = new Appender(box.path('log'), 1000)
+
+  log.append('line\n')
+  log.close()
+
+  assert.is(readFileSync(box.path('log'), 'utf8'), 'line\n')
+})
+
+test('Appender drops lines when it cannot write, and does not throw', async () => {
+  await using box = await sandbox()
+  const log = new Appender(box.path('missing', 'log'), 1000)
+
+  log.append('line\n')
+  log.close()
+
+  assert.not.ok(lstatSync(box.path('missing'), { throwIfNoEntry: false }))
+})
+
+test('Journal says once that it cannot be written, and never after what a run says last', async () => {
+  await using box = await sandbox()
+  const shown: TrainerEvent[] = []
+  const journal = new Journal(box.path('missing'))
+  journal.listen(event => shown.push(event))
+
+  for (const message of ['one', 'two', 'three']) {
+    journal.emit({ event: 'warning', message })
+    journal.flush()
+  }
+  journal.close()
+
+  const messages = shown.map(it => (it.event === 'warning' ? it.message : ''))
+  assert.match(messages[1]!, /^events are missing in .*events\.jsonl, which cannot be written/)
+  assert.equal([messages.length, ...messages.filter(it => it.length < 9)], [4, 'one', 'two', 'three'])
+})
+
+test.run()

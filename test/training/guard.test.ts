@@ -1,0 +1,242 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { checkUsage } from '../../lib/storage.ts'
+import { useSandbox } from '../../lib/training/sandbox.ts'
+import { onnxModel } from '../support/onnx-fixture.ts'
+import { publishes, type Rig, survivors, trainerRig, writesThrice } from '../support/rig.ts'
+import { sampleUsage } from '../support/sampler.ts'
+import { until } from '../support/sandbox.ts'
+import { skipUnless } from '../support/skips.ts'
+
+const MIB = 2 ** 20
+const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
+
+const jobDir = (rig: Rig) => rig.path('models', 'core')
+const workFiles = (rig: Rig) => readdirSync(rig.path('models', 'core', 'work')).sort()
+
+test('a training that writes checkpoints for three times its quota survives, and is never seen above it', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer: writesThrice } })
+  const run = rig.start(['core', '--json'])
+  await until('the folder is there', () => statSync(jobDir(rig), { throwIfNoEntry: false }))
+  const stopSampling = sampleUsage(jobDir(rig), rig.path('samples'))
+
+  const { exitCode, events } = await run.ended
+  const { peakBytes, samples } = await stopSampling()
+
+  assert.is(exitCode, 0)
+  assert.ok(samples > 20 && peakBytes > 20 * MIB, `${samples} samples, ${peakBytes} bytes`)
+  assert.ok(peakBytes <= 40 * MIB, `${peakBytes} bytes seen`)
+  const pruned = events.flatMap(it =>
+    it.event === 'storage.prune' ? [Number(/epoch-(\d+)/.exec(it.path)?.[1])] : [],
+  )
+  assert.ok(pruned.length >= 20)
+  assert.equal(
+    pruned,
+    [...pruned].sort((a, b) => a - b),
+  )
+  assert.ok(workFiles(rig).includes('epoch-29.checkpoint'))
+  const pauses = events.filter(it => it.event === 'train.freeze' || it.event === 'train.resume')
+  assert.ok(
+    pauses.length >= 4 &&
+      pauses.every((it, index) => it.event === (index % 2 ? 'train.resume' : 'train.freeze')),
+  )
+})
+
+test('a training whose one model outgrows the quota is killed: nothing published, usage back, old model as it was', async () => {
+  const trainer = `
+if (!fs.existsSync(dir + '/second')) { fs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit() }
+for (let n = 0; ; n++) { fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)); await sleep(2) }`
+  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+  await rig.run(['core'])
+
+  const { exitCode, events } = await rig.run(['--retrain', '--json'])
+
+  assert.is(exitCode, 2)
+  const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
+  assert.match(exceeded!.message, 'Model too large for quota')
+  assert.ok((await checkUsage(jobDir(rig))) <= 30 * MIB)
+  assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
+  assert.not(
+    events.some(it => it.event === 'model.publish' || (it.event === 'train.start' && it.job === 'dpi')),
+  )
+  assert.equal(survivors(rig), [])
+  const freezes = events.filter(it => it.event === 'train.freeze').length
+  assert.ok(freezes >= 1 && freezes < 40, `${freezes} freezes`)
+})
+
+test('one growing file stops at the quota to the byte; a training that swallows that has failed by quota', async () => {
+  const trainer = `
+const fd = fs.openSync(dir + '/big', 'w')
+try { for (;;) fs.writeSync(fd, Buffer.alloc(2 ** 20)) } catch (error) { console.log('ignored', error.code) }`
+  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+  const run = rig.start(['core', '--json'])
+  await until('the folder is there', () => statSync(jobDir(rig), { throwIfNoEntry: false }))
+  const stopSampling = sampleUsage(jobDir(rig), rig.path('samples'))
+
+  const { exitCode, events } = await run.ended
+  const { peakBytes } = await stopSampling()
+
+  assert.is(exitCode, 2)
+  assert.ok(peakBytes <= 30 * MIB, `${peakBytes} bytes seen`)
+  assert.ok(events.some(it => it.event === 'job.fail' && it.code === 'quota-exceeded'))
+})
+
+test('the newest complete checkpoint, under both of its names, and a file that is being written are not pruned while the training runs', async () => {
+  const trainer = `
+const write = (file, mib) => fs.writeFileSync(file, Buffer.alloc(mib * 2 ** 20))
+write(dir + '/epoch-1.checkpoint', 3); await sleep(30)
+write(dir + '/epoch-2.checkpoint', 12); await sleep(30)
+fs.linkSync(dir + '/epoch-2.checkpoint', dir + '/best.checkpoint')
+const fd = fs.openSync(dir + '/epoch-3.checkpoint', 'w')
+write(fd, 22); await sleep(1500)
+console.log('kept', fs.existsSync(dir + '/epoch-2.checkpoint'), fs.existsSync(dir + '/epoch-3.checkpoint'))
+fs.closeSync(fd); ${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.ok(events.some(it => it.event === 'train.output' && it.line === 'kept true true'))
+  const pruned = events.flatMap(it => (it.event === 'storage.prune' ? [it.path] : []))
+  assert.equal(pruned, [rig.path('models', 'core', 'work', 'epoch-1.checkpoint')])
+})
+
+test('files that are deleted but still open are charged, and a training that hides behind them is killed', async () => {
+  const trainer = `
+for (let n = 0; n < 40; n++) {
+  const fd = fs.openSync(dir + '/hidden-' + n, 'w')
+  fs.unlinkSync(dir + '/hidden-' + n)
+  fs.writeSync(fd, Buffer.alloc(2 ** 20)); await sleep(10)
+}
+await sleep(60_000)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 2)
+  const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
+  assert.ok(exceeded!.usedBytes > 30 * MIB && exceeded!.usedBytes < 40 * MIB)
+})
+
+sandboxed(
+  'temporary files in /tmp, /var/tmp, TMPDIR and a cache are charged, and gone afterwards',
+  async () => {
+    const trainer = `
+const homes = ['/tmp', '/var/tmp', process.env.TMPDIR, process.env.XDG_CACHE_HOME, process.env.HF_HOME]
+for (const home of homes) {
+  fs.mkdirSync(home, { recursive: true })
+  fs.writeFileSync(home + '/' + process.env.MARK + Math.random(), Buffer.alloc(2 ** 20))
+}
+await sleep(1200); ${publishes}`
+    const mark = `ransomeye-temporary-${process.pid}-`
+    await using rig = await trainerRig({ core: { trainer, env: { MARK: mark } } })
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 0)
+    const peak = Math.max(...events.flatMap(it => (it.event === 'storage.usage' ? [it.usedBytes] : [])))
+    assert.ok(peak >= 5 * MIB, `${peak} bytes at most`)
+    assert.ok((await checkUsage(jobDir(rig))) < MIB)
+    const strays = [...readdirSync('/tmp'), ...readdirSync('/var/tmp')].filter(name => name.includes(mark))
+    assert.equal(strays, [])
+  },
+)
+
+test('when pruning frees nothing the training is frozen a bounded number of times, then goes on or is killed', async () => {
+  const trainer = `
+fs.writeFileSync(dir + '/ballast', Buffer.alloc(28 * 2 ** 20)); await sleep(2500); ${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  const freezes = events.filter(it => it.event === 'train.freeze').length
+  assert.ok(freezes >= 1 && freezes <= 3, `${freezes} freezes`)
+})
+
+test('one long write during a freeze is waited for, and cut when it passes the quota', async () => {
+  const trainer = `
+fs.writeFileSync(dir + '/ballast', Buffer.alloc(20 * 2 ** 20)); await sleep(300)
+const parts = Array.from({ length: 512 }, () => Buffer.alloc(2 ** 20))
+for (let n = 0; n < 10; n++) { const fd = fs.openSync(dir + '/long' + n, 'w'); try { fs.writevSync(fd, parts) } catch {} }
+await sleep(60_000)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer } })
+
+  const { exitCode } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 2)
+  assert.equal(survivors(rig), [])
+  assert.ok((await checkUsage(jobDir(rig))) <= 40 * MIB)
+})
+
+test('a folder that matches a prune glob goes as one, the oldest first', async () => {
+  const trainer = `
+for (let n = 1; n <= 8; n++) {
+  const step = dir + '/checkpoint-' + n * 500
+  fs.mkdirSync(step)
+  for (const part of ['weights', 'optimizer']) fs.writeFileSync(step + '/' + part, Buffer.alloc(2 * 2 ** 20))
+  await sleep(150)
+}
+${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 20, prune: ['checkpoint-*'], trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  const pruned = events.flatMap(it => (it.event === 'storage.prune' ? [it.path.split('/').at(-1)] : []))
+  assert.ok(pruned.length >= 3)
+  assert.equal(
+    pruned,
+    Array.from({ length: pruned.length }, (_, index) => `checkpoint-${(index + 1) * 500}`),
+  )
+  const left = readdirSync(rig.path('models', 'core', 'work', 'checkpoint-4000'))
+  assert.equal(left.sort(), ['optimizer', 'weights'])
+})
+
+test('after a violation the checkpoints that fit are left, and room for the next training', async () => {
+  const trainer = `
+if (fs.existsSync(dir + '/ckpt/epoch-1.checkpoint')) { ${publishes}; process.exit() }
+const folders = ['/', '/ckpt/', '/parts/deep/'].map(folder => dir + folder)
+for (const folder of folders) fs.mkdirSync(folder, { recursive: true })
+fs.writeFileSync(dir + '/ckpt/epoch-1.checkpoint', Buffer.alloc(2 ** 20))
+fs.linkSync(dir + '/ckpt/epoch-1.checkpoint', dir + '/best.pt')
+for (let n = 0; ; n++) { fs.writeFileSync(folders[n % 3] + 'part-' + n, Buffer.alloc(2 ** 20)); await sleep(5) }`
+  await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer } })
+
+  const first = await rig.run(['core'])
+  const left = await checkUsage(jobDir(rig))
+  const second = await rig.run(['core'])
+
+  assert.equal([first.exitCode, second.exitCode], [2, 0])
+  assert.ok(left > MIB && left < 2 * MIB)
+})
+
+test('published models stay byte-identical whatever the training does in the sandbox to them', async () => {
+  const trainer = `
+if (!fs.existsSync(dir + '/second')) { fs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit() }
+const published = process.env.RANSOMEYE_MODEL_DIR + '/core.onnx'
+for (const harm of [() => fs.writeFileSync(published, 'x'), () => fs.unlinkSync(published), () => fs.renameSync(dir + '/second', published)])
+  try { harm(); console.log('harmed') } catch (error) { console.log(error.code) }
+process.exit(1)`
+  await using rig = await trainerRig({ core: { trainer } })
+  await rig.run(['core'])
+
+  const { exitCode } = await rig.run(['core', '--retrain'])
+
+  assert.is(exitCode, 1)
+  if (useSandbox('core', 'auto'))
+    assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
+})
+
+test('every training has the lowest priority, also when the guard of one before has raised ours', async () => {
+  const trainer = `console.log('nice', (await import('node:os')).getPriority()); ${publishes}`
+  await using rig = await trainerRig({ core: { trainer }, dpi: { trainer } })
+
+  const { events } = await rig.run(['core', 'dpi', '--json'])
+
+  const lines = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
+  assert.equal(lines, ['nice 19', 'nice 19'])
+})
+
+test.run()

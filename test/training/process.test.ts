@@ -1,0 +1,382 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { TrainerError } from '../../lib/errors.ts'
+import { isStopped, listProcesses, readProc } from '../../lib/system/processes.ts'
+import { safePath } from '../../lib/system/programs.ts'
+import { type Listener, Training } from '../../lib/training/process.ts'
+import { containedArgv, useSandbox } from '../../lib/training/sandbox.ts'
+import { root } from '../support/rig.ts'
+import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
+import { skipUnless } from '../support/skips.ts'
+
+const canSandbox = useSandbox('core', 'auto')
+const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
+
+const unheard: Listener = { onLines() {}, onRetry() {}, signal: new AbortController().signal }
+
+const containmentOf = (box: Sandbox, isSandboxed: boolean, path = safePath) => ({
+  jobDir: box.path('job'),
+  workingDir: box.dir,
+  isSandboxed,
+  maxFileBytes: 2 ** 30,
+  path,
+})
+
+/** A training of `script`, an ES module, in the box; its lines so far; its lock is an ordinary open file. */
+async function start(box: Sandbox, script: string, isSandboxed = false, more: Record<string, string> = {}) {
+  const lines: string[] = []
+  const lockFd = openSync(box.path('lock'), 'a')
+  writeFileSync(box.path('script.mjs'), `import { spawn, spawnSync } from 'node:child_process'\n${script}`)
+  const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...more }
+  const training = await Training.start(
+    {
+      argv: containedArgv(['node', 'script.mjs'], containmentOf(box, isSandboxed, env.PATH)),
+      cwd: box.dir,
+      env,
+      lockFd,
+      isSandboxed,
+    },
+    { ...unheard, onLines: more => lines.push(...more) },
+  )
+  closeSync(lockFd)
+  return { training, lines, said: (line: string) => until(`the line ${line}`, () => lines.includes(line)) }
+}
+
+const folders = { 'job/work/tmp/.keep': 0 }
+
+/** Children that leave the process group in every way there is, each with a mark in its command line. */
+const escapes = (mark: string) => `
+const escape = (...argv) => spawn(argv[0], argv.slice(1), { stdio: 'ignore', detached: true }).unref()
+escape('setsid', 'sh', '-c', 'sleep 300; : ${mark}')
+escape('sh', '-c', '(sleep 300; : ${mark}) & disown 2>/dev/null; exit 0')
+escape('env', '-i', '/usr/bin/setsid', '/bin/sh', '-c', '(setsid /bin/sleep 300 & ) ; sleep 300; : ${mark}')
+spawn('sh', ['-c', 'sleep 300; : ${mark}'], { stdio: 'ignore' })
+setTimeout(() => console.log('ready'), 300)
+setInterval(() => {}, 1000)`
+
+test('Training gives exit code, output of both streams and the time it took', async () => {
+  await using box = await sandbox(folders)
+  const { training, lines } = await start(
+    box,
+    `console.log('out'); console.error('err'); process.exitCode = 3`,
+  )
+
+  const { exitCode, signal, seconds } = await training.exited
+  await training.kill()
+
+  assert.equal([exitCode, signal], [3, null])
+  assert.equal(lines.sort(), ['err', 'out'])
+  assert.ok(seconds > 0 && seconds < 20)
+})
+
+test('Training takes nothing that runs beside it for a part of it, however early it is looked at', async () => {
+  await using box = await sandbox(folders)
+
+  for (let round = 0; round < 10; round++) {
+    const { training } = await start(box, 'setTimeout(() => {}, 10_000)')
+    const seen = new Set<number>()
+    for (const end = performance.now() + 60; performance.now() < end; ) {
+      for (const pid of training.processes()) seen.add(pid)
+      await delay(1)
+    }
+    // What has only set it up may have been seen too, but ends by itself.
+    const setUp = () => listProcesses().filter(({ pid }) => seen.has(pid) && pid !== training.pid)
+    await until('nothing else of what was seen is left', () => !setUp().length)
+    await training.kill()
+  }
+})
+
+test('containedArgv() asks for no larger file than we may write ourselves', async () => {
+  await using box = await sandbox()
+  const program = `import { containedArgv } from '${join(root, 'lib/training/sandbox.ts')}'
+    const argv = containedArgv(['true'], ${JSON.stringify(containmentOf(box, false))})
+    process.stdout.write(JSON.stringify(argv))`
+  const limits = [2 ** 20, 2 ** 31].map(bytes => {
+    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '--eval', program]
+    return JSON.parse(
+      execFileSync('prlimit', [`--fsize=${bytes}`, ...node], { cwd: root, encoding: 'utf8' }),
+    )[1]
+  })
+
+  assert.equal(limits, [`--fsize=${2 ** 20}`, `--fsize=${2 ** 30}`])
+})
+
+/** A program that starts a training and is killed before that has begun. */
+const startsAndDies = (training: object, afterMs: number) => `
+const { Training } = await import(${JSON.stringify(join(root, 'lib/training/process.ts'))})
+setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
+await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
+
+for (const isSandboxed of [false, true]) {
+  const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
+  const testHere = isSandboxed ? sandboxed : test
+
+  testHere(`Training ${where} does not outlive whoever is killed while it starts`, async () => {
+    await using box = await sandbox(folders)
+    const command = ['sh', '-c', 'sleep 300; true', box.path('job', 'work')]
+    const contained = containedArgv(command, containmentOf(box, isSandboxed))
+    const argv = ['sh', '-c', 'sleep 0.2; exec "$@"', 'sh', ...contained] // as programs that a slow disk brings
+    const training = { argv, cwd: box.dir, env: { PATH: safePath }, isSandboxed }
+    const lockFd = openSync(box.path('lock'), 'a')
+    const remains = () => listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.includes(box.dir))
+
+    for (const afterMs of [30, 60, 120]) {
+      const program = ['--import', 'tsx', '--input-type=module', '--eval', startsAndDies(training, afterMs)]
+      const { signal, stderr } = spawnSync(process.execPath, program, {
+        stdio: ['ignore', 'ignore', 'pipe', lockFd],
+      })
+      assert.is(signal, 'SIGKILL', String(stderr))
+      await delay(700)
+
+      assert.equal(remains(), [])
+    }
+    closeSync(lockFd)
+  })
+
+  testHere(
+    `Training ${where} runs no start-up file of a shell, which an earlier training may have written`,
+    async () => {
+      await using box = await sandbox({ ...folders, 'home/.bashrc': 'echo ran > "$HOME/ran"; exit 7' })
+      const { training } = await start(box, 'setTimeout(() => {}, 500)', isSandboxed, {
+        HOME: box.path('home'),
+      })
+      const watchdogs = () =>
+        listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.endsWith(`\0${training.pid}\0`))
+
+      // By a socket bash would take itself for a remote shell, and run ~/.bashrc.
+      const stdins = () => watchdogs().map(({ pid }) => readlinkSync(`/proc/${pid}/fd/0`))
+      await until('one watchdog, with no stdin', () => stdins().join() === '/dev/null')
+      const { exitCode } = await training.exited
+      await training.kill()
+
+      assert.is(exitCode, 0)
+      assert.not(existsSync(box.path('home', 'ran')))
+    },
+  )
+
+  testHere(
+    `Training ${where} looks its command up on its own PATH, and what that is wrapped in on ours`,
+    async () => {
+      await using box = await sandbox({ ...folders, 'bin/.keep': 0 })
+      symlinkSync(process.execPath, box.path('bin', 'node'))
+
+      const { training, lines } = await start(box, 'console.log(process.env.PATH)', isSandboxed, {
+        PATH: box.path('bin'),
+      })
+      const { exitCode } = await training.exited
+      await training.kill()
+
+      assert.equal([exitCode, ...lines], [0, box.path('bin')])
+    },
+  )
+
+  testHere(`Training ${where} has the environment that it was given, and nothing else`, async () => {
+    await using box = await sandbox(folders)
+    const odd = { 'no.name-to-a-shell': '1' }
+    const { training, lines } = await start(box, 'console.log(JSON.stringify(process.env))', isSandboxed, odd)
+
+    await training.exited
+    await training.kill()
+
+    const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...odd }
+    assert.equal(JSON.parse(lines.join('')), env)
+  })
+
+  testHere(`Training ${where} can open its output by the names of /dev/stdout and /dev/stderr`, async () => {
+    await using box = await sandbox(folders)
+    const script = `
+const { status } = spawnSync('sh', ['-c', 'echo out > /dev/stdout; echo err | tee /dev/stderr'], { stdio: 'inherit' })
+process.exitCode = status`
+    const { training, lines } = await start(box, script, isSandboxed)
+
+    const { exitCode } = await training.exited
+    await training.kill()
+
+    assert.equal([exitCode, ...lines.sort()], [0, 'err', 'err', 'out'])
+  })
+
+  testHere(`Training ${where} names the signal that ended it`, async () => {
+    await using box = await sandbox(folders)
+    const { training } = await start(box, `process.kill(process.pid, 'SIGALRM')`, isSandboxed)
+
+    assert.is((await training.exited).signal, 'SIGALRM')
+  })
+
+  testHere(`end() ${where} lets a training finish on SIGTERM`, async () => {
+    await using box = await sandbox(folders)
+    const script = `process.on('SIGTERM', () => { console.log('saved'); process.exit(0) }); setInterval(() => {}, 9); console.log('ready')`
+    const { training, lines, said } = await start(box, script, isSandboxed)
+    await said('ready')
+
+    await training.end()
+
+    assert.is((await training.exited).exitCode, 0)
+    assert.ok(lines.includes('saved'))
+  })
+
+  testHere(`end() ${where} kills a training that ignores SIGTERM, after the grace`, async () => {
+    await using box = await sandbox(folders)
+    const script = `process.on('SIGTERM', () => console.log('no')); setInterval(() => {}, 9); console.log('ready')`
+    const { training, lines, said } = await start(box, script, isSandboxed)
+    await said('ready')
+
+    const startedMs = performance.now()
+    await training.end(400)
+
+    assert.ok(performance.now() - startedMs >= 400)
+    assert.ok(lines.includes('no'))
+    assert.equal(training.processes(), [])
+  })
+
+  testHere(`stop() ${where} stops every process, resume() continues it`, async () => {
+    await using box = await sandbox(folders)
+    const script = `spawn('sh', ['-c', 'while :; do :; done']); let n = 0; setInterval(() => console.log(++n), 5)`
+    const { training, lines } = await start(box, script, isSandboxed)
+    await until('the child runs', () => lines.length > 3 && training.processes().length > 1)
+
+    await until('all are stopped', () => training.stop())
+    const stopped = training.processes().map(isStopped)
+    await delay(100) // lines on their way
+    const before = lines.length
+    await delay(200)
+    const after = lines.length
+    training.resume()
+    await until('it goes on', () => lines.length > after)
+    await training.end(0)
+
+    assert.ok(stopped.length > 1 && stopped.every(Boolean))
+    assert.is(after, before)
+  })
+}
+
+sandboxed(
+  'kill() in the sandbox leaves nothing of children by setsid, double fork and a cleared environment',
+  async () => {
+    await using box = await sandbox(folders)
+    const { training, said } = await start(box, escapes(box.dir), true)
+    await said('ready')
+    const before = marked(box.dir).length
+
+    await training.kill()
+
+    assert.ok(before >= 4, `${before} marked children`)
+    assert.equal(marked(box.dir), [])
+  },
+)
+
+test('kill() of the process group alone, the naive control, leaves children behind', async () => {
+  await using box = await sandbox(folders)
+  const { training, said } = await start(box, escapes(box.dir))
+  await said('ready')
+
+  process.kill(-training.pid, 'SIGKILL')
+  await training.exited
+  const left = marked(box.dir)
+  for (const pid of left) process.kill(pid, 'SIGKILL')
+  await training.kill()
+
+  assert.ok(left.length > 0)
+})
+
+sandboxed(
+  'the sandbox shows the machine read-only, but for the output folder and its own /tmp, and keeps the lock',
+  async () => {
+    await using box = await sandbox({ ...folders, 'job/core.onnx': 'published' })
+    const script = `
+import fs from 'node:fs'
+const attempt = (name, path) => { try { fs.writeFileSync(path, 'x'); console.log(name, 'written') } catch (error) { console.log(name, error.code) } }
+attempt('etc', '/etc/ransomeye-test')
+attempt('beside', ${JSON.stringify(box.path('beside'))})
+attempt('job', ${JSON.stringify(box.path('job', 'own'))})
+attempt('work', ${JSON.stringify(box.path('job', 'work', 'own'))})
+attempt('null', '/dev/null')
+attempt('tmp', '/tmp/own')
+attempt('shm', '/dev/shm/own')
+attempt('vartmp', '/var/tmp/own')
+console.log('lock', spawnSync('sh', ['-c', 'flock -u 3']).status !== 0)
+console.log('moved', spawnSync('mv', [${JSON.stringify(box.path('job', 'work'))}, ${JSON.stringify(box.path('job', 'gone'))}]).status)
+console.log('unmounted', spawnSync('umount', ['/tmp']).status)
+console.log('pids', fs.readdirSync('/proc').filter(name => /^[0-9]+$/.test(name)).length < 6)`
+    const { training, lines } = await start(box, script, true)
+
+    await training.exited
+    await training.kill()
+
+    assert.equal(lines, [
+      'etc EROFS',
+      'beside EROFS',
+      'job EROFS',
+      'work written',
+      'null written',
+      'tmp written',
+      'shm written',
+      'vartmp written',
+      'lock true',
+      'moved 1',
+      'unmounted 32',
+      'pids true',
+    ])
+    assert.is(readFileSync(box.path('job', 'work', 'tmp', 'own'), 'utf8'), 'x')
+  },
+)
+
+test('useSandbox() does not try where it is off, and says why where it is required and impossible', () => {
+  assert.is(useSandbox('core', 'off'), false)
+  if (canSandbox) return assert.is(useSandbox('core', 'required'), true)
+  assert.throws(
+    () => useSandbox('core', 'required'),
+    (error: unknown) =>
+      error instanceof TrainerError && error.exitCode === 78 && /bubblewrap|bwrap/.test(error.message),
+  )
+})
+
+/** The failure of a start. */
+async function failureOf(box: Sandbox, argv: string[], cwd: string): Promise<TrainerError> {
+  const lockFd = openSync(box.path('lock'), 'a')
+  const command = { argv, cwd, env: {}, lockFd, isSandboxed: false }
+  const outcome = await Training.start(command, unheard).then(
+    () => 'started',
+    error => error,
+  )
+  closeSync(lockFd)
+  assert.instance(outcome, TrainerError)
+  return outcome
+}
+
+test('Training says that a working folder is missing', async () => {
+  await using box = await sandbox(folders)
+
+  const { message } = await failureOf(box, ['true'], box.path('missing'))
+
+  assert.ok(message.includes(box.path('missing')))
+})
+
+test('Training says that a command is too long', async () => {
+  await using box = await sandbox(folders)
+
+  const { message, exitCode } = await failureOf(box, ['true', 'a'.repeat(140_000)], box.dir)
+
+  assert.is(exitCode, 78)
+  assert.match(message, 'Linux takes 128 KiB')
+})
+
+/** Processes that carry the mark in their command line. */
+function marked(mark: string): number[] {
+  return listProcesses()
+    .map(({ pid }) => pid)
+    .filter(pid => readProc(`${pid}/cmdline`)?.includes(`: ${mark}`))
+}
+
+test.run()
