@@ -55,6 +55,9 @@ const shapes: Record<Message, Shape> = {
   entry: {},
 }
 
+/** Fields between two looks at the clock. */
+const STEPS_A_LOOK = 256
+
 /** Protobuf's own limit for messages within messages. */
 const MAX_DEPTH = 100
 
@@ -109,8 +112,9 @@ async function walk(reader: WireReader, end: number, found: OnnxStructure): Prom
   const slice = new Slice()
   let level = levelOf('model', end)
   const above: Level[] = []
-  for (;;) {
-    if (slice.isOver()) await slice.next()
+  for (let steps = 1; ; steps++) {
+    // The clock takes longer than a step.
+    if (steps % STEPS_A_LOOK === 0 && slice.isOver()) await slice.next()
     if (!reader.next(level.end)) {
       close(level, above.at(-1), found)
       const outer = above.pop()

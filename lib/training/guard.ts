@@ -29,8 +29,10 @@ const MIN_WAIT_MS = 5
 const MAX_WAIT_MS = 250
 /** Walks take no more of the time than this. */
 const WALK_SHARE = 0.01
-/** Somebody frees space, which hides as much growth from the filesystem's account. */
-const FREEING_WALK_SHARE = 0.1
+/** Somebody frees space, which hides as much growth from the filesystem's account: for so long they may take more. */
+const FREEING_WALK_SHARE = 0.2
+const FREEING_MS = 5000
+const FREED_BYTES = 64 * 1024
 /** Where the filesystem counts late only walks tell. */
 const LATE_WALK_SHARE = 0.5
 /** With room for them, walks come no more often than this; with less, as often as a fast writer could take half of it. */
@@ -94,11 +96,13 @@ function preferUs(): void {
 type Look = Figures &
   Pick<Measurement, 'prunable' | 'isCut'> & {
     /** By the walk, and held although deleted. */
-    walkedBytes: number
+    countedBytes: number
     held: HeldFiles
     /** Of the filesystem, from before the walk. */
     account: FilesystemAccount
   }
+
+const NOTHING_HELD: HeldFiles = { deletedBytes: 0, unseen: new Set(), inFlight: 0 }
 
 type Amounts = { bytes: number; inodes: number }
 
@@ -112,7 +116,8 @@ class Guard {
   /** When pruning found too little, freezing again at once would only stall it: half of the room must go first. */
   #patience: Amounts = { bytes: 0, inodes: 0 }
   #walk = { endMs: 0, tookMs: 0 }
-  #walkShare: number
+  /** Until then somebody is taken to free space. */
+  #freeingUntilMs = 0
   #accountBytes = 0
   /** Until then it is walked while it runs, because it was stopped for what others had written. */
   #movingUntilMs = 0
@@ -126,7 +131,6 @@ class Guard {
     this.#signal = signal
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
     this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
-    this.#walkShare = watch.countsAtOnce ? WALK_SHARE : LATE_WALK_SHARE
   }
 
   async run(): Promise<void> {
@@ -169,50 +173,66 @@ class Guard {
   }
 
   /**
-   * Count what is in the folder and what is deleted but held. While the training runs it may hide from a walk, by
-   * renaming folders to where the walk has been.
+   * Count what is in the folder. While the training runs it may hide from a walk, by renaming folders to where the walk
+   * has been.
    */
-  async #look(isThorough: boolean, signal = this.#signal): Promise<Look> {
-    const { dir, rules, training, isCapped } = this.#watch
+  async #count(signal = this.#signal): Promise<Look> {
+    const { dir, rules, isCapped } = this.#watch
     const account = accountOf(dir)
-    const measured = await measure(dir, { ...rules, signal })
+    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, { ...rules, signal })
+    const look = {
+      usedBytes,
+      usedInodes,
+      prunable,
+      isCut,
+      account,
+      held: NOTHING_HELD,
+      countedBytes: usedBytes,
+    }
+    const { freeBytes, freeInodes, ...own } = accountOf(dir)
+    if (!isCapped) return { ...look, freeBytes, freeInodes }
+    // The kernel's account is all that counts, but it may be late.
+    const soonBytes = this.#watch.countsAtOnce ? 0 : usedBytes + this.#overheadBytes
+    return { ...look, ...own, freeBytes, freeInodes, usedBytes: Math.max(own.usedBytes, soonBytes) }
+  }
+
+  /** Add what is deleted but held; the kernel has counted it on a filesystem of the job's own. */
+  async #addHeld(look: Look, isThorough: boolean, signal = this.#signal): Promise<Look> {
+    const { dir, training, isCapped, countsAtOnce } = this.#watch
+    if (isCapped && countsAtOnce) return look
     const options = { dir, sinceMs: this.#sinceMs, isThorough, signal }
     const held = await heldFiles(training.processes(), options)
-    const { freeBytes, freeInodes, ...own } = accountOf(dir)
-    const { prunable, isCut, usedInodes } = measured
-    const walkedBytes = measured.usedBytes + held.deletedBytes
-    const look = { prunable, isCut, held, account, walkedBytes, freeBytes, freeInodes }
-    if (!isCapped) return { ...look, usedBytes: walkedBytes, usedInodes }
-    // The kernel's account is all that counts, but it may be late.
-    const soonBytes = this.#watch.countsAtOnce ? 0 : walkedBytes + this.#overheadBytes
-    return { ...look, usedBytes: Math.max(own.usedBytes, soonBytes), usedInodes: own.usedInodes }
+    const { deletedBytes } = held
+    const countedBytes = look.countedBytes + deletedBytes
+    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes }
   }
 
   #isWalkDue(figures: Figures): boolean {
-    const { countsAtOnce, dir } = this.#watch
-    const { usedBytes } = accountOf(dir)
-    if (countsAtOnce && usedBytes < this.#accountBytes - NOISE_BYTES) this.#walkShare = FREEING_WALK_SHARE
+    const { usedBytes } = accountOf(this.#watch.dir)
+    const nowMs = performance.now()
+    if (usedBytes < this.#accountBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
     this.#accountBytes = usedBytes
+    const countingShare = nowMs < this.#freeingUntilMs ? FREEING_WALK_SHARE : WALK_SHARE
+    const share = this.#watch.countsAtOnce ? countingShare : LATE_WALK_SHARE
     const { endMs, tookMs } = this.#walk
     const halfRoomMs = this.#roomIn(figures).bytes / 2 / FAST_BYTES_PER_MS
-    const pauseMs = Math.max(tookMs / this.#walkShare, Math.min(halfRoomMs, MAX_WALK_PAUSE_MS))
-    return performance.now() - endMs >= pauseMs
+    return nowMs - endMs >= Math.max(tookMs / share, Math.min(halfRoomMs, MAX_WALK_PAUSE_MS))
   }
 
   /** Walk while the training runs; what it finds is believed unless the filesystem's account says more. */
   async #walkMoving(): Promise<void> {
     const { countsAtOnce } = this.#watch
-    const startedMs = performance.now()
+    const before = process.cpuUsage()
     const look = await this.#lookMoving()
     if (look && countsAtOnce) this.#raise(look)
     else if (look) this.#estimate.set(look, look.account)
-    if (countsAtOnce) this.#walkShare = WALK_SHARE
-    this.#walked(startedMs)
+    this.#walked(before)
   }
 
-  #walked(startedMs: number): void {
-    const endMs = performance.now()
-    this.#walk = { endMs, tookMs: endMs - startedMs }
+  /** Note what a walk took of a processor: on a busy machine it lasts longer than that. */
+  #walked(before: NodeJS.CpuUsage): void {
+    const { user, system } = process.cpuUsage(before)
+    this.#walk = { endMs: performance.now(), tookMs: (user + system) / 1000 }
   }
 
   /** Others who free space hide growth from the account: the walk shows it. What it shows less may be hidden from it. */
@@ -235,7 +255,8 @@ class Guard {
       inodes: Math.max(room.inodes, 64),
     }
     const stop = new AbortController()
-    const walking = this.#look(false, AbortSignal.any([this.#signal, stop.signal]))
+    const signal = AbortSignal.any([this.#signal, stop.signal])
+    const walking = this.#count(signal).then(look => this.#addHeld(look, false, signal))
     let isOver = false
     const ended = walking.then(
       look => {
@@ -276,6 +297,7 @@ class Guard {
   async #relieve(): Promise<void> {
     const { job, training, emit } = this.#watch
     const startedMs = performance.now()
+    const before = process.cpuUsage()
     let isStopped = training.stop()
     emit({ event: 'train.freeze', job, usedBytes: this.#estimate.now().usedBytes })
     isStopped ||= await this.#untilStopped(startedMs)
@@ -296,7 +318,7 @@ class Guard {
     training.resume()
     const pausedMs = performance.now() - startedMs
     if (!isFull) this.#movingUntilMs = performance.now() + pausedMs / IDLE_STOP_SHARE
-    this.#walked(startedMs)
+    this.#walked(before)
     emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs })
   }
 
@@ -312,7 +334,7 @@ class Guard {
       if (this.#watch.training.stop()) return true
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
-      const look = await this.#look(false)
+      const look = await this.#count()
       if (isAbove(look, limitNow(this.#watch, look))) return false
       this.#estimate.set(look, look.account)
     }
@@ -324,27 +346,43 @@ class Guard {
    * holds deleted files of which this user cannot tell the size, and others do not write.
    */
   async #lookStanding(isStopped: boolean): Promise<Look> {
-    const { dir, isCapped } = this.#watch
+    const { dir, isCapped, countsAtOnce } = this.#watch
     const expectedBytes = this.#estimate.now().usedBytes
-    const look = await this.#look(true)
+    const counted = await this.#count()
+    // There may be a million descriptors: they are looked at only where they can make a difference.
+    const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE_BYTES
+    if (isExplained || isAbove(counted, limitNow(this.#watch, counted)))
+      return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
+    const look = await this.#addHeld(counted, true)
     if (isCapped || !isStopped) return look
-    const { unseen, inFlight } = look.held
+    const hiddenBytes = await this.#hiddenBytes(look, expectedBytes - look.usedBytes)
+    // What others do meanwhile is none of the training's.
+    return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
+  }
+
+  /** How much of what is `missingBytes` the training holds where nobody may look. */
+  async #hiddenBytes({ held }: Look, missingBytes: number): Promise<number> {
+    const { unseen, inFlight } = held
     const elapsedMs = performance.now() - this.#stoodMs
     this.#stoodMs = performance.now()
-    const missingBytes = expectedBytes - look.usedBytes
     let hiddenBytes = 0
     if ((unseen.size || inFlight) && missingBytes > NOISE_BYTES) {
       const isNew = inFlight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
       if (isNew) {
-        const before = accountOf(dir).usedBytes
-        await delay(OTHERS_MS, undefined, { signal: this.#signal })
-        const theirsPerMs = Math.max(0, accountOf(dir).usedBytes - before) / OTHERS_MS
+        const theirsPerMs = await this.#growthByOthers()
         hiddenBytes = Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs)
       } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
     }
     this.#held = { unseen, hiddenBytes }
-    // What others do meanwhile is none of the training's.
-    return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
+    return hiddenBytes
+  }
+
+  /** Bytes a millisecond that others write while the training stands still. */
+  async #growthByOthers(): Promise<number> {
+    const { dir } = this.#watch
+    const before = accountOf(dir).usedBytes
+    await delay(OTHERS_MS, undefined, { signal: this.#signal })
+    return Math.max(0, accountOf(dir).usedBytes - before) / OTHERS_MS
   }
 
   /** Prune down to 80 % of the limit, in rounds where there is much to prune. */
@@ -358,6 +396,7 @@ class Guard {
       if (look.usedBytes <= over.bytes) target.targetBytes = look.usedBytes
       if (look.usedInodes <= over.inodes) target.targetInodes = look.usedInodes
       const entries = await this.#spare(look)
+      if (!entries.length) return look
       const freed = await pruneOldest(dir, entries, { ...look, ...target, onPrune, signal: this.#signal })
       const { isCut } = look
       look = await this.#lookAfter(look, freed.freedBytes)
@@ -373,17 +412,17 @@ class Guard {
     // btrfs gives out again what was deleted only when it has been written out twice.
     for (let round = 0; round < 2 && !countsAtOnce; round++) await syncFilesystem(dir)
     for (;;) {
-      const look = await this.#look(true)
+      const look = await this.#count()
       const account = accountOf(dir)
-      // What was held unseen before still is.
-      const usedBytes = look.usedBytes + this.#held.hiddenBytes
-      const now = { ...look, usedBytes, account }
+      // What is held has not changed: it stands still, and what it has open was not pruned.
+      const heldBytes = isCapped ? 0 : before.held.deletedBytes + this.#held.hiddenBytes
+      const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, account }
       const lateBytes = isCapped
-        ? account.usedBytes - look.walkedBytes - this.#overheadBytes
+        ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
         : before.freeBytes + freedBytes - look.freeBytes
-      const isLate = lateBytes > freedBytes / 2 && look.held.deletedBytes <= before.held.deletedBytes
-      const matters = !(isCapped && countsAtOnce) && isAbove(now, this.#thresholds(now))
-      if (!isLate || performance.now() > endMs || !(matters || isCapped)) return now
+      const isLate = lateBytes > freedBytes / 2
+      const matters = isCapped ? !countsAtOnce : isAbove(now, this.#thresholds(now))
+      if (!isLate || !matters || performance.now() > endMs) return now
       await syncFilesystem(dir)
       await delay(OTHERS_MS, undefined, { signal: this.#signal })
     }
