@@ -106,7 +106,7 @@ hostile(
   'a training that uses up the inodes of the disk is stopped before, and all that it made is removed',
   async () => {
     const trainer = `
-for (let n = 0; n < 20_000; n++) { fs.closeSync(fs.openSync(dir + '/e' + n, 'w')); if (n % 20 === 0) await sleep(1) }`
+for (let n = 0; n < 20_000; n++) { fs.closeSync(fs.openSync(dir + '/e' + n, 'w')); if (n % 5 === 0) await sleep(1) }`
     await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, trainer } })
     await using disk = ownDisk(rig, 'ext4', 400, '-N', '4000')
     const { freeInodes } = disk.account()
@@ -143,8 +143,10 @@ ${publishes}`
 hostile('a disk without inodes is told as that before a start', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1 } })
   await using disk = ownDisk(rig, 'ext4', 100, '-N', '200')
+  let filled = 0
   const fill = (left: number) => {
-    for (let n = disk.account().freeInodes; n > left; n--) writeFileSync(join(rig.modelsDir, `fill-${n}`), '')
+    for (let n = disk.account().freeInodes; n > left; n--)
+      writeFileSync(join(rig.modelsDir, `fill-${filled++}`), '')
   }
 
   fill(40)
@@ -159,7 +161,6 @@ hostile('a disk without inodes is told as that before a start', async () => {
   assert.equal([few.exitCode, none.exitCode, noFolder.exitCode], [3, 3, 3])
   assert.match(few.stdout, /Cannot start core: \d+ inodes free/)
   assert.match(none.stdout, /Cannot start core: 0 inodes free/)
-  console.log(noFolder)
   assert.match(noFolder.stderr, /no inode is left on that disk/)
 })
 
