@@ -35,12 +35,16 @@ function installWith(machine: Machine, body: string, sandbox = 'auto'): void {
 function writeTraining(machine: Machine, body: string, maxDiskMb: number, sandbox = 'auto'): void {
   const imports = `import fs from 'node:fs'
 import os from 'node:os'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 const { RANSOMEYE_JOB: job, RANSOMEYE_OUTPUT_DIR: dir } = process.env
 `
   writeFileSync(machine.path(odd, 'train.mjs'), imports + body)
   const job = { maxDiskMb, train: ['node', 'train.mjs'], sandbox }
-  const jobs = { core: job, dpi: job, agent: { ...job, sandbox: 'off' } }
+  const jobs = {
+    core: job,
+    dpi: { ...job, ...(sandbox === 'auto' && { network: 'none' }) },
+    agent: { ...job, sandbox: 'off' },
+  }
   writeFileSync(machine.path(odd, 'quotas.json'), JSON.stringify({ maxLoadPerCore: 1000, jobs }))
 }
 
@@ -90,26 +94,33 @@ withMachine('the service trains in its sandbox, and can write nothing but its mo
   installWith(
     machine,
     `function tryTo(name, act) {
-  try { act(); console.log(name, 'works') } catch (error) { console.log(name, error.code) }
+  try { act(); console.log(name, 'works') } catch (error) { console.log(name, error.code ?? 'fails') }
 }
 tryTo('temporary', () => fs.writeFileSync('/tmp/big', 'x'))
 tryTo('charged', () => fs.statSync(dir + '/tmp/big'))
 tryTo('home', () => fs.readdirSync('/home/somebody'))
 tryTo('other', () => fs.writeFileSync('/var/lib/ransomeye/other', 'x'))
 tryTo('disk', () => fs.statSync('/dev/kmsg'))
+tryTo('lock', () => fs.statSync(dir + '/../../.trainer/lock'))
+tryTo('namespace', () => execFileSync('unshare', ['--user', 'true'], { stdio: 'ignore' }))
+const first = '/proc/1/cmdline' // hidden from the service without a sandbox
+console.log('wrapped', fs.existsSync(first) && fs.readFileSync(first, 'latin1').includes('--disable-userns'))
 console.log('nice', os.getPriority())
 ${publishes}`,
   )
 
   const { status } = machine.run('systemctl', 'start', service)
 
-  assert.is(status, 0, output(machine, 'core').join('\n'))
+  assert.is(status, 0, machine.run('journalctl', '--unit', service, '--output', 'cat').stdout)
   const guarantees = events(machine).flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
   assert.equal(guarantees, ['watch+sandbox', 'watch+sandbox', 'watch'])
-  const common = ['home ENOENT', 'other EROFS', 'disk ENOENT', 'nice 19']
-  assert.equal(output(machine, 'core'), ['temporary works', 'charged works', ...common])
-  assert.equal(output(machine, 'agent'), ['temporary EACCES', 'charged ENOENT', ...common])
-  assert.is(stateOf(machine).ActiveState, 'inactive')
+  const common = ['home ENOENT', 'other EROFS', 'disk ENOENT']
+  const walls = ['lock ENOENT', 'namespace fails', 'wrapped true', 'nice 19']
+  for (const job of ['core', 'dpi'])
+    assert.equal(output(machine, job), ['temporary works', 'charged works', ...common, ...walls])
+  const none = ['lock works', 'namespace works', 'wrapped false', 'nice 19']
+  assert.equal(output(machine, 'agent'), ['temporary EACCES', 'charged ENOENT', ...common, ...none])
+  assert.equal(stateOf(machine).ActiveState, 'inactive')
 })
 
 withMachine('systemd reads every word of a unit as it was meant', async () => {

@@ -117,10 +117,10 @@ mounting('files that the volume has otherwise are neither hidden nor deleted', a
   assert.is(refused.exitCode, 3)
   assert.match(
     refused.stderr,
-    /Cannot use core's volume: manifest\.json in .*core is not.* remove the volume with --keep-folder/,
+    /Cannot use core's volume: it lacks manifest\.json of .*core, or has .* remove the volume with --keep-folder/,
   )
   assert.is(kept.exitCode, 3)
-  assert.match(kept.stderr, /beneath core's volume: manifest\.json there /)
+  assert.match(kept.stderr, /beneath core's volume: the volume lacks manifest\.json /)
   must('umount', rig.folder)
   assert.ok(readFileSync(join(rig.folder, 'manifest.json'), 'utf8').endsWith(' '))
 })

@@ -13,7 +13,7 @@ test('readReported() reads what a trainer says, and nothing where it says nothin
 
 test('readReported() leaves out what is not an object, not JSON or too long, with a warning', async () => {
   const cases: [content: string, warning: RegExp][] = [
-    ['', /^metadata.json of the training is left out: it is not JSON/],
+    ['', /^Ignored the metadata.json that the training wrote: it is not JSON/],
     ['[1]', /it is not a JSON object$/],
     ['null', /it is not a JSON object$/],
     [`{"a":${'['.repeat(20_000)}${']'.repeat(20_000)}}`, /it is nested deeper than 32$/],

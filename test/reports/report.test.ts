@@ -307,7 +307,7 @@ test('report says that a run goes on while it holds the lock, and else that it w
   assert.match(during, /core 0\.0 s, running</)
   assert.not.match(during, /cut off|killed/)
   assert.match(after, /data-label="core">cut off</)
-  assert.match(after, /It was killed, lost its power or could not note its end on a full disk\./)
+  assert.match(after, /It was killed, lost power or could not record its end on a full disk\./)
   assert.not.match(after, /running|goes on/)
 })
 

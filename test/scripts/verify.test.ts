@@ -63,7 +63,7 @@ test('verifyPublished() reads every file whole: one changed byte is found though
   const verification = await job.verify()
 
   assert.equal(sentences(verification), [
-    `weights.bin differs: its SHA-256 is ${sha256Of(changed)}, published was ${sha256Of(weights)}`,
+    `weights.bin differs: its SHA-256 is ${sha256Of(changed)}, but ${sha256Of(weights)} was published`,
   ])
   assert.equal(
     verification.verified.map(({ path }) => path),
@@ -209,7 +209,7 @@ test('verifyPublished() says that a publication was cut off', async () => {
 
   assert.match(
     sentences(verification).join('\n'),
-    /^core\.onnx differs: .*\nmanifest\.json\.next is left of a publication that was cut off; the next run finishes it$/,
+    /^core\.onnx differs: .*\nmanifest\.json\.next is left over from a publication that was cut off; the next run finishes it$/,
   )
 })
 
