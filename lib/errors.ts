@@ -6,6 +6,7 @@ const exitCodes = {
   storage: 3,
   usage: 64,
   locked: 75,
+  unavailable: 75,
   config: 78,
   sighup: 129,
   sigint: 130,

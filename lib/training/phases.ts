@@ -5,6 +5,7 @@ import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
 import { announce } from './job.ts'
 import { postflight } from './postflight.ts'
 import { preflight } from './preflight.ts'
+import { closeScratch, openScratch } from './scratch.ts'
 import { train } from './train.ts'
 import { waitForQuiet } from './wait-for-quiet.ts'
 
@@ -17,12 +18,13 @@ export type Phases = { preflight: typeof preflight; train: typeof train; postfli
  * @throws {TrainerError} of the phase that failed; by then it is an event and nothing published has changed
  */
 export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>): Promise<void> {
-  const { name, jobDir, workDir, run, emit } = job
+  const { name, publishedDir, workDir, run, emit } = job
   const startedMs = performance.now()
   try {
     run.signal.throwIfAborted()
     if (run.jobs.some(({ state }) => state === 'trained')) await waitForQuiet(run, name)
     job.state = 'training'
+    await openScratch(job)
     await steps({ preflight, train, postflight })
     job.state = 'trained'
   } catch (error) {
@@ -36,10 +38,12 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
       })
     }
     throw error
+  } finally {
+    await closeScratch(job)
   }
   if (run.command.dryRun) return
   const seconds = (performance.now() - startedMs) / 1000
-  emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(jobDir) })
+  emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(publishedDir) })
 }
 
 /**

@@ -36,14 +36,14 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, jobDir: dir, workDir, emit, onPrune, run } = job
+  const { name, quota, workDir, emit, onPrune, run } = job
   // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
-  const command = trainingArgv(quota, dir, budget.limitBytes)
-  const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
+  const command = trainingArgv(quota, job, budget.limitBytes)
+  const env = trainingEnvironment(name, quota, job, budget.limitBytes)
   const user = budget.isSandboxed ? trainingUser() : undefined
   if (user !== undefined) await giveFolder(workDir, user)
-  const isCounted = countsAtOnce(dir)
+  const isCounted = countsAtOnce(job.jobDir)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
@@ -128,13 +128,14 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
 }
 
 function containmentOf(
-  { jobDir, quota, run }: Job,
+  { jobDir, publishedDir, quota, run }: Job,
   { isSandboxed, isCapped, limitBytes, keptBytes }: Budget,
   path: string,
 ): Containment {
   const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
   const { network } = quota
-  return { jobDir, workingDir: run.quotas.dir, isSandboxed, isCapped, network, maxFileBytes, path }
+  const workingDir = run.quotas.dir
+  return { jobDir, publishedDir, workingDir, isSandboxed, isCapped, network, maxFileBytes, path }
 }
 
 /** Refuse Ctrl-Z: it would stop us and not the training, which nobody would watch then. */

@@ -54,6 +54,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
   const isSandboxed = useSandbox('core', 'auto')
   const containment: Containment = {
     jobDir: dir,
+    publishedDir: dir,
     workingDir: '/',
     isSandboxed,
     isCapped: false,
