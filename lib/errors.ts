@@ -27,7 +27,7 @@ export type Usage = { usedBytes: number; limitBytes: number }
 export class TrainerError extends Error {
   override readonly name = 'TrainerError'
   readonly code: ErrorCode
-  /** The figures of a `quota-exceeded`. */
+  /** The figures of a limit that the job itself was measured to violate, its quota or what the disk holds of it. */
   readonly usage: Usage | undefined
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown; usage?: Usage }) {

@@ -25,6 +25,8 @@ const LONGEST_FIRST = [
   'scripts/one-at-a-time',
   'scripts/tasks',
   'training/guard',
+  'abuse/sandbox',
+  'abuse/leftovers',
   'reports/report',
   'reports/status',
   'machine/volume-run',

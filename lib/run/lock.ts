@@ -20,7 +20,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { storageError } from '../system/durable.ts'
 import { accessRemedy } from '../system/owner.ts'
-import { inodeId, readPlain } from '../system/plain-file.ts'
+import { inodeId, outOfInodes, readPlain } from '../system/plain-file.ts'
 import { isStopped, killAll, listProcesses, readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
 import { assertSharedLocks } from './lock-mount.ts'
@@ -243,6 +243,8 @@ function open(stateDir: string, path: string): Opened {
 }
 
 function remedyOf(cause: unknown, path: string): string {
+  const gone = outOfInodes(cause, path)
+  if (gone) return `; ${gone}`
   return isErrno(cause, 'EACCES') ? `; ${accessRemedy(dirname(dirname(path)))}` : ''
 }
 

@@ -4,38 +4,39 @@ import { isErrno } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { makeFolder } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { Descent, openFolder, reachOf, type Stop, undeletable } from './descent.ts'
 import { emptyFolder, makeMutable, removeWhole } from './empty-folder.ts'
-import { Slice } from './walk.ts'
 
 /**
- * Make a training's output folder usable again, whatever a training has made of it: it and `tmp` in it are folders, made
- * anew (0750) where they are missing or something else, `tmp` is empty, and no folder keeps its owner out. Files that are
- * not temporary stay as they are.
+ * Make a training's output folder usable again, whatever a training has made of it: `tmp` in it is a folder, made anew
+ * (0750) if it is missing or something else, and empty, and no folder keeps its owner out. Files that are not temporary
+ * stay as they are.
  *
- * @throws {TrainerError} `storage`: something in it keeps it from being used; it is named, with the remedy
+ * @throws {TrainerError} `storage`: something in it, or in its place, keeps it from being used; it is named, with the
+ * remedy
  */
 export async function mendWork(workDir: string): Promise<void> {
   const { tmpDir } = foldersIn(dirname(workDir))
-  await ensureFolder(workDir)
-  await ensureFolder(tmpDir)
+  // A link or a file in the place of this one is no training's doing, or was removed after it.
+  makeFolder(workDir)
+  openToOwner(workDir)
+  const stats = lstatSync(tmpDir, { throwIfNoEntry: false })
+  if (stats && !stats.isDirectory()) await removeWhole(tmpDir)
+  makeFolder(tmpDir)
   await emptyFolder(tmpDir)
   await visitFolders(workDir, { visit: openUp, verb: 'use', entersSubvolumes: false })
 }
 
-async function ensureFolder(path: string): Promise<void> {
-  const stats = lstatSync(path, { throwIfNoEntry: false })
-  if (stats?.isDirectory()) {
-    if ((stats.mode & OWNER) !== OWNER) chmodSync(path, stats.mode | OWNER)
-  } else {
-    if (stats) await removeWhole(path)
-    makeFolder(path)
-  }
+function openToOwner(path: string): void {
+  const { mode } = lstatSync(path)
+  if ((mode & OWNER) !== OWNER) chmodSync(path, mode | OWNER)
 }
 
 /**
- * Give a folder and everything in it to a user and the group of the same number. What is in a folder that is that user's
- * already is taken for given, but for other users' folders.
+ * Give a folder and everything in it to a user and the group of the same number, but for files that have another name too,
+ * which may be one elsewhere. What is in a folder that is that user's already is taken for given, except other users'
+ * folders.
  *
  * @returns false if the filesystem has no such owners, or we may not give; the folder itself is as it was then
  * @throws {TrainerError} `storage`: something in it cannot be reached
@@ -104,7 +105,9 @@ async function openUp(descent: Descent): Promise<Bytes[]> {
 async function giveFiles(descent: Descent, uid: number): Promise<Bytes[]> {
   if (fstatSync(descent.current).uid === uid) return listFolders(descent)
   return listFolders(descent, name => {
-    descent.attempt(name, reach => lchownSync(reach, uid, uid))
+    descent.attempt(name, reach => {
+      if (lstatSync(reach).nlink === 1) lchownSync(reach, uid, uid)
+    })
   })
 }
 

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { lstatSync, readdirSync, readFileSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { constants, getPriority } from 'node:os'
 import { dirname, isAbsolute, join } from 'node:path'
-import { TrainerError } from '../errors.ts'
+import { isErrno, TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import type { JobName, Quota } from '../quotas.ts'
 import { readProc } from '../system/processes.ts'
@@ -99,7 +99,7 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
   })
   if (status === 0) return undefined
   const said = String(stderr).trim()
-  if (error || /failed to execute bwrap/.test(said)) {
+  if (isErrno(error, 'ENOENT', 'EACCES') || /failed to execute bwrap/.test(said)) {
     return 'bwrap is not installed; install the Debian package bubblewrap'
   }
   if (attempt < SANDBOX_ATTEMPTS) return probe(way, network, attempt + 1)

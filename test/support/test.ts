@@ -7,7 +7,11 @@ export const test: Test = Object.assign((name: string, body: Body) => {
   register(name, async context => {
     const ended = new AbortController()
     const late = delay(testLimitMs, undefined, { signal: ended.signal }).then(
-      () => Promise.reject(new Error(`took longer than ${testLimitMs / 1000} s`)),
+      () => {
+        const fault = `took longer than ${testLimitMs / 1000} s`
+        console.error(`"${name}" ${fault}`) // at once: the file may never come to its end
+        throw new Error(fault)
+      },
       () => {},
     )
     try {
