@@ -110,6 +110,8 @@ class Guard {
   readonly #watch: Watch
   readonly #signal: AbortSignal
   readonly #estimate: Estimate
+  /** The same from the last look while nothing moved: a walk beside a writer counts some of its growth twice. */
+  readonly #sure: Estimate
   readonly #sinceMs = Date.now()
   /** What the kernel counts beside files on a filesystem of the job's own. */
   readonly #overheadBytes: number
@@ -130,6 +132,7 @@ class Guard {
     this.#watch = watch
     this.#signal = signal
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
+    this.#sure = new Estimate(watch.dir, watch.start, watch.start.account)
     this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
   }
 
@@ -305,6 +308,7 @@ class Guard {
     const isFull = isAbove(look, this.#thresholds(look))
     if (isFull) look = await this.#prune(look)
     this.#estimate.set(look, look.account)
+    this.#sure.set(look, look.account)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
@@ -348,6 +352,7 @@ class Guard {
   async #lookStanding(isStopped: boolean): Promise<Look> {
     const { dir, isCapped, countsAtOnce } = this.#watch
     const expectedBytes = this.#estimate.now().usedBytes
+    const sureBytes = this.#sure.now().usedBytes
     const counted = await this.#count()
     // There may be a million descriptors: they are looked at only where they can make a difference.
     const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE_BYTES
@@ -355,7 +360,7 @@ class Guard {
       return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
     const look = await this.#addHeld(counted, true)
     if (isCapped || !isStopped) return look
-    const hiddenBytes = await this.#hiddenBytes(look, expectedBytes - look.usedBytes)
+    const hiddenBytes = await this.#hiddenBytes(look, sureBytes - look.usedBytes)
     // What others do meanwhile is none of the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }
