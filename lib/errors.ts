@@ -6,6 +6,7 @@ const exitCodes = {
   storage: 3,
   usage: 64,
   locked: 75,
+  unavailable: 75,
   config: 78,
   sighup: 129,
   sigint: 130,
@@ -26,7 +27,7 @@ export type Usage = { usedBytes: number; limitBytes: number }
 export class TrainerError extends Error {
   override readonly name = 'TrainerError'
   readonly code: ErrorCode
-  /** The figures of a `quota-exceeded`. */
+  /** The figures of a limit that the job itself was measured to violate, its quota or what the disk holds of it. */
   readonly usage: Usage | undefined
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown; usage?: Usage }) {

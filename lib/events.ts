@@ -23,7 +23,16 @@ function kind<const Name extends string, const Fields extends v.ObjectEntries>(n
  * journal's reader come. Sizes are bytes; `seconds` and `pausedMs` are monotonic durations.
  */
 const eventBody = v.variant('event', [
-  kind('run.start', { modelsDir: text, jobs: v.array(job), version: text, dryRun: yes }),
+  kind('run.start', {
+    modelsDir: text,
+    jobs: v.array(job),
+    version: text,
+    dryRun: yes,
+    /** The machine, or on Slurm the node, that it runs on. */
+    host: v.exactOptional(text),
+    /** The Slurm job that it is. */
+    slurmJob: v.exactOptional(number),
+  }),
   /** `message` sums up the run, or says why it failed. */
   kind('run.done', { exitCode: number, seconds: number, message: v.optional(text, '') }),
   kind('run.wait', { job: v.exactOptional(job), reason: text, seconds: number }),

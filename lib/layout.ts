@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import type { JobName } from './quotas.ts'
 
@@ -33,4 +34,13 @@ export function stateDirOf(modelsDir: string): string {
 export function imageOf(modelsDir: string, job: JobName): { volumesDir: string; image: string } {
   const volumesDir = join(stateDirOf(modelsDir), 'volumes')
   return { volumesDir, image: join(volumesDir, `${job}.img`) }
+}
+
+/**
+ * The folders of a job that trains on a machine's own disk: one for each models folder, so that the jobs of several sites
+ * can use one scratch folder.
+ */
+export function scratchLayout(scratch: string, modelsDir: string, job: JobName): JobFolders {
+  const site = createHash('sha256').update(modelsDir).digest('hex').slice(0, 16)
+  return foldersIn(join(scratch, `ransomeye-${site}`, job))
 }

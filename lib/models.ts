@@ -76,7 +76,7 @@ export async function checkPublished(jobDir: string, globs: string[]): Promise<P
 export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
   const names = await listNames(jobDir, globs)
   const listed = [MANIFEST, ...Object.keys(readManifest(jobDir)?.files ?? {}), ...names]
-  const references = judgeAll(jobDir, names).valid.flatMap(model => model.references)
+  const references = (await judgeAll(jobDir, names)).valid.flatMap(model => model.references)
   const paths = new Set([...listed.map(name => join(jobDir, name)), ...references])
   return [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
 }
@@ -98,7 +98,7 @@ export async function inspectPublished(jobDir: string, globs: string[]): Promise
   const manifest = readManifest(jobDir)
   const { models = [], model_globs } = manifest?.metadata ?? {}
   const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
-  const candidates = listed ? judgeAll(jobDir, models) : await findModels(jobDir, globs)
+  const candidates = listed ? await judgeAll(jobDir, models) : await findModels(jobDir, globs)
 
   const inspection: Inspection = { ...candidates, valid: [], comparisons: new Map(), listed, manifest }
   for (const model of candidates.valid) {
@@ -137,11 +137,11 @@ export function namesOf(folder: string, model: Model): string[] {
   return [...model.references.map(path => relative(folder, path)), model.name]
 }
 
-function judgeAll(folder: string, names: string[]): Findings {
+async function judgeAll(folder: string, names: string[]): Promise<Findings> {
   const findings: Findings = { valid: [], rejected: [] }
   for (const name of names) {
     try {
-      findings.valid.push(judgeModel(folder, name))
+      findings.valid.push(await judgeModel(folder, name))
     } catch (error) {
       findings.rejected.push({ path: join(folder, name), reason: reasonOf(error) })
     }

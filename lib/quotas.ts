@@ -1,9 +1,6 @@
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { dirname, resolve } from 'node:path'
-import type { JSONVisitor } from 'jsonc-parser'
 import * as v from 'valibot'
-import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { readJsonFile } from './system/json-file.ts'
 import { MIB } from './text.ts'
 
 /** The three trainings, in the order in which they run. */
@@ -111,97 +108,16 @@ export type Quotas = v.InferOutput<typeof quotasSchema> & { dir: string }
  * its own that names the key, what it was and what was expected.
  */
 export function readQuotas(file: string): Quotas {
-  const result = v.safeParse(quotasSchema, parseJson(file))
-  if (!result.success) {
-    const faults = new Set(result.issues.map(issue => `${file}: ${describe(issue)}`))
-    throw new TrainerError('config', [...faults].join('\n'))
-  }
+  const quotas = readJsonFile(file, quotasSchema, subject)
   const dir = dirname(resolve(file))
-  const { modelsDir, ...rest } = result.output
+  const { modelsDir, ...rest } = quotas
   return modelsDir === undefined ? { ...rest, dir } : { ...rest, dir, modelsDir: resolve(dir, modelsDir) }
 }
 
-function parseJson(file: string): unknown {
-  let content: string
-  try {
-    // Some editors begin a file with a byte order mark, which RFC 8259 (8.1) lets a reader ignore.
-    content = readFileSync(file, 'utf8').replace(/^\ufeff/, '')
-  } catch (cause) {
-    const remedy = 'name one that this user can read: --quotas FILE'
-    // The system's message about a folder does not name it.
-    const reason = isErrno(cause, 'EISDIR') ? `${file} is a folder` : messageOf(cause)
-    throw new TrainerError('config', `Cannot read the quotas file: ${reason}; ${remedy}`, { cause })
-  }
-  try {
-    return JSON.parse(content)
-  } catch (cause) {
-    throw new TrainerError('config', `${file} is not JSON: ${describeFault(content) ?? messageOf(cause)}`, {
-      cause,
-    })
-  }
-}
-
-function describe(issue: v.BaseIssue<unknown>): string {
-  const { input: parent } = issue.path?.at(-1) ?? {}
-  // The validator takes a list for an object, and then finds no key in it.
-  if (Array.isArray(parent) && issue.type === 'strict_object') {
-    return `${keyOf(issue.path?.slice(0, -1))} is ${shown(parent)}, expected an object`
-  }
-  const key = keyOf(issue.path)
-  if (issue.type === 'strict_object' && issue.expected === 'never') {
-    return `${key} is not a known key; remove it or mend its spelling`
-  }
-  if (issue.input !== undefined) return `${key} is ${shown(issue.input)}, expected ${issue.message}`
-  return `${key} is missing, expected ${missing[key.split('.').at(-1)!] ?? 'an object'}`
-}
-
-/** Name a required key that is missing: the validator says only that the object around it is not whole. */
-const missing: Record<string, string> = {
-  maxDiskMb: 'a whole number of at least 1',
-  train: 'a command as a list of strings',
-}
-
-function keyOf(path: v.IssuePathItem[] | undefined): string {
-  return path?.length ? path.map(({ key }) => String(key)).join('.') : 'the file'
-}
-
-function shown(value: unknown): string {
-  try {
-    const json = JSON.stringify(value)
-    return json.length > 60 ? `${json.slice(0, 57)}...` : json
-  } catch (error) {
-    // JSON.parse reads it without recursion, JSON.stringify does not write it without.
-    if (error instanceof RangeError) return 'nested too deeply'
-    throw error
-  }
-}
-
-const require = createRequire(import.meta.url)
-
-/**
- * Say where a text is not JSON, and why: `line 3, column 5: comma expected`. Node.js names no line for most faults, and no
- * position for some.
- *
- * @returns undefined if no fault is found
- */
-function describeFault(text: string): string | undefined {
-  // Only a faulty file needs the library.
-  const { printParseErrorCode, visit } = require('jsonc-parser') as typeof import('jsonc-parser')
-  const faults: string[] = []
-  const onError: JSONVisitor['onError'] = (code, _offset, _length, line, column) => {
-    const words = printParseErrorCode(code)
-      .replace(/\B[A-Z]/g, ' $&')
-      .toLowerCase()
-    faults.push(`line ${line + 1}, column ${column + 1}: ${words}`)
-  }
-  try {
-    visit(text, { onError }, { disallowComments: true })
-  } catch (error) {
-    // The library recurses once a level.
-    if (!(error instanceof RangeError)) throw error
-    faults.push('it is nested too deeply')
-  }
-  return faults[0]
+const subject = {
+  name: 'the quotas file',
+  remedy: 'name one that this user can read: --quotas FILE',
+  expected: { maxDiskMb: 'a whole number of at least 1', train: 'a command as a list of strings' },
 }
 
 /** Replace the quota in a job's settings by `maxDiskMb`, unless that is undefined. */

@@ -1,6 +1,6 @@
 import { messageOf, TrainerError } from './errors.ts'
 import type { EventBody } from './events.ts'
-import { type JobFolders, layout, stateDirOf } from './layout.ts'
+import { type JobFolders, layout, scratchLayout, stateDirOf } from './layout.ts'
 import type { PublishedCheck } from './models.ts'
 import { type JobName, limitedTo, type Quota, type Quotas } from './quotas.ts'
 import { type Command, parseCommand, type Runner } from './run/command-line.ts'
@@ -13,6 +13,7 @@ import { listenForSignals } from './run/signals.ts'
 import { packageVersion } from './settings/options.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './settings/script.ts'
 import type { Pruned } from './storage.ts'
+import { whereabouts } from './system/whereabouts.ts'
 
 /** One run, as its steps share it. */
 export type Run = {
@@ -34,6 +35,8 @@ export type Run = {
 /** One job of a run, as the day-1 check and the phases of its training share it. */
 export type Job = JobFolders & {
   name: JobName
+  /** Where its models are published: its own folder, unless it trains on scratch. */
+  publishedDir: string
   /** Its settings; `--max-disk-mb` replaces its quota. */
   quota: Quota
   run: Run
@@ -135,7 +138,14 @@ async function performOnce(
   try {
     const { dryRun, jobs } = command
     const version = packageVersion()
-    journal.emit({ event: 'run.start', modelsDir, jobs, version, ...(dryRun && { dryRun }) })
+    journal.emit({
+      event: 'run.start',
+      modelsDir,
+      jobs,
+      version,
+      ...(dryRun && { dryRun }),
+      ...whereabouts(),
+    })
     return finish(0, await body(run))
   } catch (error) {
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)
@@ -189,9 +199,11 @@ function listenWith(output: Output, journal: Journal): void {
 function openJob(name: JobName, run: Run): Job {
   const { command, quotas, modelsDir, journal } = run
   const emit = (event: EventBody) => journal.emit(event)
+  const { scratch } = command
   const dryRun = command.dryRun ? ({ dryRun: true } as const) : {}
   return {
-    ...layout(modelsDir, name),
+    ...(scratch === undefined ? layout(modelsDir, name) : scratchLayout(scratch, modelsDir, name)),
+    publishedDir: layout(modelsDir, name).jobDir,
     name,
     quota: limitedTo(quotas.jobs[name], command.maxDiskMb),
     run,

@@ -2,7 +2,7 @@ import { TrainerError } from './errors.ts'
 import { findRoot, type MeasureOptions, measure } from './storage/measure.ts'
 import type { Entry } from './storage/prunable.ts'
 import { Remover } from './storage/remove.ts'
-import { Slice } from './storage/walk.ts'
+import { Slice } from './system/slice.ts'
 import { escapeText, formatBytes, MIB } from './text.ts'
 
 /** One deletion: the bytes that came free, the entry's modification time (ISO 8601), the usage after it. */
@@ -53,11 +53,13 @@ export async function pruneTo(
   limitBytes: number,
   options: EnforceOptions = {},
 ): Promise<{ usedBytes: number; freedBytes: number }> {
+  // What a dry run would delete has to be told whole.
+  const all = options.dryRun ? { most: Number.POSITIVE_INFINITY } : {}
   let freedBytes = 0
   let failures: string[] = []
   let isStuck = false
-  for (let round = 0; ; round++) {
-    const { usedBytes, prunable } = await measure(dir, options)
+  for (let round = 0; ; ) {
+    const { usedBytes, prunable, isCut } = await measure(dir, { ...options, ...all })
     if (usedBytes <= limitBytes) return { usedBytes, freedBytes }
     if (isStuck || round === MAX_ROUNDS) throw tooLarge(dir, usedBytes, limitBytes, failures)
     const pruned = await pruneOldest(dir, prunable, { ...options, usedBytes, targetBytes: limitBytes })
@@ -68,32 +70,80 @@ export async function pruneTo(
       return { usedBytes: pruned.usedBytes, freedBytes }
     }
     isStuck = pruned.usedBytes === usedBytes
+    if (!isCut) round++
   }
 }
 
 /**
+ * Delete everything in the folder's `work/` that no rule names, whether it takes blocks or not: what a training that
+ * violated its limit has left unpublished, but for its checkpoints.
+ */
+export async function removeUnnamed(
+  dir: string,
+  { onPrune, ...rules }: Pick<MeasureOptions, 'prune' | 'keep'> & Required<Pick<EnforceOptions, 'onPrune'>>,
+): Promise<void> {
+  for (;;) {
+    const { prunable, isCut, ...used } = await measure(dir, { ...rules, unnamed: true })
+    const { freedInodes } = await pruneOldest(dir, prunable, {
+      ...used,
+      targetBytes: 0,
+      targetInodes: 0,
+      onPrune,
+    })
+    if (!isCut || !freedInodes) return
+  }
+}
+
+export type PruneOptions = Pick<EnforceOptions, 'dryRun' | 'onPrune' | 'signal'> & {
+  usedBytes: number
+  targetBytes: number
+  /** If inodes are what there must be fewer of. */
+  usedInodes?: number
+  targetInodes?: number
+}
+
+/** What pruning has done: the usage as computed, and what could not be deleted, a sentence each. */
+export type PruneResult = { usedBytes: number; freedBytes: number; freedInodes: number; failures: string[] }
+
+/**
  * Delete the oldest of `entries`, which {@link measure} has found in `dir`, until a usage of `usedBytes` is down to
- * `targetBytes`. One that was written to since then is young now, and stays. What others delete meanwhile lowers the
- * usage, but is not in `freedBytes`.
- *
- * @returns the usage as computed, and what could not be deleted, a sentence each
+ * `targetBytes`, and that of inodes to `targetInodes`. One that was written to since then is young now, and stays. What
+ * others delete meanwhile lowers the usage, but is not in `freedBytes`.
  */
 export async function pruneOldest(
   dir: string,
   entries: Entry[],
-  options: { usedBytes: number; targetBytes: number } & Pick<EnforceOptions, 'dryRun' | 'onPrune' | 'signal'>,
-): Promise<{ usedBytes: number; freedBytes: number; failures: string[] }> {
-  const { targetBytes, dryRun, onPrune, signal } = options
-  const result = { usedBytes: options.usedBytes, freedBytes: 0, failures: [] as string[] }
+  options: PruneOptions,
+): Promise<PruneResult> {
+  const { targetBytes, usedInodes = 0, targetInodes = usedInodes, dryRun, onPrune, signal } = options
+  const result: PruneResult = {
+    usedBytes: options.usedBytes,
+    freedBytes: 0,
+    freedInodes: 0,
+    failures: [],
+  }
   const remover = new Remover(findRoot(dir))
   const slice = new Slice()
-  let start = 0
-  /** As if all goes that is being deleted. */
-  let expectedBytes = options.usedBytes
+  /** Still to be freed, as if all goes that is being deleted. */
+  const need = { bytes: options.usedBytes - targetBytes, inodes: usedInodes - targetInodes }
+  const queue = entries.values()
+  let held: Entry | undefined
   const begin = () => {
-    const batch = signal?.aborted ? [] : takeNeeded(entries, start, expectedBytes - targetBytes)
-    start += batch.length
-    expectedBytes -= sumOf(batch)
+    const batch: Entry[] = []
+    const folders = new Set<string>()
+    while (!signal?.aborted && batch.length < BATCH.entries && (need.bytes > 0 || need.inodes > 0)) {
+      const entry: Entry | undefined = held ?? queue.next().value
+      held = undefined
+      if (!entry) break
+      if (!helps(entry, need)) continue
+      if (folders.add(entry.folder).size > BATCH.folders) {
+        held = entry
+        break
+      }
+      batch.push(entry)
+      need.bytes -= entry.bytes
+      need.inodes -= entry.ownInodes
+    }
     return { batch, outcomes: dryRun ? [] : remover.remove(batch) }
   }
   try {
@@ -105,14 +155,16 @@ export async function pruneOldest(
         const outcome = outcomes[index] ?? 'removed'
         if (outcome instanceof TrainerError) result.failures.push(outcome.message)
         if (outcome !== 'removed' && outcome !== 'gone') {
-          expectedBytes += entry.bytes
+          need.bytes += entry.bytes
+          need.inodes += entry.ownInodes
           continue
         }
-        const bytes = takeBytes(entry)
-        result.usedBytes -= bytes
+        const freed = takeOff(entry)
+        result.usedBytes -= freed.bytes
         if (outcome === 'gone') continue
-        result.freedBytes += bytes
-        onPrune?.(describe(entry, bytes, result.usedBytes))
+        result.freedBytes += freed.bytes
+        result.freedInodes += freed.inodes
+        onPrune?.(describe(entry, freed.bytes, result.usedBytes))
       }
       if (slice.isOver()) await slice.next()
       current = following.batch.length ? following : begin()
@@ -124,27 +176,18 @@ export async function pruneOldest(
   return result
 }
 
-function sumOf(entries: Entry[]): number {
-  return entries.reduce((sum, { bytes }) => sum + bytes, 0)
-}
-
-/** The next entries, so few that each is needed to free `bytes` even if all before it do go. */
-function takeNeeded(entries: Entry[], start: number, bytes: number): Entry[] {
-  const batch: Entry[] = []
-  const folders = new Set<string>()
-  for (let left = bytes; left > 0 && batch.length < BATCH.entries; ) {
-    const entry = entries[start + batch.length]
-    if (!entry || folders.add(entry.folder).size > BATCH.folders) break
-    batch.push(entry)
-    left -= entry.bytes
-  }
-  return batch
+/** Does its deletion free any of what is needed, now or with the other names of its inodes? */
+function helps({ bytes, ownInodes, inodes }: Entry, need: { bytes: number; inodes: number }): boolean {
+  return inodes.length > 0 || (need.bytes > 0 && bytes > 0) || (need.inodes > 0 && ownInodes > 0)
 }
 
 /** What comes free with an entry: of a hard link nothing, until it is the last. */
-function takeBytes({ ownBytes, inodes }: Entry): number {
+function takeOff({ ownBytes, ownInodes, inodes }: Entry): { bytes: number; inodes: number } {
   const last = inodes.filter(inode => ++inode.pruned === inode.names)
-  return last.reduce((sum, { bytes }) => sum + bytes, ownBytes)
+  return {
+    bytes: last.reduce((sum, { bytes }) => sum + bytes, ownBytes),
+    inodes: ownInodes + last.length,
+  }
 }
 
 function describe({ path, mtimeNs, rule }: Entry, bytes: number, usedBytes: number): Pruned {

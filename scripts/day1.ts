@@ -13,12 +13,12 @@ import { makeFolder } from '../lib/system/plain-file.ts'
  */
 export async function checkDay1({ command, jobs }: Run): Promise<void> {
   for (const job of jobs) {
-    const { name, jobDir, quota, emit } = job
+    const { name, publishedDir, quota, emit } = job
     if (!command.dryRun) {
-      makeFolder(jobDir)
-      await recover(jobDir)
+      makeFolder(publishedDir)
+      await recover(publishedDir)
     }
-    const check = await checkPublished(jobDir, quota.models)
+    const check = await checkPublished(publishedDir, quota.models)
     job.check = check
     const { models, missing, reason } = check
     emit({ event: 'day1.check', job: name, models, missing, reason })
@@ -29,7 +29,7 @@ export async function checkDay1({ command, jobs }: Run): Promise<void> {
     }
     if (check.adopt.length && !command.dryRun) {
       const { adopt } = await import('../lib/models/publish.ts')
-      await adopt(jobDir, name, check.adopt, quota.models)
+      await adopt(publishedDir, name, check.adopt, quota.models)
     }
   }
 }

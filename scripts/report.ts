@@ -1,11 +1,11 @@
-/** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] */
+/** Draw what the last runs did: node --import tsx scripts/report.ts [--out FILE] [--runs N] [--fleet FILE] */
 import { statSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../lib/errors.ts'
 import { stateDirOf } from '../lib/layout.ts'
 import { readRuns } from '../lib/reports/history.ts'
-import { type Program, readOptions } from '../lib/settings/options.ts'
+import { type Program, readOptions, type Values } from '../lib/settings/options.ts'
 import { placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, runScript } from '../lib/settings/script.ts'
 import { outputFile, replaceDurably } from '../lib/system/durable.ts'
@@ -16,6 +16,11 @@ const options = {
   ...placeOptions,
   out: { type: 'string', value: 'FILE', help: 'the report, replaced as a whole (default: report.html)' },
   runs: { type: 'string', value: 'N', help: `how many of the last runs (default: ${DEFAULT_RUNS})` },
+  fleet: {
+    type: 'string',
+    value: 'FILE',
+    help: 'all sites of this fleet on one page (1 run a site)',
+  },
 } as const
 
 const program: Program<typeof options> = {
@@ -37,16 +42,9 @@ export async function writeReport(args: string[]): Promise<string> {
   const read = readOptions(args, program)
   if (typeof read === 'string') return read
   const { values } = read
-  const keep = wholeRuns(values.runs ?? String(DEFAULT_RUNS))
-  const { quotas, modelsDir } = readPlace(values)
-  const { runs } = readRuns(findState(modelsDir), keep)
-  const [{ drawPage }, { listModels }] = await Promise.all([
-    import('../lib/reports/html/page.ts'),
-    import('../lib/reports/html/model-cards.ts'),
-  ])
-  const models = await listModels(modelsDir, quotas)
+  const madeAt = new Date()
+  const page = values.fleet === undefined ? await drawRuns(values, madeAt) : await drawSites(values, madeAt)
   const out = resolve(values.out ?? 'report.html')
-  const page = drawPage({ modelsDir, runs, models, madeAt: new Date() })
   try {
     const target = outputFile(out)
     const write = (temporary: string) => writeFile(temporary, page, { flag: 'wx' })
@@ -57,6 +55,36 @@ export async function writeReport(args: string[]): Promise<string> {
     throw new TrainerError('storage', `Cannot write ${out}: ${reason}`, { cause })
   }
   return `The report is in ${out}`
+}
+
+async function drawRuns(values: Values<typeof options>, madeAt: Date): Promise<string> {
+  const keep = wholeRuns(values.runs ?? String(DEFAULT_RUNS))
+  const { quotas, modelsDir } = readPlace(values)
+  const { runs } = readRuns(findState(modelsDir), keep)
+  const [{ drawPage }, { listModels }] = await Promise.all([
+    import('../lib/reports/html/page.ts'),
+    import('../lib/reports/html/model-cards.ts'),
+  ])
+  const models = await listModels(modelsDir, quotas)
+  return drawPage({ modelsDir, runs, models, madeAt })
+}
+
+async function drawSites(values: Values<typeof options>, madeAt: Date): Promise<string> {
+  if (values['models-dir'] ?? values.quotas)
+    throw new TrainerError(
+      'usage',
+      'Choose --fleet, or --models-dir and --quotas: a fleet file has both for each site',
+    )
+  const keep = wholeRuns(values.runs ?? '1')
+  const [{ readFleet }, { readSite }, { drawFleetPage }] = await Promise.all([
+    import('../lib/fleet/fleet-file.ts'),
+    import('../lib/reports/site-report.ts'),
+    import('../lib/reports/html/fleet-page.ts'),
+  ])
+  const { file, sites } = readFleet(values.fleet!)
+  const reports = []
+  for (const site of sites) reports.push(await readSite(site, keep))
+  return drawFleetPage(file, reports, madeAt)
 }
 
 /** A mistyped folder must not replace an earlier report by an empty one. */

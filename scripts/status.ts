@@ -8,6 +8,11 @@ import { isEntry, runScript } from '../lib/settings/script.ts'
 
 const options = {
   ...placeOptions,
+  fleet: {
+    type: 'string',
+    value: 'FILE',
+    help: 'how all sites of this fleet stand, as fleet.ts --status',
+  },
   json: { type: 'boolean', help: 'one JSON object on stdout, sizes in bytes' },
 } as const
 
@@ -32,11 +37,20 @@ async function showStatus(args: string[]): Promise<string> {
   const read = readOptions(args, program)
   if (typeof read === 'string') return read
   const { values, positionals } = read
+  if (values.fleet !== undefined) return showFleet(values.fleet, positionals, values.json ?? false)
   const jobs = chooseJobs(positionals)
   const place = readPlace(values)
   const modelsDir = openModelsDir(place.modelsDir, true)
   const status = await readStatus(modelsDir, place.quotas, jobs)
   return values.json ? JSON.stringify(status) : drawStatus(status, isColoured())
+}
+
+async function showFleet(file: string, names: string[], json: boolean): Promise<string> {
+  const [{ readFleet }, { showSites }] = await Promise.all([
+    import('../lib/fleet/fleet-file.ts'),
+    import('./fleet.ts'),
+  ])
+  return showSites(readFleet(file, names), json)
 }
 
 function isColoured(): boolean {

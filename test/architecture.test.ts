@@ -13,7 +13,7 @@ const floors = [
   ['lib/models'],
   ['lib/storage', 'lib/settings'],
   ['lib/run', 'lib/machine'],
-  ['lib/training', 'lib/reports'],
+  ['lib/training', 'lib/fleet', 'lib/reports'],
   ['scripts', 'scripts/train'],
   ['tasks'],
 ]

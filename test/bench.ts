@@ -1,9 +1,10 @@
-/** Measure the program beside its alternatives: npm run bench -- [storage] [start] [run] [overshoot] [guard] */
+/** Measure the program beside its alternatives: npm run bench -- [storage] [start] [run] [overshoot] [guard] [fleet] */
 
 import { messageOf, TrainerError } from '../lib/errors.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
 import { didYouMean, type Program, readOptions } from '../lib/settings/options.ts'
 import { runScript } from '../lib/settings/script.ts'
+import { measureFleet } from './bench/fleet.ts'
 import { measureGuard } from './bench/guard.ts'
 import { describeMachine } from './bench/machine.ts'
 import { measureOvershoot } from './bench/overshoot.ts'
@@ -21,6 +22,7 @@ const groups = new Map<string, { title: string; measure: Group }>([
     { title: 'Bytes above the quota, seen from outside; the most of all rounds', measure: measureOvershoot },
   ],
   ['guard', { title: 'What the guard costs', measure: measureGuard }],
+  ['fleet', { title: 'Many sites on Slurm, the nodes on this one machine', measure: measureFleet }],
 ])
 const names = [...groups.keys()]
 

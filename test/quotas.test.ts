@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../lib/errors.ts'
 import { readQuotas } from '../lib/quotas.ts'
-import { schemaFile, schemaText } from '../scripts/schema.ts'
+import { schemaFiles, schemaText } from '../scripts/schema.ts'
 import { root } from './support/places.ts'
 import { trainerRig } from './support/rig.ts'
 import { sandbox } from './support/sandbox.ts'
@@ -258,9 +258,12 @@ test('readQuotas() names a folder that it is given for a file', async () => {
   )
 })
 
-test('lib/quotas.schema.json is current', () => {
-  assert.is(readFileSync(schemaFile, 'utf8'), schemaText(), 'run: node --import tsx scripts/schema.ts')
-})
+for (const file of schemaFiles) {
+  test(`${file} is current`, () => {
+    const text = readFileSync(join(root, file), 'utf8')
+    assert.is(text, schemaText(file), 'run: node --import tsx scripts/schema.ts')
+  })
+}
 
 function refusal(file: string): TrainerError {
   try {

@@ -37,16 +37,16 @@ export function isOnnx(name: string): boolean {
  * @param folder the job's folder or its `work/`; external data must be in it
  * @throws {UnusableFile} with the reason why the file is not a model
  */
-export function judgeModel(folder: string, name: string): Model {
+export async function judgeModel(folder: string, name: string): Promise<Model> {
   if (!isPublishable(name)) throw new UnusableFile('has a name that cannot be published')
   const { size } = statPlain(folder, name)
   if (size === 0n) throw new UnusableFile('is empty')
   const path = join(folder, name)
-  return { path, name, bytes: Number(size), references: isOnnx(name) ? referencesOf(folder, name) : [] }
+  return { path, name, bytes: Number(size), references: isOnnx(name) ? await referencesOf(folder, name) : [] }
 }
 
-function referencesOf(folder: string, name: string): string[] {
-  const { externalData } = inspectOnnx(join(folder, name))
+async function referencesOf(folder: string, name: string): Promise<string[]> {
+  const { externalData } = await inspectOnnx(join(folder, name))
   return Array.from(externalData, ([location, neededBytes]) => {
     const reference = posix.normalize(posix.join(posix.dirname(name), location))
     const outside = posix.isAbsolute(location) || location.split('/').includes('..')

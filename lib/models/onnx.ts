@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { openPlain, UnusableFile } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { WIRE, WireReader } from './protobuf.ts'
 
 type Message =
@@ -15,6 +16,7 @@ type Message =
   | 'attribute'
   | 'sparse'
   | 'tensor'
+  | 'entry'
 
 type Shape = {
   /** Fields whose messages are walked, mostly because they can contain a tensor. Other fields are passed over. */
@@ -28,7 +30,7 @@ type Shape = {
 const graphFields: Record<number, Message> = { 1: 'node', 5: 'tensor', 15: 'sparse' }
 
 /** The part of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto that matters here, by field number. */
-const shapes: Record<Exclude<Message, 'tensor'>, Shape> = {
+const shapes: Record<Message, Shape> = {
   model: {
     inner: { 7: 'graph', 8: 'opset', 20: 'training', 25: 'function' },
     // Version 3 introduced operator sets, which give nodes their meaning.
@@ -49,7 +51,12 @@ const shapes: Record<Exclude<Message, 'tensor'>, Shape> = {
     inner: { 5: 'tensor', 6: 'subgraph', 10: 'tensor', 11: 'subgraph', 22: 'sparse', 23: 'sparse' },
   },
   sparse: { inner: { 1: 'tensor', 2: 'tensor' } },
+  tensor: { inner: { 13: 'entry' } },
+  entry: {},
 }
+
+/** Fields between two looks at the clock. */
+const STEPS_A_LOOK = 256
 
 /** Protobuf's own limit for messages within messages. */
 const MAX_DEPTH = 100
@@ -66,33 +73,80 @@ export type OnnxStructure = {
  *
  * @throws {UnusableFile} with the reason: `is empty`, `has no graph`, `is cut off or damaged at byte 4711`
  */
-export function inspectOnnx(file: string): OnnxStructure {
+export async function inspectOnnx(file: string): Promise<OnnxStructure> {
   const { fd, stats } = openPlain(dirname(file), basename(file))
   try {
     if (stats.size === 0n) throw new UnusableFile('is empty')
     const structure: OnnxStructure = { externalData: new Map() }
-    walk(new WireReader(fd), 'model', Number(stats.size), 1, structure)
+    await walk(new WireReader(fd), Number(stats.size), structure)
     return structure
   } finally {
     closeSync(fd)
   }
 }
 
-function walk(reader: WireReader, message: Message, end: number, depth: number, found: OnnxStructure): void {
-  if (depth > MAX_DEPTH) throw new UnusableFile(`has more than ${MAX_DEPTH} messages within messages`)
-  if (message === 'tensor') {
-    walkTensor(reader, end, found)
-    return
+/** A message on the way down to where the reader stands. */
+type Level = {
+  message: Message
+  end: number
+  /** Required fields that have not come yet, a bit each. */
+  missing: number
+  /** Of a tensor. */
+  isExternal: boolean
+  entries: Map<string, string> | undefined
+  /** Of an entry, which says something of its tensor's external data. */
+  key: string
+  value: string
+}
+
+/** The required fields of each message, a bit each. */
+const requiredBits = new Map(
+  Object.entries(shapes).map(([message, { required = {} }]) => [
+    message as Message,
+    Object.keys(required).reduce((bits, field) => bits | (1 << Number(field)), 0),
+  ]),
+)
+
+/** Without recursion, so that a file of millions of messages can be walked in slices. */
+async function walk(reader: WireReader, end: number, found: OnnxStructure): Promise<void> {
+  const slice = new Slice()
+  let level = levelOf('model', end)
+  const above: Level[] = []
+  for (let steps = 1; ; steps++) {
+    // The clock takes longer than a step.
+    if (steps % STEPS_A_LOOK === 0 && slice.isOver()) await slice.next()
+    if (!reader.next(level.end)) {
+      close(level, above.at(-1), found)
+      const outer = above.pop()
+      if (!outer) return
+      level = outer
+      continue
+    }
+    take(reader, level)
+    const inner = reader.wireType === WIRE.bytes ? shapes[level.message].inner?.[reader.field] : undefined
+    if (!inner) continue
+    if (above.length + 1 >= MAX_DEPTH)
+      throw new UnusableFile(`has more than ${MAX_DEPTH} messages within messages`)
+    above.push(level)
+    level = levelOf(inner, reader.enter())
   }
-  const { inner, required = {}, least } = shapes[message]
-  const missing = new Map(Object.entries(required))
-  while (reader.next(end)) {
-    const { field, wireType } = reader
-    if (missing.size && isPresent(reader, least?.[field])) missing.delete(String(field))
-    const innerMessage = wireType === WIRE.bytes ? inner?.[field] : undefined
-    if (innerMessage) walk(reader, innerMessage, reader.enter(), depth + 1, found)
-  }
-  for (const called of missing.values()) throw new UnusableFile(`has no ${called}`)
+}
+
+function levelOf(message: Message, end: number): Level {
+  const missing = requiredBits.get(message)!
+  return { message, end, missing, isExternal: false, entries: undefined, key: '', value: '' }
+}
+
+/** Take what a field says of the message that it is in. */
+function take(reader: WireReader, level: Level): void {
+  const { field, wireType } = reader
+  const bit = field < 32 ? 1 << field : 0
+  if (level.missing & bit && isPresent(reader, shapes[level.message].least?.[field])) level.missing &= ~bit
+  if (level.message === 'tensor' && field === 14 && wireType === WIRE.varint)
+    level.isExternal = reader.value === 1
+  if (level.message !== 'entry' || wireType !== WIRE.bytes) return
+  if (field === 1) level.key = reader.text()
+  if (field === 2) level.value = reader.text()
 }
 
 function isPresent(reader: WireReader, least: number | undefined): boolean {
@@ -101,34 +155,37 @@ function isPresent(reader: WireReader, least: number | undefined): boolean {
   return reader.wireType === WIRE.varint && reader.value >= least && Number.isSafeInteger(reader.value)
 }
 
-function walkTensor(reader: WireReader, end: number, { externalData }: OnnxStructure): void {
-  const entries = new Map<string, string>()
-  let isExternal = false
-  while (reader.next(end)) {
-    if (reader.field === 13 && reader.wireType === WIRE.bytes) addEntry(reader, reader.enter(), entries)
-    if (reader.field === 14 && reader.wireType === WIRE.varint) isExternal = reader.value === 1
+/** Judge a message that has been read to its end. */
+function close(level: Level, outer: Level | undefined, found: OnnxStructure): void {
+  const { message, missing, key, value } = level
+  if (missing) {
+    const [called] = Object.entries(shapes[message].required!).flatMap(([field, name]) =>
+      missing & (1 << Number(field)) ? [name] : [],
+    )
+    throw new UnusableFile(`has no ${called}`)
   }
+  if (message === 'tensor') closeTensor(level, found)
+  if (message !== 'entry' || !outer || !placeKeys.includes(key)) return
+  outer.entries ??= new Map()
+  if (outer.entries.has(key)) throw new UnusableFile(`states the ${key} of external data twice`)
+  outer.entries.set(key, value)
+}
+
+/** What says where external data are. */
+const placeKeys = ['location', 'offset', 'length']
+
+function closeTensor(
+  { entries = new Map<string, string>(), isExternal }: Level,
+  { externalData }: OnnxStructure,
+): void {
   const location = entries.get('location')
   if (location === undefined) {
     if (isExternal) throw new UnusableFile('has external data without a location')
     return
   }
-  // Count a location even where the tensor does not say that it is external: readers differ in that.
+  // A location counts even where the tensor does not say that it is external: readers differ in that.
   const neededBytes = numberIn(entries, 'offset') + numberIn(entries, 'length')
   externalData.set(location, Math.max(neededBytes, externalData.get(location) ?? 0))
-}
-
-/** Read a StringStringEntryProto into `entries`. */
-function addEntry(reader: WireReader, end: number, entries: Map<string, string>): void {
-  let key = ''
-  let value = ''
-  while (reader.next(end)) {
-    if (reader.wireType !== WIRE.bytes) continue
-    if (reader.field === 1) key = reader.text()
-    if (reader.field === 2) value = reader.text()
-  }
-  if (entries.has(key)) throw new UnusableFile(`states the ${key} of external data twice`)
-  entries.set(key, value)
 }
 
 function numberIn(entries: Map<string, string>, key: string): number {

@@ -119,7 +119,8 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
 /** Judge models once more, and make them and their external data durable. Lists external data first. */
 async function sealModels(work: string, models: string[]): Promise<Map<string, ManifestEntry>> {
   const entries = new Map<string, ManifestEntry>()
-  const names = models.flatMap(name => namesOf(work, judgeAgain(work, name)))
+  const judged = await Promise.all(models.map(name => judgeAgain(work, name)))
+  const names = judged.flatMap(model => namesOf(work, model))
   for (const name of new Set(names)) {
     try {
       await syncFile(join(work, name))
@@ -133,9 +134,9 @@ async function sealModels(work: string, models: string[]): Promise<Map<string, M
   return entries
 }
 
-function judgeAgain(work: string, name: string): Model {
+async function judgeAgain(work: string, name: string): Promise<Model> {
   try {
-    return judgeModel(work, name)
+    return await judgeModel(work, name)
   } catch (cause) {
     throw new TrainerError('training-failed', `Cannot publish ${join(work, name)}: it ${reasonOf(cause)}`, {
       cause,

@@ -67,7 +67,7 @@ async function verifyAgainst(
   for (const name of names) {
     try {
       const content = await checkFile(jobDir, name, files.get(name))
-      if (models.has(name)) for (const it of namesOf(jobDir, judgeModel(jobDir, name))) needed.add(it)
+      if (models.has(name)) for (const it of namesOf(jobDir, await judgeModel(jobDir, name))) needed.add(it)
       verification.verified.push({ path: name, ...content })
       if (manifest?.metadata.adopted.includes(name)) verification.adopted.push(name)
     } catch (error) {

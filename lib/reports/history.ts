@@ -1,8 +1,8 @@
 import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
-import { findHolder } from '../run/lock.ts'
+import { findHolder, findHolderElsewhere, type Holder } from '../run/lock.ts'
+import { readEvents } from '../run/past-events.ts'
 import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
-import { readEvents } from './past-events.ts'
 
 const DAY_MS = 24 * 60 * 60_000
 const MAX_WARNINGS = 50
@@ -12,6 +12,10 @@ export type RunHistory = {
   run: string
   /** The time of its start, as an ISO date. */
   startedAt: string
+  /** The machine, or on Slurm the node, that it ran on, where that is known. */
+  host: string | undefined
+  /** The Slurm job that it was. */
+  slurmJob: number | undefined
   /** The jobs that it was asked for. A job without an entry in `jobs` was never reached. */
   asked: JobName[]
   durationMs: number
@@ -28,6 +32,9 @@ export type RunHistory = {
   jobs: JobHistory[]
 }
 
+/** Whoever holds the lock; `isElsewhere` if that is only what a run on another machine has written down. */
+type RunHolder = Holder & { isElsewhere?: boolean }
+
 /**
  * Read the last runs from the journal, the oldest first, and find the one that goes on. Looks at the lock first: a run
  * that ends meanwhile then has its end in the journal.
@@ -39,11 +46,15 @@ export type RunHistory = {
 export function readRuns(
   stateDir: string,
   keep: number,
-): { runs: RunHistory[]; holder: ReturnType<typeof findHolder> } {
-  const holder = findHolder(stateDir)
+): { runs: RunHistory[]; holder: RunHolder | undefined } {
+  const here = findHolder(stateDir)
   const runs = groupRuns(readEvents(stateDir), keep)
   const last = runs.at(-1)
-  if (last) last.isRunning = !!holder && last.exitCode === undefined
+  const isOpen = last !== undefined && last.exitCode === undefined
+  // A run on another machine shows only in what it has written down.
+  const elsewhere = here || !isOpen ? undefined : findHolderElsewhere(stateDir)
+  const holder = here ?? (elsewhere && { ...elsewhere, pid: undefined, isElsewhere: true })
+  if (last) last.isRunning = !!holder && isOpen
   return { runs, holder }
 }
 
@@ -89,6 +100,8 @@ class Recorder {
     this.history = {
       run,
       startedAt: time,
+      host: undefined,
+      slurmJob: undefined,
       asked: [],
       durationMs: 0,
       exitCode: undefined,
@@ -108,6 +121,8 @@ class Recorder {
     switch (event.event) {
       case 'run.start':
         history.asked = event.jobs
+        history.host = event.host
+        history.slurmJob = event.slurmJob
         return
       case 'run.done':
         history.exitCode = event.exitCode

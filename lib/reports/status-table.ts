@@ -38,12 +38,12 @@ export function drawStatus(status: Status, isColoured: boolean, now = Date.now()
 
 function describeRun({ running, lastRun }: Status, now: number): string {
   if (running) {
-    const { pid, job, startedAt } = running
+    const { pid, job, startedAt, elsewhere } = running
     const step = running.step ?? 'no training: a run that begins or ends, or a volume being moved'
     const since = startedAt
       ? `, since ${formatMoment(startedAt)} (${formatSeconds(Math.max(0, now - Date.parse(startedAt)) / 1000)})`
       : ''
-    return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}`
+    return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}${elsewhere ? describeElsewhere(elsewhere) : ''}`
   }
   if (!lastRun)
     return 'not running; no training is recorded here. If there was one, name its folder with --models-dir'
@@ -54,6 +54,14 @@ function describeRun({ running, lastRun }: Status, now: number): string {
       : `ended with exit code ${exitCode}`
   return `not running; the last training run, of ${formatMoment(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
+
+/** A run on another machine cannot be seen, only heard of. */
+function describeElsewhere({ host, slurmJob, lastHeardAt }: NonNullable<Elsewhere>): string {
+  const job = slurmJob ? `, Slurm job ${slurmJob}` : ''
+  return `, on ${host ?? 'another machine'}${job}, last heard of at ${formatMoment(lastHeardAt)}`
+}
+
+type Elsewhere = NonNullable<Status['running']>['elsewhere']
 
 function describeFaults(status: JobStatus, isRunning: boolean): string[] {
   const { job, valid, reason, adopted, lastResult } = status

@@ -21,8 +21,10 @@ export type Status = {
   freeBytes: number | null
   /** The run that holds the lock. */
   running: {
-    /** `null` if the run is another user's, unless root asks. */
+    /** `null` if the run is another user's, unless root asks; or another machine's, whose pids are not this one's. */
     pid: number | null
+    /** The other machine, or its node on Slurm, as the run has written it down. */
+    elsewhere: { host: string | null; slurmJob: string | null; lastHeardAt: string | null } | null
     startedAt: string | null
     job: JobName | null
     /** `null` if it is not in the journal: it has just begun, or is no run but moves a volume. */
@@ -98,7 +100,18 @@ export async function readStatus(
     modelsDir,
     freeBytes: existsSync(modelsDir) ? freeSpace(modelsDir) : null,
     running: holder
-      ? { pid: holder.pid ?? null, startedAt: isoOf(current?.startedAt), ...stageOf(current) }
+      ? {
+          pid: holder.pid ?? null,
+          elsewhere: holder.isElsewhere
+            ? {
+                host: current?.host ?? holder.host ?? null,
+                slurmJob: holder.slurmJob ?? null,
+                lastHeardAt: current ? isoOf(Date.parse(current.startedAt) + current.durationMs) : null,
+              }
+            : null,
+          startedAt: isoOf(current?.startedAt),
+          ...stageOf(current),
+        }
       : null,
     lastRun: last
       ? { startedAt: isoOf(last.startedAt), exitCode: last.exitCode ?? null, message: last.message ?? null }

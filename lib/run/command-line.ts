@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
 import { type Option, parseDuration, readOptions } from '../settings/options.ts'
@@ -15,6 +16,8 @@ export type Command = {
   needsModelsDir: boolean
   /** Replaces the quota in a run of a job's own script; MiB. */
   maxDiskMb: number | undefined
+  /** Train in this folder of the machine's own, and publish in the models folder. */
+  scratch: string | undefined
   retrain: boolean
   dryRun: boolean
   json: boolean
@@ -30,6 +33,7 @@ const runOptions = {
   'dry-run': { type: 'boolean', help: 'say what would be done; change nothing' },
   json: { type: 'boolean', help: 'one JSON object a line, nothing else, on stdout' },
   'max-disk-mb': { type: 'string', value: 'N', help: 'the limit of this run in MiB, instead of the quota' },
+  scratch: { type: 'string', value: 'DIR', help: "train in this folder of the machine's own" },
   every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h' },
   'max-wait': { type: 'string', value: 'TIME', help: 'longest wait for a quiet machine between jobs' },
 } as const satisfies Record<string, Option>
@@ -38,7 +42,7 @@ type RunOption = keyof typeof runOptions
 
 /** The options of a program that looks and trains nothing, and of one that trains. */
 export const lookingOptions: RunOption[] = ['dry-run', 'json']
-export const trainingOptions: RunOption[] = ['retrain', ...lookingOptions]
+export const trainingOptions: RunOption[] = ['retrain', 'scratch', ...lookingOptions]
 
 /** A program that makes a run. */
 export type Runner = {
@@ -94,6 +98,7 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
     modelsDir: values['models-dir'],
     needsModelsDir,
     maxDiskMb: values['max-disk-mb'] === undefined ? undefined : wholeMb(values['max-disk-mb']),
+    scratch: values.scratch === undefined ? undefined : resolve(values.scratch),
     retrain: values.retrain ?? false,
     dryRun: values['dry-run'] ?? false,
     json: values.json ?? false,

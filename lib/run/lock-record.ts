@@ -29,9 +29,12 @@ export function parseRecord(text: string): LockRecord | undefined {
   return { pid, host: value('host'), bootId: value('boot'), slurmJob: value('job') }
 }
 
-/** Was it written on another machine, whose processes cannot be seen from here? */
-export function isElsewhere({ host, bootId }: LockRecord): boolean {
-  return bootId !== undefined && host !== hostname() && bootId !== ownBootId()
+/**
+ * Was it written on another machine, whose processes cannot be seen from here? By the name alone that cannot be told:
+ * machines that were copied from one have the same. An earlier boot of this machine is another one too.
+ */
+export function isElsewhere({ bootId }: LockRecord): boolean {
+  return bootId !== undefined && bootId !== ownBootId()
 }
 
 /** @example describeElsewhere(record) // "pid 17 on n2, Slurm job 4" */

@@ -14,14 +14,16 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs'
+import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { storageError } from '../system/durable.ts'
 import { accessRemedy } from '../system/owner.ts'
-import { inodeId, readPlain } from '../system/plain-file.ts'
+import { inodeId, outOfInodes, readPlain } from '../system/plain-file.ts'
 import { isStopped, killAll, listProcesses, readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
+import { assertSharedLocks } from './lock-mount.ts'
 import {
   describeElsewhere,
   formatRecord,
@@ -59,9 +61,11 @@ const MAX_OPENINGS = 10
  *
  * A training whose orchestrator is gone will never be published: it is ended here, and its lock taken over.
  *
- * @throws {TrainerError} `locked`, naming the holder; `storage` if the lock cannot be opened.
+ * @throws {TrainerError} `locked`, naming the holder; `storage` if the lock cannot be opened; `config` if other machines
+ * would not see it
  */
 export async function takeLock(stateDir: string): Promise<Lock> {
+  assertSharedLocks(stateDir)
   const path = join(stateDir, 'lock')
   for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
     const opened = open(stateDir, path)
@@ -185,6 +189,16 @@ export function findHolder(stateDir: string): Holder | undefined {
   }
 }
 
+/**
+ * The run on another machine that has written itself down as the holder. Whether it still holds the lock cannot be seen
+ * from here without touching it.
+ */
+export function findHolderElsewhere(stateDir: string): LockRecord | undefined {
+  const owner = readOwner(stateDir)
+  // After a reboot the record of a run that was cut off is of this machine all the same.
+  return owner && isElsewhere(owner) && owner.host !== hostname() ? owner : undefined
+}
+
 /** What anybody can see of another user's lock. The device is not compared: on btrfs and overlays stat() has another. */
 function isListed({ ino }: { ino: number }): boolean {
   return new RegExp(`^\\d+: FLOCK .*:${ino} `, 'm').test(readProc('locks') ?? '')
@@ -229,6 +243,8 @@ function open(stateDir: string, path: string): Opened {
 }
 
 function remedyOf(cause: unknown, path: string): string {
+  const gone = outOfInodes(cause, path)
+  if (gone) return `; ${gone}`
   return isErrno(cause, 'EACCES') ? `; ${accessRemedy(dirname(dirname(path)))}` : ''
 }
 
@@ -305,7 +321,7 @@ function isOrphanedTraining(pid: number): boolean {
 
 function heldBy(path: string, owner: LockRecord | undefined, holders: number[]): TrainerError {
   const who =
-    owner && isElsewhere(owner)
+    owner && !holders.length && isElsewhere(owner)
       ? describeElsewhere(owner)
       : `pid ${namedHolders(owner, holders).join(', ') || 'unknown'}`
   return new TrainerError('locked', `Another run holds ${path}: ${who}; wait for its end or stop it`)

@@ -5,6 +5,7 @@ import { type Quotas, readQuotas } from '../quotas.ts'
 import { chooseModelsDir, openModelsDir } from '../settings/folders.ts'
 import { packageVersion } from '../settings/options.ts'
 import { assertOwnFolder, isAnothersFolder } from '../system/owner.ts'
+import { whereabouts } from '../system/whereabouts.ts'
 import type { Command } from './command-line.ts'
 import { Journal } from './journal.ts'
 import { findHolder, type Lock, takeLock } from './lock.ts'
@@ -48,7 +49,7 @@ async function note({ jobs }: Command, modelsDir: string, error: unknown): Promi
     const { exitCode } = error
     const message = error.message.replaceAll('\n', '; ')
     const journal = new Journal(stateDir)
-    journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion() })
+    journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion(), ...whereabouts() })
     journal.emit({ event: 'run.done', exitCode, seconds: 0, message })
     journal.close()
     await noteFailedStart(stateDir, exitCode)

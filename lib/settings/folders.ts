@@ -4,7 +4,7 @@ import { isAbsolute, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { accessRemedy } from '../system/owner.ts'
-import { makeFolder, makeFolders } from '../system/plain-file.ts'
+import { makeFolder, makeFolders, outOfInodes } from '../system/plain-file.ts'
 
 /** The system's models folder, unless an operator has chosen another. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
@@ -61,7 +61,7 @@ export function openModelsDir(path: string, dryRun: boolean, mustExist = false):
     if (dryRun && isErrno(cause, 'ENOENT')) return path
     if (cause instanceof TrainerError) throw cause
     const owner = isErrno(cause, 'EACCES') ? `${accessRemedy(path)}, or ` : ''
-    const remedy = `${owner}choose another: --models-dir DIR`
+    const remedy = outOfInodes(cause, path) ?? `${owner}choose another: --models-dir DIR`
     const message = `Cannot use the models folder ${path}: ${messageOf(cause)}; ${remedy}`
     throw new TrainerError('storage', message, { cause })
   }

@@ -23,18 +23,47 @@ export function capOf(dir: string, quotaBytes: number): number | undefined {
   return sizeBytes !== undefined && sizeBytes <= quotaBytes ? sizeBytes : undefined
 }
 
-/** The kernel's own account of a filesystem: 3 µs whatever it holds; deleted files that are still open are in it. */
-export function accountOf(dir: string): { usedBytes: number; freeBytes: number } {
-  const { blocks, bfree, bavail, bsize } = statfsSync(dir)
-  return { usedBytes: (blocks - bfree) * bsize, freeBytes: bavail * bsize }
+/** What a filesystem says of itself. */
+export type FilesystemAccount = {
+  usedBytes: number
+  /** What a program without privileges can still write. */
+  freeBytes: number
+  usedInodes: number
+  /** Infinite where inodes are not counted (btrfs). */
+  freeInodes: number
+}
+
+/**
+ * The kernel's own account of a filesystem: 3 µs whatever it holds; deleted files that are still open are in it.
+ *
+ * @throws {TrainerError} `storage`: it cannot be told
+ */
+export function accountOf(dir: string): FilesystemAccount {
+  try {
+    const { blocks, bfree, bavail, bsize, files, ffree } = statfsSync(dir)
+    return {
+      usedBytes: (blocks - bfree) * bsize,
+      freeBytes: bavail * bsize,
+      usedInodes: files - ffree,
+      freeInodes: files > 0 ? ffree : Number.POSITIVE_INFINITY,
+    }
+  } catch (cause) {
+    throw new TrainerError('storage', `Cannot tell the free space of ${dir}: ${messageOf(cause)}`, { cause })
+  }
 }
 
 /** The bytes that a program without privileges can still write to the filesystem of `dir`. */
 export function freeSpace(dir: string): number {
-  try {
-    const { bavail, bsize } = statfsSync(dir)
-    return bavail * bsize
-  } catch (cause) {
-    throw new TrainerError('storage', `Cannot tell the free space of ${dir}: ${messageOf(cause)}`, { cause })
-  }
+  return accountOf(dir).freeBytes
+}
+
+/** The numbers by which statfs(2) calls filesystems that make inodes out of the room for files. */
+const inodeBytes = new Map([
+  [0x58465342, 512], // XFS
+  [0x9123683e, 1024], // btrfs: inode, names and references, twice; measured 790 of an empty file
+])
+
+/** What every file takes of the room for files on the filesystem of `dir`, beside its blocks. */
+export function inodeBytesOn(dir: string): number {
+  return inodeBytes.get(statfsSync(dir).type) ?? 0
 }

@@ -1,10 +1,11 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, fchmodSync, fstatSync, lstatSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
+import { closeSync, fchmodSync, fstatSync, lstatSync, rmdirSync, unlinkSync } from 'node:fs'
 import { isErrno } from '../errors.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { safePath } from '../system/programs.ts'
+import { Slice } from '../system/slice.ts'
 import { Descent, openFolder, reachOf, undeletable } from './descent.ts'
-import { Slice } from './walk.ts'
+import { Listing } from './walk.ts'
 
 /**
  * Delete everything in a folder; a link in it goes as a link, and a filesystem mounted in it stays. What is immutable
@@ -74,13 +75,19 @@ class Emptying {
     if ((fstatSync(current).mode & 0o700) !== 0o700) {
       descent.attempt('', () => this.remove(descent, () => fchmodSync(current, 0o700)))
     }
-    for (const child of readdirSync(reachOf(current), 'latin1')) {
-      descent.attempt(child, reach => {
-        this.remove(descent, () => {
-          if (!unlinkFile(reach)) folders.push(child)
+    const listing = new Listing(reachOf(current))
+    try {
+      for (let child = listing.nextName(); child !== undefined; child = listing.nextName()) {
+        const file = child
+        descent.attempt(file, reach => {
+          this.remove(descent, () => {
+            if (!unlinkFile(reach)) folders.push(file)
+          })
         })
-      })
-      if (this.#slice.isOver()) await this.#slice.next()
+        if (this.#slice.isOver()) await this.#slice.next()
+      }
+    } finally {
+      listing.close()
     }
     return folders
   }

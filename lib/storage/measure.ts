@@ -1,10 +1,10 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from '../errors.ts'
-import type { Bytes } from '../system/bytes.ts'
+import type { Bytes, Folder } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
-import { freeSpace } from './capacity.ts'
-import { Entry, type Inode, listOldest } from './prunable.ts'
-import { compileRules, PRUNABLE_ENDING } from './rules.ts'
+import { accountOf, inodeBytesOn } from './capacity.ts'
+import { Entry, type Inode, Keeper, MOST_ENTRIES, OldestEntries, worthPruning } from './prunable.ts'
+import { compileRules, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
 
 export type MeasureOptions = {
@@ -12,64 +12,158 @@ export type MeasureOptions = {
   prune?: string[]
   /** Paths that are never prunable, such as published models with their external data and manifest. */
   keep?: Iterable<string | Buffer>
+  /** List at least so many of the oldest prunable entries, if there are so many. */
+  most?: number
+  /** After a violation: everything in `work/` may be pruned, except what the rules name other than temporary files. */
+  unnamed?: boolean
+  /** Ends the walk; its reason is thrown. */
+  signal?: AbortSignal
 }
 
-/**
- * What a folder holds: its charged bytes; all in it that the rules name, kept or not, in any order, also what goes with a
- * folder; and of that what may be pruned, oldest first.
- */
-export type Measurement = { usedBytes: number; named: Entry[]; prunable: Entry[] }
+/** What a folder holds. */
+export type Measurement = {
+  /** Charged bytes. */
+  usedBytes: number
+  usedInodes: number
+  /** Of `usedBytes`: what would come free if everything prunable went. */
+  prunableBytes: number
+  /** What may be pruned, oldest first; `isCut` if that is not all. */
+  prunable: Entry[]
+  isCut: boolean
+}
 
 /**
  * Measure a folder.
  *
  * Charged are the folder and everything in it, each inode once: of a file its size or its blocks, whichever is more,
- * so that a sparse file counts in full; of all else the blocks. Links are not followed. What vanishes meanwhile is
- * not counted; in a folder that is swapped for a link meanwhile, other files may be.
+ * so that a sparse file counts in full; of all else the blocks; and what the inode itself takes, where that is room for
+ * files (XFS, btrfs). Links are not followed. What vanishes meanwhile is not counted; in a folder that is swapped for a
+ * link meanwhile, other files may be.
  *
  * @throws {TrainerError} `storage`: the folder or one in it is missing, cannot be read, or has another filesystem
  * mounted on it; it is never taken for empty
  */
-export async function measure(
-  dir: string,
-  { prune = [], keep = [] }: MeasureOptions = {},
-): Promise<Measurement> {
+export async function measure(dir: string, options: MeasureOptions = {}): Promise<Measurement> {
   const root = findRoot(dir)
-  const ruleOf = await compileRules(root, prune)
-  const inodes = new Map<string, Inode>()
-  const found: Entry[] = []
-  let usedBytes = 0
-
-  const addBytes = (bytes: number) => {
-    usedBytes += bytes
-  }
-  const rootStats = await walk<Entry | undefined>(root, undefined, {
-    ...(!prune.length && { ordinary: { except: PRUNABLE_ENDING, add: addBytes } }),
-    isExact: ({ path, data: owner }, name) => owner !== undefined || ruleOf(path, name, 'any') !== undefined,
-    visit({ path, data: owner }, name, stats) {
-      const bytes = chargeOf(stats)
-      if (!isExact(stats)) {
-        usedBytes += bytes
-        return undefined
-      }
-      const isFolder = stats.isDirectory()
-      const inode = stats.nlink > 1n && !isFolder ? countName(inodes, stats, bytes) : undefined
-      if (!inode || inode.names === 1) usedBytes += bytes
-      for (let holder = owner; holder; holder = holder.owner) {
-        holder.add(bytes, inode)
-        if (stats.mtimeNs > holder.mtimeNs) holder.mtimeNs = stats.mtimeNs
-      }
-      const rule = isFolder || stats.isFile() ? ruleOf(path, name, isFolder ? 'folder' : 'file') : undefined
-      if (rule === undefined) return owner
-      const entry = new Entry(path, name, stats, rule, owner)
-      entry.add(bytes, inode)
-      found.push(entry)
-      return isFolder ? entry : owner
-    },
-  })
-  usedBytes += chargeOf(rootStats)
-  return { usedBytes, named: found, prunable: listOldest(found, keep) }
+  const account = new Account(root, inodeBytesOn(dir), await compileRules(root, options.prune ?? []), options)
+  const rootStats = await walk<Owner>(root, undefined, account, options.signal)
+  return account.close(rootStats)
 }
+
+/** The prunable folder that something is in, if it is in one; `kept` in a folder that stays whole. */
+type Owner = Entry | 'kept' | undefined
+
+/** Adds up a walk. */
+class Account {
+  readonly #work: Bytes
+  readonly #inodeBytes: number
+  readonly #ruleOf: RuleOf
+  readonly #keeper: Keeper
+  readonly #unnamed: boolean
+  readonly #inodes = new Map<string, Inode>()
+  readonly #oldest: OldestEntries
+  #usedBytes = 0
+  #usedInodes = 0
+  /** Bytes of files that go with an entry, hard links not counted. */
+  #named = 0
+
+  constructor(
+    root: Bytes,
+    inodeBytes: number,
+    ruleOf: RuleOf,
+    { keep = [], most = MOST_ENTRIES, unnamed = false }: MeasureOptions,
+  ) {
+    this.#work = `${root}/work`
+    this.#inodeBytes = inodeBytes
+    this.#ruleOf = ruleOf
+    this.#keeper = new Keeper(keep)
+    this.#oldest = new OldestEntries(most)
+    this.#unnamed = unnamed
+  }
+
+  isExact({ path, data: owner }: Folder<Owner>, name: Bytes): boolean {
+    return (
+      this.#unnamed ||
+      (owner !== undefined && owner !== 'kept') ||
+      this.#ruleOf(path, name, 'any') !== undefined
+    )
+  }
+
+  visit({ path, data: owner }: Folder<Owner>, name: Bytes, stats: Stats | BigIntStats): Owner {
+    const bytes = chargeOf(stats, this.#inodeBytes)
+    if (!isExact(stats)) {
+      this.#charge(bytes)
+      return owner
+    }
+    const isFolder = stats.isDirectory()
+    const inode = stats.nlink > 1n && !isFolder ? this.#countName(stats, bytes) : undefined
+    if (!inode || inode.names === 1) this.#charge(bytes)
+    if (owner === 'kept') return owner
+    for (let holder = owner; holder; holder = holder.owner) {
+      holder.add(bytes, inode)
+      if (stats.mtimeNs > holder.mtimeNs) holder.mtimeNs = stats.mtimeNs
+    }
+    if (this.#keeper.keepsInode(stats)) owner?.keep()
+    const rule = this.#ruleFor(path, name, stats)
+    if (rule === undefined) {
+      if (owner && !owner.isKept && !inode) this.#named += bytes
+      return owner
+    }
+    if (rule === 'kept') {
+      owner?.keep()
+      return isFolder ? 'kept' : owner
+    }
+    const entry = new Entry(path, name, stats, rule, owner)
+    entry.add(bytes, inode)
+    if (this.#keeper.keeps(entry)) entry.keep()
+    else {
+      if (!inode) this.#named += bytes
+      this.#oldest.add(entry)
+    }
+    return isFolder ? entry : owner
+  }
+
+  close(rootStats: Stats): Measurement {
+    this.#charge(chargeOf(rootStats, this.#inodeBytes))
+    const prunable = worthPruning(this.#oldest.list())
+    const { isCut } = this.#oldest
+    return {
+      usedBytes: this.#usedBytes,
+      usedInodes: this.#usedInodes,
+      prunableBytes: isCut ? this.#named : prunable.reduce((sum, { bytes }) => sum + bytes, 0),
+      prunable,
+      isCut,
+    }
+  }
+
+  /** The rule that allows a name to be pruned; `kept` if it must stay because a rule names it. */
+  #ruleFor(folder: Bytes, name: Bytes, stats: BigIntStats): string | undefined {
+    const isFolder = stats.isDirectory()
+    const rule =
+      isFolder || stats.isFile() ? this.#ruleOf(folder, name, isFolder ? 'folder' : 'file') : undefined
+    if (!this.#unnamed) return rule
+    if (rule !== undefined && rule !== TEMPORARY) return 'kept'
+    const isWithin = `${folder}/`.startsWith(`${this.#work}/`) && `${folder}/${name}` !== `${this.#work}/tmp`
+    return isWithin ? (rule ?? UNNAMED) : undefined
+  }
+
+  #charge(bytes: number): void {
+    this.#usedBytes += bytes
+    this.#usedInodes++
+  }
+
+  #countName(stats: BigIntStats, bytes: number): Inode {
+    const id = inodeId(stats)
+    const inode = this.#inodes.get(id) ?? { id, bytes, names: 0, pruned: 0 }
+    this.#inodes.set(id, inode)
+    inode.names++
+    return inode
+  }
+}
+
+const TEMPORARY = '*.tmp'
+/** How deletions after a violation are told. */
+const UNNAMED = 'work/**'
 
 /**
  * The real path of a folder.
@@ -94,24 +188,18 @@ function isExact(stats: Stats | BigIntStats): stats is BigIntStats {
   return typeof stats.ino === 'bigint'
 }
 
-/** What one inode is charged with, in bytes. */
-export function chargeOf(stats: Stats | BigIntStats): number {
+/** What one inode is charged with, in bytes; `inodeBytes` of them for itself. */
+export function chargeOf(stats: Stats | BigIntStats, inodeBytes: number): number {
   const blockBytes = Number(stats.blocks) * 512
-  return stats.isFile() ? Math.max(Number(stats.size), blockBytes) : blockBytes
+  return (stats.isFile() ? Math.max(Number(stats.size), blockBytes) : blockBytes) + inodeBytes
 }
 
-function countName(inodes: Map<string, Inode>, stats: BigIntStats, bytes: number): Inode {
-  const id = inodeId(stats)
-  const inode = inodes.get(id) ?? { id, bytes, names: 0, pruned: 0 }
-  inodes.set(id, inode)
-  inode.names++
-  return inode
-}
-
-/** One look at a job's folder; figures in bytes, what may be pruned oldest first. */
-export type Look = Omit<Measurement, 'named'> & { freeBytes: number }
+/** One look at a job's folder, and at the filesystem that it is on. */
+export type Look = Measurement & { freeBytes: number; freeInodes: number }
 
 /** Walk the folder. */
 export async function lookAt(dir: string, options: MeasureOptions = {}): Promise<Look> {
-  return { ...(await measure(dir, options)), freeBytes: freeSpace(dir) }
+  const measurement = await measure(dir, options)
+  const { freeBytes, freeInodes } = accountOf(dir)
+  return { ...measurement, freeBytes, freeInodes }
 }

@@ -4,9 +4,9 @@ import { isErrno } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { makeFolder } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { Descent, openFolder, reachOf, type Stop, undeletable } from './descent.ts'
 import { emptyFolder, makeMutable, removeWhole } from './empty-folder.ts'
-import { Slice } from './walk.ts'
 
 /**
  * Make a training's output folder usable again, whatever a training has made of it: `tmp` in it is a folder, made anew

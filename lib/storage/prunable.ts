@@ -26,11 +26,17 @@ export class Entry {
   readonly rule: string
   /** The prunable folder that it is in, and with which it goes. */
   readonly owner: Entry | undefined
+  /** It, or something in it, must stay. */
+  isKept = false
   /** Charged bytes that come free with it, provided that everything older is pruned before. */
   bytes = 0
   /** Charged bytes that are nowhere else; the rest are hard links. */
   ownBytes = 0
-  readonly inodes: Inode[] = []
+  /** Inodes that come free with it, besides those of hard links. */
+  ownInodes = 0
+  /** Its hard links. */
+  inodes: Inode[] = none
+  #key: Bytes | undefined
 
   constructor(folder: Bytes, name: Bytes, stats: BigIntStats, rule: string, owner: Entry | undefined) {
     this.folder = folder
@@ -50,25 +56,87 @@ export class Entry {
 
   /** Charge it with a file: with the bytes, or with one of the names of an inode that has several. */
   add(bytes: number, inode: Inode | undefined): void {
-    if (inode) this.inodes.push(inode)
-    else this.ownBytes += bytes
+    if (!inode) {
+      this.ownBytes += bytes
+      this.ownInodes++
+    } else if (this.inodes === none) this.inodes = [inode]
+    else this.inodes.push(inode)
+  }
+
+  /** Orders names as text as if their numbers were compared as numbers: each is preceded by its length. */
+  get key(): Bytes {
+    this.#key ??= this.name.replace(
+      /0*(\d+)/g,
+      (_, digits: string) => String.fromCharCode(digits.length) + digits,
+    )
+    return this.#key
+  }
+
+  /** It stays, and so do the folders that it is in. */
+  keep(): void {
+    for (let entry: Entry | undefined = this; entry && !entry.isKept; entry = entry.owner) entry.isKept = true
   }
 }
 
+/** Of most entries: shared, and never changed. */
+const none: Inode[] = []
+
+/** So many entries are listed of a folder that has more: enough to free what is needed, and small in memory. */
+export const MOST_ENTRIES = 16_384
+
 /**
- * From all that the rules allow, what may go, oldest first: by modification time, then by name with numbers compared
- * as numbers (`epoch-9` before `epoch-10`), then by the bytes of the path. Left out are the files in `keep`, under
- * whatever name, folders that hold one of them, and hard links whose other names stay, because they free nothing.
+ * Collects what may be pruned, and keeps the oldest of it: at most twice `most`, however much there is. Left out are
+ * entries that must stay, and those that go with a folder.
  */
-export function listOldest(found: Entry[], keep: Iterable<string | Buffer>): Entry[] {
-  const isKept = keeper(keep)
-  const kept = new Set(found.filter(isKept))
-  const entries = found.filter(entry => !kept.has(entry) && (!entry.owner || kept.has(entry.owner)))
-  sortByAge(entries)
-  return worthPruning(entries)
+export class OldestEntries {
+  /** Has any been left out for being too young? */
+  isCut = false
+  readonly #most: number
+  #entries: Entry[] = []
+  /** The oldest of those that were left out is no older than this. */
+  #youngest: Entry | undefined
+
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  add(entry: Entry): void {
+    if (this.#youngest && compareAge(entry, this.#youngest) > 0) return
+    this.#entries.push(entry)
+    if (this.#entries.length >= 2 * this.#most) this.#cut()
+  }
+
+  /** All that are left, oldest first. */
+  list(): Entry[] {
+    const youngest = this.#youngest
+    // A folder may have become younger since it was found.
+    const entries = this.#entries.filter(
+      entry => goesAlone(entry) && !(youngest && compareAge(entry, youngest) > 0),
+    )
+    return entries.sort(compareAge)
+  }
+
+  #cut(): void {
+    this.#entries = this.#entries.filter(goesAlone)
+    if (this.#entries.length < 2 * this.#most) return
+    // Sorting all of them would hold up everything else.
+    const step = Math.ceil(this.#entries.length / 512)
+    const sample = this.#entries.filter((_, index) => index % step === 0).sort(compareAge)
+    const youngest = sample[sample.length >> 1]!
+    this.#youngest = youngest
+    this.#entries = this.#entries.filter(entry => compareAge(entry, youngest) <= 0)
+    this.isCut = true
+  }
 }
 
-/** Of all entries that may go, oldest first, those with which bytes come free: no hard link of which a name stays. */
+function goesAlone({ isKept, owner }: Entry): boolean {
+  return !isKept && (!owner || owner.isKept)
+}
+
+/**
+ * Of all entries that may go, oldest first, keep those whose removal frees anything: a hard link frees nothing while
+ * another of its names remains.
+ */
 export function worthPruning(entries: Entry[]): Entry[] {
   const names = new Map<Inode, number>()
   for (const entry of entries) {
@@ -80,42 +148,48 @@ export function worthPruning(entries: Entry[]): Entry[] {
     }
   }
   const isWhole = (inode: Inode) => names.get(inode) === inode.names
-  return entries.filter(({ ownBytes, inodes }) => ownBytes > 0 || inodes.some(isWhole))
+  return entries.filter(({ ownInodes, inodes }) => ownInodes > 0 || inodes.some(isWhole))
 }
 
-function sortByAge(entries: Entry[]): void {
-  const keys = new Map<Entry, Bytes>()
-  const keyOf = (entry: Entry) => {
-    const key = keys.get(entry) ?? naturalKey(entry.name)
-    keys.set(entry, key)
-    return key
-  }
-  entries.sort(
-    (a, b) =>
-      compare(a.mtimeNs, b.mtimeNs) ||
-      compare(keyOf(a), keyOf(b)) ||
-      compare(`${a.folder}/${a.name}`, `${b.folder}/${b.name}`),
+/**
+ * Orders by modification time, then by name with numbers compared as numbers (`epoch-9` before `epoch-10`), then by
+ * the bytes of the path.
+ */
+function compareAge(a: Entry, b: Entry): number {
+  return (
+    compare(a.mtimeNs, b.mtimeNs) ||
+    compare(a.key, b.key) ||
+    compare(`${a.folder}/${a.name}`, `${b.folder}/${b.name}`)
   )
 }
 
-function keeper(keep: Iterable<string | Buffer>): (entry: Entry) => boolean {
-  const paths = new Set<Bytes>()
-  const folders = new Set<Bytes>()
-  const ids = new Set<string>()
-  for (const file of keep) {
-    const path = canonical(Buffer.from(file as string).toString('latin1'))
-    paths.add(path)
-    for (let folder = dirname(path); !folders.has(folder); folder = dirname(folder)) folders.add(folder)
-    const stats = reachable(() => lstatSync(native(path), { bigint: true }))
-    if (stats) ids.add(inodeId(stats))
+/** Tells of an entry whether it is kept: it, under whatever name, or a folder that it is in or that is above it. */
+export class Keeper {
+  readonly #paths = new Set<Bytes>()
+  readonly #folders = new Set<Bytes>()
+  readonly #ids = new Set<string>()
+
+  constructor(keep: Iterable<string | Buffer>) {
+    for (const file of keep) {
+      const path = canonical(Buffer.from(file as string).toString('latin1'))
+      this.#paths.add(path)
+      for (let folder = dirname(path); !this.#folders.has(folder); folder = dirname(folder))
+        this.#folders.add(folder)
+      const stats = reachable(() => lstatSync(native(path), { bigint: true }))
+      if (stats) this.#ids.add(inodeId(stats))
+    }
   }
-  if (!paths.size) return () => false
-  return entry => {
+
+  keeps(entry: Entry): boolean {
+    if (!this.#paths.size) return false
     let path = `${entry.folder}/${entry.name}`
-    if (folders.has(path) || ids.has(inodeId(entry)) || entry.inodes.some(({ id }) => ids.has(id)))
-      return true
-    while (path.length > 1 && !paths.has(path)) path = dirname(path)
+    if (this.#folders.has(path) || this.keepsInode(entry)) return true
+    while (path.length > 1 && !this.#paths.has(path)) path = dirname(path)
     return path.length > 1
+  }
+
+  keepsInode(inode: Record<'dev' | 'ino', bigint>): boolean {
+    return this.#ids.size > 0 && this.#ids.has(inodeId(inode))
   }
 }
 
@@ -133,11 +207,6 @@ function reachable<T>(look: () => T): T | undefined {
     if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined
     throw error
   }
-}
-
-/** Orders as text what should be ordered with numbers compared as numbers: each is preceded by its length. */
-function naturalKey(name: Bytes): Bytes {
-  return name.replace(/0*(\d+)/g, (_, digits: string) => String.fromCharCode(digits.length) + digits)
 }
 
 function compare<T extends bigint | string>(a: T, b: T): number {

@@ -4,7 +4,7 @@ import type { Bytes } from '../system/bytes.ts'
 export type RuleOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder' | 'any') => string | undefined
 
 /** Of files that may be pruned without a glob. */
-export const PRUNABLE_ENDING = /\.(checkpoint|tmp)$/
+const PRUNABLE_ENDING = /\.(checkpoint|tmp)$/
 
 /**
  * Make the rules for what is below `root`: files `*.checkpoint` and `*.tmp` at any depth, and whatever matches one

@@ -1,3 +1,4 @@
+import { execFile } from 'node:child_process'
 import {
   accessSync,
   chmodSync,
@@ -10,7 +11,10 @@ import {
 } from 'node:fs'
 import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
+import { outOfInodes } from './plain-file.ts'
+import { safePath } from './programs.ts'
 
 /** Make a folder's entries survive a power cut: without this, a rename can come back undone. */
 export async function syncFolder(path: string): Promise<void> {
@@ -30,6 +34,12 @@ export async function syncFile(path: string): Promise<void> {
   } finally {
     await file.close()
   }
+}
+
+/** Write out what the filesystem of a folder has in memory, for a minute at most: some free deleted files only then. */
+export async function syncFilesystem(path: string): Promise<void> {
+  const options = { env: { PATH: safePath }, timeout: 60_000 }
+  await promisify(execFile)('sync', ['--file-system', path], options).catch(() => {}) // what it is for will show
 }
 
 /**
@@ -153,7 +163,7 @@ export function storageError(subject: string, cause: unknown): unknown {
   // Node has no name for EDQUOT.
   const code = cause.errno === -122 ? 'EDQUOT' : (cause.code ?? '')
   const message = code === 'EDQUOT' ? `EDQUOT: disk quota exceeded, ${cause.syscall}` : cause.message
-  const remedy = remedies[code]
+  const remedy = (cause.path && outOfInodes(cause, cause.path)) || remedies[code]
   return new TrainerError('storage', `${subject}: ${message}${remedy ? `; ${remedy}` : ''}`, { cause })
 }
 

@@ -8,6 +8,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  statfsSync,
   statSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -182,12 +183,21 @@ export function makeFolder(path: string): void {
     makeFolders(path)
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause
-    const remedy = 'this user must be able to write there'
+    const remedy = outOfInodes(cause, path) ?? 'this user must be able to write there'
     throw new TrainerError('storage', `Cannot make ${path}: ${messageOf(cause)}; ${remedy}`, { cause })
   }
   if (lstatSync(path).isSymbolicLink()) {
     throw new TrainerError('storage', `Cannot use ${path}: it is a symbolic link; remove it`)
   }
+}
+
+/** What to do about a refusal of the system to make a file, if no inode is left where `path` would be. */
+export function outOfInodes(cause: unknown, path: string): string | undefined {
+  if (!isErrno(cause, 'ENOSPC')) return undefined
+  const { files, ffree } = statfsSync(nearestVisible(path))
+  return files > 0 && ffree === 0
+    ? 'no inode is left on that disk: delete files there, whatever their size'
+    : undefined
 }
 
 /**

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { type JobName, placeholders, type Quota } from '../quotas.ts'
+import type { Job } from '../run.ts'
 import { safePath } from '../system/programs.ts'
 import { MIB } from '../text.ts'
 
@@ -13,7 +14,7 @@ const inherited = /^(HOME|USER|LOGNAME|TZ|LANG|LC_[A-Z]+)$/
 export function trainingEnvironment(
   job: JobName,
   quota: Quota,
-  jobDir: string,
+  { jobDir, publishedDir }: Pick<Job, 'jobDir' | 'publishedDir'>,
   limitBytes: number,
 ): Record<string, string> {
   const kept = Object.entries(process.env).filter(([name]) => inherited.test(name))
@@ -33,7 +34,7 @@ export function trainingEnvironment(
     RANSOMEYE_JOB: job,
     RANSOMEYE_MAX_DISK_MB: wholeMb(limitBytes),
     RANSOMEYE_OUTPUT_DIR: join(jobDir, 'work'),
-    RANSOMEYE_MODEL_DIR: jobDir,
+    RANSOMEYE_MODEL_DIR: publishedDir,
   }
 }
 
@@ -41,11 +42,15 @@ export function trainingEnvironment(
  * The command of a training as an argument vector, placeholders filled in; without any placeholder
  * `--max-disk-mb N --output-dir DIR` is appended.
  */
-export function trainingArgv(quota: Quota, jobDir: string, limitBytes: number): string[] {
+export function trainingArgv(
+  quota: Quota,
+  { jobDir, publishedDir }: Pick<Job, 'jobDir' | 'publishedDir'>,
+  limitBytes: number,
+): string[] {
   const values: Record<string, string> = {
     maxDiskMb: wholeMb(limitBytes),
     outputDir: join(jobDir, 'work'),
-    modelDir: jobDir,
+    modelDir: publishedDir,
   }
   const placeholder = new RegExp(`\\{(${placeholders.join('|')})\\}`, 'g')
   const filled = quota.train.map(argument =>

@@ -1,94 +1,85 @@
 import { constants, setPriority } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { TrainerError } from '../errors.ts'
 import type { EventBody } from '../events.ts'
-import { accountOf, freeSpace } from '../storage/capacity.ts'
-import { type Look, lookAt, type MeasureOptions } from '../storage/measure.ts'
+import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
+import { type Measurement, type MeasureOptions, measure } from '../storage/measure.ts'
 import { type Entry, worthPruning } from '../storage/prunable.ts'
 import { type Pruned, pruneOldest } from '../storage.ts'
-import { inodeId } from '../system/plain-file.ts'
-import { deletedBytes, diskFull, type Limit, limitReached } from './limit.ts'
-import { listOpenFiles } from './open-files.ts'
+import { syncFilesystem } from '../system/durable.ts'
+import { MIB } from '../text.ts'
+import { Estimate } from './estimate.ts'
+import {
+  diskFull,
+  type Figures,
+  inodesGone,
+  type Limit,
+  limitNow,
+  limitReached,
+  type Start,
+} from './limit.ts'
+import { type HeldFiles, heldFiles, openEntries } from './open-files.ts'
 import type { Training } from './process.ts'
-import { temporaryFolder } from './sandbox.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
-const MIN_WAIT_MS = 10
-const MAX_WAIT_MS = 1000
-/** A writer that has not shown itself yet is taken for one of this many bytes a millisecond (256 MiB/s). */
-const ASSUMED_BYTES_PER_MS = 262_144
+/** What writers at full speed take in a millisecond, many at once. */
+const FASTEST = { bytes: 4 * MIB, inodes: 400 }
+const MIN_WAIT_MS = 5
+const MAX_WAIT_MS = 250
+/** Walks take no more of the time than this. */
+const WALK_SHARE = 0.01
+/** Somebody frees space, which hides as much growth from the filesystem's account: for so long they may take more. */
+const FREEING_WALK_SHARE = 0.2
+const FREEING_MS = 5000
+const FREED_BYTES = 64 * 1024
+/** Where the filesystem counts late only walks tell. */
+const LATE_WALK_SHARE = 0.5
+/** With room for them, walks come no more often than this; with less, as often as a fast writer could take half of it. */
+const MAX_WALK_PAUSE_MS = 1000
+const FAST_BYTES_PER_MS = MIB / 4
+/** Stopping a training because of what others write must not take more of its time than this. */
+const IDLE_STOP_SHARE = 0.05
+/** What filesystems take for themselves while files grow is not others' doing. */
+const NOISE_BYTES = MIB
 /** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 10_000
+/** Deleted files may come free so much later (btrfs, ZFS, XFS). */
+const LATE_FREE_MS = 10_000
+/** How long to watch others write while the training stands still. */
+const OTHERS_MS = 100
+const TELL_EVERY_MS = 1000
 
 export type Watch = Limit & {
-  /** Left free on the disk for the rest of the machine; zero where the job has a filesystem of its own. */
-  reserveBytes: number
-  /** Is its folder a filesystem of its own? Then usage is one system call. */
-  isCapped: boolean
+  /** What was used and free before the training began. */
+  start: Start
+  /** Does the filesystem count at once what is written? */
+  countsAtOnce: boolean
   /** What may be pruned besides checkpoints and temporary files, and what must not. */
-  rules: MeasureOptions
+  rules: Pick<MeasureOptions, 'prune' | 'keep'>
   training: Training
   emit: (event: EventBody) => void
-  onLook: (look: Look) => void
+  onLook: (figures: Figures) => void
   onPrune: (pruned: Pruned) => void
 }
 
 /**
- * Keep a running training inside its limit until `signal` says that it has ended. Above 90 % it is frozen, the
- * oldest checkpoints are pruned down to 80 %, and it is resumed. The next look comes the sooner the less room
- * there is for the fastest writer seen, between 10 ms and 1 s, and at once when the disk's free space says that
- * somebody is faster.
+ * Keep a running training inside its limit until `signal` says that it has ended. Above 90 % it is frozen, the oldest
+ * checkpoints are pruned down to 80 %, and it is resumed; inodes are treated as bytes are.
  *
- * @throws {TrainerError} `quota-exceeded`, or `no-space` if it is others who fill the disk; the training is dead then
+ * Walking the folder tells exactly, but only while nothing moves in it, and takes time. So walks are rare, and between
+ * them the filesystem's own account tells: when it has grown by as much as there is room, the training is stopped first
+ * and the folder walked then.
+ *
+ * @throws {TrainerError} `quota-exceeded`, or `no-space` if the disk holds no more; the training is dead then
  */
 export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
   preferUs()
-  let fastestPerMs = ASSUMED_BYTES_PER_MS
-  let before: { usedBytes: number; atMs: number } | undefined
-  // When pruning found too little, freezing again at once would only stall it: half of the room must go first.
-  let patienceBytes = 0
-
-  while (!signal.aborted) {
-    const atMs = performance.now()
-    const freeBytes = freeSpace(watch.dir)
-    const look = await glance(watch)
-    const tookMs = performance.now() - atMs
-    watch.onLook(look)
-    if (before)
-      fastestPerMs = Math.max(fastestPerMs, (look.usedBytes - before.usedBytes) / (atMs - before.atMs))
-    before = { usedBytes: look.usedBytes, atMs }
-
-    const freezeAbove = Math.max(FREEZE_ABOVE * limitNow(watch, look), patienceBytes)
-    const roomBytes = Math.max(0, freezeAbove - look.usedBytes)
-    if (!roomBytes) {
-      const relieved = await relieve(watch, look.usedBytes)
-      const limitBytes = limitNow(watch, relieved)
-      const isTight = relieved.usedBytes > FREEZE_ABOVE * limitBytes
-      patienceBytes = isTight ? relieved.usedBytes + (limitBytes - relieved.usedBytes) / 2 : 0
-      before = undefined
-    }
-    const wait = {
-      // A walk of a large tree must not take more than half of the time.
-      leastMs: Math.max(MIN_WAIT_MS, tookMs),
-      mostMs: Math.min(roomBytes / (2 * fastestPerMs), MAX_WAIT_MS),
-      // A burst: half of the room is gone, whoever took it.
-      freeBytes: freeBytes - roomBytes / 2,
-    }
-    await waitToLook(watch.dir, wait, signal)
-  }
-}
-
-/** Wait, but no longer than the disk has `freeBytes`: to ask for that takes 3 µs, whatever the folder holds. */
-async function waitToLook(
-  dir: string,
-  { leastMs, mostMs, freeBytes }: { leastMs: number; mostMs: number; freeBytes: number },
-  signal: AbortSignal,
-): Promise<void> {
-  const startedMs = performance.now()
-  for (let sliceMs = leastMs; !signal.aborted; sliceMs = Math.max(MIN_WAIT_MS, mostMs / 10)) {
-    await delay(sliceMs, undefined, { signal }).catch(() => {})
-    if (performance.now() - startedMs >= mostMs || freeSpace(dir) < freeBytes) return
+  try {
+    await new Guard(watch, signal).run()
+  } catch (error) {
+    // What ends it is no failure of a look that was under way.
+    if (!signal.aborted || error instanceof TrainerError) throw error
   }
 }
 
@@ -101,61 +92,368 @@ function preferUs(): void {
   }
 }
 
-/** Usage by the cheapest means that counts all of it. */
-async function glance({ dir, isCapped, rules, training }: Watch): Promise<Look> {
-  if (isCapped) return { ...accountOf(dir), prunable: [] }
-  const look = await lookAt(dir, rules)
-  return { ...look, usedBytes: look.usedBytes + deletedBytes(dir, training) }
-}
-
-/** The quota, or what others leave of the disk, whichever is less. */
-function limitNow({ limitBytes, reserveBytes }: Watch, { usedBytes, freeBytes }: Look): number {
-  return Math.min(limitBytes, usedBytes + freeBytes - reserveBytes)
-}
-
-/** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
-async function relieve(watch: Watch, usedBytes: number): Promise<Look> {
-  const { job, dir, training, emit } = watch
-  const startedMs = performance.now()
-  let isStopped = training.stop()
-  emit({ event: 'train.freeze', job, usedBytes })
-  let look = await glance(watch)
-  while (!isStopped && look.usedBytes <= limitNow(watch, look)) {
-    if (performance.now() - startedMs > FREEZE_DEADLINE_MS) break
-    await delay(2)
-    isStopped = training.stop()
-    look = await glance(watch)
+/** One look at the job's folder. */
+type Look = Figures &
+  Pick<Measurement, 'prunable' | 'isCut'> & {
+    /** By the walk, and held although deleted. */
+    countedBytes: number
+    held: HeldFiles
+    /** Of the filesystem, from before the walk. */
+    account: FilesystemAccount
   }
 
-  const { prunable } = watch.isCapped ? await lookAt(dir, watch.rules) : look
-  const targetBytes = PRUNE_TO * limitNow(watch, look)
-  await pruneOldest(dir, spare(prunable, watch), { ...look, targetBytes, onPrune: watch.onPrune })
-  look = await glance(watch)
-  watch.onLook(look)
-  if (look.usedBytes > limitNow(watch, look)) {
-    await training.kill()
-    throw look.usedBytes > watch.limitBytes
-      ? limitReached(watch, look, 'had nothing left to prune and was killed')
-      : diskFull(watch, look)
+const NOTHING_HELD: HeldFiles = { deletedBytes: 0, unseen: new Set(), inFlight: 0 }
+
+type Amounts = { bytes: number; inodes: number }
+
+class Guard {
+  readonly #watch: Watch
+  readonly #signal: AbortSignal
+  readonly #estimate: Estimate
+  readonly #sinceMs = Date.now()
+  /** What the kernel counts beside files on a filesystem of the job's own. */
+  readonly #overheadBytes: number
+  /** When pruning found too little, freezing again at once would only stall it: half of the room must go first. */
+  #patience: Amounts = { bytes: 0, inodes: 0 }
+  #walk = { endMs: 0, tookMs: 0 }
+  /** Until then somebody is taken to free space. */
+  #freeingUntilMs = 0
+  #accountBytes = 0
+  /** Until then it is walked while it runs, because it was stopped for what others had written. */
+  #movingUntilMs = 0
+  #toldMs = Number.NEGATIVE_INFINITY
+  /** When the training last stood still for a look, and what it held then that nobody may look at. */
+  #stoodMs = performance.now()
+  #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
+
+  constructor(watch: Watch, signal: AbortSignal) {
+    this.#watch = watch
+    this.#signal = signal
+    this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
+    this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
   }
-  training.resume()
-  emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs: performance.now() - startedMs })
-  return look
+
+  async run(): Promise<void> {
+    const { isCapped, countsAtOnce } = this.#watch
+    const needsWalks = !isCapped || !countsAtOnce
+    while (!this.#signal.aborted) {
+      const now = this.#estimate.now()
+      this.#tell(now)
+      if (isAbove(now, this.#thresholds(now))) await this.#stopAndCount()
+      else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
+      else await this.#wait(this.#roomIn(now))
+    }
+  }
+
+  #tell(figures: Figures): void {
+    if (performance.now() - this.#toldMs < TELL_EVERY_MS) return
+    this.#toldMs = performance.now()
+    this.#watch.onLook(figures)
+  }
+
+  /** Above these it is frozen; never above what it may use now, however patient the guard has become. */
+  #thresholds(figures: Figures): Amounts {
+    const limit = limitNow(this.#watch, figures)
+    return {
+      bytes: Math.min(Math.max(FREEZE_ABOVE * limit.bytes, this.#patience.bytes), limit.bytes),
+      inodes: Math.min(Math.max(FREEZE_ABOVE * limit.inodes, this.#patience.inodes), limit.inodes),
+    }
+  }
+
+  #roomIn(figures: Figures): Amounts {
+    const { bytes, inodes } = this.#thresholds(figures)
+    return { bytes: bytes - figures.usedBytes, inodes: inodes - figures.usedInodes }
+  }
+
+  /** Wait, but not until the fastest writers could have taken half of the room. */
+  async #wait(room: Amounts): Promise<void> {
+    const ms = Math.min(room.bytes / FASTEST.bytes, room.inodes / FASTEST.inodes) / 2
+    const bounded = Math.min(Math.max(ms, MIN_WAIT_MS), MAX_WAIT_MS)
+    await delay(bounded, undefined, { signal: this.#signal }).catch(() => {})
+  }
+
+  /**
+   * Count what is in the folder. While the training runs it may hide from a walk, by renaming folders to where the walk
+   * has been.
+   */
+  async #count(signal = this.#signal): Promise<Look> {
+    const { dir, rules, isCapped } = this.#watch
+    const account = accountOf(dir)
+    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, { ...rules, signal })
+    const look = {
+      usedBytes,
+      usedInodes,
+      prunable,
+      isCut,
+      account,
+      held: NOTHING_HELD,
+      countedBytes: usedBytes,
+    }
+    const { freeBytes, freeInodes, ...own } = accountOf(dir)
+    if (!isCapped) return { ...look, freeBytes, freeInodes }
+    // The kernel's account is all that counts, but it may be late.
+    const soonBytes = this.#watch.countsAtOnce ? 0 : usedBytes + this.#overheadBytes
+    return { ...look, ...own, freeBytes, freeInodes, usedBytes: Math.max(own.usedBytes, soonBytes) }
+  }
+
+  /** Add what is deleted but held; the kernel has counted it on a filesystem of the job's own. */
+  async #addHeld(look: Look, isThorough: boolean, signal = this.#signal): Promise<Look> {
+    const { dir, training, isCapped, countsAtOnce } = this.#watch
+    if (isCapped && countsAtOnce) return look
+    const options = { dir, sinceMs: this.#sinceMs, isThorough, signal }
+    const held = await heldFiles(training.processes(), options)
+    const { deletedBytes } = held
+    const countedBytes = look.countedBytes + deletedBytes
+    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes }
+  }
+
+  #isWalkDue(figures: Figures): boolean {
+    const { usedBytes } = accountOf(this.#watch.dir)
+    const nowMs = performance.now()
+    if (usedBytes < this.#accountBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
+    this.#accountBytes = usedBytes
+    const countingShare = nowMs < this.#freeingUntilMs ? FREEING_WALK_SHARE : WALK_SHARE
+    const share = this.#watch.countsAtOnce ? countingShare : LATE_WALK_SHARE
+    const { endMs, tookMs } = this.#walk
+    const halfRoomMs = this.#roomIn(figures).bytes / 2 / FAST_BYTES_PER_MS
+    return nowMs - endMs >= Math.max(tookMs / share, Math.min(halfRoomMs, MAX_WALK_PAUSE_MS))
+  }
+
+  /** Walk while the training runs; what it finds is believed unless the filesystem's account says more. */
+  async #walkMoving(): Promise<void> {
+    const { countsAtOnce } = this.#watch
+    const before = process.cpuUsage()
+    const look = await this.#lookMoving()
+    if (look && countsAtOnce) this.#raise(look)
+    else if (look) this.#estimate.set(look, look.account)
+    this.#walked(before)
+  }
+
+  /** Note what a walk took of a processor: on a busy machine it lasts longer than that. */
+  #walked(before: NodeJS.CpuUsage): void {
+    const { user, system } = process.cpuUsage(before)
+    this.#walk = { endMs: performance.now(), tookMs: (user + system) / 1000 }
+  }
+
+  /** Others who free space hide growth from the account: the walk shows it. What it shows less may be hidden from it. */
+  #raise(look: Look): void {
+    const account = accountOf(this.#watch.dir)
+    const found = this.#estimate.after(look, look.account)
+    const expected = this.#estimate.now()
+    const usedBytes = Math.max(found.usedBytes, expected.usedBytes)
+    const usedInodes = Math.max(found.usedInodes, expected.usedInodes)
+    this.#estimate.set({ ...expected, usedBytes, usedInodes }, account)
+  }
+
+  /** @returns undefined if the folder grew too fast to be walked while it moves */
+  async #lookMoving(): Promise<Look | undefined> {
+    const before = this.#estimate.now()
+    const room = this.#roomIn(before)
+    // Above the threshold for others' sake: as much again.
+    const most = {
+      bytes: room.bytes > 0 ? room.bytes : before.usedBytes / 20,
+      inodes: Math.max(room.inodes, 64),
+    }
+    const stop = new AbortController()
+    const signal = AbortSignal.any([this.#signal, stop.signal])
+    const walking = this.#count(signal).then(look => this.#addHeld(look, false, signal))
+    let isOver = false
+    const ended = walking.then(
+      look => {
+        isOver = true
+        return look
+      },
+      error => {
+        isOver = true
+        if (error !== stop.signal.reason) throw error
+        return undefined
+      },
+    )
+    while (!isOver && !this.#signal.aborted) {
+      await Promise.race([ended, this.#wait(most)])
+      const { usedBytes, usedInodes } = this.#estimate.now()
+      if (usedBytes - before.usedBytes > most.bytes || usedInodes - before.usedInodes > most.inodes)
+        stop.abort(new Error('it grows too fast'))
+    }
+    return ended
+  }
+
+  /** The filesystem has grown by as much as there was room: stop the training and count, unless it was others just now. */
+  async #stopAndCount(): Promise<void> {
+    if (performance.now() < this.#movingUntilMs) {
+      const startedMs = performance.now()
+      const look = await this.#lookMoving()
+      if (look && !isAbove(look, this.#thresholds(look))) {
+        this.#estimate.set(look, look.account)
+        // It must not take all of the time.
+        const tookMs = performance.now() - startedMs
+        return this.#wait({ bytes: tookMs * 2 * FASTEST.bytes, inodes: Number.POSITIVE_INFINITY })
+      }
+    }
+    await this.#relieve()
+  }
+
+  /** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
+  async #relieve(): Promise<void> {
+    const { job, training, emit } = this.#watch
+    const startedMs = performance.now()
+    const before = process.cpuUsage()
+    let isStopped = training.stop()
+    emit({ event: 'train.freeze', job, usedBytes: this.#estimate.now().usedBytes })
+    isStopped ||= await this.#untilStopped(startedMs)
+    let look = await this.#lookStanding(isStopped)
+    const isFull = isAbove(look, this.#thresholds(look))
+    if (isFull) look = await this.#prune(look)
+    this.#estimate.set(look, look.account)
+    this.#tellNow(look)
+    const limit = limitNow(this.#watch, look)
+    if (isAbove(look, limit)) {
+      await training.kill()
+      throw this.#reasonFor(look)
+    }
+    this.#patience = {
+      bytes: patienceFor(look.usedBytes, limit.bytes),
+      inodes: patienceFor(look.usedInodes, limit.inodes),
+    }
+    training.resume()
+    const pausedMs = performance.now() - startedMs
+    if (!isFull) this.#movingUntilMs = performance.now() + pausedMs / IDLE_STOP_SHARE
+    this.#walked(before)
+    emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs })
+  }
+
+  #tellNow(figures: Figures): void {
+    this.#toldMs = Number.NEGATIVE_INFINITY
+    this.#tell(figures)
+  }
+
+  /** @returns false if a thread is still in a long system call, with which it has passed the limit, or for too long */
+  async #untilStopped(startedMs: number): Promise<boolean> {
+    while (performance.now() - startedMs < FREEZE_DEADLINE_MS) {
+      await delay(2)
+      if (this.#watch.training.stop()) return true
+      const now = this.#estimate.now()
+      if (!isAbove(now, limitNow(this.#watch, now))) continue
+      const look = await this.#count()
+      if (isAbove(look, limitNow(this.#watch, look))) return false
+      this.#estimate.set(look, look.account)
+    }
+    return false
+  }
+
+  /**
+   * Count while nothing of the training moves. What is missing on the disk and in no file is the training's too if it
+   * holds deleted files of which this user cannot tell the size, and others do not write.
+   */
+  async #lookStanding(isStopped: boolean): Promise<Look> {
+    const { dir, isCapped, countsAtOnce } = this.#watch
+    const expectedBytes = this.#estimate.now().usedBytes
+    const counted = await this.#count()
+    // There may be a million descriptors: they are looked at only where they can make a difference.
+    const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE_BYTES
+    if (isExplained || isAbove(counted, limitNow(this.#watch, counted)))
+      return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
+    const look = await this.#addHeld(counted, true)
+    if (isCapped || !isStopped) return look
+    const hiddenBytes = await this.#hiddenBytes(look, expectedBytes - look.usedBytes)
+    // What others do meanwhile is none of the training's.
+    return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
+  }
+
+  /** How much of what is `missingBytes` the training holds where nobody may look. */
+  async #hiddenBytes({ held }: Look, missingBytes: number): Promise<number> {
+    const { unseen, inFlight } = held
+    const elapsedMs = performance.now() - this.#stoodMs
+    this.#stoodMs = performance.now()
+    let hiddenBytes = 0
+    if ((unseen.size || inFlight) && missingBytes > NOISE_BYTES) {
+      const isNew = inFlight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
+      if (isNew) {
+        const theirsPerMs = await this.#growthByOthers()
+        hiddenBytes = Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs)
+      } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
+    }
+    this.#held = { unseen, hiddenBytes }
+    return hiddenBytes
+  }
+
+  /** Bytes a millisecond that others write while the training stands still. */
+  async #growthByOthers(): Promise<number> {
+    const { dir } = this.#watch
+    const before = accountOf(dir).usedBytes
+    await delay(OTHERS_MS, undefined, { signal: this.#signal })
+    return Math.max(0, accountOf(dir).usedBytes - before) / OTHERS_MS
+  }
+
+  /** Prune down to 80 % of the limit, in rounds where there is much to prune. */
+  async #prune(before: Look): Promise<Look> {
+    const { dir, onPrune } = this.#watch
+    for (let look = before; ; ) {
+      const limit = limitNow(this.#watch, look)
+      const target = { targetBytes: PRUNE_TO * limit.bytes, targetInodes: PRUNE_TO * limit.inodes }
+      // Only what there is too much of is pruned.
+      const over = this.#thresholds(look)
+      if (look.usedBytes <= over.bytes) target.targetBytes = look.usedBytes
+      if (look.usedInodes <= over.inodes) target.targetInodes = look.usedInodes
+      const entries = await this.#spare(look)
+      if (!entries.length) return look
+      const freed = await pruneOldest(dir, entries, { ...look, ...target, onPrune, signal: this.#signal })
+      const { isCut } = look
+      look = await this.#lookAfter(look, freed.freedBytes)
+      const isDone = !isAbove(look, this.#thresholds(look))
+      if (isDone || !isCut || !freed.freedInodes) return look
+    }
+  }
+
+  /** Look again, for a while where the filesystem frees late: a training that goes on sooner finds it full. */
+  async #lookAfter(before: Look, freedBytes: number): Promise<Look> {
+    const { dir, isCapped, countsAtOnce } = this.#watch
+    const endMs = performance.now() + LATE_FREE_MS
+    // btrfs gives out again what was deleted only when it has been written out twice.
+    for (let round = 0; round < 2 && !countsAtOnce; round++) await syncFilesystem(dir)
+    for (;;) {
+      const look = await this.#count()
+      const account = accountOf(dir)
+      // What is held has not changed: it stands still, and what it has open was not pruned.
+      const heldBytes = isCapped ? 0 : before.held.deletedBytes + this.#held.hiddenBytes
+      const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, account }
+      const lateBytes = isCapped
+        ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
+        : before.freeBytes + freedBytes - look.freeBytes
+      const isLate = lateBytes > freedBytes / 2
+      const matters = isCapped ? !countsAtOnce : isAbove(now, this.#thresholds(now))
+      if (!isLate || !matters || performance.now() > endMs) return now
+      await syncFilesystem(dir)
+      await delay(OTHERS_MS, undefined, { signal: this.#signal })
+    }
+  }
+
+  /**
+   * Without what must stay while the training runs: files that it has open, because unlinking those frees nothing, and
+   * its newest complete checkpoint under all of its names, because that is what it would resume from.
+   */
+  async #spare({ prunable, isCut }: Look): Promise<Entry[]> {
+    const { dir, training } = this.#watch
+    const open = await openEntries(prunable, training.processes(), dir)
+    const closed = prunable.filter(entry => !open.has(entry))
+    const newest = isCut ? undefined : closed.findLast(({ rule }) => rule !== '*.tmp')
+    return worthPruning(closed.filter(entry => entry !== newest))
+  }
+
+  #reasonFor(look: Look): TrainerError {
+    const how = 'had nothing left to prune and was killed'
+    if (look.usedInodes > limitNow(this.#watch, look).inodes) return inodesGone(this.#watch, look, how)
+    return look.usedBytes > this.#watch.limitBytes
+      ? limitReached(this.#watch, look, how)
+      : diskFull(this.#watch, look)
+  }
 }
 
-/**
- * Without what must stay while the training runs: files that it has open, because unlinking those frees nothing,
- * and its newest complete checkpoint under all of its names, because that is what it would resume from.
- */
-function spare(prunable: Entry[], { dir, training }: Watch): Entry[] {
-  const open = listOpenFiles(training.processes())
-  const ids = new Set(open.map(({ id }) => id))
-  const tmp = join(dir, 'work', 'tmp')
-  const paths = open.flatMap(({ path }) => [path, path.replace(temporaryFolder, tmp)])
-  const closed = prunable.filter(entry => {
-    const inside = `${entry.path}/`
-    return !ids.has(inodeId(entry)) && !paths.some(path => path.startsWith(inside))
-  })
-  const newest = closed.findLast(({ rule }) => rule !== '*.tmp')
-  return worthPruning(closed.filter(entry => entry !== newest))
+function isAbove({ usedBytes, usedInodes }: Figures, { bytes, inodes }: Amounts): boolean {
+  return usedBytes > bytes || usedInodes > inodes
+}
+
+/** Half of the room is to go before it is frozen again, and not less than that a few times is all. */
+function patienceFor(used: number, limit: number): number {
+  return used > FREEZE_ABOVE * limit ? used + Math.max((limit - used) / 2, limit / 256) : 0
 }

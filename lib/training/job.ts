@@ -25,12 +25,12 @@ export function assertSameFolder(job: Job, folderId: string | undefined): void {
 /** Emit the events that say why a job failed. */
 export function announce({ name, emit }: Job, error: unknown): void {
   const message = messageOf(error)
-  if (error instanceof TrainerError && error.usage) {
+  if (error instanceof TrainerError && error.code === 'quota-exceeded' && error.usage) {
     emit({ event: 'quota.exceeded', job: name, ...error.usage, message })
   }
   emit({ event: 'job.fail', job: name, code: codeOf(error), message })
 }
 
-export function codeOf(error: unknown): ErrorCode | 'internal' {
+function codeOf(error: unknown): ErrorCode | 'internal' {
   return error instanceof TrainerError ? error.code : 'internal'
 }

@@ -1,37 +1,56 @@
 import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
-import type { Look } from '../storage/measure.ts'
-import { formatBytes } from '../text.ts'
-import { listOpenFiles } from './open-files.ts'
-import type { Training } from './process.ts'
-import { temporaryFolder } from './sandbox.ts'
+import type { FilesystemAccount } from '../storage/capacity.ts'
+import { count, formatBytes } from '../text.ts'
 
-/** All figures in bytes. */
-export type Situation = {
+/** What a job uses of its filesystem, and what that has left for programs without privileges. */
+export type Figures = { usedBytes: number; usedInodes: number; freeBytes: number; freeInodes: number }
+
+/** Before a training: also what a walk found, and what the filesystem said of itself before that. */
+export type Start = Figures & { walkedBytes: number; account: FilesystemAccount }
+
+/** What a training may use, and where. */
+export type Limit = {
+  job: JobName
+  dir: string
+  limitBytes: number
+  /** As many as the disk held at the start; infinite where inodes are not counted. */
+  limitInodes: number
+  /** Is it less than the quota, because the disk holds no more? */
+  isDiskLimit: boolean
+  /** Left free on a shared disk for the rest of the machine; zero where the job has a filesystem of its own. */
+  reserveBytes: number
+  reserveInodes: number
+  /** Is the job's folder a filesystem of its own, no larger than the quota? */
+  isCapped: boolean
+}
+
+/** What a training must be able to make for a start to make sense. */
+const MIN_FREE_INODES = 64
+
+export type Situation = Figures & {
   /** For messages. */
   job: string
   dir: string
   quotaBytes: number
-  /** Charged now, after pruning. */
-  usedBytes: number
-  /** Of `usedBytes`: what pruning could not take. */
+  /** Of `usedBytes`, which are those after pruning: what pruning could not take. */
   keptBytes: number
-  /** Free on the filesystem of `dir`. */
-  freeBytes: number
-  /** Of `freeBytes`: not the job's to use. */
+  /** Of what is free: not the job's to use. */
   reserveBytes: number
+  reserveInodes: number
   /** What a training must be able to write for a start to make sense. */
   minFreeBytes: number
 }
 
 /**
- * The limit of this run: the quota, or less where the disk holds less.
+ * The limit of this run: the quota, or less where the disk holds less; and of inodes what the disk holds.
  *
  * @throws {TrainerError} `quota-exceeded` if what cannot be pruned fills the quota; `no-space` if the disk leaves
  * too little: hours of training would end in the same
  */
-export function planBudget(situation: Situation): number {
+export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'limitInodes'> {
   const { job, dir, quotaBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes } = situation
+  const { usedInodes, freeInodes, reserveInodes } = situation
   if (keptBytes >= quotaBytes) {
     throw new TrainerError(
       'quota-exceeded',
@@ -48,23 +67,32 @@ export function planBudget(situation: Situation): number {
         `${formatBytes(minFreeBytes + reserveBytes)} needed (minFreeMb ${formatBytes(minFreeBytes)}, reserve ${formatBytes(reserveBytes)}); free some and start again`,
     )
   }
-  return limitBytes
+  if (freeInodes - reserveInodes < MIN_FREE_INODES) {
+    throw new TrainerError(
+      'no-space',
+      `Cannot start ${job}: ${count(freeInodes, 'inode')} free on ${dir}, ${MIN_FREE_INODES + reserveInodes} needed ` +
+        `(reserve ${reserveInodes}); delete files there, whatever their size, and start again`,
+    )
+  }
+  return { limitBytes, limitInodes: usedInodes + freeInodes - reserveInodes }
 }
 
-/** What a training may use, in bytes, and where. */
-export type Limit = {
-  job: JobName
-  dir: string
-  limitBytes: number
-  /** Is it less than the quota, because the disk holds no more? */
-  isDiskLimit: boolean
+/** What a job may use now: its limit, or what others leave of the disk, whichever is less. */
+export function limitNow(
+  { limitBytes, limitInodes, reserveBytes, reserveInodes }: Limit,
+  { usedBytes, usedInodes, freeBytes, freeInodes }: Figures,
+): { bytes: number; inodes: number } {
+  return {
+    bytes: Math.min(limitBytes, usedBytes + freeBytes - reserveBytes),
+    inodes: Math.min(limitInodes, usedInodes + freeInodes - reserveInodes),
+  }
 }
 
 /** The failure of a training that its limit has stopped: `how` it was. */
-export function limitReached(limit: Limit, look: Omit<Look, 'prunable'>, how: string): TrainerError {
+export function limitReached(limit: Limit, figures: Figures, how: string): TrainerError {
   const { job, dir, limitBytes, isDiskLimit } = limit
-  if (isDiskLimit) return diskFull(limit, look, 'the disk holds less than its quota')
-  const { usedBytes } = look
+  if (isDiskLimit) return diskFull(limit, figures, 'the disk holds less than its quota', true)
+  const { usedBytes } = figures
   const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
   return new TrainerError(
     'quota-exceeded',
@@ -73,24 +101,41 @@ export function limitReached(limit: Limit, look: Omit<Look, 'prunable'>, how: st
   )
 }
 
-/** The failure of a training inside its limit on a disk that is full. */
+/** The failure of a training inside its quota on a disk that is full; `isOwn` if others have no part in that. */
 export function diskFull(
   { job, dir, limitBytes }: Limit,
-  { usedBytes, freeBytes }: Omit<Look, 'prunable'>,
+  { usedBytes, freeBytes }: Figures,
   why = 'other programs fill the disk',
+  isOwn = false,
 ): TrainerError {
   return new TrainerError(
     'no-space',
     `Stopped ${job}: ${why}, ${formatBytes(freeBytes)} free on ${dir} with ` +
       `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used by ${job}; free some and start again`,
+    isOwn ? { usage: { usedBytes, limitBytes } } : {},
   )
 }
 
-/** Bytes of the folder's files that no walk sees: deleted, but still open or mapped by the training. */
-export function deletedBytes(dir: string, training: Training): number {
-  // In a sandbox those are folders of the job.
-  const isCharged = (path: string) => path.startsWith(`${dir}/`) || temporaryFolder.test(path)
-  return listOpenFiles(training.processes())
-    .filter(({ path }) => isCharged(path))
-    .reduce((sum, file) => sum + file.deletedBytes, 0)
+/** The failure of a training on a filesystem that can hold no more files, whatever their size: `how` it was. */
+export function inodesGone(limit: Limit, figures: Figures, how: string): TrainerError {
+  const { job, dir, limitBytes, limitInodes, isCapped } = limit
+  const { usedBytes, usedInodes, freeInodes } = figures
+  const usage = { usedBytes, limitBytes }
+  if (isCapped) {
+    return new TrainerError(
+      'quota-exceeded',
+      `Too many files for quota: ${job}'s training ${how} with ${usedInodes} of ${limitInodes} inodes used in ${dir}; ` +
+        'make it write fewer files, or raise its maxDiskMb and make its volume anew',
+      { usage },
+    )
+  }
+  const isOwn = usedInodes > limitInodes / 2
+  const who = isOwn ? 'its files use up' : 'other programs use up'
+  const remedy = isOwn ? 'make it write fewer files' : 'delete files there, whatever their size'
+  return new TrainerError(
+    'no-space',
+    `Stopped ${job}: ${who} the inodes of the disk, ${freeInodes} free on ${dir} with ${usedInodes} used by ${job}; ` +
+      `${remedy}, and start again`,
+    isOwn ? { usage } : {},
+  )
 }

@@ -1,70 +1,280 @@
-import { readdirSync, readlinkSync, statSync } from 'node:fs'
+import {
+  closeSync,
+  type Dir,
+  opendirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  type Stats,
+  statSync,
+} from 'node:fs'
+import { foldersIn } from '../layout.ts'
+import { inodeBytesOn } from '../storage/capacity.ts'
 import { chargeOf } from '../storage/measure.ts'
+import type { Entry } from '../storage/prunable.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { readProc } from '../system/processes.ts'
+import { Slice } from '../system/slice.ts'
+import { temporaryFolder } from './sandbox.ts'
 
-/** A regular file that a process has open or mapped. */
-export type OpenFile = {
-  /** `dev:ino`, as {@link inodeId} gives it. */
-  id: string
-  /** As the process sees it. */
-  path: string
-  /** Charged bytes, if the file is deleted: no walk can see it, and the space is not free. */
+/** Files of the job's folder that no walk sees because they are deleted, but that processes still hold. */
+export type HeldFiles = {
+  /** Charged bytes, each file once; at least so many. */
   deletedBytes: number
+  /** Deleted files that are mapped and not open, where this user may not look at them: they may have more. */
+  unseen: Set<string>
+  /** How many open files are on their way from process to process, where nobody can look at them. */
+  inFlight: number
+}
+
+export type HeldOptions = {
+  /** The job's folder. */
+  dir: string
+  /** Files made since then are its training's, by whatever path it has reached them; milliseconds since 1970. */
+  sinceMs: number
+  /** Look at the descriptors of each thread, which may have its own, and into sockets. */
+  isThorough: boolean
+  /** Ends the look; its reason is thrown. */
+  signal?: AbortSignal
 }
 
 const DELETED = ' (deleted)'
+/** Of one read of a list of mappings, or of a folder of descriptors: it takes about a millisecond. */
+const PIECE_BYTES = 64 * 1024
+const NAMES_AT_A_TIME = 256
 
-/** The regular files that these processes have open, each once; other users' processes are not readable. */
-export function listOpenFiles(pids: number[]): OpenFile[] {
-  const files = new Map<string, OpenFile>()
-  for (const pid of pids) {
-    for (const file of [...openDescriptors(pid), ...deletedMappings(pid)]) {
-      const known = files.get(file.id)
-      if (!known || known.deletedBytes < file.deletedBytes) files.set(file.id, file)
+/** Look at the deleted files that these processes have open or mapped; other users' processes are not readable. */
+export async function heldFiles(pids: number[], options: HeldOptions): Promise<HeldFiles> {
+  const { isThorough, signal } = options
+  const isCharged = chargeRule(options)
+  const inodeBytes = inodeBytesOn(options.dir)
+  /** By device and inode. */
+  const bytesOf = new Map<string, number>()
+  const inodes = new Set<number>()
+  const sockets = new Set<number>()
+  const held: HeldFiles = { deletedBytes: 0, unseen: new Set(), inFlight: 0 }
+  const add = (stats: Stats, path: () => string) => {
+    if (stats.nlink > 0 || !stats.isFile()) return
+    const id = inodeId(stats)
+    if (bytesOf.has(id) || !isCharged(stats.dev, path(), stats.birthtimeMs)) return
+    bytesOf.set(id, chargeOf(stats, inodeBytes))
+    inodes.add(stats.ino)
+  }
+  await eachDescriptor(pids, isThorough, signal, (stats, path) => {
+    add(stats, () => pathBehind(path))
+    if (!isThorough || !stats.isSocket() || sockets.has(stats.ino)) return
+    sockets.add(stats.ino)
+    held.inFlight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(path.replace('/fd/', '/fdinfo/')))?.[1] ?? 0)
+  })
+  await eachDeletedMapping(pids, signal, ({ thread, range, inode, device, path, bytes }) => {
+    // On btrfs and overlays stat() gives another device than the list of mappings.
+    if (inodes.has(inode)) return
+    const stats = statOrNothing(`/proc/${thread.replace(/\/.*/, '')}/map_files/${range}`)
+    if (stats) return add(stats, () => path)
+    if (!isCharged(device, path, 0)) return
+    const id = `mapped ${inode}`
+    held.unseen.add(id)
+    bytesOf.set(id, Math.max(bytes, bytesOf.get(id) ?? 0))
+  })
+  for (const bytes of bytesOf.values()) held.deletedBytes += bytes
+  return held
+}
+
+/** Of entries of the job's folder those that processes have open, or something in them. */
+export async function openEntries(entries: Entry[], pids: number[], dir: string): Promise<Set<Entry>> {
+  const files = new Map(entries.map(entry => [inodeId(entry), entry]))
+  const folders = new Map(entries.flatMap(it => (it.isFolder ? [[it.path.toString(), it] as const] : [])))
+  const open = new Set<Entry>()
+  if (!entries.length) return open
+  const { tmpDir } = foldersIn(dir)
+  await eachDescriptor(pids, false, undefined, (stats, path) => {
+    if (!stats.isFile()) return
+    const entry = files.get(inodeId(stats))
+    if (entry) open.add(entry)
+    if (!folders.size) return
+    const seen = pathBehind(path)
+    for (const file of [seen, seen.replace(temporaryFolder, tmpDir)]) {
+      for (let end = file.indexOf('/', 1); end > 0; end = file.indexOf('/', end + 1)) {
+        const folder = folders.get(file.slice(0, end))
+        if (folder) open.add(folder)
+      }
+    }
+  })
+  return open
+}
+
+/** Call `visit` with every descriptor: what it is open on, and its path below /proc. */
+async function eachDescriptor(
+  pids: number[],
+  isThorough: boolean,
+  signal: AbortSignal | undefined,
+  visit: (stats: Stats, path: string) => void,
+): Promise<void> {
+  const slice = new Slice()
+  for (const thread of pids.flatMap(pid => threadsOf(pid, isThorough))) {
+    for (const name of namesIn(`/proc/${thread}/fd`)) {
+      const path = `/proc/${thread}/fd/${name}`
+      const stats = statOrNothing(path)
+      if (stats) visit(stats, path)
+      if (!slice.isOver()) continue
+      await slice.next()
+      signal?.throwIfAborted()
     }
   }
-  return [...files.values()]
 }
 
-function openDescriptors(pid: number): OpenFile[] {
-  return list(`/proc/${pid}/fd`).flatMap(name => {
-    try {
-      const stats = statSync(`/proc/${pid}/fd/${name}`)
-      if (!stats.isFile()) return []
-      const deletedBytes = stats.nlink === 0 ? chargeOf(stats) : 0
-      const path = readlinkSync(`/proc/${pid}/fd/${name}`)
-      return [
-        {
-          id: inodeId(stats),
-          path: path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path,
-          deletedBytes,
-        },
-      ]
-    } catch {
-      return [] // closed meanwhile
+/**
+ * The threads of a process whose descriptors are to be looked at, as paths below /proc: the first, or each. Once the
+ * first has ended it has none, while those of the others live on.
+ */
+function threadsOf(pid: number, isThorough: boolean): string[] {
+  const threads = list(`/proc/${pid}/task`).map(tid => `${pid}/task/${tid}`)
+  return isThorough || isEnded(threads[0]) ? threads : threads.slice(0, 1)
+}
+
+function isEnded(thread: string | undefined): boolean {
+  const stat = thread && readProc(`${thread}/stat`)
+  return !stat || 'ZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
+}
+
+type Mapping = {
+  /** Whose it is, as a path below /proc. */
+  thread: string
+  /** Its name in map_files. */
+  range: string
+  inode: number
+  device: number
+  path: string
+  /** The file has at least so many. */
+  bytes: number
+}
+
+async function eachDeletedMapping(
+  pids: number[],
+  signal: AbortSignal | undefined,
+  visit: (mapping: Mapping) => void,
+): Promise<void> {
+  const slice = new Slice()
+  for (const pid of pids) {
+    // All of its threads have the same; one that has ended has none.
+    const thread = threadsOf(pid, true).find(it => !isEnded(it))
+    if (!thread) continue
+    for (const lines of linesOf(`/proc/${thread}/maps`)) {
+      for (const line of lines) if (line.endsWith(DELETED)) visit(parseMapping(thread, line))
+      if (!slice.isOver()) continue
+      await slice.next()
+      signal?.throwIfAborted()
     }
-  })
+  }
 }
 
-/** Files that are deleted and closed but still mapped hold their space too; the mapped extent bounds it below. */
-function deletedMappings(pid: number): OpenFile[] {
-  const maps = readProc(`${pid}/maps`)
-  if (!maps?.includes(DELETED)) return []
-  return maps.split('\n').flatMap(line => {
-    if (!line.endsWith(DELETED)) return []
-    const [range, , offset, device, inode, ...path] = line.split(/ +/)
-    const [start, end] = range!.split('-').map(address => Number.parseInt(address, 16))
-    const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16))
-    const deletedBytes = Number.parseInt(offset!, 16) + end! - start!
-    const id = inodeId({ dev: makedev(major!, minor!), ino: Number(inode) })
-    return [{ id, path: path.join(' ').slice(0, -DELETED.length), deletedBytes }]
-  })
+function parseMapping(thread: string, line: string): Mapping {
+  const [range, , offset, device, inode, ...path] = line.split(/ +/)
+  const [start, end] = range!.split('-').map(address => Number.parseInt(address, 16))
+  const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16))
+  return {
+    thread,
+    range: `${start!.toString(16)}-${end!.toString(16)}`,
+    inode: Number(inode),
+    device: makedev(major!, minor!),
+    path: path.join(' ').slice(0, -DELETED.length),
+    bytes: Number.parseInt(offset!, 16) + end! - start!,
+  }
 }
 
 /** The number that stat gives for a device; see gnu_dev_makedev in glibc's sys/sysmacros.h. */
 function makedev(major: number, minor: number): number {
   return (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)
+}
+
+/**
+ * Tells whether a deleted file was one of the job's: on its filesystem, and in its folder or made since its training
+ * began. In a sandbox the folders for temporary files are folders of the job.
+ */
+function chargeRule({ dir, sinceMs }: HeldOptions): (dev: number, path: string, madeMs: number) => boolean {
+  const devices = devicesOf(dir)
+  const isInside = (path: string) => path.startsWith(`${dir}/`) || temporaryFolder.test(path)
+  return (dev, path, madeMs) => devices.has(dev) && (isInside(path) || madeMs >= sinceMs)
+}
+
+/** The numbers by which a folder's filesystem goes: on btrfs and overlays stat() and the list of mappings differ. */
+function devicesOf(dir: string): Pick<Set<number>, 'has'> {
+  const devices = new Set([statSync(dir).dev])
+  const mounts = (readProc('self/mountinfo') ?? '').split('\n').map(line => line.split(' '))
+  const isAbove = (point = '/') => `${dir}/`.startsWith(point === '/' ? point : `${point}/`)
+  // The last of the deepest covers the others.
+  const [mount] = mounts
+    .filter(fields => fields.length > 6 && isAbove(fields[4]))
+    .reverse()
+    .sort((a, b) => b[4]!.length - a[4]!.length)
+  if (!mount) return devices
+  const [major, minor] = mount[2]!.split(':').map(Number)
+  devices.add(makedev(major!, minor!))
+  if (mount[mount.indexOf('-') + 1] !== 'overlay') return devices
+  const upper = statOrNothing(/(?:^|,)upperdir=([^,]*)/.exec(mount.at(-1)!)?.[1] ?? '')
+  if (upper) return devices.add(upper.dev)
+  // What it lies on is hidden, as in a container: it is none of what is mounted for shared memory.
+  const shared = statOrNothing('/dev/shm')?.dev
+  return { has: device => device !== shared }
+}
+
+function statOrNothing(path: string): Stats | undefined {
+  try {
+    return statSync(path)
+  } catch {
+    return undefined // closed meanwhile, or not ours to look at
+  }
+}
+
+function pathBehind(link: string): string {
+  try {
+    const path = readlinkSync(link)
+    return path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path
+  } catch {
+    return ''
+  }
+}
+
+/** The names in a folder of /proc, however many: nothing if it is gone. */
+function* namesIn(path: string): Generator<string> {
+  let dir: Dir | undefined
+  try {
+    dir = opendirSync(path, { bufferSize: NAMES_AT_A_TIME })
+    for (let entry = dir.readSync(); entry; entry = dir.readSync()) yield entry.name
+  } catch {
+    // Its process has ended.
+  } finally {
+    dir?.closeSync()
+  }
+}
+
+/** The lines of a file of /proc, some at a time: nothing more once it is gone. */
+function* linesOf(path: string): Generator<string[]> {
+  let fd: number | undefined
+  try {
+    fd = openSync(path, 'r')
+    const piece = Buffer.allocUnsafe(PIECE_BYTES)
+    let rest = ''
+    for (let bytes = readSync(fd, piece); bytes; bytes = readSync(fd, piece)) {
+      const lines = (rest + piece.toString('latin1', 0, bytes)).split('\n')
+      rest = lines.pop()!
+      yield lines
+    }
+  } catch {
+    // Its process has ended.
+  } finally {
+    if (fd !== undefined) closeSync(fd)
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
 }
 
 function list(dir: string): string[] {

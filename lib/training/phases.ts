@@ -1,11 +1,11 @@
-import { messageOf } from '../errors.ts'
+import { messageOf, TrainerError } from '../errors.ts'
 import { publishedFiles } from '../models.ts'
 import type { Job } from '../run.ts'
-import { measure } from '../storage/measure.ts'
-import { checkUsage, pruneOldest, pruneTo } from '../storage.ts'
-import { announce, codeOf } from './job.ts'
+import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
+import { announce } from './job.ts'
 import { postflight } from './postflight.ts'
-import { type Budget, preflight } from './preflight.ts'
+import { preflight } from './preflight.ts'
+import { closeScratch, openScratch } from './scratch.ts'
 import { train } from './train.ts'
 import { waitForQuiet } from './wait-for-quiet.ts'
 
@@ -18,48 +18,42 @@ export type Phases = { preflight: typeof preflight; train: typeof train; postfli
  * @throws {TrainerError} of the phase that failed; by then it is an event and nothing published has changed
  */
 export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>): Promise<void> {
-  const { name, jobDir, workDir, run, emit } = job
+  const { name, publishedDir, workDir, run, emit } = job
   const startedMs = performance.now()
-  let budget: Budget | undefined
-  const firstly: typeof preflight = async it => {
-    budget = await preflight(it)
-    return budget
-  }
   try {
     run.signal.throwIfAborted()
     if (run.jobs.some(({ state }) => state === 'trained')) await waitForQuiet(run, name)
     job.state = 'training'
-    await steps({ preflight: firstly, train, postflight })
+    await openScratch(job)
+    await steps({ preflight, train, postflight })
     job.state = 'trained'
   } catch (error) {
     job.state = 'failed'
-    const code = codeOf(error)
     // Announce before deleting: afterwards less is used than the message says.
     announce(job, error)
-    if (code === 'quota-exceeded' || (code === 'no-space' && budget?.isDiskLimit)) {
-      await emptyWork(job, budget?.rules.keep).catch(reason => {
+    if (error instanceof TrainerError && error.usage) {
+      await emptyWork(job).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
         emit({ event: 'warning', job: name, message })
       })
     }
     throw error
+  } finally {
+    await closeScratch(job)
   }
   if (run.command.dryRun) return
   const seconds = (performance.now() - startedMs) / 1000
-  emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(jobDir) })
+  emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(publishedDir) })
 }
 
 /**
- * Delete all unpublished files but the checkpoints that fit, after a violation of the quota or of what a smaller disk
- * leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
+ * Delete all unpublished files but the checkpoints that fit, after a violation that was measured, of the quota or of what
+ * a smaller disk leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
  */
-async function emptyWork({ quota, jobDir, run, onPrune }: Job, published?: string[]): Promise<void> {
+async function emptyWork({ quota, jobDir, run, onPrune }: Job): Promise<void> {
   if (run.command.dryRun) return
-  const keep = published ?? (await publishedFiles(jobDir, quota.models))
+  const keep = await publishedFiles(jobDir, quota.models)
   const { prune, quotaBytes } = quota
-  const { named } = await measure(jobDir, { prune, keep })
-  const checkpoints = named.filter(({ rule }) => rule !== '*.tmp').map(({ path }) => path)
-  const remains = await measure(jobDir, { prune: ['work/**'], keep: [...keep, ...checkpoints] })
-  await pruneOldest(jobDir, remains.prunable, { ...remains, targetBytes: 0, onPrune })
+  await removeUnnamed(jobDir, { prune, keep, onPrune })
   await pruneTo(jobDir, quotaBytes, { prune, keep, onPrune }).catch(() => {}) // announced above
 }

@@ -8,6 +8,7 @@ import { takeFiles } from '../storage/mend-folder.ts'
 import { pruneTo } from '../storage.ts'
 import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
+import { bringModels } from './scratch.ts'
 import type { Report } from './train.ts'
 
 /**
@@ -37,7 +38,7 @@ export async function postflight(
   if (warning) emit({ event: 'warning', job: name, message: warning })
   takeFiles(valid.flatMap(({ path, references }) => [path, ...references]))
   const facts = { globs: quota.models, trainedAt: new Date(), seconds: report.seconds, reported }
-  for (const model of await publish(dir, name, valid, facts))
+  for (const model of await publish(job.publishedDir, name, await bringModels(job, valid), facts))
     emit({ event: 'model.publish', job: name, ...model })
 }
 

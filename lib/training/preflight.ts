@@ -4,7 +4,7 @@ import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
 import type { Job } from '../run.ts'
-import { capOf, freeSpace, ownSizeOf } from '../storage/capacity.ts'
+import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
@@ -14,17 +14,15 @@ import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { folderIdOf } from './job.ts'
-import { type Limit, planBudget } from './limit.ts'
+import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
 /** The bytes that a training may use, and what bounds them; found out before it starts. */
 export type Budget = Limit & {
   /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
-  /** Left free on a shared disk for the rest of the machine. */
-  reserveBytes: number
-  /** Is the job's folder a filesystem of its own, no larger than the quota? */
-  isCapped: boolean
+  /** What was used and free when the limit was planned. */
+  start: Start
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
@@ -33,6 +31,8 @@ export type Budget = Limit & {
 }
 
 const RESERVE_BYTES = 64 * MIB
+/** Or a twentieth of all, where there are few. */
+const RESERVE_INODES = 1024
 
 /**
  * Prepare a training: end the processes that an earlier one left, empty the temporary folder, measure, prune down to the
@@ -55,14 +55,12 @@ export async function preflight(job: Job): Promise<Budget> {
     emit({ event: 'warning', job: name, message: describeIdleVolume(job) })
   }
 
-  const reserveBytes = isCapped ? 0 : RESERVE_BYTES
-  const limit = { job: name, dir, limitBytes: quotaBytes, isDiskLimit: false }
-  const bounds = { ...limit, reserveBytes, isCapped, isSandboxed, folderId: folderIdOf(job) }
+  const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
   const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
-  return { ...bounds, rules, ...(await plan(job, bounds, rules)) }
+  return { ...place, rules, ...(await plan(job, isCapped, rules)) }
 }
 
 /** Say why the job's volume does not bound it, and what would help. */
@@ -86,33 +84,39 @@ function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
 /** Reckon the limit of this run from the bytes used, kept and free. */
 async function plan(
   { name, quota, jobDir: dir, emit }: Job,
-  { reserveBytes, isCapped }: Pick<Budget, 'reserveBytes' | 'isCapped'>,
+  isCapped: boolean,
   rules: MeasureOptions,
-): Promise<Pick<Budget, 'limitBytes' | 'isDiskLimit' | 'keptBytes'>> {
+): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId' | 'rules'>> {
   // A dry run makes no folder.
-  const { usedBytes, freeBytes, prunable } = existsSync(dir)
+  const account = accountOf(nearestVisible(dir))
+  const look = existsSync(dir)
     ? await lookAt(dir, rules)
-    : { usedBytes: 0, freeBytes: freeSpace(nearestVisible(dir)), prunable: [] }
-  const keptBytes = usedBytes - prunable.reduce((sum, { bytes }) => sum + bytes, 0)
-  const { quotaBytes, minFreeMb } = quota
-  // A filesystem of its own is the limit, however small.
+    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0 }
+  const keptBytes = look.usedBytes - look.prunableBytes
+  // The kernel counts more than files on a filesystem of its own.
+  const { usedBytes, usedInodes, freeBytes, freeInodes } = isCapped ? account : look
+  const start = { usedBytes, usedInodes, freeBytes, freeInodes, walkedBytes: look.usedBytes, account }
+  const minFreeBytes = quota.minFreeMb * MIB
+  const { quotaBytes } = quota
+  // On a filesystem of its own, its size is what there is, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
-  const situation = {
-    quotaBytes: mostBytes,
-    usedBytes,
-    keptBytes,
-    freeBytes,
-    reserveBytes,
-    minFreeBytes: minFreeMb * MIB,
-  }
-  const limitBytes = planBudget({ job: name, dir, ...situation })
+  const reserve = isCapped ? { reserveBytes: 0, reserveInodes: 0 } : reserveOf(start)
+  const situation = { ...start, ...reserve, quotaBytes: mostBytes, keptBytes, minFreeBytes }
+  const limits = planBudget({ job: name, dir, ...situation })
+  const { limitBytes } = limits
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
   const isDiskLimit = limitBytes < quotaBytes && !isCapped
   if (isDiskLimit) {
     const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
     emit({ event: 'warning', job: name, message })
   }
-  return { limitBytes, isDiskLimit, keptBytes }
+  return { ...limits, ...reserve, isDiskLimit, keptBytes, start }
+}
+
+/** What is left to the rest of the machine on a shared disk. */
+function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBytes' | 'reserveInodes'> {
+  const reserveInodes = Math.min(RESERVE_INODES, Math.floor((usedInodes + freeInodes) / 20))
+  return { reserveBytes: RESERVE_BYTES, reserveInodes }
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */

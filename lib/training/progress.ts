@@ -1,9 +1,9 @@
 import { join } from 'node:path'
 import { stateDirOf } from '../layout.ts'
 import type { Job } from '../run.ts'
-import type { Look } from '../storage/measure.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
+import type { Figures } from './limit.ts'
 
 const MAX_LOG_BYTES = 4 * MIB
 const OUTPUT_EVERY_MS = 10_000
@@ -25,8 +25,6 @@ export class Progress {
   lastLine = ''
   /** The error that the output ends with, if it does: the last line may be one of its trace. */
   lastError: string | undefined
-  /** Has the output told of a full filesystem or a file at its limit? */
-  saysOutOfSpace = false
   readonly #job: Job
   readonly #limitBytes: number
   readonly #log: Appender
@@ -46,7 +44,6 @@ export class Progress {
   takeLines(lines: string[]): void {
     const text = lines.join('\n')
     this.#log.append(`${text}\n`)
-    this.saysOutOfSpace ||= outOfSpace.test(text)
     this.lastLine = lines.at(-1)!
     const telling = lines.findLast(line => !belongsToError.test(line))
     if (telling !== undefined) this.lastError = errorIn(telling)
@@ -54,7 +51,12 @@ export class Progress {
     if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
   }
 
-  takeLook({ usedBytes, freeBytes }: Look): void {
+  /** Does the error that the output ends with, or its last line, tell of a full filesystem or a file at its limit? */
+  get saysOutOfSpace(): boolean {
+    return outOfSpace.test(this.lastError ?? this.lastLine)
+  }
+
+  takeLook({ usedBytes, freeBytes }: Figures): void {
     const { name, run, emit } = this.#job
     const limitBytes = this.#limitBytes
     run.output.progress(name, { usedBytes, limitBytes })

@@ -133,6 +133,8 @@ function ways(): Way[] {
 export type Containment = {
   /** The job's folder; in a sandbox its `work/` is the one place that can be written. */
   jobDir: string
+  /** Where its models are published; stays visible in a sandbox, read-only, wherever it is. */
+  publishedDir: string
   /** The training's working directory; stays visible in a sandbox, read-only, wherever it is. */
   workingDir: string
   isSandboxed: boolean
@@ -285,7 +287,7 @@ function realPath(path: string): string | undefined {
 function sandboxArgv(
   innermost: string[],
   command: string[],
-  { jobDir, workingDir, isCapped, network }: Containment,
+  { jobDir, publishedDir, workingDir, isCapped, network }: Containment,
   inputs: Buffer[],
 ): string[] {
   if (!knownWay) findWay(network)
@@ -299,10 +301,11 @@ function sandboxArgv(
   // an argument may merely look like a path.
   const readable = [
     workingDir,
+    ...(publishedDir === jobDir ? [] : [publishedDir]),
     ...command.filter(argument => isAbsolute(argument) && !jobDir.startsWith(argument)),
   ].map(path => realPath(path) ?? path)
   const uncovered = readable.filter(path => coveredFolder.test(path))
-  const state = realFolders(stateDirOf(dirname(jobDir)))
+  const state = realFolders(...new Set([jobDir, publishedDir].map(dir => stateDirOf(dirname(dir)))))
   const input = (content: Buffer) => String(FIRST_INPUT + inputs.push(content) - 1)
   const filter = seccompFilter({ allowsBursts: isCapped })
   return [

@@ -5,13 +5,14 @@ import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
-import { type Look, lookAt } from '../storage/measure.ts'
+import { lookAt } from '../storage/measure.ts'
 import { giveFolder, mendWork } from '../storage/mend-folder.ts'
 import { unlessAborted } from '../system/abort.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
+import { countsAtOnce } from './estimate.ts'
 import { guard } from './guard.ts'
 import { assertSameFolder } from './job.ts'
-import { diskFull, limitReached } from './limit.ts'
+import { diskFull, type Figures, inodesGone, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
@@ -35,13 +36,14 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, jobDir: dir, workDir, emit, onPrune, run } = job
+  const { name, quota, workDir, emit, onPrune, run } = job
   // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
-  const command = trainingArgv(quota, dir, budget.limitBytes)
-  const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
+  const command = trainingArgv(quota, job, budget.limitBytes)
+  const env = trainingEnvironment(name, quota, job, budget.limitBytes)
   const user = budget.isSandboxed ? trainingUser() : undefined
   if (user !== undefined) await giveFolder(workDir, user)
+  const isCounted = countsAtOnce(job.jobDir)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
@@ -68,15 +70,17 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   })
   emit({ event: 'train.start', job: name, pid: training.pid, argv: command })
 
-  const onLook = (look: Look) => progress.takeLook(look)
+  const onLook = (figures: Figures) => progress.takeLook(figures)
   const watch = {
     ...budget,
+    countsAtOnce: isCounted,
     training,
     emit,
     onPrune,
     onLook,
   }
   const guarding = guard(watch, over.signal)
+  let figures: Figures | undefined
   try {
     await unlessAborted(Promise.race([training.exited, guarding]), stop)
     over.abort()
@@ -90,10 +94,12 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await guarding.catch(() => {}) // thrown above, or the run ends for another reason
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
+    // Before temporary files go, which may be what filled it.
+    if (!stop.aborted) figures = await figuresOf(budget).catch(() => undefined)
     await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
-  const ranOut = await explainSpace(budget, exit, progress)
+  const ranOut = explainSpace(budget, figures ?? (await figuresOf(budget)), exit, progress)
   if (exit.exitCode !== 0) throw ranOut ?? failed(name, exit, progress)
   return { seconds: exit.seconds, ranOut }
 }
@@ -122,13 +128,14 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
 }
 
 function containmentOf(
-  { jobDir, quota, run }: Job,
+  { jobDir, publishedDir, quota, run }: Job,
   { isSandboxed, isCapped, limitBytes, keptBytes }: Budget,
   path: string,
 ): Containment {
   const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
   const { network } = quota
-  return { jobDir, workingDir: run.quotas.dir, isSandboxed, isCapped, network, maxFileBytes, path }
+  const workingDir = run.quotas.dir
+  return { jobDir, publishedDir, workingDir, isSandboxed, isCapped, network, maxFileBytes, path }
 }
 
 /** Refuse Ctrl-Z: it would stop us and not the training, which nobody would watch then. */
@@ -155,21 +162,32 @@ function tellOfInterruption({ name, run, emit }: Job): void {
   emit({ event: 'warning', job: name, message })
 }
 
-/** Was it the quota, or others on the disk, that stopped this training? Undefined if space was not the matter. */
-async function explainSpace(
+/** What the job uses now. */
+async function figuresOf({ dir, isCapped }: Budget): Promise<Figures> {
+  return isCapped ? accountOf(dir) : await lookAt(dir, { most: 0 })
+}
+
+/**
+ * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
+ * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
+ */
+function explainSpace(
   budget: Budget,
+  figures: Figures,
   { signal }: TrainingExit,
   { saysOutOfSpace }: Progress,
-): Promise<TrainerError | undefined> {
-  const { dir, limitBytes, reserveBytes, isCapped } = budget
-  const look = isCapped ? accountOf(dir) : await lookAt(dir)
-  const isFull = look.usedBytes > 0.97 * limitBytes
-  if (isFull || signal === 'SIGXFSZ' || (isCapped && (saysOutOfSpace || signal === 'SIGBUS')))
-    return limitReached(budget, look, 'ran into its limit')
+): TrainerError | undefined {
+  const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
+  const { usedBytes, usedInodes, freeBytes, freeInodes } = figures
+  const how = 'ran into its limit'
+  const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
+  const isFull = isCapped && freeBytes < 0.03 * limitBytes
+  if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
+    return limitReached(budget, figures, how)
+  if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
   if (!saysOutOfSpace) return undefined
-  return look.freeBytes > reserveBytes
-    ? limitReached(budget, look, 'was refused a write, because one file must not pass the limit,')
-    : diskFull(budget, look)
+  if (freeInodes <= reserveInodes) return inodesGone(budget, figures, how)
+  return freeBytes <= reserveBytes ? diskFull(budget, figures) : undefined
 }
 
 function failed(

@@ -5,7 +5,7 @@ import { accountOf } from '../../lib/storage/capacity.ts'
 import { lookAt } from '../../lib/storage/measure.ts'
 import { safePath } from '../../lib/system/programs.ts'
 import { MIB } from '../../lib/text.ts'
-import { deletedBytes } from '../../lib/training/limit.ts'
+import { heldFiles } from '../../lib/training/open-files.ts'
 import { Training } from '../../lib/training/process.ts'
 import { type Containment, contain, useSandbox } from '../../lib/training/sandbox.ts'
 import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
@@ -36,7 +36,7 @@ async function* ticking({ signal }: Bench): AsyncGenerator<Row> {
       ours: () =>
         elapsedMs(async () => {
           await lookAt(dir, { keep: [] })
-          deletedBytes(dir, training)
+          await heldFiles(training.processes(), { dir, sinceMs: 0, isThorough: true })
         }),
       du: () => elapsedMs(() => runProgram(['du', '-s', dir], signal)),
     })
@@ -54,6 +54,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
   const isSandboxed = useSandbox('core', 'auto')
   const containment: Containment = {
     jobDir: dir,
+    publishedDir: dir,
     workingDir: '/',
     isSandboxed,
     isCapped: false,

@@ -23,7 +23,7 @@ test('inspectOnnx() accepts a model that ONNX Runtime loads', async () => {
   await using box = await sandbox({ 'a.onnx': model })
 
   const session = await InferenceSession.create(model)
-  const { externalData } = inspectOnnx(box.path('a.onnx'))
+  const { externalData } = await inspectOnnx(box.path('a.onnx'))
 
   assert.equal(session.inputNames, ['float_input'])
   assert.is(externalData.size, 0)
@@ -37,7 +37,7 @@ for (const [without, reason] of faults) {
     const session = await InferenceSession.create(model).catch(() => undefined)
 
     assert.is(session, undefined)
-    assert.is(refusal(box.path('a.onnx')), reason)
+    assert.is(await refusal(box.path('a.onnx')), reason)
   })
 }
 
@@ -48,9 +48,9 @@ test('inspectOnnx() refuses a model without outputs, or of a time before operato
     'negative.onnx': onnxModel({ irVersion: -1 }),
   })
 
-  assert.is(refusal(box.path('mute.onnx')), 'has no outputs')
-  assert.is(refusal(box.path('old.onnx')), 'has no IR version of at least 3')
-  assert.is(refusal(box.path('negative.onnx')), 'has no IR version of at least 3')
+  assert.is(await refusal(box.path('mute.onnx')), 'has no outputs')
+  assert.is(await refusal(box.path('old.onnx')), 'has no IR version of at least 3')
+  assert.is(await refusal(box.path('negative.onnx')), 'has no IR version of at least 3')
 })
 
 test('inspectOnnx() refuses every model that is cut off, wherever it is cut', async () => {
@@ -62,7 +62,7 @@ test('inspectOnnx() refuses every model that is cut off, wherever it is cut', as
   const accepted: number[] = []
   for (let bytes = 0; bytes <= model.length; bytes++) {
     writeFileSync(file, model.subarray(0, bytes))
-    if (refusal(file) === undefined) accepted.push(bytes)
+    if ((await refusal(file)) === undefined) accepted.push(bytes)
   }
 
   assert.is(model.subarray(0, complete.length).equals(complete), true, 'one prefix is a model by itself')
@@ -85,7 +85,7 @@ test('inspectOnnx() refuses an empty file, text, a pickle, zeros and noise', asy
 
   for (const content of contents) {
     writeFileSync(file, content)
-    const reason = refusal(file)
+    const reason = await refusal(file)
     assert.ok(reason, `accepted ${content.subarray(0, 40).toString('hex')}`)
   }
 })
@@ -95,7 +95,7 @@ test('inspectOnnx() reads a few KiB of a model whose tensor has 2 GiB', async ()
   writeHugeOnnx(box.path('a.onnx'), 2 ** 31)
 
   const before = bytesRead()
-  inspectOnnx(box.path('a.onnx'))
+  await inspectOnnx(box.path('a.onnx'))
   const readBytes = bytesRead() - before
 
   assert.ok(readBytes < 16_384, `${readBytes} bytes read`)
@@ -106,7 +106,7 @@ test('inspectOnnx() refuses a 2 GiB model that lacks its last byte', async () =>
   writeHugeOnnx(box.path('a.onnx'), 2 ** 31)
   truncateSync(box.path('a.onnx'), statSync(box.path('a.onnx')).size - 1)
 
-  assert.match(refusal(box.path('a.onnx')) ?? '', /^is cut off or damaged at byte \d+$/)
+  assert.match((await refusal(box.path('a.onnx'))) ?? '', /^is cut off or damaged at byte \d+$/)
 })
 
 for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) {
@@ -118,7 +118,7 @@ for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) 
     ]
     await using box = await sandbox({ 'a.onnx': onnxModel({ external, holder }) })
 
-    const { externalData } = inspectOnnx(box.path('a.onnx'))
+    const { externalData } = await inspectOnnx(box.path('a.onnx'))
 
     assert.equal(
       [...externalData],
@@ -138,25 +138,27 @@ test('inspectOnnx() refuses external data that is not described as it should be'
     'long.onnx': onnxModel({ external: [{ location: 'a'.repeat(5000) }] }),
   })
 
-  assert.is(refusal(box.path('nowhere.onnx')), 'has external data without a location')
-  assert.is(refusal(box.path('negative.onnx')), 'has external data with an unusable offset')
-  assert.is(refusal(box.path('word.onnx')), 'has external data with an unusable length')
-  assert.match(refusal(box.path('long.onnx')) ?? '', /^is cut off or damaged/)
+  assert.is(await refusal(box.path('nowhere.onnx')), 'has external data without a location')
+  assert.is(await refusal(box.path('negative.onnx')), 'has external data with an unusable offset')
+  assert.is(await refusal(box.path('word.onnx')), 'has external data with an unusable length')
+  assert.match((await refusal(box.path('long.onnx'))) ?? '', /^is cut off or damaged/)
 })
 
 test('inspectOnnx() refuses graphs within graphs beyond the depth that protobuf reads', async () => {
   await using box = await sandbox({ 'deep.onnx': deepModel(40), 'shallow.onnx': deepModel(30) })
 
-  assert.is(refusal(box.path('deep.onnx')), 'has more than 100 messages within messages')
-  assert.is(refusal(box.path('shallow.onnx')), undefined)
+  assert.is(await refusal(box.path('deep.onnx')), 'has more than 100 messages within messages')
+  assert.is(await refusal(box.path('shallow.onnx')), undefined)
 })
+
+function wrap(field: number, content: Uint8Array): Uint8Array {
+  return new BinaryWriter().tag(field, WireType.LengthDelimited).bytes(content).finish()
+}
 
 /** A model with an If in an If in an If: each is a node, an attribute and a graph, three messages. */
 function deepModel(levels: number): Buffer {
   const named = (operator: string) =>
     new BinaryWriter().tag(4, WireType.LengthDelimited).string(operator).finish()
-  const wrap = (field: number, content: Uint8Array) =>
-    new BinaryWriter().tag(field, WireType.LengthDelimited).bytes(content).finish()
   let node = named('Identity')
   for (let level = 0; level < levels; level++) {
     node = Buffer.concat([named('If'), wrap(5, wrap(6, wrap(1, node)))])
@@ -166,13 +168,36 @@ function deepModel(levels: number): Buffer {
   return Buffer.concat([onnxModel({ without: 'graph' }), wrap(7, graph)])
 }
 
-function refusal(file: string): string | undefined {
+async function refusal(file: string): Promise<string | undefined> {
   try {
-    inspectOnnx(file)
+    await inspectOnnx(file)
     return undefined
   } catch (error) {
     return (error as Error).message
   }
 }
+
+test('inspectOnnx() gives everything else its turn while it walks a million nodes', async () => {
+  const node = Buffer.from([0x0a, 0x03, 0x22, 0x01, 0x41]) // a node with the operator "A"
+  const value = wrap(1, Buffer.from('x'))
+  const nodes = Buffer.alloc(1_000_000 * node.length, node)
+  const graph = Buffer.concat([nodes, wrap(11, value), wrap(12, value)])
+  await using box = await sandbox({
+    'a.onnx': Buffer.concat([onnxModel({ without: 'graph' }), wrap(7, graph)]),
+  })
+  let longestMs = 0
+  let lastMs = performance.now()
+  const timer = setInterval(() => {
+    longestMs = Math.max(longestMs, performance.now() - lastMs)
+    lastMs = performance.now()
+  }, 1)
+
+  const startedMs = performance.now()
+  await inspectOnnx(box.path('a.onnx'))
+  const tookMs = performance.now() - startedMs
+
+  clearInterval(timer)
+  assert.ok(tookMs > 50 && longestMs < tookMs / 2, `${longestMs} of ${tookMs} ms`)
+})
 
 test.run()

@@ -127,7 +127,7 @@ test('publish() refuses a model that has changed since it was judged', async () 
   await trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer: 'old' }) })
   const before = snapshot(box.dir)
   writeFiles(box.path('work'), { 'core.onnx': onnxModel({ producer: 'new' }) })
-  const model = judgeModel(box.path('work'), 'core.onnx')
+  const model = await judgeModel(box.path('work'), 'core.onnx')
   writeFiles(box.path('work'), { 'core.onnx': '' })
 
   const error = await rejection(publish(box.dir, 'core', [model], facts))

@@ -155,7 +155,7 @@ test('status says what runs, at which step and since when, while the run holds t
 
   const startedAt = rig.events()[0]!.time
   const { running, lastRun, jobs } = status
-  assert.equal(running, { pid: run.pid, startedAt, job: 'dpi', step: 'training' })
+  assert.equal(running, { pid: run.pid, elsewhere: null, startedAt, job: 'dpi', step: 'training' })
   assert.is(lastRun, null)
   assert.equal(
     jobs.map(({ lastResult }) => lastResult?.outcome),
@@ -241,7 +241,7 @@ test('status advises to prune only where that helps, and only when no run holds 
   mkdirSync(join(rig.modelsDir, 'core', 'work'), { recursive: true })
   writeFileSync(join(rig.modelsDir, 'core', 'work', '1.checkpoint'), Buffer.alloc(2 * MIB, 1))
   const idle = await statusOf(rig)
-  const running = { pid: 1, startedAt: null, job: null, step: null }
+  const running = { pid: 1, elsewhere: null, startedAt: null, job: null, step: null }
 
   const texts = [idle, { ...idle, running }].map(status => drawStatus(status, false))
   const pruning = await rig.run(['core'], { script: 'scripts/prune.ts' })
@@ -420,6 +420,32 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
     text,
     /^agent +lon\S*… +2026-01-02 03:04 +kernel\+sandbox +interrupted\nnot valid +░{4} 12345\/99999 MiB +9998, 99999 MiB +9999, 99999 MiB$/m,
   )
+})
+
+test('status tells of a run on another machine by what it has written down, and names no pid of this one', async () => {
+  await using rig = await trainerRig()
+  const stateDir = join(rig.modelsDir, '.trainer')
+  mkdirSync(stateDir, { recursive: true })
+  writeFileSync(join(stateDir, 'lock'), '17\nhost n2\nboot 00000000-0000-0000-0000-000000000000\njob 4\n')
+  const start = {
+    event: 'run.start',
+    modelsDir: rig.modelsDir,
+    jobs: ['core'],
+    version: '1',
+    host: 'n2',
+    slurmJob: 4,
+  }
+  const stamp = { time: '2026-03-01T10:00:00.000Z', level: 'info', run: 'r' }
+  writeFileSync(join(stateDir, 'events.jsonl'), `${JSON.stringify({ ...stamp, ...start })}\n`)
+
+  const { exitCode, stdout } = await rig.run([], { script: 'scripts/status.ts' })
+
+  assert.equal(exitCode, 0)
+  assert.match(
+    stdout.replaceAll(/\s+/g, ' '),
+    /running: .*, on n2, Slurm job 4, last heard of at 2026-03-01 10:00:00 UTC/,
+  )
+  assert.not.match(stdout, /pid/)
 })
 
 test.run()

@@ -1,9 +1,11 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { hostname } from 'node:os'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
-import { findHolder, takeLock } from '../../lib/run/lock.ts'
+import { findHolder, findHolderElsewhere, takeLock } from '../../lib/run/lock.ts'
+import { formatRecord } from '../../lib/run/lock-record.ts'
 import { freeSpace } from '../../lib/storage/capacity.ts'
 import { readProc } from '../../lib/system/processes.ts'
 import { sandbox, until } from '../support/sandbox.ts'
@@ -28,7 +30,7 @@ test('takeLock() writes our pid and gives the lock once', async () => {
 
   assert.is(error.code, 'locked')
   assert.ok(error.message.includes(`pid ${process.pid};`), error.message)
-  assert.is(readFileSync(box.path('lock'), 'utf8').split('\n')[0], `${process.pid}`)
+  assert.is(readFileSync(box.path('lock'), 'utf8'), formatRecord())
   lock.release()
   ;(await takeLock(box.dir)).release()
 })
@@ -149,8 +151,19 @@ test('takeLock() takes over whatever text an earlier run has left', async () => 
 
   const lock = await takeLock(box.dir)
 
-  assert.is(readFileSync(box.path('lock'), 'utf8').split('\n')[0], `${process.pid}`)
+  assert.is(readFileSync(box.path('lock'), 'utf8'), formatRecord())
   lock.release()
+})
+
+test('a run on another machine that has written itself down is told of as that, and not after its own reboot', async () => {
+  const record = (host: string) => `17\nhost ${host}\nboot 00000000-0000-0000-0000-000000000000\njob 4\n`
+  await using box = await sandbox({ 'far/lock': record('n2'), 'near/lock': record(hostname()) })
+  chmodSync(box.path('far/lock'), 0o600)
+
+  const far = findHolderElsewhere(box.path('far'))
+
+  assert.equal([far?.host, far?.slurmJob], ['n2', '4'])
+  assert.is(findHolderElsewhere(box.path('near')), undefined)
 })
 
 test.run()

@@ -11,7 +11,7 @@ import {
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { groupRuns } from '../../lib/reports/history.ts'
-import { readEvents } from '../../lib/reports/past-events.ts'
+import { readEvents } from '../../lib/run/past-events.ts'
 import { MIB } from '../../lib/text.ts'
 import { trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'

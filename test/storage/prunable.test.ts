@@ -9,7 +9,7 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
 
-test('listOldest() orders by modification time to the nanosecond, before 1970 and in the future too', async () => {
+test('measure() orders by modification time to the nanosecond, before 1970 and in the future too', async () => {
   const times = {
     'a.tmp': '2100-01-01T00:00:00.000000001Z',
     'b.tmp': '2020-01-01T00:00:00.000000002Z',
@@ -26,7 +26,7 @@ test('listOldest() orders by modification time to the nanosecond, before 1970 an
   assert.equal(names, ['e.tmp', 'd.tmp', 'c.tmp', 'b.tmp', 'f.tmp', 'a.tmp'])
 })
 
-test('listOldest() orders equal times by name with numbers as numbers, then by the bytes of the path', async () => {
+test('measure() orders equal times by name with numbers as numbers, then by the bytes of the path', async () => {
   const names = [
     'work/a/epoch-9.checkpoint',
     'work/b/epoch-9.checkpoint',
@@ -44,7 +44,7 @@ test('listOldest() orders equal times by name with numbers as numbers, then by t
   assert.equal(await prunableIn(box), expected)
 })
 
-test('listOldest() gives a folder the time of the newest thing in it', async () => {
+test('measure() gives a folder the time of the newest thing in it', async () => {
   await using box = await sandbox({ 'work/checkpoint-1/deep/a': 10, 'work/checkpoint-2/a': 10 })
   for (const name of ['checkpoint-1/deep/a', 'checkpoint-1/deep', 'checkpoint-1'])
     utimesSync(box.path('work', name), 10, 10)
@@ -56,7 +56,7 @@ test('listOldest() gives a folder the time of the newest thing in it', async () 
   assert.equal(names, ['work/checkpoint-2', 'work/checkpoint-1'])
 })
 
-test('listOldest() lists a folder as one, with all bytes of what is in it', async () => {
+test('measure() lists a folder as one, with all bytes of what is in it', async () => {
   await using box = await sandbox({ 'work/checkpoint-1/a.tmp': 10_000, 'work/checkpoint-1/deep/b': 20_000 })
   const before = await measure(box.dir, { prune: ['checkpoint-*/'] })
   renameSync(box.path('work/checkpoint-1'), `${box.dir}-aside`)
@@ -67,7 +67,7 @@ test('listOldest() lists a folder as one, with all bytes of what is in it', asyn
   assert.is(before.prunable[0]!.bytes, before.usedBytes - without.usedBytes)
 })
 
-test('listOldest() leaves out what is kept, by its path, its inode or the folder that holds it', async () => {
+test('measure() leaves out what is kept, by its path, its inode or the folder that holds it', async () => {
   await using box = await sandbox({
     'work/a.checkpoint': 10,
     'work/b.checkpoint': 20,
@@ -96,13 +96,13 @@ test('listOldest() leaves out what is kept, by its path, its inode or the folder
   assert.equal(names.sort(), ['work/runs/1/e.tmp', 'work/runs/2'])
 })
 
-test('listOldest() leaves out what is kept beyond what a path can name', async () => {
+test('measure() leaves out what is kept beyond what a path can name', async () => {
   await using box = await sandbox({ 'a.tmp': 1 })
   using _deep = digFolders(box.dir, { levels: 60, name: 'd'.repeat(200) }, innermost => {
     writeFileSync(`${innermost}/b.tmp`, 'x')
   })
-  const { named } = await measure(box.dir)
-  const keep = named.flatMap(({ name, path }) => (name === 'b.tmp' ? [path] : []))
+  const all = await measure(box.dir)
+  const keep = all.prunable.flatMap(({ name, path }) => (name === 'b.tmp' ? [path] : []))
 
   const { prunable } = await measure(box.dir, { keep })
 
@@ -113,7 +113,7 @@ test('listOldest() leaves out what is kept beyond what a path can name', async (
   )
 })
 
-test('listOldest() leaves out what publishedFiles() gives: models, manifest, and the external data that a model or it names', async () => {
+test('measure() leaves out what publishedFiles() gives: models, manifest, and the external data that a model or it names', async () => {
   await using box = await sandbox({
     'core.onnx': onnxModel({ external: [{ location: 'weights.tmp', offset: 0, length: 8 }] }),
     'weights.tmp': 8,
@@ -132,7 +132,7 @@ test('listOldest() leaves out what publishedFiles() gives: models, manifest, and
   assert.equal(byGlob.sort(), ['forgotten.tmp', 'work/weights.tmp'])
 })
 
-test('listOldest() leaves out a hard link whose other name stays, and counts one whose names all go once', async () => {
+test('measure() leaves out a hard link whose other name stays, counts one whose names all go once, and lists empty files', async () => {
   await using box = await sandbox({
     'work/model.bin': 10_000,
     'work/epoch-1.checkpoint': 20_000,
@@ -146,6 +146,7 @@ test('listOldest() leaves out a hard link whose other name stays, and counts one
   assert.equal(
     prunable.map(({ name, bytes }) => [name, bytes]),
     [
+      ['empty.tmp', 0],
       ['epoch-1.checkpoint', 0],
       ['latest.checkpoint', 20_480],
     ],

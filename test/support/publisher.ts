@@ -19,7 +19,7 @@ try {
   } else if (command === 'recover') {
     await recover(jobDir)
   } else {
-    const models = names.map(name => judgeModel(join(jobDir, 'work'), name))
+    const models = await Promise.all(names.map(name => judgeModel(join(jobDir, 'work'), name)))
     const facts = { globs: ['**/*.onnx'], trainedAt: new Date(), seconds: 1, reported: {} }
     await publish(jobDir, 'core', models, facts)
   }

@@ -25,7 +25,7 @@ export async function trainAndPublish(
 ): Promise<Published[]> {
   const work = join(jobDir, 'work')
   writeFiles(work, files)
-  const judged = models.map(name => judgeModel(work, name))
+  const judged = await Promise.all(models.map(name => judgeModel(work, name)))
   return publish(jobDir, 'core', judged, { ...facts, ...known })
 }
 

@@ -56,7 +56,7 @@ test('a seed model is whole, of operator set 13 or later, and takes any number o
 
   const one = await run(onnx, holdout.slice(0, 1))
 
-  assert.is(inspectOnnx(box.path('dpi.onnx')).externalData.size, 0)
+  assert.is((await inspectOnnx(box.path('dpi.onnx'))).externalData.size, 0)
   assert.ok(opsetOf(onnx) >= 13)
   assert.equal(session.inputNames, ['float_input'])
   assert.equal(session.outputNames, ['label', 'probabilities'])

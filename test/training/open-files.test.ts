@@ -1,8 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, unlinkSync, writeSync } from 'node:fs'
 import * as assert from 'uvu/assert'
+
 import { accountOf, capOf } from '../../lib/storage/capacity.ts'
-import { listOpenFiles } from '../../lib/training/open-files.ts'
+import { measure } from '../../lib/storage/measure.ts'
+import { heldFiles, openEntries } from '../../lib/training/open-files.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
@@ -48,36 +51,70 @@ asRoot('accountOf() counts files that are deleted but still open', async () => {
   }
 })
 
-test('listOpenFiles() gives open files with their path, and the size of those that are deleted, once each', async () => {
+test('heldFiles() gives the size of deleted files that are open, once each', async () => {
   await using box = await sandbox({ kept: 5000, 'hid den': 3 * MIB })
   const script = `exec 3<"$1/kept" 4<"$1/hid den" 5<"$1/hid den"; rm "$1/hid den"; exec sleep 60`
   const child = spawn('bash', ['-c', script, 'bash', box.dir], { stdio: 'ignore' })
-  const filesHere = () => listOpenFiles([child.pid!]).filter(({ path }) => path.startsWith(box.dir))
 
-  const files = await until('both are open', () => {
-    const found = filesHere()
-    return found.length === 2 && found.some(({ deletedBytes }) => deletedBytes) ? found : undefined
+  const bytes = await until('it is deleted', () => deletedBytes(child.pid!, box.dir))
+
+  child.kill('SIGKILL')
+  assert.is(bytes, 3 * MIB)
+})
+
+test('openEntries() finds the files that are open, and the folders that they are in', async () => {
+  await using box = await sandbox({
+    'work/a.tmp': 1,
+    'work/b.tmp': 1,
+    'work/run-1/deep/c': 1,
+    'work/run-2/d': 1,
   })
+  const script = `exec 3<"$1/work/a.tmp" 4<"$1/work/run-1/deep/c"; echo; exec sleep 60`
+  const child = spawn('bash', ['-c', script, 'bash', box.dir], { stdio: ['ignore', 'pipe', 'ignore'] })
+  await once(child.stdout!, 'data')
+  const { prunable } = await measure(box.dir, { prune: ['run-*'] })
+
+  const open = await openEntries(prunable, [child.pid!], box.dir)
 
   child.kill('SIGKILL')
-  assert.equal(files.map(({ path, deletedBytes }) => [path, deletedBytes]).sort(), [
-    [box.path('hid den'), 3 * MIB],
-    [box.path('kept'), 0],
-  ])
+  assert.equal([...open].map(({ name }) => name).sort(), ['a.tmp', 'run-1'])
 })
 
-withPython('listOpenFiles() finds a file that is deleted and closed but still mapped', async () => {
-  await using box = await sandbox({ mapped: 2 * MIB })
-  const script = `import mmap, os, sys, time
-f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0); f.close(); os.unlink(sys.argv[1]); time.sleep(60)`
-  const child = spawn('python3', ['-c', script, box.path('mapped')], { stdio: 'ignore' })
+for (const [how, keep] of Object.entries({
+  'deleted and closed but still mapped': 'm = mmap.mmap(f.fileno(), 0); f.close(); os.unlink(sys.argv[1])',
+  'deleted, and still open and mapped': 'm = mmap.mmap(f.fileno(), 0); os.unlink(sys.argv[1])',
+  'held by a thread whose process has lost its first one':
+    'os.unlink(sys.argv[1]); threading.Thread(target=lambda: time.sleep(60)).start(); ctypes.CDLL(None).pthread_exit(None)',
+})) {
+  withPython(`heldFiles() gives the size of a file that is ${how}, once`, async () => {
+    await using box = await sandbox({ held: 2 * MIB })
+    const script = `import ctypes, mmap, os, sys, threading, time
+f = open(sys.argv[1], 'r+b'); ${keep}; time.sleep(60)`
+    const child = spawn('python3', ['-c', script, box.path('held')], { stdio: 'ignore' })
 
-  const file = await until('it is deleted', () =>
-    listOpenFiles([child.pid!]).find(({ path, deletedBytes }) => path === box.path('mapped') && deletedBytes),
-  )
+    const bytes = await until('it is deleted', () => deletedBytes(child.pid!, box.dir))
+
+    child.kill('SIGKILL')
+    assert.is(bytes, 2 * MIB)
+  })
+}
+
+asRoot('heldFiles() gives all of a deleted file of which one page is mapped', async () => {
+  await using box = await sandbox({ held: 2 * MIB })
+  const script = `import ctypes, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR); libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
+libc.mmap(None, 4096, 1, 1, fd, 0); os.unlink(sys.argv[1]); os.close(fd); time.sleep(60)`
+  const child = spawn('python3', ['-c', script, box.path('held')], { stdio: 'ignore' })
+
+  const bytes = await until('it is deleted', () => deletedBytes(child.pid!, box.dir))
 
   child.kill('SIGKILL')
-  assert.is(file.deletedBytes, 2 * MIB)
+  assert.is(bytes, 2 * MIB)
 })
+
+async function deletedBytes(pid: number, dir: string): Promise<number> {
+  const held = await heldFiles([pid], { dir, sinceMs: Number.POSITIVE_INFINITY, isThorough: false })
+  return held.deletedBytes
+}
 
 test.run()

@@ -27,6 +27,7 @@ const unheard: Listener = { onLines() {}, onRetry() {}, signal: new AbortControl
 
 const containmentOf = (box: Sandbox, isSandboxed: boolean, path = safePath) => ({
   jobDir: box.path('job'),
+  publishedDir: box.path('job'),
   workingDir: box.dir,
   isSandboxed,
   isCapped: false,

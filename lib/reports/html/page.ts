@@ -1,13 +1,10 @@
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import type { Usage } from '../../errors.ts'
 import { type JobName, jobNames } from '../../quotas.ts'
-import { packageVersion } from '../../settings/options.ts'
 import { count, formatBytes } from '../../text.ts'
 import { findOverlaps, type RunHistory, type Trained, trainingsOf } from '../history.ts'
 import type { JobHistory } from '../job-history.ts'
-import { chartRules } from './chart.ts'
-import { Html, html } from './html.ts'
+import { drawDocument } from './document.ts'
+import { type Html, html } from './html.ts'
 import { listDeletions, listRuns } from './tables.ts'
 import { drawTimeline } from './timeline.ts'
 import { drawUsage, MAX_STRIPS } from './usage-chart.ts'
@@ -18,26 +15,9 @@ const MAX_FAULTS = 10
 /** The content of a report. */
 export type PageContent = { modelsDir: string; runs: RunHistory[]; models: Html; madeAt: Date }
 
-/** Draw one self-contained HTML file: it has no script, font or picture, and forbids loading any. */
+/** One HTML file of a models folder's last runs and what is published. */
 export function drawPage({ modelsDir, runs, models, madeAt }: PageContent): string {
-  const css = new Html(readFileSync(join(import.meta.dirname, 'page.css'), 'utf8'))
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>RansomEye training report</title>
-<style>
-${css}${new Html(chartRules)}</style>
-</head>
-<body>
-<header>
-<h1>RansomEye training report</h1>
-<p class="note">${modelsDir}, ${formatTime(madeAt.getTime())} UTC, version ${packageVersion()}. All times are UTC.</p>
-</header>
-<main>
-${runs.length ? drawHistory(runs) : html`<p class="verdict">No run is recorded in ${modelsDir} yet.</p>`}
+  const body = html`${runs.length ? drawHistory(runs) : html`<p class="verdict">No run is recorded in ${modelsDir} yet.</p>`}
 <section>
 <h2>Models</h2>
 <p class="note">What is published now, as the manifests have it.</p>
@@ -50,11 +30,8 @@ ${
 ${listDeletions(runs)}
 </section>`
     : ''
-}
-</main>
-</body>
-</html>
-`.text
+}`
+  return drawDocument('RansomEye training report', modelsDir, madeAt, body)
 }
 
 function drawHistory(runs: RunHistory[]): Html {

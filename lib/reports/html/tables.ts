@@ -82,7 +82,7 @@ function pathIn({ dir }: JobHistory, path: string): string {
  * Make a table. Where it does not fit, the page shows it as a list whose cells are named by their `data-label`. A head
  * with `#` heads a column of figures.
  */
-function table(heads: readonly string[], rows: Html[]): Html {
+export function table(heads: readonly string[], rows: Html[]): Html {
   const cells = heads.map(head =>
     head.startsWith('#')
       ? html`<th scope="col" class="number">${head.slice(1)}</th>`

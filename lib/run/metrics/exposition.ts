@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import { type JobName, jobNames } from '../../quotas.ts'
+import { whereabouts } from '../../system/whereabouts.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -47,7 +48,7 @@ export function parseMetrics(text: string): Samples {
   return new Map(samples.filter(([, value]) => value >= 0 && value < Infinity))
 }
 
-/** Write the samples in Prometheus's text format. */
+/** Write the samples in Prometheus's text format, and which machine they are of: whoever writes them is the last run. */
 export async function renderMetrics(samples: Samples): Promise<string> {
   const { Counter, Gauge, Registry } = loadPrometheus()
   const registry = new Registry()
@@ -59,6 +60,14 @@ export async function renderMetrics(samples: Samples): Promise<string> {
       if (value !== undefined) metric.inc(job ? { [LABEL]: job } : {}, value)
     }
   }
+  const place = new Gauge({
+    name: `${PREFIX}run_info`,
+    help: 'Always 1; where the last run was: its machine or node, and its Slurm job, if it was one.',
+    labelNames: ['host', 'slurm_job'],
+    registers: [registry],
+  })
+  const { host, slurmJob } = whereabouts()
+  place.set({ host, slurm_job: String(slurmJob ?? '') }, 1)
   return registry.metrics()
 }
 
@@ -66,7 +75,7 @@ export async function renderMetrics(samples: Samples): Promise<string> {
  * Load the three classes that are needed from their own files: the whole library, with its metrics of Node.js and its
  * push gateway, takes 40 ms, and a boot with nothing to do would wait for it.
  */
-function loadPrometheus(): Pick<typeof import('prom-client'), 'Counter' | 'Gauge' | 'Registry'> {
+export function loadPrometheus(): Pick<typeof import('prom-client'), 'Counter' | 'Gauge' | 'Registry'> {
   return {
     Counter: require('prom-client/lib/counter.js'),
     Gauge: require('prom-client/lib/gauge.js'),

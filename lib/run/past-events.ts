@@ -19,14 +19,15 @@ const CHUNK_BYTES = 64 * 1024
  */
 export function* readEvents(stateDir: string): Generator<TrainerEvent> {
   for (const line of readLines(join(stateDir, 'events.jsonl'))) {
-    const event = parseEvent(parse(line))
+    const event = parseLine(line)
     if (event) yield event
   }
 }
 
-function parse(line: string): unknown {
+/** The event of one line of a journal; undefined for anything else, such as a torn line. */
+export function parseLine(line: string): TrainerEvent | undefined {
   try {
-    return JSON.parse(line)
+    return parseEvent(JSON.parse(line))
   } catch {
     return undefined
   }

@@ -1,6 +1,6 @@
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { readEvents } from '../../lib/reports/past-events.ts'
+import { readEvents } from '../../lib/run/past-events.ts'
 import { MIB } from '../../lib/text.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'

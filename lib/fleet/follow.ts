@@ -1,0 +1,206 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { messageOf, TrainerError } from '../errors.ts'
+import { jobNameOf } from './batch-script.ts'
+import { type FleetEventBody, stampFleetEvent } from './fleet-events.ts'
+import type { Fleet } from './fleet-file.ts'
+import type { FollowedSite } from './followed-site.ts'
+import { hasEnded, judge, judgeGone, type Outcome, obstacleOf } from './outcome.ts'
+import type { FleetOutput } from './output.ts'
+import { Pace } from './pace.ts'
+import { cancelJobs, findInAccounting, isNamed, listJobs, NoAnswer, type SlurmJob } from './slurm.ts'
+
+/** How often the journals are looked at. */
+const TICK_MS = 1000
+/** Of sites that wait only every so many looks. */
+const WAITING_TICKS = 5
+/** A file that another machine has written may come so late. */
+const LATE_FILE_MS = 3000
+/** How often Slurm is asked once the jobs are cancelled. */
+const CANCEL_POLL_MS = 1000
+/** By then Slurm's KillWait, 30 s unless somebody has changed it, is over. */
+const CANCEL_DEADLINE_MS = 120_000
+
+/**
+ * Follows the jobs of a fleet to their ends: how far they are by the sites' journals, which live by Slurm, which is
+ * asked as rarely as possible.
+ */
+export class Follower {
+  readonly #fleet: Fleet
+  readonly #sites: FollowedSite[]
+  readonly #output: FleetOutput
+  #pace: Pace
+  #ticks = 0
+  #awaySinceMs: number | undefined
+  #cancelledAtMs: number | undefined
+  #isCancelSent = false
+
+  constructor(fleet: Fleet, sites: FollowedSite[], output: FleetOutput, pollMs: number) {
+    this.#fleet = fleet
+    this.#sites = sites
+    this.#output = output
+    this.#pace = new Pace(pollMs)
+  }
+
+  /**
+   * Follow until every site has an outcome. Once `signal` is aborted the jobs are cancelled, and followed to their end all
+   * the same; a terminal that is gone cancels nothing.
+   *
+   * @throws {TrainerError} `config` if Slurm's programs are gone; `sighup`
+   */
+  async follow(signal: AbortSignal): Promise<void> {
+    for (; this.#sites.some(it => this.#isOpen(it)); this.#ticks++) {
+      if (signal.reason?.code === 'sighup') throw signal.reason
+      if (signal.aborted) await this.cancel()
+      this.#readJournals()
+      const hasHint = this.#sites.some(({ outcome, done }) => !outcome && done)
+      if (this.#pace.isDue(performance.now(), hasHint)) await this.#askSlurm()
+      this.#output.show(this.#sites)
+      if (this.#isOverdue()) return this.#giveUp()
+      // A signal ends the wait, but later ones have nothing to end.
+      const stop = this.#cancelledAtMs === undefined ? { signal } : {}
+      if (this.#sites.some(it => this.#isOpen(it))) await delay(TICK_MS, undefined, stop).catch(() => {})
+    }
+  }
+
+  /** End every job that may still be in the queue; those that are held too. */
+  async cancel(): Promise<void> {
+    if (this.#cancelledAtMs === undefined) {
+      this.#cancelledAtMs = performance.now()
+      this.#pace = new Pace(CANCEL_POLL_MS)
+    }
+    if (this.#isCancelSent) return
+    const ids = this.#sites.filter(({ isGone }) => !isGone).map(({ jobId }) => jobId)
+    try {
+      if (ids.length) await cancelJobs(ids)
+      this.#isCancelSent = true
+      this.#hasAnswered()
+    } catch (error) {
+      this.#hasNoAnswer(error)
+    }
+  }
+
+  /** Is there still something to wait for? */
+  #isOpen({ outcome, isGone }: FollowedSite): boolean {
+    return this.#cancelledAtMs === undefined ? !outcome : !isGone
+  }
+
+  #readJournals(): void {
+    const looksAtWaiting = this.#ticks % WAITING_TICKS === 0
+    for (const site of this.#sites) {
+      if (!site.outcome && (site.state === 'running' || looksAtWaiting)) this.#readJournal(site)
+    }
+  }
+
+  #readJournal(site: FollowedSite): void {
+    for (const event of site.readJournal()) {
+      this.#setRunning(site, site.host)
+      this.#output.take({ ...event, site: site.site.name })
+    }
+  }
+
+  #setRunning(site: FollowedSite, host: string): void {
+    if (site.state !== 'waiting') return
+    site.state = 'running'
+    site.host = host
+    this.#emit({ event: 'site.start', site: site.site.name, slurmJob: site.jobId, host })
+  }
+
+  async #askSlurm(): Promise<void> {
+    const startedMs = performance.now()
+    const open = this.#sites.filter(it => this.#isOpen(it))
+    const states = () => open.map(({ state, outcome, reason }) => [state, !!outcome, reason].join()).join()
+    const before = states()
+    try {
+      const jobs = await listJobs(open.map(({ jobId }) => jobId))
+      const nowMs = performance.now()
+      this.#hasAnswered()
+      for (const site of open) {
+        const job = jobs.get(site.jobId)
+        await this.#takeState(site, job && isNamed(job, jobNameOf(site.site)) ? job : undefined)
+      }
+      this.#pace.take(nowMs, nowMs - startedMs, before !== states())
+    } catch (error) {
+      this.#hasNoAnswer(error)
+      this.#pace.take(performance.now(), 0, false)
+    }
+  }
+
+  async #takeState(site: FollowedSite, job: SlurmJob | undefined): Promise<void> {
+    if (!job || hasEnded(job)) return this.#takeEnd(site, job)
+    const obstacle = obstacleOf(job)
+    if (obstacle && !site.outcome) return this.#end(site, obstacle)
+    if (job.state === 'PENDING' || job.state === 'CONFIGURING') site.reason = job.reason
+    else this.#setRunning(site, job.nodes)
+  }
+
+  /** Slurm's word decides; the reason, or for a job that Slurm has forgotten the end, is in the journal. */
+  async #takeEnd(site: FollowedSite, job: SlurmJob | undefined): Promise<void> {
+    site.isGone = true
+    if (site.outcome) return
+    this.#readJournal(site)
+    site.endSeenMs ??= performance.now()
+    const isLate = performance.now() - site.endSeenMs > LATE_FILE_MS
+    if (!isLate && !(job ? isComplete(job, site) : site.done)) return
+    const { timeMinutes } = this.#fleet.slurm
+    const known = job ?? (site.done ? undefined : await findInAccounting(site.jobId))
+    const evidence = site.evidence(timeMinutes)
+    this.#end(site, known && hasEnded(known) ? judge(known, evidence) : judgeGone(evidence))
+  }
+
+  #end(site: FollowedSite, outcome: Outcome): void {
+    const { name } = site.site
+    site.outcome = outcome
+    site.training = undefined
+    site.state = outcome.exitCode ? 'failed' : 'done'
+    const common = { site: name, slurmJob: site.jobId, message: outcome.message }
+    if (outcome.exitCode) this.#emit({ event: 'site.fail', exitCode: outcome.exitCode, ...common })
+    else this.#emit({ event: 'site.done', seconds: (performance.now() - site.startedMs) / 1000, ...common })
+  }
+
+  #hasNoAnswer(error: unknown): void {
+    if (!(error instanceof NoAnswer)) throw error
+    if (this.#awaySinceMs === undefined) this.#emit({ event: 'slurm.away', message: messageOf(error) })
+    this.#awaySinceMs ??= performance.now()
+  }
+
+  #hasAnswered(): void {
+    if (this.#awaySinceMs === undefined) return
+    this.#emit({ event: 'slurm.back', seconds: (performance.now() - this.#awaySinceMs) / 1000 })
+    this.#awaySinceMs = undefined
+  }
+
+  #isOverdue(): boolean {
+    return this.#cancelledAtMs !== undefined && performance.now() - this.#cancelledAtMs > CANCEL_DEADLINE_MS
+  }
+
+  #giveUp(): void {
+    for (const site of this.#sites.filter(it => !it.isGone && !it.outcome)) {
+      const message = `its job ${site.jobId} was cancelled, but not seen to end; look at squeue -j ${site.jobId}`
+      this.#end(site, { exitCode: 143, message })
+    }
+  }
+
+  #emit(body: FleetEventBody): void {
+    this.#output.take(stampFleetEvent(body))
+  }
+}
+
+/** Is its reason known, or is there none to wait for? */
+function isComplete({ state, exitCode, signal }: SlurmJob, { done, host }: FollowedSite): boolean {
+  if (state === 'CANCELLED') return !!done || !host
+  return done?.exitCode === exitCode || signal !== 0 || (state !== 'COMPLETED' && state !== 'FAILED')
+}
+
+/** The worst exit code of all, and how many sites it is of. */
+export function summarize(outcomes: Outcome[]): { exitCode: number; message: string } {
+  const failed = outcomes.filter(({ exitCode }) => exitCode !== 0).length
+  const exitCode = Math.max(0, ...outcomes.map(it => it.exitCode))
+  const done = `${outcomes.length - failed} of ${outcomes.length} sites done`
+  return { exitCode, message: failed ? `${done}, ${failed} failed` : done }
+}
+
+/** The interruption as the end of a fleet, where there was one. */
+export function interruptionOf(signal: AbortSignal): Outcome | undefined {
+  const { reason } = signal
+  return reason instanceof TrainerError ? { exitCode: reason.exitCode, message: reason.message } : undefined
+}

@@ -1,0 +1,79 @@
+import { messageOf, TrainerError } from '../errors.ts'
+import { layout, stateDirOf } from '../layout.ts'
+import { readManifest } from '../models/manifest.ts'
+import { metricsOf } from '../models/trainer-metadata.ts'
+import { checkPublished } from '../models.ts'
+import { type JobName, jobNames, readQuotas } from '../quotas.ts'
+import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
+
+/** A site of a fleet: a models folder with quotas of its own. */
+export type SitePlace = { name: string; modelsDir: string; quotasFile: string }
+
+/** What a site has of one job, by its folder alone. */
+export type SiteModel = {
+  job: JobName
+  valid: boolean
+  /** Why it is valid or not. */
+  reason: string
+  /** In ISO 8601; `null` if it was not trained here. */
+  trainedAt: string | null
+  metrics: Record<string, number>
+}
+
+/** How a site stands: its models, and its last runs, the oldest first. */
+export type SiteReport = {
+  site: string
+  modelsDir: string
+  models: SiteModel[]
+  runs: RunHistory[]
+  /** Why nothing is known of it. */
+  fault: string | undefined
+}
+
+/**
+ * Look at a site; nothing is measured, so that a thousand of them are looked at in seconds. A site that cannot be read has
+ * a fault, and keeps no other from being shown.
+ *
+ * @param keep how many of its last runs
+ */
+export async function readSite(
+  { name, modelsDir, quotasFile }: SitePlace,
+  keep: number,
+): Promise<SiteReport> {
+  const report: SiteReport = { site: name, modelsDir, models: [], runs: [], fault: undefined }
+  try {
+    report.runs = readRuns(stateDirOf(modelsDir), keep).runs
+    const { jobs } = readQuotas(quotasFile)
+    for (const job of jobNames)
+      report.models.push(await readModel(job, layout(modelsDir, job).jobDir, jobs[job].models))
+  } catch (error) {
+    if (!(error instanceof TrainerError)) throw error
+    report.fault = messageOf(error)
+  }
+  return report
+}
+
+async function readModel(job: JobName, jobDir: string, globs: string[]): Promise<SiteModel> {
+  const { missing, reason, adopted } = await checkPublished(jobDir, globs)
+  const metadata: Record<string, unknown> = readManifest(jobDir)?.metadata ?? {}
+  const trainedAt = Date.parse(String(metadata.trained_at))
+  return {
+    job,
+    valid: !missing,
+    reason,
+    trainedAt: adopted.length || Number.isNaN(trainedAt) ? null : new Date(trainedAt).toISOString(),
+    metrics: metricsOf(metadata),
+  }
+}
+
+/** The last run that was to train and is over. */
+export function lastTrainingRun({ runs }: SiteReport): RunHistory | undefined {
+  return runs.findLast(run => isTrainingRun(run) && !run.isRunning)
+}
+
+/** How old something is that was made at a time in ISO 8601: `5 min`, `7 h`, `3 d`. */
+export function formatAge(iso: string, now: number): string {
+  const minutes = Math.max(0, now - Date.parse(iso)) / 60_000
+  if (minutes < 60) return `${Math.floor(minutes)} min`
+  return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h` : `${Math.floor(minutes / 60 / 24)} d`
+}

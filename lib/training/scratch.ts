@@ -1,0 +1,84 @@
+import { existsSync, lstatSync, rmdirSync, statSync } from 'node:fs'
+import { copyFile, mkdir, rm } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
+import { messageOf, TrainerError } from '../errors.ts'
+import { foldersIn } from '../layout.ts'
+import type { Model } from '../models/judge.ts'
+import { findModels } from '../models.ts'
+import type { Job } from '../run.ts'
+import { removeWhole } from '../storage/empty-folder.ts'
+import { checkUsage } from '../storage.ts'
+import { storageError } from '../system/durable.ts'
+import { makeFolder } from '../system/plain-file.ts'
+import { MIB } from '../text.ts'
+
+/** Does the job train elsewhere than where its models are published? */
+function usesScratch({ jobDir, publishedDir }: Job): boolean {
+  return jobDir !== publishedDir
+}
+
+/**
+ * Make the folder on this machine's own disk in which the job trains. Its quota there is what its published files leave of
+ * it: both together never hold more than the quota.
+ *
+ * @throws {TrainerError} `storage` if the scratch folder is missing, or somebody else's has its place
+ */
+export async function openScratch(job: Job): Promise<void> {
+  const { scratch } = job.run.command
+  if (scratch === undefined) return
+  if (!statSync(scratch, { throwIfNoEntry: false })?.isDirectory()) {
+    const message = `Cannot train in ${scratch}: there is no such folder on this machine; make or mount it`
+    throw new TrainerError('storage', message)
+  }
+  const publishedBytes = existsSync(job.publishedDir) ? await checkUsage(job.publishedDir) : 0
+  const quotaBytes = Math.max(0, job.quota.quotaBytes - publishedBytes)
+  job.quota = { ...job.quota, quotaBytes, maxDiskMb: quotaBytes / MIB }
+  if (job.run.command.dryRun) return
+  const siteDir = dirname(job.jobDir)
+  makeFolder(siteDir)
+  if (lstatSync(siteDir).uid !== process.geteuid?.()) {
+    throw new TrainerError('storage', `Cannot train in ${siteDir}: it is another user's; remove it`)
+  }
+  // A run that was killed may have left it.
+  await removeWhole(job.jobDir)
+}
+
+/**
+ * Bring models to the folder from which they are published in one step; nothing that is published changes by that.
+ *
+ * @returns the same models there
+ * @throws {TrainerError} `storage`; what was brought is gone again
+ */
+export async function bringModels(job: Job, models: Model[]): Promise<Model[]> {
+  if (!usesScratch(job)) return models
+  const { workDir } = foldersIn(job.publishedDir)
+  const names = models.flatMap(({ path, references }) =>
+    [path, ...references].map(file => relative(job.workDir, file)),
+  )
+  try {
+    makeFolder(workDir)
+    for (const name of new Set(names)) {
+      const target = join(workDir, name)
+      await rm(target, { recursive: true, force: true })
+      await mkdir(dirname(target), { recursive: true, mode: 0o750 })
+      await copyFile(join(job.workDir, name), target)
+    }
+  } catch (cause) {
+    for (const name of names) await rm(join(workDir, name), { force: true }).catch(() => {})
+    throw storageError(`Cannot bring the models of ${job.name} to ${workDir}`, cause)
+  }
+  const { valid } = await findModels(workDir, job.quota.models)
+  return valid.filter(({ name }) => models.some(it => it.name === name))
+}
+
+/** Leave nothing on this machine's own disk, however the job came out: its next run may be on another machine. */
+export async function closeScratch(job: Job): Promise<void> {
+  if (!usesScratch(job) || job.run.command.dryRun) return
+  try {
+    await removeWhole(job.jobDir)
+    rmdirSync(dirname(job.jobDir))
+  } catch (error) {
+    const message = `${job.jobDir} is left on this machine: ${messageOf(error)}`
+    job.emit({ event: 'warning', job: job.name, message })
+  }
+}

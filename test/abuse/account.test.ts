@@ -1,0 +1,315 @@
+import { spawnSync } from 'node:child_process'
+import { chownSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import * as assert from 'uvu/assert'
+import { checkUsage } from '../../lib/storage.ts'
+import { useSandbox } from '../../lib/training/sandbox.ts'
+import { ownDisk } from '../support/own-disk.ts'
+import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
+import { until } from '../support/sandbox.ts'
+import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
+import { hasLoopDevices } from '../support/volume-rig.ts'
+
+const MIB = 2 ** 20
+const canRun = (...programs: string[]) =>
+  programs.every(it => spawnSync(it, ['--version'], { stdio: 'ignore' }).error === undefined)
+const hostile = skipUnless(
+  test,
+  hasLoopDevices && canRun('python3') && useSandbox('core', 'auto'),
+  'needs root, loop devices, python3 and bubblewrap',
+)
+const onBtrfs = skipUnless(
+  test,
+  hasLoopDevices && canRun('mkfs.btrfs', 'python3'),
+  'needs root, loop devices and btrfs-progs',
+)
+
+/** A user that has nothing else on this machine. */
+const STRANGER = 12_345
+const asStranger = ['setpriv', `--reuid=${STRANGER}`, `--regid=${STRANGER}`, '--clear-groups']
+const python = (script: string) => ({
+  train: ['/usr/bin/python3', '-c', script, '{outputDir}'],
+  models: ['*.bin'],
+})
+
+/** Ways to hold the space of deleted files, 10 MiB each. */
+const holds = {
+  'mapped by one page': `
+    libc.mmap(None, 4096, 1, 1, fd, 0); os.unlink(path); os.close(fd)`,
+  'open in a thread whose process has lost its first one': `
+    os.unlink(path)
+    if n == 0: first_ends = True`,
+  'on their way through a socket': `
+    a, b = socket.socketpair(); keep += [a, b]
+    socket.send_fds(a, [b'x'], [fd]); os.unlink(path); os.close(fd)`,
+}
+
+for (const [how, hold] of Object.entries(holds)) {
+  hostile(`deleted files that are ${how} are charged, by an ordinary user too`, async () => {
+    const script = `
+import ctypes, os, socket, sys, threading, time
+libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
+keep = []; first_ends = False
+def fill():
+  global keep, first_ends
+  for n in range(40):
+    path = f'{sys.argv[1]}/f{n}'; fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    for _ in range(10): os.write(fd, bytes(2 ** 20))
+${hold}
+    time.sleep(0.05)
+  time.sleep(20)
+t = threading.Thread(target=fill); t.start()
+while not first_ends: time.sleep(0.01)
+libc.pthread_exit(None)`
+    await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+    await using disk = ownDisk(rig, 'ext4', 800)
+    chownSync(rig.modelsDir, STRANGER, STRANGER)
+    const stop = disk.watch(60 * MIB)
+
+    const { exitCode, events } = await rig.run(['core', '--json'], { prefix: asStranger })
+    const { peakBytes, longestMs } = stop()
+
+    assert.is(exitCode, 2)
+    assert.ok(
+      peakBytes > 50 * MIB && peakBytes < 92 * MIB && longestMs < 1000,
+      `${peakBytes} bytes, ${longestMs} ms`,
+    )
+    assert.ok(events.some(it => it.event === 'quota.exceeded' && it.usedBytes > 60 * MIB))
+  })
+}
+
+hostile('a folder that moves while it is walked does not hide', async () => {
+  const script = `
+import os, sys
+out = sys.argv[1]; block = bytes(2 ** 18)
+for side in 'ab': os.makedirs(f'{out}/{side}/x')
+for n in range(3000): os.close(os.open(f'{out}/a/{n}', os.O_CREAT))
+os.mkdir(f'{out}/a/full')
+for n in range(800):
+  with open(f'{out}/a/full/{n}', 'wb') as f: f.write(block)
+  for _ in range(20):
+    os.rename(f'{out}/a/full', f'{out}/b/full'); os.rename(f'{out}/b/full', f'{out}/a/full')`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+  await using disk = ownDisk(rig, 'ext4', 800)
+  const stop = disk.watch(60 * MIB)
+
+  const { exitCode } = await rig.run(['core', '--json'])
+  const { peakBytes } = stop()
+
+  assert.is(exitCode, 2)
+  assert.ok(peakBytes > 50 * MIB && peakBytes < 76 * MIB, `${peakBytes} bytes`)
+})
+
+hostile(
+  'a training that uses up the inodes of the disk is stopped before, and all that it made is removed',
+  async () => {
+    const trainer = `
+for (let n = 0; n < 20_000; n++) { fs.closeSync(fs.openSync(dir + '/e' + n, 'w')); if (n % 5 === 0) await sleep(1) }`
+    await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, trainer } })
+    await using disk = ownDisk(rig, 'ext4', 400, '-N', '4000')
+    const { freeInodes } = disk.account()
+    let leastInodes = freeInodes
+    const timer = setInterval(() => (leastInodes = Math.min(leastInodes, disk.account().freeInodes)), 5)
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    clearInterval(timer)
+    assert.is(exitCode, 3)
+    const reasons = events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
+    assert.match(reasons.join(), /^Stopped core: its files use up the inodes of the disk, \d+ free/)
+    assert.ok(
+      leastInodes > 20 && leastInodes < freeInodes / 3,
+      `${leastInodes} of ${freeInodes} inodes were left`,
+    )
+    assert.ok(disk.account().freeInodes > freeInodes - 50)
+  },
+)
+
+hostile('checkpoints are pruned for the sake of inodes as for that of bytes', async () => {
+  const trainer = `
+for (let n = 0; n < 9000; n++) { fs.closeSync(fs.openSync(dir + '/e' + n + '.checkpoint', 'w')); if (n % 10 === 0) await sleep(1) }
+${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, trainer } })
+  await using _disk = ownDisk(rig, 'ext4', 400, '-N', '4000')
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.ok(events.filter(it => it.event === 'storage.prune').length > 5000)
+})
+
+hostile('a disk without inodes is told as that before a start', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1 } })
+  await using disk = ownDisk(rig, 'ext4', 100, '-N', '200')
+  let filled = 0
+  const fill = (left: number) => {
+    for (let n = disk.account().freeInodes; n > left; n--)
+      writeFileSync(join(rig.modelsDir, `fill-${filled++}`), '')
+  }
+
+  fill(40)
+  const few = await rig.run(['core'])
+  fill(0)
+  const none = await rig.run(['core'])
+  for (const name of readdirSync(rig.modelsDir))
+    if (name !== 'core' && !name.startsWith('fill')) rmSync(join(rig.modelsDir, name), { recursive: true })
+  fill(0)
+  const noFolder = await rig.run(['core'])
+
+  assert.equal([few.exitCode, none.exitCode, noFolder.exitCode], [3, 3, 3])
+  assert.match(few.stdout, /Cannot start core: \d+ inodes free/)
+  assert.match(none.stdout, /Cannot start core: 0 inodes free/)
+  assert.match(noFolder.stderr, /no inode is left on that disk/)
+})
+
+hostile('others that fill the disk after pruning found too little end the training with 3', async () => {
+  const trainer = `
+fs.writeFileSync(dir + '/ballast', Buffer.alloc(56 * 2 ** 20)); await sleep(60_000)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, trainer } })
+  await using disk = ownDisk(rig, 'ext4', 400)
+  const run = rig.start(['core', '--json'])
+  await untilEvent(rig, 'train.resume')
+
+  for (let n = 0; disk.account().freeBytes > 30 * MIB; n++) {
+    writeFileSync(join(rig.modelsDir, `others-${n}`), Buffer.alloc(2 * MIB))
+    await delay(5)
+  }
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 3)
+  const reasons = events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
+  assert.match(reasons.join(), /other programs fill the disk/)
+  assert.ok(existsSync(join(rig.modelsDir, 'core/work/ballast')))
+})
+
+hostile(
+  'others that write at the same time make the training stand still now and then, and no more',
+  async () => {
+    const trainer = `await sleep(4000); ${publishes}`
+    await using rig = await trainerRig({ core: { maxDiskMb: 40, minFreeMb: 1, trainer } })
+    await using _disk = ownDisk(rig, 'ext4', 1000)
+    const run = rig.start(['core', '--json'])
+    await untilEvent(rig, 'train.start')
+    let isOver = false
+    void run.ended.then(() => (isOver = true))
+
+    for (let n = 0; n < 400 && !isOver; n++) {
+      writeFileSync(join(rig.modelsDir, `others-${n}`), Buffer.alloc(2 * MIB))
+      await delay(8)
+    }
+    const { exitCode, events } = await run.ended
+
+    assert.is(exitCode, 0)
+    const pauses = events.flatMap(it => (it.event === 'train.resume' ? [it.pausedMs] : []))
+    const pausedMs = pauses.reduce((sum, ms) => sum + ms, 0)
+    assert.ok(pauses.length >= 1 && pausedMs < 1000, `${pauses.length} pauses, ${pausedMs} ms`)
+  },
+)
+
+hostile('others that free space at the same time hide growth for a moment only', async () => {
+  const trainer = `
+for (let n = 0; n < 400; n++) { fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)); await sleep(10) }`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, trainer } })
+  await using _disk = ownDisk(rig, 'ext4', 1000)
+  for (let n = 0; n < 250; n++) writeFileSync(join(rig.modelsDir, `others-${n}`), Buffer.alloc(2 * MIB))
+  const run = rig.start(['core', '--json'])
+  await untilEvent(rig, 'train.start')
+  let isOver = false
+  void run.ended.then(() => (isOver = true))
+
+  for (let n = 0; n < 250 && !isOver; n++) {
+    rmSync(join(rig.modelsDir, `others-${n}`))
+    await delay(8)
+  }
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 2)
+  const most = Math.max(...events.flatMap(it => (it.event === 'quota.exceeded' ? [it.usedBytes] : [])))
+  assert.ok(most < 80 * MIB, `${most} bytes used`)
+})
+
+hostile('what takes no blocks is removed after a violation like everything else', async () => {
+  const script = `
+import os, sys
+out = sys.argv[1]; os.makedirs(f'{out}/deep/er'); open(f'{out}/step-1.checkpoint', 'wb').write(b'x' * 5000)
+open(f'{out}/empty', 'w').close(); os.symlink('/etc', f'{out}/link'); os.mkfifo(f'{out}/fifo'); os.mkfifo(f'{out}/deep/er/fifo')
+for n in range(200): open(f'{out}/part-{n}', 'wb').write(bytes(2 ** 20))`
+  await using rig = await trainerRig({ core: { maxDiskMb: 30, ...python(script) } })
+
+  const { exitCode } = await rig.run(['core'])
+
+  assert.is(exitCode, 2)
+  assert.equal(readdirSync(join(rig.modelsDir, 'core/work')).sort(), ['step-1.checkpoint', 'tmp'])
+})
+
+for (const words of ['OSError: [Errno 28] No space left on device', 'Error: EFBIG: file too large, write'])
+  test(`a training that ends with "${words}" far inside its limit has failed, and nothing of it is deleted`, async () => {
+    const trainer = `
+fs.writeFileSync(dir + '/resume.json', '{}'); console.log(${JSON.stringify(words)}); process.exit(1)`
+    await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 1)
+    assert.ok(events.some(it => it.event === 'job.fail' && it.message.includes(words)))
+    assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
+  })
+
+hostile('SIGTERM is heard at once while a folder of 150,000 files is watched, and pruned', async () => {
+  const script = `
+import os, sys, time
+out = sys.argv[1]
+for n in range(150000): os.close(os.open(f'{out}/{n}.checkpoint', os.O_CREAT))
+print('made', flush=True); time.sleep(60)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 100, ...python(script) } })
+  const run = rig.start(['core', '--json'])
+  const last = join(rig.modelsDir, 'core/work/149999.checkpoint')
+  await until('the files are made', () => existsSync(last), 60_000)
+  await delay(500)
+
+  const heard = new Promise<number>(resolve => {
+    run.child.stdout!.on('data', text => String(text).includes('SIGTERM') && resolve(performance.now()))
+  })
+  const sentMs = performance.now()
+  run.child.kill('SIGTERM')
+  const tookMs = (await heard) - sentMs
+  const { exitCode } = await run.ended
+
+  assert.is(exitCode, 143)
+  assert.ok(tookMs < 250, `${tookMs} ms`) // this machine may be busy
+  assert.ok((await checkUsage(join(rig.modelsDir, 'core'))) < 100 * MIB)
+})
+
+onBtrfs('a healthy training survives its first prunes on a btrfs of its own, which frees late', async () => {
+  const trainer = `
+for (let n = 1; n <= 9; n++) {
+  fs.mkdirSync(dir + '/tmp-' + n)
+  for (let k = 0; k < 4; k++) {
+    const fd = fs.openSync(dir + '/tmp-' + n + '/m' + k, 'w')
+    for (let m = 0; m < 26; m++) { fs.writeSync(fd, (await import('node:crypto')).randomBytes(2 ** 18)); await sleep(2) }
+    fs.fsyncSync(fd); fs.closeSync(fd)
+  }
+  fs.renameSync(dir + '/tmp-' + n, dir + '/checkpoint-' + n)
+}
+${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 200, prune: ['checkpoint-*'], trainer } })
+  const image = rig.path('core.img')
+  writeFileSync(image, '')
+  spawnSync('truncate', ['-s', '200M', image])
+  spawnSync('mkfs.btrfs', ['-q', image])
+  spawnSync('mkdir', ['-p', join(rig.modelsDir, 'core')])
+  spawnSync('mount', ['-o', 'loop', image, join(rig.modelsDir, 'core')])
+  try {
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 0)
+    assert.ok(events.some(it => it.event === 'storage.prune'))
+    assert.ok(events.some(it => it.event === 'job.start' && it.guarantee.startsWith('kernel')))
+  } finally {
+    spawnSync('umount', [join(rig.modelsDir, 'core')])
+  }
+})
+
+test.run()

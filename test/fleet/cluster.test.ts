@@ -1,0 +1,364 @@
+/** A fleet on a real cluster, with every way in which a site can fail really produced. */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as assert from 'uvu/assert'
+import type { TrainerEvent } from '../../lib/events.ts'
+import { stateDirOf } from '../../lib/layout.ts'
+import { findHolder, takeLock } from '../../lib/run/lock.ts'
+import { listProcesses, readProc } from '../../lib/system/processes.ts'
+import { type FleetRig, failuresOf, fleetRig, untilFleet } from '../support/fleet-rig.ts'
+import { publishes } from '../support/rig.ts'
+import { until } from '../support/sandbox.ts'
+import { skipUnless } from '../support/skips.ts'
+import { clusterLacks, startCluster } from '../support/slurm.ts'
+import { test } from '../support/test.ts'
+
+const lacks = clusterLacks()
+const clusterTest = skipUnless(test, !lacks, lacks)
+const NODES = 10
+const cluster = lacks ? undefined! : await startCluster({ nodes: NODES })
+const runs = 'await sleep(600_000)'
+
+/** What takes Slurm half a minute to notice goes on beside the other tests. */
+const slow = lacks ? undefined : { lost: await loseNode(), late: await exceedTime(), forgotten: forgetJobs() }
+slow?.forgotten.catch(() => {}) // the test of it says so
+
+clusterTest('a fleet ends with the worst exit code; each site with its own', async () => {
+  const quoted = `it's "the" $site  ü; \\`
+  await using fleet = await fleetRig(cluster, {
+    [quoted]: {},
+    fails: { trainer: `console.log('no data'); process.exit(5)` },
+    over: {
+      core: { maxDiskMb: 5 },
+      trainer: `fs.writeFileSync(dir + '/core.onnx', Buffer.alloc(9e6)); ${publishes}`,
+    },
+    full: { core: { maxDiskMb: 40, minFreeMb: 39 } },
+    held: {},
+    broken: {},
+    silent: {},
+  })
+  const small = fleet.modelsDir('full')
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=30m', 'none', small])
+  mkdirSync(stateDirOf(fleet.modelsDir('held')), { recursive: true })
+  const lock = await takeLock(stateDirOf(fleet.modelsDir('held')))
+  writeFileSync(join(fleet.modelsDir('broken'), '..', 'quotas.json'), '{ "jobs": {} }')
+  mkdirSync(join(stateDirOf(fleet.modelsDir('silent')), 'slurm.log'), { recursive: true })
+  try {
+    const { exitCode, events, output } = await fleet.run()
+
+    const failures = failuresOf(events)
+    assert.equal(
+      Object.fromEntries(Object.entries(failures).map(([site, it]) => [site, it.exitCode])),
+      { [quoted]: 0, fails: 1, over: 2, full: 3, held: 75, broken: 78, silent: 3 },
+      output,
+    )
+    assert.is(exitCode, 78)
+    assert.match(failures[quoted]!.message, 'trained core; core, dpi, agent ready')
+    assert.match(failures.fails!.message, "core's training ended with exit code 5")
+    assert.match(failures.over!.message, 'Model too large for quota')
+    assert.match(failures.full!.message, 'Cannot start core')
+    assert.match(failures.held!.message, 'Another run holds')
+    assert.match(failures.broken!.message, 'jobs.core is missing')
+    assert.match(failures.silent!.message, /cannot write its output, .*slurm\.log/)
+    assert.match(output, /"message":"1 of 7 sites done, 6 failed"/)
+  } finally {
+    lock.release()
+    execFileSync('umount', ['-l', small])
+  }
+})
+
+clusterTest('sites train beside each other, but never two on one node', async () => {
+  const names = Array.from({ length: 6 }, (_, index) => `site ${index}`)
+  const settings = { trainer: `await sleep(500); ${publishes}`, trainsAll: true }
+  const sites = Object.fromEntries(names.map(name => [name, settings]))
+  await using fleet = await fleetRig(cluster, sites, { options: ['--exclude=n[1-7]'] })
+
+  const { exitCode, output } = await fleet.run('--retrain')
+
+  assert.is(exitCode, 0, output)
+  const spans = names.flatMap(name => trainingsOf(fleet.journal(name)))
+  assert.is(spans.length, 3 * names.length)
+  const overlaps = overlapsOf(spans)
+  assert.ok(overlaps.length > 0, 'some train at once')
+  assert.equal(
+    overlaps.filter(([a, b]) => a.host === b.host),
+    [],
+  )
+})
+
+clusterTest('a follower that is killed is followed by another, which finds the jobs', async () => {
+  await using fleet = await fleetRig(cluster, {
+    paris: { trainer: `await sleep(2000); ${publishes}` },
+    rome: {},
+  })
+  const first = fleet.start()
+  await untilFleet(first, 'site.start', 'paris')
+
+  first.child.kill('SIGKILL')
+  const { exitCode, events, output } = await fleet.run('--attach')
+
+  assert.is(exitCode, 0, output)
+  assert.match(failuresOf(events).paris!.message, 'trained core')
+  assert.match(failuresOf(events).rome!.message, 'trained core')
+})
+
+clusterTest('Ctrl-C ends every job and leaves nothing on any node', async () => {
+  await using fleet = await fleetRig(cluster, { paris: { trainer: runs }, rome: { trainer: runs } })
+  const following = fleet.start()
+  for (const site of ['paris', 'rome']) await untilTraining(fleet, site)
+
+  following.child.kill('SIGINT')
+  const { exitCode, events, output } = await following.ended
+
+  assert.is(exitCode, 130, output)
+  for (const site of ['paris', 'rome']) {
+    assert.is(failuresOf(events)[site]!.exitCode, 143)
+    assert.is(findHolder(stateDirOf(fleet.modelsDir(site))), undefined)
+    assert.is(await cluster.jobNamed(`ransomeye:${site}`), undefined)
+  }
+})
+
+clusterTest('--detach leaves at once and says how to come back; --cancel ends what goes on', async () => {
+  await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
+
+  const detached = await fleet.run('--detach')
+  await untilTraining(fleet, 'paris')
+  const cancelled = await fleet.run('--cancel')
+
+  assert.is(detached.exitCode, 0, detached.output)
+  assert.match(
+    detached.output,
+    /1 site submitted; to come back: node .*scripts\/fleet\.ts \S+fleet\.json --attach/,
+  )
+  assert.is(cancelled.exitCode, 0, cancelled.output)
+  assert.is(findHolder(stateDirOf(fleet.modelsDir('paris'))), undefined)
+})
+
+clusterTest('a site that is submitted twice trains once at a time, whoever submits it', async () => {
+  await using fleet = await fleetRig(cluster, { paris: { trainer: `await sleep(1500); ${publishes}` } })
+  const first = fleet.start('--retrain', 'paris')
+  await untilFleet(first, 'site.start')
+
+  const refused = await fleet.run()
+  rmSync(join(stateDirOf(fleet.modelsDir('paris')), 'slurm.json')) // as for a submitter that does not know of it
+  const second = await fleet.run()
+  const { exitCode } = await first.ended
+
+  assert.is(refused.exitCode, 75)
+  assert.match(
+    failuresOf(refused.events).paris!.message,
+    'is still in the queue (RUNNING); follow it by --attach',
+  )
+  assert.equal([exitCode, second.exitCode], [0, 0], second.output)
+  assert.match(failuresOf(second.events).paris!.message, 'nothing to do')
+})
+
+clusterTest('what Slurm refuses is refused with 78 and its line, and no other way of telling', async () => {
+  await using fleet = await fleetRig(cluster, { paris: {} }, { gres: 'nothing:1' })
+
+  const tried = await fleet.run('--dry-run')
+  const { exitCode, events } = await fleet.run()
+
+  assert.is(exitCode, 78)
+  assert.match(
+    failuresOf(events).paris!.message,
+    'Slurm refuses it: Invalid generic resource (gres) specification',
+  )
+  assert.is(tried.exitCode, 78)
+  assert.match(tried.output, 'Slurm refuses it')
+})
+
+clusterTest('a run that is killed ends with 1 and names the signal', async () => {
+  await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
+  const following = fleet.start()
+  const stateDir = stateDirOf(fleet.modelsDir('paris'))
+  await untilTraining(fleet, 'paris')
+
+  process.kill(findHolder(stateDir)!.pid!, 'SIGKILL')
+  const { exitCode, events } = await following.ended
+
+  assert.is(exitCode, 1)
+  assert.match(
+    failuresOf(events).paris!.message,
+    /was killed by SIGKILL on n\d+, perhaps for too much memory/,
+  )
+})
+
+clusterTest('a job that somebody cancels ends with 143', async () => {
+  await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
+  const following = fleet.start()
+  const { slurmJob } = await untilFleet(following, 'site.submit')
+  await untilTraining(fleet, 'paris')
+
+  await cluster.run('scancel', String(slurmJob))
+  const { exitCode, events } = await following.ended
+
+  assert.is(exitCode, 143)
+  assert.match(failuresOf(events).paris!.message, `its job ${slurmJob} was cancelled: interrupted by SIGTERM`)
+})
+
+clusterTest(
+  'a job that is held is a failure with its reason, and no second one is submitted beside it',
+  async () => {
+    await using fleet = await fleetRig(cluster, { paris: {} }, { options: ['--hold'] })
+
+    const { exitCode, events } = await fleet.run()
+    const again = await fleet.run()
+    const cancelled = await fleet.run('--cancel')
+
+    assert.is(exitCode, 75)
+    assert.match(
+      failuresOf(events).paris!.message,
+      /Slurm holds its job \d+ \(JobHeldUser\); scontrol release \d+/,
+    )
+    assert.is(again.exitCode, 75)
+    assert.match(failuresOf(again.events).paris!.message, /its job \d+ is still in the queue \(PENDING\)/)
+    assert.is(cancelled.exitCode, 0, cancelled.output)
+    assert.is(await cluster.jobNamed('ransomeye:paris'), undefined)
+  },
+)
+
+clusterTest('a job that an administrator puts back into the queue trains no second time', async () => {
+  await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
+  const following = fleet.start()
+  const { slurmJob } = await untilFleet(following, 'site.submit')
+  await untilTraining(fleet, 'paris')
+
+  await cluster.run('scontrol', 'update', `JobId=${slurmJob}`, 'Requeue=1')
+  await cluster.run('scontrol', 'requeue', String(slurmJob))
+  const { exitCode, events } = await following.ended
+
+  assert.is(exitCode, 75)
+  assert.match(failuresOf(events).paris!.message, `somebody has put its job ${slurmJob} back into the queue`)
+  // A node takes no job that it still ends.
+  const isEnding = () =>
+    listProcesses().some(({ pid }) => readProc(`${pid}/cmdline`)?.includes(`[${slurmJob}.`))
+  await until('its first start has ended on its node', () => !isEnding())
+  await cluster.run('scontrol', 'update', `JobId=${slurmJob}`, 'StartTime=now')
+  const stateOf = () => cluster.run('squeue', '-h', '-t', 'all', '-j', String(slurmJob), '-o', '%T')
+  await until('its second start has ended', async () => (await stateOf()) === 'FAILED', 50_000)
+  const attached = await fleet.run('--attach')
+  assert.is(attached.exitCode, 75, attached.output)
+  assert.match(failuresOf(attached.events).paris!.message, 'Slurm has started this job again; it trains once')
+  assert.is(fleet.journal('paris').filter(({ event }) => event === 'train.start').length, 1)
+})
+
+clusterTest('a controller that is away is no failure: the fleet goes on when it is back', async () => {
+  await using fleet = await fleetRig(cluster, { paris: { trainer: `await sleep(3000); ${publishes}` } })
+  const following = fleet.start()
+  await untilFleet(following, 'site.start', 'paris')
+
+  cluster.signalController('SIGSTOP')
+  try {
+    await untilFleet(following, 'slurm.away')
+    await until(
+      'the run has ended',
+      () => fleet.journal('paris').some(({ event }) => event === 'run.done'),
+      50_000,
+    )
+  } finally {
+    cluster.signalController('SIGCONT')
+  }
+  const { exitCode, events, output } = await following.ended
+
+  assert.is(exitCode, 0, output)
+  assert.ok(events.some(({ event }) => event === 'slurm.back'))
+})
+
+clusterTest('a node that is lost ends its site with 75: it is not started again elsewhere', async () => {
+  await using fleet = slow!.lost.fleet
+  const { exitCode, events, output } = await slow!.lost.ended
+
+  assert.is(exitCode, 75, output)
+  assert.match(
+    failuresOf(events).paris!.message,
+    /^node n\d+ is lost; its training may still run there and hold the lock; not restarted$/,
+  )
+  const stateDir = stateDirOf(fleet.modelsDir('paris'))
+  const { pid } = findHolder(stateDir)!
+  process.kill(pid!, 'SIGKILL')
+  await until('its training has ended too', () => !findHolder(stateDir))
+})
+
+clusterTest('a job over its time limit ends with 1 and names the key to raise', async () => {
+  await using _ = slow!.late.fleet
+  const { exitCode, events, output } = await slow!.late.ended
+
+  assert.is(exitCode, 1, output)
+  assert.match(failuresOf(events).paris!.message, /time limit, 5 min, on n\d+; raise slurm\.timeMinutes/)
+})
+
+clusterTest('a job that has left the queue is known by the end in its journal, else not at all', async () => {
+  const { exitCode, events, output } = await slow!.forgotten
+
+  assert.is(exitCode, 1, output)
+  const { told, untold } = failuresOf(events)
+  assert.match(told!.message, "core's training ended with exit code 7")
+  assert.match(
+    untold!.message,
+    /^unknown: its job \d+ has left the queue without an end; look at sacct -j \d+, the log /,
+  )
+})
+
+test.after(async () => cluster?.[Symbol.asyncDispose]())
+
+test.run()
+
+async function loseNode() {
+  const fleet = await fleetRig(cluster, { paris: { trainer: runs } })
+  const following = fleet.start()
+  const { host } = await untilFleet(following, 'site.start')
+  await untilTraining(fleet, 'paris')
+  cluster.killNode(host)
+  return { fleet, ended: following.ended }
+}
+
+/** A cluster that forgets a job soon after its end, while its follower is asleep. */
+async function forgetJobs() {
+  await using forgetful = await startCluster({ nodes: 2, minJobAge: 2 })
+  const told = { trainer: 'await sleep(1000); process.exit(7)' }
+  await using fleet = await fleetRig(forgetful, { told, untold: { trainer: runs } })
+  const following = fleet.start()
+  for (const site of ['told', 'untold']) await untilTraining(fleet, site)
+  following.child.kill('SIGSTOP')
+  process.kill(findHolder(stateDirOf(fleet.modelsDir('untold')))!.pid!, 'SIGKILL')
+  await until('both are gone', async () => !(await forgetful.run('squeue', '-h', '-t', 'all')), 50_000)
+  following.child.kill('SIGCONT')
+  return await following.ended // before both are ended
+}
+
+async function exceedTime() {
+  const fleet = await fleetRig(cluster, { paris: { trainer: runs } }, { timeMinutes: 5 })
+  const following = fleet.start()
+  const { slurmJob } = await untilFleet(following, 'site.start')
+  await untilTraining(fleet, 'paris')
+  await cluster.run('scontrol', 'update', `JobId=${slurmJob}`, 'EndTime=now+1')
+  return { fleet, ended: following.ended }
+}
+
+function untilTraining(fleet: FleetRig, site: string): Promise<unknown> {
+  const trains = () => fleet.journal(site).some(({ event }) => event === 'train.start')
+  return until(`${site} trains`, trains, 50_000)
+}
+
+type Span = { host: string; start: string; end: string }
+
+function trainingsOf(events: TrainerEvent[]): Span[] {
+  const spans: Span[] = []
+  let host = ''
+  for (const event of events) {
+    if (event.event === 'run.start') host = event.host!
+    if (event.event === 'train.start') spans.push({ host, start: event.time, end: '' })
+    if (event.event === 'train.exit') spans.at(-1)!.end = event.time
+  }
+  return spans
+}
+
+function overlapsOf(spans: Span[]): [Span, Span][] {
+  return spans.flatMap((a, index) =>
+    spans
+      .slice(index + 1)
+      .flatMap((b): [Span, Span][] => (a.start < b.end && b.start < a.end ? [[a, b]] : [])),
+  )
+}
