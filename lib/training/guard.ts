@@ -203,8 +203,10 @@ class Guard {
     const options = { dir, sinceMs: this.#sinceMs, isThorough, signal }
     const held = await heldFiles(training.processes(), options)
     const { deletedBytes } = held
+    // What was found hidden at the last standstill still is, as long as it is held.
+    const hiddenBytes = !isThorough && held.unseen.size ? this.#held.hiddenBytes : 0
     const countedBytes = look.countedBytes + deletedBytes
-    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes }
+    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes + hiddenBytes }
   }
 
   #isWalkDue(figures: Figures): boolean {
@@ -283,7 +285,8 @@ class Guard {
     if (performance.now() < this.#movingUntilMs) {
       const startedMs = performance.now()
       const look = await this.#lookMoving()
-      if (look && !isAbove(look, this.#thresholds(look))) {
+      const isNew = look && [...look.held.unseen].some(id => !this.#held.unseen.has(id))
+      if (look && !isNew && !isAbove(look, this.#thresholds(look))) {
         this.#estimate.set(look, look.account)
         // It must not take all of the time.
         const tookMs = performance.now() - startedMs
@@ -334,9 +337,9 @@ class Guard {
       if (this.#watch.training.stop()) return true
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
+      // It sees less than there is: what is deleted but held is not in it.
       const look = await this.#count()
       if (isAbove(look, limitNow(this.#watch, look))) return false
-      this.#estimate.set(look, look.account)
     }
     return false
   }

@@ -143,8 +143,10 @@ ${publishes}`
 hostile('a disk without inodes is told as that before a start', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1 } })
   await using disk = ownDisk(rig, 'ext4', 100, '-N', '200')
+  let made = 0
   const fill = (left: number) => {
-    for (let n = disk.account().freeInodes; n > left; n--) writeFileSync(join(rig.modelsDir, `fill-${n}`), '')
+    for (let n = disk.account().freeInodes; n > left; n--)
+      writeFileSync(join(rig.modelsDir, `fill-${made++}`), '')
   }
 
   fill(40)
@@ -159,7 +161,7 @@ hostile('a disk without inodes is told as that before a start', async () => {
   assert.equal([few.exitCode, none.exitCode, noFolder.exitCode], [3, 3, 3])
   assert.match(few.stdout, /Cannot start core: \d+ inodes free/)
   assert.match(none.stdout, /Cannot start core: 0 inodes free/)
-  console.log(noFolder);assert.match(noFolder.stderr, /no inode is left on that disk/)
+  assert.match(noFolder.stderr, /no inode is left on that disk/)
 })
 
 hostile('others that fill the disk after pruning found too little end the training with 3', async () => {
