@@ -14,7 +14,7 @@ const exitCodes = {
 
 export type ErrorCode = keyof typeof exitCodes
 
-/** What is charged against what is allowed, in bytes. */
+/** Charged bytes against allowed bytes. */
 export type Usage = { usedBytes: number; limitBytes: number }
 
 /**
@@ -46,7 +46,7 @@ export function isErrno(error: unknown, ...codes: string[]): error is NodeJS.Err
   return error instanceof Error && 'code' in error && codes.includes(String(error.code))
 }
 
-/** The one line that says what went wrong, for any thrown value. */
+/** Return the line that says what went wrong, for any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }

@@ -24,7 +24,8 @@ function kind<const Name extends string, const Fields extends v.ObjectEntries>(n
  */
 const eventBody = v.variant('event', [
   kind('run.start', { modelsDir: text, jobs: v.array(job), version: text, dryRun: yes }),
-  kind('run.done', { exitCode: number, seconds: number, message: text }),
+  /** `message` sums up the run, or says why it failed. */
+  kind('run.done', { exitCode: number, seconds: number, message: v.optional(text, '') }),
   kind('run.wait', { job: v.exactOptional(job), reason: text, seconds: number }),
   kind('day1.check', { job, models: v.array(text), missing: v.boolean(), reason: text }),
   kind('job.start', { job, dir: text, limitBytes: number, guarantee, dryRun: yes }),
@@ -62,7 +63,7 @@ const eventBody = v.variant('event', [
     path: text,
     bytes: number,
     sha256: text,
-    metrics: v.record(v.string(), v.number()),
+    metrics: v.optional(v.record(v.string(), v.number()), {}),
   }),
   kind('warning', { job: v.exactOptional(job), message: text }),
 ])

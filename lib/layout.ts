@@ -1,11 +1,11 @@
 import { join } from 'node:path'
 import type { JobName } from './quotas.ts'
 
-/** Where everything is on disk: the one place that spells these names. All paths are absolute. */
+// The layout on disk: only this file spells these names. All paths are absolute.
 
 /** The folders of one job. */
 export type JobFolders = {
-  /** Everything in here is charged to the job's quota. */
+  /** The job's folder; everything in it is charged to the job's quota. */
   jobDir: string
   /** The training's output folder: checkpoints, models not yet published. */
   workDir: string
@@ -13,23 +13,23 @@ export type JobFolders = {
   tmpDir: string
 }
 
-/** The folders of a job in a models folder. */
+/** Lay out the folders of a job in a models folder. */
 export function layout(modelsDir: string, job: JobName): JobFolders {
   return foldersIn(join(modelsDir, job))
 }
 
-/** The folders of the job whose own is `jobDir`. */
+/** Lay out the folders of the job whose own folder is `jobDir`. */
 export function foldersIn(jobDir: string): JobFolders {
   const workDir = join(jobDir, 'work')
   return { jobDir, workDir, tmpDir: join(workDir, 'tmp') }
 }
 
-/** The folder for the state of runs: lock, journal, metrics, logs, images of volumes. */
+/** Return the folder for the state of runs: lock, journal, metrics, logs, images of volumes. */
 export function stateDirOf(modelsDir: string): string {
   return join(modelsDir, '.trainer')
 }
 
-/** Root's own folder of images, and a job's image in it. */
+/** Return root's own folder of images, and a job's image in it. */
 export function imageOf(modelsDir: string, job: JobName): { volumesDir: string; image: string } {
   const volumesDir = join(stateDirOf(modelsDir), 'volumes')
   return { volumesDir, image: join(volumesDir, `${job}.img`) }

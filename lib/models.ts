@@ -159,7 +159,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       dot: true,
       expandDirectories: false,
       followSymbolicLinks: false,
-      // List links, FIFOs and folders with a model's name too, so that they are refused, not overlooked.
+      // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
       ignore: ['work/**', 'tmp/**'],
       fs: { readdir: readReachable },

@@ -71,6 +71,7 @@ const jobObject = v.strictObject(
     ),
     minFreeMb: v.optional(v.pipe(wholeNumber, v.minValue(0, 'a whole number of at least 0')), 64),
     sandbox: v.optional(v.picklist(['auto', 'off', 'required'], '"auto", "off" or "required"'), 'auto'),
+    network: v.optional(v.picklist(['host', 'none'], '"host" or "none"'), 'host'),
   },
   'an object',
 )

@@ -1,4 +1,4 @@
-/** Bytes as an operator reads quotas, in MiB: `1.5 MiB`, `3072 MiB`; what is less as `410 KiB` or `512 B`. */
+/** Format bytes as an operator reads quotas, in MiB: `1.5 MiB`, `3072 MiB`; less than one as `410 KiB` or `512 B`. */
 export function formatBytes(bytes: number): string {
   const size = Math.abs(bytes)
   const [unit, unitBytes] = size >= MIB ? ['MiB', MIB] : size >= 1024 ? ['KiB', 1024] : ['B', 1]
@@ -6,12 +6,12 @@ export function formatBytes(bytes: number): string {
   return `${size < 100 * unitBytes && !Number.isInteger(amount) ? amount.toFixed(1) : Math.round(amount)} ${unit}`
 }
 
-/** A number with its noun: `1 run`, `3 runs`. */
+/** Format a number with its noun: `1 run`, `3 runs`. */
 export function count(amount: number, noun: string): string {
   return `${amount} ${noun}${amount === 1 ? '' : 's'}`
 }
 
-/** Seconds as `12 s`, `3 min 05 s` or `2 h 14 min`. */
+/** Format seconds as `12 s`, `3 min 05 s` or `2 h 14 min`. */
 export function formatSeconds(seconds: number): string {
   const whole = Math.round(seconds)
   if (whole < 60) return `${seconds < 10 ? seconds.toFixed(1) : whole} s`
@@ -19,7 +19,7 @@ export function formatSeconds(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, '0')} min`
 }
 
-/** Seconds as a clock: `00:07`, `1:02:03`. */
+/** Format seconds as a clock: `00:07`, `1:02:03`. */
 export function formatClock(seconds: number): string {
   const whole = Math.floor(seconds)
   const minutes = String(Math.floor(whole / 60) % 60).padStart(2, '0')
@@ -27,7 +27,7 @@ export function formatClock(seconds: number): string {
   return `${hours}${minutes}:${String(whole % 60).padStart(2, '0')}`
 }
 
-/** A model's first metrics on one line: `accuracy 0.987, recall 0.97`; a trainer puts those that matter first. */
+/** Format a model's first metrics: `accuracy 0.987, recall 0.97`. A trainer lists those that matter first. */
 export function formatMetrics(metrics: Record<string, number>, most = 4): string {
   const shown = Object.entries(metrics).slice(0, most)
   return shown.map(([name, value]) => `${name} ${formatMetric(value)}`).join(', ')
@@ -37,7 +37,7 @@ function formatMetric(value: number): string {
   return Number.isInteger(value) ? String(value) : value.toFixed(3)
 }
 
-/** Rows as an aligned table under a line of heads; the first column is text, the others are figures. */
+/** Align rows as a table under a line of heads. The first column is text, the others are figures. */
 function formatTable(heads: string[], rows: string[][]): string {
   const widths = heads.map((head, column) => Math.max(head.length, ...rows.map(row => row[column]!.length)))
   const line = (cells: string[]) =>
@@ -48,8 +48,8 @@ function formatTable(heads: string[], rows: string[][]): string {
 }
 
 /**
- * The first metrics of several models side by side, as many of each as fit `width` columns, four at most; a metric that a
- * model does not have is left blank.
+ * Format the first metrics of several models side by side, as many of each as fit `width` columns, at most `most`. A
+ * metric that a model lacks is left blank.
  */
 export function formatMetricsTable(
   models: Record<string, Record<string, number>>,
@@ -66,7 +66,7 @@ export function formatMetricsTable(
   return fits || most === 1 ? table : formatMetricsTable(models, width, most - 1)
 }
 
-/** A text broken between words into lines of at most `width` columns, but for words that are longer. */
+/** Break a text between words into lines of at most `width` columns. A longer word has a line of its own. */
 export function wrap(text: string, width: number): string {
   const lines = ['']
   for (const word of text.split(' ')) {
@@ -78,21 +78,21 @@ export function wrap(text: string, width: number): string {
   return lines.join('\n')
 }
 
-/** One word of a command for a shell. */
+/** Quote one word of a command for a shell. */
 export function quoteWord(word: string): string {
   return /^[\w/.:=%@+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }
 
-/** Usage against a quota as a bar: `███████░░░░░`. */
+/** Draw usage against a quota as a bar: `███████░░░░░`. */
 export function formatBar(used: number, limit: number, width = 20): string {
   const filled = Math.max(0, Math.min(width, Math.round((used / limit) * width)))
   return '█'.repeat(filled) + '░'.repeat(width - filled)
 }
 
 /**
- * Text from outside (a trainer's output, a file's name) made harmless for a terminal and a log: control
- * characters, escape sequences, line and text-direction marks become `\xNN` or `\u{NNNN}`; a byte that is not
- * UTF-8 becomes `\xNN`, so that two different names never look the same.
+ * Make text from outside (a trainer's output, a file's name) harmless for a terminal and a log. Control characters,
+ * escape sequences, line and text-direction marks become `\xNN` or `\u{NNNN}`. A byte that is not UTF-8 becomes `\xNN`:
+ * two different names never look the same.
  */
 export function escapeText(raw: string | Buffer): string {
   const text = typeof raw === 'string' ? raw : decode(raw)
@@ -112,5 +112,5 @@ function hex(code: number): string {
   return `\\x${code.toString(16).padStart(2, '0')}`
 }
 
-/** One mebibyte: what every "MB" and "Mb" of this project means. */
+/** One mebibyte: the meaning of every "MB" and "Mb" of this project. */
 export const MIB = 2 ** 20

@@ -1,9 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { root } from '../lib/system/start-command.ts'
 import { documentedOptions, pages } from './support/pages.ts'
+import { test } from './support/test.ts'
 
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 const architecture = read('docs/architecture.md')

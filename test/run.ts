@@ -1,34 +1,98 @@
 /**
  * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …]
  *
- * The run passes only if every test of every file ran and passed, and every skip is named.
+ * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
+ * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only files with sweeps run, which then go through
+ * all of their points.
  */
-import { fork } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { type ChildProcess, fork } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import type { Tally } from './support/run-file.ts'
+import { setTimeout as delay } from 'node:timers/promises'
+import { isSweep, loader, moduleOf, root, testLimitMs } from './support/places.ts'
+import type { Message, Tally } from './support/run-file.ts'
+import { translateProject } from './support/translate.ts'
 
 /** The files are mostly processes that wait for each other; more at a time would make those late that measure time. */
-const AT_A_TIME = Math.min(availableParallelism(), 4)
+const AT_A_TIME = Math.min(availableParallelism() + 1, 4)
+
+/** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
+const LONGEST_FIRST = [
+  'scripts/operation',
+  'machine/boot',
+  'scripts/one-at-a-time',
+  'scripts/tasks',
+  'training/guard',
+  'abuse/sandbox',
+  'abuse/leftovers',
+  'reports/report',
+  'reports/status',
+  'machine/volume-run',
+  'machine/volume-moving',
+  'run/metrics',
+  'train/seed-training',
+  'run/line-output',
+  'scripts/python-trainer',
+  'models/publish-faults',
+].map(name => `${name}.test.ts`)
+
+/** What is about the project as it stands there, its files, its command line and how it is installed: not translated. */
+const AS_IT_STANDS = ['architecture', 'machine/boot', 'machine/install', 'pages', 'scripts/help'].map(
+  name => `${name}.test.ts`,
+)
+
+const SHOWN = 12
+
+const RUN_FILE = 'test/support/run-file.ts'
 
 const wanted = process.argv.slice(2)
-const files = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' })
-  .filter(name => name.endsWith('.test.ts'))
+const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' }).filter(name =>
+  name.endsWith('.test.ts'),
+)
+const files = all
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
-const tallies: Tally[] = []
+  .filter(name => !isSweep || /\bisSweep\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')))
+  .sort((one, other) => place(one) - place(other))
+const outcomes: {
+  name: string
+  tally: Tally
+  seconds: number
+  longest: { test: string; seconds: number }
+}[] = []
+const running = new Set<ChildProcess>()
 
+const startedMs = performance.now()
+await using copy = await translateProject()
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, async () => {
+    for (const child of running) killGroup(child)
+    await copy[Symbol.asyncDispose]()
+    process.kill(process.pid, signal)
+  })
+}
 const queue = files.values()
 await Promise.all(
   Array.from({ length: AT_A_TIME }, async () => {
-    for (const file of queue) tallies.push(await runFile(file))
+    for (const name of queue) outcomes.push(await runFile(name))
   }),
 )
 
+if (files.length > SHOWN) {
+  console.log(`\n${secondsSince(startedMs)} s; the longest:`)
+  outcomes.sort((one, other) => other.seconds - one.seconds)
+  for (const { name, seconds, longest } of outcomes.slice(0, SHOWN)) {
+    const late = LONGEST_FIRST.includes(name) ? '' : ' (not in LONGEST_FIRST)'
+    console.log(`  ${seconds} s ${name}${late}, of which ${longest.seconds} s ${longest.test}`)
+  }
+}
+const tallies = outcomes.map(({ tally }) => tally)
 const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0)
 const faults = files.length ? tallies.flatMap(tally => tally.faults) : ['no test file matches']
 if (!faults.length && !passed && !failed) faults.push('no test ran')
+for (const name of [...LONGEST_FIRST, ...AS_IT_STANDS])
+  if (!all.includes(name)) faults.push(`test/run.ts names ${name}, which there is not`)
 const skips = tallies.flatMap(tally => tally.skips)
 for (const fault of faults) console.error(`FAULT ${fault}`)
 for (const skip of skips) console.log(`SKIPPED ${skip}`)
@@ -36,19 +100,77 @@ const skipped = skips.length ? `, ${skips.length} skipped` : ''
 console.log(`\n${passed} passed, ${failed + faults.length} failed${skipped}`)
 process.exitCode = failed + faults.length ? 1 : 0
 
+function place(name: string): number {
+  const index = LONGEST_FIRST.indexOf(name)
+  return index < 0 ? LONGEST_FIRST.length : index
+}
+
 /** Run one file in a process of its own; what it prints is shown whole when it has ended. */
-async function runFile(name: string): Promise<Tally> {
+async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   const startedMs = performance.now()
-  const child = fork(join(import.meta.dirname, 'support/run-file.ts'), [name], {
+  const [program, place] = AS_IT_STANDS.includes(name)
+    ? [{ path: moduleOf(RUN_FILE), execArgv: loader }, root]
+    : [{ path: copy.path(RUN_FILE.replace('.ts', '.js')), execArgv: ['--enable-source-maps'] }, copy.dir]
+  const child = fork(program.path, [name], {
+    cwd: place,
+    detached: true, // so that it has a group, which is ended as one
+    // Node.js 20.11.0 hands work on files to the kernel's own threads, past strace, limits and other users' permissions.
+    env: { ...process.env, UV_USE_IO_URING: '0' },
+    execArgv: program.execArgv,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   })
+  running.add(child)
   let output = ''
-  let tally: Tally | undefined
   for (const stream of [child.stdout!, child.stderr!])
     stream.setEncoding('utf8').on('data', text => (output += text))
-  child.on('message', message => (tally = message as Tally))
-  const [code, signal] = await new Promise<unknown[]>(resolve => child.on('close', (...how) => resolve(how)))
-  console.log(`\n${name}\n${output.trim()}\n  ${((performance.now() - startedMs) / 1000).toFixed(1)} s`)
-  const fault = `${name} ended before its last test (${signal ?? `exit code ${code}`})`
-  return tally ?? { passed: 0, failed: 0, faults: [fault], skips: [] }
+  let tally: Tally | undefined
+  let test = 'its beginning'
+  let testStartedMs = startedMs
+  let longest = { test, seconds: 0 }
+  const endTest = () => {
+    const seconds = secondsSince(testStartedMs)
+    if (seconds > longest.seconds) longest = { test, seconds }
+    testStartedMs = performance.now()
+  }
+  let isLate = false
+  // A test that only waits ends itself at the limit, and the next one runs. This is for one that lets nothing else run.
+  const late = setTimeout(() => {
+    isLate = true
+    killGroup(child)
+  }, testLimitMs + 5000)
+  child.on('message', (message: Message) => {
+    endTest()
+    if ('test' in message) test = `"${message.test}"`
+    else tally = message
+    late.refresh()
+  })
+  const closed = new Promise(resolve => child.once('close', resolve))
+  const [code, signal] = await new Promise<unknown[]>(resolve => child.once('exit', (...how) => resolve(how)))
+  clearTimeout(late)
+  killGroup(child) // whatever its tests have left running
+  running.delete(child)
+  await Promise.race([closed, delay(1000)]) // what has left the group may keep the output open
+  const seconds = secondsSince(startedMs)
+  console.log(`\n${name}\n${output.trim()}\n  ${seconds} s`)
+  const how = isLate
+    ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
+    : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
+  return {
+    name,
+    seconds,
+    longest,
+    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [] },
+  }
+}
+
+function killGroup({ pid }: ChildProcess): void {
+  try {
+    process.kill(-pid!, 'SIGKILL')
+  } catch {
+    // There is nobody left in it.
+  }
+}
+
+function secondsSince(startedMs: number): number {
+  return Math.round((performance.now() - startedMs) / 100) / 10
 }

@@ -1,4 +1,3 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
   escapeText,
@@ -8,6 +7,7 @@ import {
   formatMetricsTable,
   formatSeconds,
 } from '../lib/text.ts'
+import { test } from './support/test.ts'
 
 test('formatBytes() gives MiB, and smaller units below, with a decimal only where it tells something', () => {
   const sizes = [0, 512, 12_700, 419_430, 200 * 2 ** 20, 3072 * 2 ** 20, -1.5 * 2 ** 20]

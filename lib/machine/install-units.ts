@@ -7,14 +7,14 @@ import { MARK, UNIT_FOLDER, type Unit, unitNames } from './units.ts'
 
 const run = programRunner()
 
-/** What an installation is for: this machine, or the image of one in a folder (its real path). */
+/** The machine to install on: this one, or the image of one in a folder (its real path). */
 export type Machine = { image?: string }
 
 /**
- * Bring a machine to exactly these units, enabled; nothing is started but the timer. Drop-ins, and units that were
- * not made here, are never touched.
+ * Bring a machine to exactly these units, enabled. Starts nothing but the timer. Never touches drop-ins, or units that
+ * were not made here.
  *
- * @returns a line for each change; none if all was in place
+ * @returns a line for each change; none if everything was in place
  * @throws {TrainerError} `storage` if a unit of that name is somebody else's, or the system refuses
  */
 export async function installUnits(machine: Machine, units: Unit[]): Promise<string[]> {
@@ -41,7 +41,7 @@ export async function installUnits(machine: Machine, units: Unit[]): Promise<str
 }
 
 /**
- * Stop, disable and remove the units that were installed, and nothing else.
+ * Stop, disable and remove the units that were installed here, and nothing else.
  *
  * @returns a line for each change; none if there was nothing to remove
  * @throws {TrainerError} as {@link installUnits}
@@ -52,18 +52,18 @@ export async function uninstallUnits(machine: Machine): Promise<string[]> {
   return changes
 }
 
-/** Folders with an operator's drop-ins for our units. */
+/** List the folders with an operator's drop-ins for our units. */
 export function dropIns(machine: Machine): string[] {
   return unitNames.map(name => `${unitPath(machine, name)}.d`).filter(path => existsSync(path))
 }
 
-/** The version of the systemd tools here; undefined without systemd. */
+/** Return the version of the systemd tools here; undefined without systemd. */
 export async function systemdVersion(): Promise<number | undefined> {
   const shown = await run(['systemctl', '--version']).catch(() => undefined)
   return shown === undefined ? undefined : Number(/^systemd (\d+)/.exec(shown)?.[1] ?? 0)
 }
 
-/** A path of ours as the machine itself has it: what lies in its image has another one there. */
+/** Translate a path of ours into the machine's own: a path in its image is another one there. */
 export function pathOn({ image = '/' }: Machine, path: string): string {
   const below = relative(image, path)
   return /^\.\.(\/|$)/.test(below) ? path : join('/', below)
@@ -73,12 +73,12 @@ function unitPath({ image = '/' }: Machine, name: string): string {
   return join(image, UNIT_FOLDER, name)
 }
 
-/** Does systemd run this machine, so that there is something to reload, start and stop? */
+/** Does systemd run this machine? Only then is there something to reload, start and stop. */
 export function isBooted({ image }: Machine): boolean {
   return image === undefined && existsSync('/run/systemd/system')
 }
 
-/** Our units that are there, by name. */
+/** Read the units that were made here and are installed, by name. */
 function readOwnUnits(machine: Machine): Map<string, string> {
   const own = new Map<string, string>()
   for (const name of unitNames) {
@@ -89,7 +89,7 @@ function readOwnUnits(machine: Machine): Map<string, string> {
   return own
 }
 
-/** A masked unit, too, is somebody's decision. */
+/** Check that a unit's name is free. A masked unit takes it too: that is somebody's decision. */
 function assertFree(machine: Machine, name: string): void {
   const path = unitPath(machine, name)
   const text = readIfThere(path)
@@ -107,7 +107,7 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
-/** An image of a machine may lack the folder. */
+/** Make the folder of a unit: an image of a machine may lack it. */
 function makeFolderOf(path: string): void {
   try {
     mkdirSync(dirname(path), { recursive: true })
@@ -140,6 +140,8 @@ async function systemctl({ image }: Machine, ...args: string[]): Promise<void> {
   try {
     await run(['systemctl', ...(image === undefined ? [] : [`--root=${image}`]), ...args])
   } catch (cause) {
-    throw new TrainerError('storage', `Cannot do systemctl ${args.join(' ')}: ${messageOf(cause)}`, { cause })
+    throw new TrainerError('storage', `Cannot run systemctl ${args.join(' ')}: ${messageOf(cause)}`, {
+      cause,
+    })
   }
 }

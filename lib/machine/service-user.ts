@@ -8,7 +8,7 @@ import { SERVICE_USER } from './units.ts'
 const run = programRunner()
 
 /**
- * Make the user that the services run as, with a group of its name, unless there is one.
+ * Make the services' user, with a group of its name, unless it exists.
  *
  * @returns a line if it was made
  * @throws {TrainerError} `storage` if it cannot be made
@@ -30,7 +30,7 @@ export async function ensureUser({ image }: Machine): Promise<string[]> {
 }
 
 /**
- * Make a folder (0750) of the services' user, unless it is there.
+ * Make a folder (0750) that belongs to the services' user, unless it exists.
  *
  * @returns a line if it was made
  * @throws {TrainerError} `storage` if it cannot be made

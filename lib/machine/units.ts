@@ -2,32 +2,32 @@ import { TrainerError } from '../errors.ts'
 import { SYSTEM_MODELS_DIR } from '../settings/folders.ts'
 import { parseDuration } from '../settings/options.ts'
 
-/** The user that RansomEye's services run as. */
+/** The user of RansomEye's services. */
 export const SERVICE_USER = 'ransomeye'
 
-/** The first line of every unit from here; a file without it is somebody else's. */
+/** The first line of every unit that is made here; a file without it is somebody else's. */
 export const MARK = '# Made by ransomeye-trainer. Changes belong into a drop-in: systemctl edit '
 
-/** Where the units of a machine's administrator are. */
+/** The folder of the administrator's units. */
 export const UNIT_FOLDER = '/etc/systemd/system'
 
-/** Every unit that there can be; enabled ones before what they start. */
+/** The names of our units; enabled ones stand before those that they start. */
 export const unitNames = ['ransomeye-trainer.service', 'ransomeye-retrain.timer', 'ransomeye-retrain.service']
 
 /** A systemd unit: its file's name and content. */
 export type Unit = { name: string; text: string }
 
-/** Where things are on the machine that the units are for; all paths are absolute. */
+/** The values in the units: paths on the machine that they are for, absolute, and its systemd. */
 export type UnitValues = {
   /** The training command, program first. */
   command: string[]
   modelsDir: string
-  /** As `systemctl --version` gives it; 0 if that is not known. */
+  /** The version that `systemctl --version` prints; 0 if it is unknown. */
   systemdVersion: number
 }
 
 /**
- * The units of a machine: the service that trains what is missing at boot and, with an interval such as `7d`, a
+ * Write the units of a machine: the service that trains missing models at boot and, with an interval such as `7d`, a
  * timer and a service that retrain.
  *
  * @throws {TrainerError} `usage` if the interval is none that a calendar can repeat, or a path cannot stand in a unit
@@ -42,7 +42,7 @@ export function renderUnits(values: UnitValues, every?: string): Unit[] {
   const boot = service('ransomeye-trainer', {
     ...values,
     description: "Train those of RansomEye's models that are missing",
-    // Last, so that hours of training do not hold up the boot.
+    // Start last: hours of training must not hold up the boot.
     after: 'multi-user.target',
     install: '\n[Install]\nWantedBy=multi-user.target\n',
   })
@@ -57,7 +57,7 @@ export function renderUnits(values: UnitValues, every?: string): Unit[] {
   return [boot, retrain, timer(every)]
 }
 
-/** Is a path where the services see nothing? */
+/** Is a path hidden from the services? */
 export function isHidden(path: string): boolean {
   return /^\/(var\/)?tmp(\/|$)/.test(path)
 }
@@ -113,23 +113,27 @@ PrivateMounts=yes
 PrivateDevices=yes
 DevicePolicy=closed
 
-# The sandbox needs the three namespaces and @mount. Left out, because it would stop working: ProtectKernelTunables=,
+# The sandbox needs these namespaces (ipc and net only for itself: nothing of it is left when it ends, and a training
+# with "network": "none" has no network), @mount, and AF_NETLINK to set up the loopback of such a training. Left out, because it would stop working: ProtectKernelTunables=,
 # ProtectKernelLogs=, ProtectHostname= and ProcSubset= cover parts of /proc, and then the kernel refuses it a /proc of
 # its own; RestrictSUIDSGID= forbids openat2. MemoryDenyWriteExecute= would stop V8's compiler, and RemoveIPC= take
 # away the shared memory of this user's other services.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
-RestrictNamespaces=user mnt pid
+RestrictNamespaces=user mnt pid ipc net
 SystemCallArchitectures=native
 SystemCallFilter=@system-service @mount
 SystemCallFilter=~@resources
 SystemCallErrorNumber=EPERM
 PrivateUsers=yes
 PrivateIPC=yes
+
+# No training of ours needs the network. For one that does: a drop-in with PrivateNetwork=no, IPAddressDeny= (empty) and
+# RestrictAddressFamilies=AF_INET AF_INET6. It then also sees the abstract sockets of the machine's services.
 PrivateNetwork=yes
 IPAddressDeny=any
-RestrictAddressFamilies=AF_UNIX
+RestrictAddressFamilies=AF_UNIX AF_NETLINK
 ProtectProc=invisible
 ProtectControlGroups=yes
 ProtectKernelModules=yes
@@ -141,12 +145,15 @@ ${unit.install}`
   return { name: `${name}.service`, text }
 }
 
-/** Growing delays where systemd knows them; before that a fixed one, for a training that always fails after hours too. */
+/**
+ * Delay restarts, by growing delays where systemd knows them. An older one gets a fixed delay, which also suits a
+ * training that always fails after hours.
+ */
 function backOff(systemdVersion: number): string {
   return systemdVersion >= 254 ? 'RestartSec=1min\nRestartSteps=6\nRestartMaxDelaySec=6h' : 'RestartSec=30min'
 }
 
-/** Of the product's state the models alone; a folder elsewhere has to be there. */
+/** Open the models folder alone, of all the product's state, to writing. A folder elsewhere must exist. */
 function writable(modelsDir: string): string {
   const open = `ReadWritePaths=-${quote(modelsDir)}`
   if (modelsDir !== SYSTEM_MODELS_DIR) return open
@@ -156,7 +163,7 @@ ReadOnlyPaths=/var/lib/ransomeye
 ${open}`
 }
 
-/** Of the homes, which are hidden, those that hold something that the service needs. */
+/** Show the homes that hold something the service needs; the other homes are hidden. */
 function homesOf(paths: string[]): string {
   const homes = paths.flatMap(path => /^(\/home\/[^/]+|\/root|\/run\/user\/[^/]+)\//.exec(path)?.[1] ?? [])
   return [...new Set(homes)].map(home => `BindReadOnlyPaths=${quote(home)}\n`).join('')
@@ -181,7 +188,7 @@ WantedBy=timers.target
   return { name, text }
 }
 
-/** One word of a setting: see "Quoting" in systemd.syntax(7) and "Specifiers" in systemd.unit(5). */
+/** Quote one word of a setting: see "Quoting" in systemd.syntax(7) and "Specifiers" in systemd.unit(5). */
 function quote(text: string): string {
   const escaped = text.replace(/[\\"]/g, '\\$&').replaceAll('%', '%%')
   return /^[\w/.:@%$+=,~-]+$/.test(text) ? escaped : `"${escaped}"`
@@ -190,13 +197,13 @@ function quote(text: string): string {
 const HOUR_MS = 3_600_000
 const calendars: Record<number, string> = { 24: 'daily', 168: 'weekly', 336: '*-*-01,15', 720: 'monthly' }
 
-/** When a timer elapses, and by how much it is put off at random, in the words of systemd.time(7). */
+/** The calendar of a timer and its greatest random delay, in the words of systemd.time(7). */
 type Repetition = { calendar: string; spread: string }
 
 /**
- * An interval as a calendar has it: a timer that makes up for what was missed needs one, and few repeat evenly.
+ * Turn an interval into a calendar. A timer that makes up for missed times needs one, and few intervals repeat evenly.
  *
- * @throws {TrainerError} `usage` if it is none of those
+ * @throws {TrainerError} `usage` if no calendar can repeat the interval
  * @example repetition('7d') // { calendar: 'weekly', spread: '360min' }
  */
 function repetition(every: string): Repetition {

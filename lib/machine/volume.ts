@@ -21,7 +21,7 @@ import {
 import { mountedOn, mountImage, refuseTrim, unmount } from './volume/mounts.ts'
 import { assertHolds, assertPublished, copyBeneath, fillImage, reclaim } from './volume/move-files.ts'
 
-/** What there is of a volume; sizes in bytes. */
+/** The state of a volume; sizes in bytes. */
 export type VolumeStatus = {
   job: JobName
   folder: string
@@ -29,21 +29,23 @@ export type VolumeStatus = {
   state: 'none' | 'unmounted' | 'mounted'
   quotaBytes: number
   imageBytes: number
-  /** Of `imageBytes`: really there on the disk. Less, if somebody has trimmed the volume. */
+  /** The part of `imageBytes` that is really reserved on the disk: less, if somebody has trimmed the volume. */
   reservedBytes: number
-  /** If mounted: what files can fill, and do. */
+  /** Bytes that files can fill, if mounted. */
   usableBytes?: number
+  /** Bytes that files fill, if mounted. */
   usedBytes?: number
 }
 
 /**
- * Make the job's folder a filesystem of its own that is no larger than the quota, with all that is in the folder. Up to the
- * moment in which it is mounted over the folder everything there stays as it is; what lies beneath then is deleted last.
- * Whatever is there already of an earlier attempt is used or made anew.
+ * Make the job's folder a filesystem of its own, no larger than the quota, that holds everything in the folder. The
+ * folder stays as it is until the moment in which the volume is mounted over it; the files beneath are deleted last.
+ * Leftovers of an earlier attempt are used or made anew.
  *
- * @param owner gets everything in it; if not given, files keep their owners
- * @param onPrune called when the folder holds more than fits, for each checkpoint or temporary file that is deleted
- * @throws {TrainerError} `config` (a quota too small), `no-space`, `quota-exceeded` (models that do not fit), `storage`
+ * @param owner gets everything in it; without one, files keep their owners
+ * @param onPrune called for each checkpoint or temporary file that is deleted because the folder holds more than fits
+ * @throws {TrainerError} `config` (a quota too small), `no-space`, `quota-exceeded` (models that do not fit),
+ * `storage`
  */
 export async function createVolume(
   volume: Volume,
@@ -60,7 +62,7 @@ export async function createVolume(
   }
   const wantedBytes = imageBytesFor(quotaBytes)
   makeFolder(folder)
-  await isMounted(volume) // else nothing there is ours to touch
+  await isMounted(volume) // throws where something else is mounted, which is not ours to touch
   const stateDir = stateDirOf(modelsDir)
   handOver([modelsDir, stateDir, join(stateDir, 'lock'), folder], owner ?? statSync(modelsDir))
   makeVolumesDir(volumesDir)
@@ -75,7 +77,7 @@ export async function createVolume(
     throw new TrainerError(
       'storage',
       `Cannot make ${job}'s volume: ${image} is ${found.bytes < wantedBytes ? 'smaller' : 'larger'} than its quota of ` +
-        `${formatBytes(quotaBytes)} asks for, ${sizes}; remove the volume and create it anew`,
+        `${formatBytes(quotaBytes)} needs, ${sizes}; remove the volume and create it anew`,
     )
   }
   await mountVolume(volume)
@@ -83,10 +85,10 @@ export async function createVolume(
 }
 
 /**
- * Mount the volume over the job's folder; nothing is done if it is.
+ * Mount the volume over the job's folder, unless it is mounted.
  *
- * @throws {TrainerError} `storage`: there is none, it is in use elsewhere, or the folder has files that it has not;
- * `no-space`: it is mounted, but somebody had trimmed it and what came free is in use
+ * @throws {TrainerError} `storage` if there is no volume, it is in use elsewhere, or the folder has files that it
+ * lacks; `no-space` if it is mounted, but somebody had trimmed it and others use the bytes that came free
  */
 export async function mountVolume(volume: Volume): Promise<void> {
   const { job, folder, image, run } = volume
@@ -94,24 +96,24 @@ export async function mountVolume(volume: Volume): Promise<void> {
   refuseTrim(mountedOn(folder)!)
   const { bytes, reservedBytes } = inspectImage(image, job)!
   try {
-    // Of what is there already it changes nothing.
+    // fallocate leaves blocks alone that are already reserved.
     await run(['fallocate', '--length', String(bytes), image])
   } catch (cause) {
     if (!(cause instanceof ProgramFailure)) throw cause
     throw new TrainerError(
       'no-space',
       `${job}'s volume is mounted, but ${formatBytes(bytes - reservedBytes)} of ${image} cannot be reserved again: ` +
-        `${cause.message}; free some and mount it once more`,
+        `${cause.message}; free some space and mount it again`,
       { cause },
     )
   }
 }
 
 /**
- * Unmount the volume; the folder itself has all of its files from the same moment on.
+ * Unmount the volume. From the same moment on the folder itself has all of its files.
  *
  * @returns false if it is not mounted
- * @throws {TrainerError} `no-space`; `storage`: it is in use, and stays mounted
+ * @throws {TrainerError} `no-space`; `storage` if it is in use, and stays mounted
  */
 export async function unmountVolume(volume: Volume): Promise<boolean> {
   const { job, folder, run } = volume
@@ -122,17 +124,17 @@ export async function unmountVolume(volume: Volume): Promise<boolean> {
   } catch (cause) {
     await reclaim(volume)
     if (!(cause instanceof ProgramFailure)) throw cause
-    const reason = `${cause.message}; stop what uses it (fuser -vm ${folder} tells)`
+    const reason = `${cause.message}; stop what uses it (fuser -vm ${folder} lists it)`
     throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${reason}`, { cause })
   }
   return true
 }
 
 /**
- * Unmount the volume and delete its image; the folder itself keeps all of its files.
+ * Unmount the volume and delete its image. The folder itself keeps all of its files.
  *
- * @param keepsFolder delete a volume that is not mounted with its files: the folder, which has valid models, keeps its own
- * @returns false if there is none
+ * @param keepsFolder delete an unmounted volume together with its files; the folder, with valid models, keeps its own
+ * @returns false if there is no volume
  * @throws {TrainerError} as {@link mountVolume} and {@link unmountVolume}; `storage` if the folder has no valid models
  */
 export async function removeVolume(volume: Volume, keepsFolder: boolean): Promise<boolean> {
@@ -144,7 +146,7 @@ export async function removeVolume(volume: Volume, keepsFolder: boolean): Promis
     await assertNotElsewhere(volume)
     await assertPublished(volume)
   } else {
-    // One that was unmounted by others may have all of the models, and the folder none.
+    // Mount it first: of a volume that others unmounted, the folder may have no model at all.
     await attach(volume)
     await unmountVolume(volume)
   }
@@ -153,7 +155,7 @@ export async function removeVolume(volume: Volume, keepsFolder: boolean): Promis
   return true
 }
 
-/** What there is of a volume; changes nothing. */
+/** Inspect a volume. Changes nothing. */
 export async function volumeStatus(volume: Volume): Promise<VolumeStatus> {
   const { job, quota, folder, image } = volume
   const isHere = await isMounted(volume)
@@ -171,13 +173,13 @@ export async function volumeStatus(volume: Volume): Promise<VolumeStatus> {
   }
 }
 
-/** A failed program or a refusal of the system as an error that an operator can act on; any other error as it is. */
+/** Turn a failed program or a refusal of the system into an error to act on. Returns any other error as it is. */
 export function volumeError(subject: string, cause: unknown): unknown {
   if (!(cause instanceof ProgramFailure)) return storageError(subject, cause)
   return new TrainerError('storage', `${subject}: ${cause.message}`, { cause })
 }
 
-/** Mount it if it is not, and free what lies beneath. */
+/** Mount the volume unless it is mounted, and delete the files beneath it. */
 async function attach(volume: Volume): Promise<void> {
   const { job, folder, image, run } = volume
   const isThere = await isMounted(volume)

@@ -38,7 +38,7 @@ export function isOnnx(name: string): boolean {
  * @throws {UnusableFile} with the reason why the file is not a model
  */
 export async function judgeModel(folder: string, name: string): Promise<Model> {
-  if (!isPublishable(name)) throw new UnusableFile('has a name that is not published')
+  if (!isPublishable(name)) throw new UnusableFile('has a name that cannot be published')
   const { size } = statPlain(folder, name)
   if (size === 0n) throw new UnusableFile('is empty')
   const path = join(folder, name)
@@ -51,7 +51,7 @@ async function referencesOf(folder: string, name: string): Promise<string[]> {
     const reference = posix.normalize(posix.join(posix.dirname(name), location))
     const outside = posix.isAbsolute(location) || location.split('/').includes('..')
     if (outside || !isPublishable(reference)) {
-      throw new UnusableFile(`keeps data in ${location}, which is not a place beside or below it`)
+      throw new UnusableFile(`keeps data in ${location}, which is not beside or below it`)
     }
     const bytes = referenceBytes(folder, reference, location)
     if (bytes < neededBytes) {

@@ -32,7 +32,7 @@ export async function assertReplaceable(
     if (found && shared.has(name) && !(await hasContent(jobDir, name, entry))) {
       throw new TrainerError(
         'training-failed',
-        `Cannot publish ${name}: ${jobDir} has other external data of that name, and a model that is being read ` +
+        `Cannot publish ${name}: ${jobDir} has other external data of that name, and a reader of the published model ` +
           'would get half of each; let the training give external data a new name each time, or remove that model',
       )
     }

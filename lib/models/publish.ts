@@ -39,8 +39,8 @@ export type Published = { path: string; bytes: number; sha256: string; metrics: 
  * 2. The manifest of the new state is written beside the current one.
  * 3. The files are renamed into place, external data first, and that manifest last.
  *
- * A crash before step 3 has changed nothing that is published; `recover()` finishes a publication that was cut off
- * later. External data never replaces other content, because a reader of the published model would get half of each.
+ * A crash before the end of step 2 has changed nothing that is published; after it `recover()` finishes the publication.
+ * External data never replaces other content, because a reader of the published model would get half of each.
  *
  * @throws {TrainerError} `training-failed` if the files do not fit beside the published ones; `storage` if the system
  * refuses a step. Either leaves the published files unchanged, unless one of them had already been replaced; then the

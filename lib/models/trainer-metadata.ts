@@ -13,16 +13,15 @@ export type Reported = Record<string, unknown>
  */
 export function readReported(workDir: string): { reported: Reported; warning?: string } {
   const file = 'metadata.json'
+  const ignored = (fault: string) => `Ignored the ${file} that the training wrote: it ${fault}`
   try {
     const reported: unknown = JSON.parse(readPlain(workDir, file, MAX_BYTES))
     if (isObject(reported) && depthOf(reported) <= MAX_DEPTH) return { reported }
     const fault = isObject(reported) ? `is nested deeper than ${MAX_DEPTH}` : 'is not a JSON object'
-    return { reported: {}, warning: `${file} of the training is left out: it ${fault}` }
+    return { reported: {}, warning: ignored(fault) }
   } catch (error) {
     const reason = error instanceof SyntaxError ? `is not JSON (${error.message})` : reasonOf(error)
-    return reason === 'is missing'
-      ? { reported: {} }
-      : { reported: {}, warning: `${file} of the training is left out: it ${reason}` }
+    return reason === 'is missing' ? { reported: {} } : { reported: {}, warning: ignored(reason) }
   }
 }
 

@@ -41,7 +41,7 @@ export async function verifyPublished(jobDir: string, globs: string[]): Promise<
     const isUnfinished = existsSync(join(jobDir, NEXT_MANIFEST))
     const isSettled = !isUnfinished && readText(jobDir).text === manifest.text
     if (isSettled || round === MAX_ROUNDS) {
-      const reason = 'is left of a publication that was cut off; the next run finishes it'
+      const reason = 'is left over from a publication that was cut off; the next run finishes it'
       if (isUnfinished) verification.differences.push({ path: NEXT_MANIFEST, reason })
       return verification
     }
@@ -92,7 +92,7 @@ async function checkFile(
   if (listed === undefined) throw new UnusableFile(UNLISTED)
   const { bytes, sha256 } = await describeFile(jobDir, name)
   if (sha256 === listed) return { bytes, sha256 }
-  throw new UnusableFile(`differs: its SHA-256 is ${sha256}, published was ${listed}`)
+  throw new UnusableFile(`differs: its SHA-256 is ${sha256}, but ${listed} was published`)
 }
 
 /** Read the manifest's text, empty if it cannot be read, and the fault to name if it lists no files. */

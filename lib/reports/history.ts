@@ -7,21 +7,21 @@ import { readEvents } from './past-events.ts'
 const DAY_MS = 24 * 60 * 60_000
 const MAX_WARNINGS = 50
 
-/** One run, from the events in the journal. */
+/** One run, as the events in the journal tell it. */
 export type RunHistory = {
   run: string
-  /** When it began, as an ISO date. */
+  /** The time of its start, as an ISO date. */
   startedAt: string
-  /** The jobs it was asked for; those without an entry in `jobs` were never reached. */
+  /** The jobs that it was asked for. A job without an entry in `jobs` was never reached. */
   asked: JobName[]
   durationMs: number
-  /** Undefined if the run's end was not seen: it goes on, or it was killed or lost its power. */
+  /** Undefined if the journal has no end of the run: it goes on, was killed, or lost power. */
   exitCode: number | undefined
   /** Does it hold the lock? */
   isRunning: boolean
-  /** Has it made a day-1 check, as all do that train? */
+  /** Has it made a day-1 check? Every run that trains makes one. */
   isChecked: boolean
-  /** The job before which it waits for a quiet machine, as the last that it has written down. */
+  /** The job before which it waits for a quiet machine, if its last event says so. */
   waitsBefore: JobName | undefined
   message: string | undefined
   warnings: string[]
@@ -29,11 +29,11 @@ export type RunHistory = {
 }
 
 /**
- * Read the last runs from the journal, the oldest first, and see which one goes on. The lock is looked at first: a run
- * that ends meanwhile has its end in the journal.
+ * Read the last runs from the journal, the oldest first, and find the one that goes on. Looks at the lock first: a run
+ * that ends meanwhile then has its end in the journal.
  *
- * @param keep how many runs
- * @returns the runs, and who holds the lock
+ * @param keep how many of the last runs to return
+ * @returns the runs, and the holder of the lock
  * @throws {TrainerError} `storage` if this user cannot read the journal or look at the lock
  */
 export function readRuns(
@@ -48,21 +48,21 @@ export function readRuns(
 }
 
 /**
- * Was the run to train? A run that only prunes comes to its jobs without a day-1 check, and one that only makes that
- * check comes to no job; both may find nothing to do. Of a run without its start in the journal, which is bounded, the
- * check is lost too: only a training tells so much.
+ * Did this run intend to train? A run that only prunes comes to its jobs without a day-1 check. A run that only makes
+ * that check comes to no job. Both may find nothing to do. If rotation removed the run's start, only a training proves
+ * it.
  */
 export function isTrainingRun({ asked, isChecked, jobs, exitCode }: RunHistory): boolean {
   return jobs.length ? isChecked || !asked.length : exitCode !== 0
 }
 
 /**
- * Put the events together that belong to one run.
+ * Group events by run.
  *
- * Time in a run is what its events' clock tells, except that a clock which was set meanwhile (back, or ahead by
- * more than a day) counts as no time at all: an appliance without a battery learns the date while it trains.
+ * Time in a run is the time of its events' clock. A clock that was set meanwhile (back, or ahead by more than a day)
+ * counts as no time at all: an appliance without a battery learns the date while it trains.
  *
- * @param keep how many runs, the last ones; memory is bounded by it
+ * @param keep how many of the last runs to return; it bounds memory
  * @returns the oldest first
  */
 export function groupRuns(events: Iterable<TrainerEvent>, keep = 10): RunHistory[] {
@@ -111,7 +111,7 @@ class Recorder {
         return
       case 'run.done':
         history.exitCode = event.exitCode
-        history.message = event.message
+        history.message = event.message || undefined
         return
       case 'day1.check':
         history.isChecked = true
@@ -142,10 +142,10 @@ class Recorder {
   }
 }
 
-/** A job of a run whose training was started. */
+/** A job of a run whose training began. */
 export type Trained = { run: RunHistory; job: JobHistory; training: TrainingSpan }
 
-/** Every training of the runs, in the order of the journal. */
+/** List every training of the runs, in the order of the journal. */
 export function trainingsOf(runs: RunHistory[]): Trained[] {
   return runs
     .flatMap(run => run.jobs.flatMap(job => (job.training ? [{ run, job, training: job.training }] : [])))
@@ -153,11 +153,11 @@ export function trainingsOf(runs: RunHistory[]): Trained[] {
 }
 
 /**
- * Trainings that began before another had ended, each with that other one.
+ * Find trainings that began before another had ended, each with that other one.
  *
- * The journal's order decides, not the clock: every event is appended when it happens, so of two trainings at
- * once the events are interleaved, whatever was the time of day. The end of a training whose run was killed is not
- * in the journal; it counts up to its last event, and the kernel's lock kept the next run waiting for the rest.
+ * The journal's order decides, not the clock. Every event is appended when it happens: the events of two trainings at
+ * once are interleaved, whatever the time of day was. A training whose run was killed has no end in the journal; it
+ * counts up to its last event, and the kernel's lock kept the next run waiting for the rest.
  */
 export function findOverlaps(runs: RunHistory[]): [earlier: Trained, later: Trained][] {
   const overlaps: [Trained, Trained][] = []

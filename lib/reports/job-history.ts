@@ -2,15 +2,15 @@ import type { Usage } from '../errors.ts'
 import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
 
-/** What is drawn over time is thinned out when there is more of it than a screen has columns. */
+/** The most points drawn over time; more than a screen has columns are thinned out. */
 const MAX_DRAWN = 1000
-/** What is listed is kept to the last ones. */
+/** The most items listed: the last ones. */
 const MAX_LISTED = 200
 
-/** A figure of a run is taken at `atMs`, milliseconds after the run's start. */
+/** A measurement of usage; `atMs` counts milliseconds from the run's start, here and below. */
 type Sample = { atMs: number; usedBytes: number }
 
-/** One deletion: bytes freed, and bytes used after it. */
+/** One deletion: the bytes that it freed, and the bytes used after it. */
 type Prune = {
   atMs: number
   path: string
@@ -20,20 +20,20 @@ type Prune = {
   usedBytes: number
 }
 
-/** The time of a training process; `order` are the places of its first and last event in the journal. */
+/** The time of a training process. `order` holds the positions of its first and last event in the journal. */
 export type TrainingSpan = {
   startMs: number
   endMs: number
   order: [first: number, last: number]
-  /** Undefined if its end was not seen: it goes on, or its run was killed. */
+  /** Undefined if the journal has no end of it: it goes on, or its run was killed. */
   exit: { exitCode: number | null; signal: string | null } | undefined
 }
 
-/** What one run did with one job. */
+/** One job of one run. */
 export type JobHistory = {
   job: JobName
   outcome: 'done' | 'failed' | 'interrupted' | 'skipped' | 'unfinished'
-  /** Why it failed, was interrupted or skipped. */
+  /** The reason why it failed, was interrupted or was skipped. */
   reason: string
   startMs: number
   endMs: number
@@ -43,17 +43,17 @@ export type JobHistory = {
   training: TrainingSpan | undefined
   /** The largest measurement since the training began. */
   peakBytes: number
-  /** The last time that it was found above a limit, which may be less than the quota; one that ran into it was not. */
+  /** The last measurement above a limit, which may be less than the quota. Running into the limit is not above it. */
   excess: Usage | undefined
   samples: Sample[]
   /** Pauses to prune; `atMs` is thinned out. */
   freezes: { count: number; pausedMs: number; atMs: number[] }
-  /** All deletions; `atMs` is thinned out, `last` are the last ones. */
+  /** All deletions; `atMs` is thinned out, `last` holds the last ones. */
   prunes: { count: number; bytes: number; atMs: number[]; last: Prune[] }
   published: { path: string; bytes: number; sha256: string; metrics: Record<string, number> }[]
 }
 
-/** A job that a run has come to. */
+/** Begin the history of a job that a run has come to. */
 export function beginJob(job: JobName, atMs: number): JobHistory {
   return {
     job,
@@ -79,7 +79,7 @@ type JobEvent = Exclude<
   { event: 'run.start' | 'run.done' | 'run.wait' | 'day1.check' | 'warning' }
 >
 
-/** Add to a job's history what an event of it tells; `position` is the event's in the journal. */
+/** Add an event of a job to its history. `position` is the event's position in the journal. */
 export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number, position: number): void {
   const { training } = history
   history.endMs = atMs
@@ -87,7 +87,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
     training.endMs = atMs
     training.order[1] = position
   }
-  // The limit of a run may be less than the quota: what the disk leaves.
+  // Keep the first limit: later ones may be less than the quota, where the disk has less room.
   if ('limitBytes' in event) history.quotaBytes ??= event.limitBytes
   if ('usedBytes' in event) takeSample(history, { atMs, usedBytes: event.usedBytes })
   switch (event.event) {
@@ -161,7 +161,7 @@ function takeSample(history: JobHistory, sample: Sample): void {
   if (samples.push(sample) > MAX_DRAWN) samples.splice(0, samples.length, ...largerOfPairs(samples))
 }
 
-/** Of two neighbours the one with more bytes, so that no peak is lost. */
+/** Keep the one with more bytes of every two neighbours: no peak is lost. */
 function largerOfPairs(samples: Sample[]): Sample[] {
   return samples.filter((sample, index) => {
     const { usedBytes } = samples[index ^ 1] ?? { usedBytes: -1 }

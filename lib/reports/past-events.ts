@@ -4,17 +4,17 @@ import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { parseEvent, type TrainerEvent } from '../events.ts'
 import { MIB } from '../text.ts'
 
-/** The journal keeps a file at half of this; of one that something else has blown up, only the end is read. */
+/** The most that is read of a file, from its end. The journal keeps its files at half of this. */
 const MAX_FILE_BYTES = 16 * MIB
 const MAX_LINE_BYTES = 64 * 1024
 const CHUNK_BYTES = 64 * 1024
 
 /**
  * Read the journal back, oldest event first, `events.jsonl.1` before `events.jsonl`. Torn lines, garbage and events
- * of other versions are left out. Memory stays bounded whatever the files hold; a run may go on writing meanwhile.
+ * of other versions are left out. Memory is bounded whatever the files hold. A run may go on writing meanwhile.
  *
  * @param stateDir the models folder's `.trainer`; without a journal in it there are no events
- * @throws {TrainerError} `storage` if a journal is there and cannot be read
+ * @throws {TrainerError} `storage` if the journal exists and cannot be read
  * @example for (const event of readEvents(stateDirOf(modelsDir))) console.log(event.event)
  */
 export function* readEvents(stateDir: string): Generator<TrainerEvent> {
@@ -33,7 +33,7 @@ function parse(line: string): unknown {
 }
 
 function* readLines(path: string): Generator<string> {
-  // The newer one first: should it be rotated away in between, both are the same file, and no line is read twice.
+  // Open the newer one first: if it is rotated in between, both are the same file, and no line is read twice.
   const newer = openLog(path)
   const older = openLog(`${path}.1`)
   try {
@@ -62,7 +62,7 @@ function openLog(path: string): Log | undefined {
 function* linesIn({ fd, size }: Log): Generator<string> {
   const chunk = Buffer.alloc(CHUNK_BYTES)
   let line = Buffer.alloc(0)
-  let isTooLong = size > MAX_FILE_BYTES // the first line that is read may have lost its beginning
+  let isTooLong = size > MAX_FILE_BYTES // the first line may lack its beginning
   let position = Math.max(0, size - MAX_FILE_BYTES)
   for (;;) {
     const length = readSync(fd, chunk, 0, chunk.length, position)

@@ -3,7 +3,7 @@ import type { JobStatus, Status } from './status.ts'
 
 const WIDTH = 80
 const GAP = '  '
-/** Of the two lines that a job takes. */
+/** The heads of the two lines of a job. */
 const heads = [
   ['job', 'model', 'trained (UTC)', 'guarantee', 'last'],
   ['', 'usage of quota', 'checkpoints', 'prunable', 'result'],
@@ -22,7 +22,7 @@ const outcomeTones: Record<string, CellTone> = {
 }
 
 /**
- * The status for a person, 80 columns wide: what runs, two lines a job, and below them why a job is not as it should be.
+ * Draw the status for a person, 80 columns wide: what runs, two lines a job, and below them the faults of the jobs.
  *
  * @param now the time to count a run's duration to, in milliseconds
  */
@@ -46,11 +46,11 @@ function describeRun({ running, lastRun }: Status, now: number): string {
     return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}`
   }
   if (!lastRun)
-    return 'not running, and no training is recorded here; if there should be one, give its --models-dir'
+    return 'not running; no training is recorded here. If there was one, name its folder with --models-dir'
   const { startedAt, exitCode, message } = lastRun
   const end =
     exitCode === null
-      ? 'was killed, lost its power or could not note its end on a full disk'
+      ? 'was killed, lost power or could not record its end on a full disk'
       : `ended with exit code ${exitCode}`
   return `not running; the last training run, of ${formatMoment(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
 }
@@ -66,7 +66,7 @@ function describeFaults(status: JobStatus, isRunning: boolean): string[] {
   return faults
 }
 
-/** More than the quota, and what would help: while a run holds the lock, nobody else can prune. */
+/** Describe usage above the quota, with the remedy. While a run holds the lock, nobody else can prune. */
 function describeExcess({ job, usedBytes, limitBytes, prunable }: JobStatus, isRunning: boolean): string[] {
   if (usedBytes === null || usedBytes <= limitBytes) return []
   const excess = `${job} uses more than its quota`

@@ -13,22 +13,22 @@ import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
 
 /**
- * How the trainer and its jobs stand, as `scripts/status.ts --json` prints it: sizes in bytes, times in ISO 8601, `null`
- * for what is not known.
+ * The status of the trainer and its jobs, as `scripts/status.ts --json` prints it: sizes in bytes, times in ISO 8601,
+ * `null` where a value is unknown.
  */
 export type Status = {
   modelsDir: string
   freeBytes: number | null
   /** The run that holds the lock. */
   running: {
-    /** Not known to another user. */
+    /** `null` if the run is another user's, unless root asks. */
     pid: number | null
     startedAt: string | null
     job: JobName | null
-    /** `null` if it is not in the journal: it only begins, or is no run but moves a volume. */
+    /** `null` if it is not in the journal: it has just begun, or is no run but moves a volume. */
     step: RunStage | null
   } | null
-  /** The last run before that which was to train; without an exit code if it was killed or lost its power. */
+  /** The last training run before that one; it has no exit code if it was killed or lost power. */
   lastRun: { startedAt: string | null; exitCode: number | null; message: string | null } | null
   jobs: JobStatus[]
 }
@@ -44,25 +44,25 @@ type RunStage =
 
 export type JobStatus = {
   job: JobName
-  /** Valid published models, by their names in the job's folder. */
+  /** Names of the valid published models in the job's folder. */
   models: string[]
   /** Would a run leave this job alone? */
   valid: boolean | null
-  /** Why it is valid or not, or why that is not known. */
+  /** The reason why it is valid or not, or why that is unknown. */
   reason: string
   trainedAt: string | null
-  /** Files in use that no training here has made, by their names in the job's folder. */
+  /** Names of the files in the job's folder that are in use and that no training here made. */
   adopted: string[]
   usedBytes: number | null
-  /** The quota, or what a smaller filesystem of its own holds. */
+  /** The quota, or the size of a smaller filesystem of the job's own. */
   limitBytes: number
-  /** Files `*.checkpoint`, and what else the job's `prune` globs match. */
+  /** Files `*.checkpoint`, and others that the job's `prune` globs match. */
   checkpoints: { count: number; bytes: number } | null
-  /** Of these and of the temporary files: what may be pruned. */
+  /** Those checkpoints and temporary files that may be pruned. */
   prunable: { count: number; bytes: number } | null
-  /** What bounds its bytes now; in a sandbox if the last training was in one. */
+  /** The bound of its bytes now. `+sandbox` tells that the last training was in one. */
   guarantee: Guarantee | null
-  /** What became of the last training; `at` is when it ended. */
+  /** The result of the last training, and the time of its end. */
   lastResult: {
     outcome: 'done' | 'failed' | 'interrupted' | 'cut off' | 'running'
     at: string | null
@@ -70,11 +70,11 @@ export type JobStatus = {
   } | null
 }
 
-/** The journal's size bounds it before this does. */
+/** More runs than the journal has room for. */
 const KEPT_RUNS = 1000
 
 /**
- * Read how everything stands. Nothing is written and the lock is not touched, so it may be asked at any time.
+ * Read the status. Writes nothing and does not touch the lock: it may be read at any time.
  *
  * @throws {TrainerError} `storage` if this user cannot read the journal or look at the lock
  */
@@ -107,7 +107,7 @@ export async function readStatus(
   }
 }
 
-/** How a job stands by its folder alone. */
+/** The status of a job that its folder alone tells. */
 type JobInspection = Omit<JobStatus, 'lastResult'>
 type SandboxSuffix = '+sandbox' | ''
 
@@ -178,7 +178,7 @@ function jobIn({ jobs }: RunHistory, name: JobName): JobHistory | undefined {
   return jobs.find(({ job }) => job === name)
 }
 
-/** The step that a run is at, from the last that it has written down. */
+/** Return the stage of a run, by its last event. */
 function stageOf(run: RunHistory | undefined): { job: JobName | null; step: RunStage | null } {
   if (!run) return { job: null, step: null }
   if (run.waitsBefore) return { job: run.waitsBefore, step: 'waiting for a quiet machine' }

@@ -7,9 +7,11 @@ import {
   lstatSync,
   openSync,
   readdirSync,
+  readlinkSync,
   readSync,
   type Stats,
   statSync,
+  unlinkSync,
   writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -20,59 +22,162 @@ import { accessRemedy } from '../system/owner.ts'
 import { inodeId, outOfInodes, readPlain } from '../system/plain-file.ts'
 import { isStopped, killAll, listProcesses, readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
+import {
+  describeElsewhere,
+  formatRecord,
+  isElsewhere,
+  type LockRecord,
+  parseRecord,
+  RECORD_BYTES,
+} from './lock-record.ts'
 
-const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
 
 /** The held lock: hand `fd` to the training, so that the lock lives as long as either of us. */
 export type Lock = { fd: number; release: () => void }
 
+/** Whoever has the lock, as far as this user can see. */
+export type Holder = Omit<LockRecord, 'pid'> & { pid: number | undefined }
+
+/** In the environment of what holds the lock beside a training until that is dead: a remainder of a run, not one. */
+export const WATCHDOG_MARK = 'RANSOMEYE_WATCHDOG='
+
+/** Rights on the lock's file beyond its owner's: with them others could open it, and so hold it. */
+const OTHERS_RIGHTS = 0o077
+/** A watchdog that holds the lock of a run that is gone holds it until the training is dead, which is soon. */
+const INHERITED_MS = 5_000
+/** Another starter may put a new file in the place of an old one meanwhile. */
+const MAX_OPENINGS = 10
+
 /**
  * Take the kernel's lock on `<stateDir>/lock`. It belongs to the open file, not to a process or a name: after
  * `kill -9` it is free as soon as the last process that inherited the descriptor is gone, and it cannot be stale.
- * The folder is locked too, so that a run stays the only one though somebody removes its lock file.
+ *
+ * Only the file's owner can open it, so that nobody else can hold it: to lock something takes no more than to open it for
+ * reading. The folder is locked too, so that a run stays the only one though somebody removes its lock file; but others
+ * may read the folder, so that of its holders only processes of our own user count.
  *
  * A training whose orchestrator is gone will never be published: it is ended here, and its lock taken over.
  *
- * @throws {TrainerError} `locked`, naming the holder's pid; `storage` if the lock cannot be opened.
+ * @throws {TrainerError} `locked`, naming the holder; `storage` if the lock cannot be opened.
  */
 export async function takeLock(stateDir: string): Promise<Lock> {
   const path = join(stateDir, 'lock')
-  const { fd, folderFd } = open(stateDir, path)
-  const release = () => {
-    for (const held of [fd, folderFd]) closeSync(held)
-  }
-  try {
-    if (!flockFolder(folderFd)) throw heldBy(path, recordedPid(fd), lockHolders(fstatSync(folderFd)))
-    if (!flock(fd)) {
-      const owner = recordedPid(fd)
-      const holders = lockHolders(fstatSync(fd))
-      // Where the folder's lock says nothing, a run that lives is known by what it has written down.
-      const isOwned = holders.some(pid => isRecorded(pid, owner))
-      if (isOwned || !holders.some(isOrphanedTraining)) throw heldBy(path, owner, holders)
-      await killAll(() => lockHolders(fstatSync(fd)).filter(isOrphanedTraining))
-      if (!(await retryFlock(fd))) throw heldBy(path, owner, lockHolders(fstatSync(fd)))
+  for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
+    const opened = open(stateDir, path)
+    // The folder's first: whoever gets the file's wants it next.
+    const release = () => {
+      for (const held of [opened.folderFd, opened.fd]) closeSync(held)
     }
-    record(fd, path)
-    return { fd, release }
-  } catch (error) {
+    try {
+      if (await acquire(opened, path)) {
+        record(opened.fd, path)
+        return { fd: opened.fd, release }
+      }
+    } catch (error) {
+      release()
+      throw error
+    }
     release()
-    throw error
   }
+  throw new TrainerError('storage', `Cannot lock ${path}: somebody replaces it all the time`)
+}
+
+type Opened = { fd: number; folderFd: number; isNew: boolean }
+
+/**
+ * @returns false if it has to be opened anew
+ * @throws {TrainerError} `locked`
+ */
+async function acquire({ fd, folderFd, isNew }: Opened, path: string): Promise<boolean> {
+  if (!flock(fd)) {
+    if (isStrangers(fd)) return putAside(path)
+    await inherit(fd, path)
+  }
+  if (!isSameFile(fd, path)) return false
+  // On some filesystems every file is open to others.
+  if (isOpenToOthers(fd) && !isNew) return putAside(path)
+  const isFolderFree = flockFolder(folderFd)
+  if (isFolderFree && !isNew) return true
+  // Only then there can be a run of which the file's lock says nothing.
+  const runs = lockHolders(isFolderFree ? [] : [fstatSync(folderFd)], `${path} (deleted)`).filter(isOurs)
+  if (runs.length) throw heldBy(path, undefined, runs)
+  return true
+}
+
+/** Wait for what is left of a run that is gone, and end its training. */
+async function inherit(fd: number, path: string): Promise<void> {
+  for (const end = performance.now() + INHERITED_MS; ; await delay(20)) {
+    const owner = readRecord(fd)
+    const holders = lockHolders([fstatSync(fd)])
+    // Where the folder's lock says nothing, a run that lives is known by what it has written down.
+    const isOwned = holders.some(pid => isRecorded(pid, owner?.pid))
+    if (isOwned || !holders.length || performance.now() > end) throw heldBy(path, owner, holders)
+    await killAll(() => lockHolders([fstatSync(fd)]).filter(isOrphanedTraining))
+    if (flock(fd)) return
+  }
+}
+
+/**
+ * Does somebody hold a file whom it does not concern? Earlier versions let others open theirs: such a one is nobody's
+ * unless a process of ours holds it.
+ */
+function isStrangers(fd: number): boolean {
+  const isEarlier = readRecord(fd)?.bootId === undefined
+  return isEarlier && isOpenToOthers(fd) && !lockHolders([fstatSync(fd)]).some(isOurs)
+}
+
+/**
+ * Make room for a file that nobody else can open: one that somebody could open once can be held by them for ever.
+ *
+ * @returns false: what is there now has to be opened
+ */
+function putAside(path: string): false {
+  try {
+    unlinkSync(path)
+  } catch (cause) {
+    if (!isErrno(cause, 'ENOENT')) throw storageError(`Cannot lock ${path}`, cause)
+  }
+  return false
+}
+
+function isOpenToOthers(fd: number): boolean {
+  return (fstatSync(fd).mode & OTHERS_RIGHTS) !== 0
+}
+
+function isSameFile(fd: number, path: string): boolean {
+  const there = lstatSync(path, { throwIfNoEntry: false })
+  return there !== undefined && inodeId(there) === inodeId(fstatSync(fd))
+}
+
+/** Whoever else holds what others can open too is no run. */
+function isOurs(pid: number): boolean {
+  return ownerOf(pid) === process.geteuid?.()
+}
+
+function ownerOf(pid: number): number | undefined {
+  return statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid
 }
 
 /**
  * Is the lock held, and by whom? Told by what /proc shows: the lock is not touched, not even for a moment.
  *
- * @returns the holder, without a pid if it is another user's; undefined if the lock is free
+ * @returns the holder, without a pid if it is another user's; undefined if the lock is free, or about to be
  * @throws {TrainerError} `storage` if this user cannot look into the folder
  */
-export function findHolder(stateDir: string): { pid: number | undefined } | undefined {
+export function findHolder(stateDir: string): Holder | undefined {
   const path = join(stateDir, 'lock')
   try {
-    const locked = [stateDir, path].flatMap(it => lstatSync(it, { throwIfNoEntry: false }) ?? [])
-    const holders = lockHolders(...locked)
-    if (!holders.length && !locked.some(isListed)) return undefined
-    return { pid: namedHolders(readOwner(stateDir), holders)[0] }
+    const [folder, file] = [stateDir, path].map(it => lstatSync(it, { throwIfNoEntry: false }))
+    if (!folder) return undefined
+    const { uid } = file ?? folder
+    const locked = file ? [folder, file] : [folder]
+    const holders = lockHolders(locked, `${path} (deleted)`).filter(pid => ownerOf(pid) === uid)
+    if (!holders.length && !(file && isListed(file))) return undefined
+    if (holders.length && holders.every(pid => readProc(`${pid}/environ`)?.includes(WATCHDOG_MARK)))
+      return undefined
+    const owner = readOwner(stateDir)
+    return { ...owner, pid: namedHolders(owner, holders)[0] }
   } catch (cause) {
     throw new TrainerError('storage', `Cannot look at ${path}: ${messageOf(cause)}${remedyOf(cause, path)}`, {
       cause,
@@ -85,27 +190,38 @@ function isListed({ ino }: { ino: number }): boolean {
   return new RegExp(`^\\d+: FLOCK .*:${ino} `, 'm').test(readProc('locks') ?? '')
 }
 
-function readOwner(stateDir: string): number | undefined {
+function readOwner(stateDir: string): LockRecord | undefined {
   try {
-    return pidIn(readPlain(stateDir, 'lock', 64))
+    return parseRecord(readPlain(stateDir, 'lock', RECORD_BYTES))
   } catch {
     return undefined // not for this user to read, or gone
   }
 }
 
-function open(stateDir: string, path: string): { fd: number; folderFd: number } {
+function open(stateDir: string, path: string): Opened {
   const opened: number[] = []
   const keep = (fd: number) => {
     opened.push(fd)
     return fd
   }
+  const flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK
   try {
     const folderFd = keep(openSync(stateDir, O_DIRECTORY))
-    const fd = keep(openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o640))
-    if (fstatSync(fd).isFile()) return { fd, folderFd }
+    let isNew = false
+    let fd: number
+    try {
+      fd = keep(openSync(path, flags))
+    } catch (cause) {
+      if (!isErrno(cause, 'ENOENT')) throw cause
+      isNew = true
+      // Another starter may be first.
+      fd = keep(openSync(path, flags | O_CREAT | O_EXCL, 0o600))
+    }
+    if (fstatSync(fd).isFile()) return { fd, folderFd, isNew }
     throw new TrainerError('storage', `Cannot lock ${path}: not a regular file; remove it`)
   } catch (cause) {
     for (const fd of opened) closeSync(fd)
+    if (isErrno(cause, 'EEXIST')) return open(stateDir, path)
     if (cause instanceof TrainerError) throw cause
     const reason = isErrno(cause, 'ELOOP') ? 'it is a symbolic link; remove it' : messageOf(cause)
     throw new TrainerError('storage', `Cannot lock ${path}: ${reason}${remedyOf(cause, path)}`, { cause })
@@ -139,18 +255,9 @@ function flockFolder(fd: number): boolean {
   }
 }
 
-async function retryFlock(fd: number, deadlineMs = 5_000): Promise<boolean> {
-  const end = performance.now() + deadlineMs
-  while (performance.now() < end) {
-    if (flock(fd)) return true
-    await delay(20)
-  }
-  return false
-}
-
 /** In place, because a full disk would not give back what is cut off first. */
 function record(fd: number, path: string): void {
-  const text = `${process.pid}\n`
+  const text = formatRecord()
   try {
     writeSync(fd, text, 0)
     ftruncateSync(fd, text.length)
@@ -159,23 +266,24 @@ function record(fd: number, path: string): void {
   }
 }
 
-function recordedPid(fd: number): number | undefined {
-  const content = Buffer.alloc(16)
-  return pidIn(content.toString('latin1', 0, readSync(fd, content, 0, 16, 0)))
+function readRecord(fd: number): LockRecord | undefined {
+  const content = Buffer.alloc(RECORD_BYTES)
+  return parseRecord(content.toString('utf8', 0, readSync(fd, content, 0, RECORD_BYTES, 0)))
 }
 
-function pidIn(text: string): number | undefined {
-  const pid = Number.parseInt(text, 10)
-  return pid > 0 ? pid : undefined
-}
-
-/** Processes with a descriptor on which the kernel shows such a lock; merely having the file open is not enough. */
-function lockHolders(...locked: Stats[]): number[] {
+/**
+ * Processes with a descriptor on which the kernel shows such a lock; merely having the file open is not enough.
+ *
+ * @param link what /proc shows of a descriptor that counts too
+ */
+function lockHolders(locked: Stats[], link?: string): number[] {
   const ids = new Set(locked.map(inodeId))
   const holdsIt = (pid: number, name: string) => {
+    const path = `/proc/${pid}/fd/${name}`
     // A descriptor may be closed meanwhile: that says nothing of the others.
-    const stats = statSync(`/proc/${pid}/fd/${name}`, { throwIfNoEntry: false })
-    return stats && ids.has(inodeId(stats)) && readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
+    const stats = statSync(path, { throwIfNoEntry: false })
+    const counts = stats && (ids.has(inodeId(stats)) || (link && !stats.nlink && readlinkSync(path) === link))
+    return counts && readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
   }
   return listProcesses().flatMap(({ pid }) => {
     try {
@@ -197,16 +305,17 @@ function isOrphanedTraining(pid: number): boolean {
   return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=') || isStopped(pid)
 }
 
-function heldBy(path: string, pid: number | undefined, holders: number[]): TrainerError {
-  return new TrainerError(
-    'locked',
-    `Another run holds ${path}: pid ${namedHolders(pid, holders).join(', ') || 'unknown'}; wait for its end or stop it`,
-  )
+function heldBy(path: string, owner: LockRecord | undefined, holders: number[]): TrainerError {
+  const who =
+    owner && isElsewhere(owner)
+      ? describeElsewhere(owner)
+      : `pid ${namedHolders(owner, holders).join(', ') || 'unknown'}`
+  return new TrainerError('locked', `Another run holds ${path}: ${who}; wait for its end or stop it`)
 }
 
 /** The run itself, as it has written down; its training holds the lock too. */
-function namedHolders(owner: number | undefined, holders: number[]): number[] {
-  const run = holders.find(pid => isRecorded(pid, owner))
+function namedHolders(owner: LockRecord | undefined, holders: number[]): number[] {
+  const run = holders.find(pid => isRecorded(pid, owner?.pid))
   if (run !== undefined) return [run]
-  return owner !== undefined && !holders.length ? [owner] : holders
+  return owner !== undefined && !holders.length ? [owner.pid] : holders
 }

@@ -1,22 +1,22 @@
 import { realpathSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { isAbsolute, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { accessRemedy } from '../system/owner.ts'
 import { makeFolder, makeFolders, outOfInodes } from '../system/plain-file.ts'
 
-/** Where the system's models are unless an operator chose another folder. */
+/** The system's models folder, unless an operator has chosen another. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
 
 /**
- * Where models are kept: as configured for this run, else the environment's, else the user's default.
+ * Choose the models folder: the one configured for this run, else the environment's, else the user's default.
  *
- * @throws {TrainerError} `usage` for a name that is not UTF-8
+ * @throws {TrainerError} `usage` for a name that is not UTF-8, and for a user without a home folder
  */
 export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: string | undefined): string {
   const chosen = fromCommand ?? (process.env.RANSOMEYE_MODELS_DIR || fromQuotas)
-  // What Node.js reads for a byte that is no UTF-8: it would name another folder.
+  // Node.js reads U+FFFD for a byte that is not UTF-8; the name would be another folder's.
   if (chosen?.includes('\ufffd'))
     throw new TrainerError(
       'usage',
@@ -24,14 +24,28 @@ export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: str
     )
   if (chosen !== undefined) return resolve(chosen)
   if (process.getuid?.() === 0) return SYSTEM_MODELS_DIR
-  return join(process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'ransomeye', 'models')
+  return join(process.env.XDG_STATE_HOME || join(homeOf(), '.local', 'state'), 'ransomeye', 'models')
+}
+
+function homeOf(): string {
+  let home = ''
+  try {
+    home = homedir()
+  } catch {
+    // HOME is not set, and this user is in no list of users.
+  }
+  if (isAbsolute(home)) return home
+  throw new TrainerError(
+    'usage',
+    `Cannot tell where the models are: user ${process.getuid?.()} has no home folder; name theirs: --models-dir DIR`,
+  )
 }
 
 /**
- * Make the models folder and its state folder where they are missing (0750), and resolve links above them.
+ * Make the models folder and its state folder (0750) where they are missing, and resolve links above them.
  *
  * @param mustExist refuse a missing models folder: for a program that has nothing to do in a new one
- * @throws {TrainerError} `storage` if that is not possible
+ * @throws {TrainerError} `storage` if the folder cannot be used
  */
 export function openModelsDir(path: string, dryRun: boolean, mustExist = false): string {
   try {

@@ -18,16 +18,16 @@ export type Program<O extends Record<string, Option>> = {
   /** Path from the project's folder. */
   name: string
   summary: string
-  /** What may stand on the command line besides options, as help shows it; without it nothing may. */
+  /** Positional arguments as shown in help; omit to allow none. */
   positionals?: string
   options: O
-  /** Arguments that a first user would try. */
+  /** Arguments for a first try. */
   example: string
-  /** What else fits on a screen of help. */
+  /** Further lines of help; the whole help fits on a screen. */
   notes?: string
 }
 
-/** Values as given; options that were left out are undefined. */
+/** The values of the options; an option that was left out is undefined. */
 export type Values<O extends Record<string, Option>> = {
   [name in keyof O]?: O[name] extends { type: 'string' } ? string : boolean
 }
@@ -40,7 +40,7 @@ const common = {
 /**
  * Read a script's command line.
  *
- * @returns what was given, or the text that was asked for with `--help` or `--version`
+ * @returns the values and positional arguments, or the text that `--help` or `--version` asks for
  * @throws {TrainerError} `usage`, with the nearest option where one is close
  */
 export function readOptions<O extends Record<string, Option>>(
@@ -69,7 +69,7 @@ export function readOptions<O extends Record<string, Option>>(
   }
 }
 
-/** What stands before `--`, `npm start` takes for its own options, and hands on as variables alone. */
+/** Refuse options before `--` after `npm start`: npm takes them for its own and passes them on as variables alone. */
 function refuseTakenByNpm(options: Record<string, Option>): void {
   if (process.env.npm_lifecycle_event !== 'start') return
   const taken = Object.keys(options).find(name => process.env[`npm_config_${name.replaceAll('-', '_')}`])
@@ -85,14 +85,14 @@ const parseFaults = [
   'ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL',
 ]
 
-/** The version in package.json. */
+/** Read the version from package.json. */
 export function packageVersion(): string {
   return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
 }
 
-/** Of the known words the one that was probably meant, as the end of a sentence; else nothing. */
+/** Suggest the known word that was probably meant, as the end of a sentence; empty if none is close. */
 export function didYouMean(word: string, known: readonly string[]): string {
-  // Every other start goes without it: it takes longer to load than the options to read.
+  // Load it only here: loading takes longer than reading the options.
   const { closest, distance } = require('fastest-levenshtein') as typeof import('fastest-levenshtein')
   const near = closest(word, [...known])
   return distance(word, near) <= Math.max(2, near.length / 3) ? `; did you mean ${near}?` : ''
@@ -135,7 +135,7 @@ export const MINUTE_MS = 60_000
 const unitsMs: Record<string, number> = { s: 1000, m: MINUTE_MS, h: 60 * MINUTE_MS, d: 24 * 60 * MINUTE_MS }
 
 /**
- * A duration such as `90s`, `30m`, `24h` or `7d`, in milliseconds.
+ * Parse a duration such as `90s`, `30m`, `24h` or `7d`. Returns milliseconds.
  *
  * @throws {TrainerError} `usage`, naming the option
  */

@@ -5,7 +5,7 @@ import { type Place, root } from '../system/start-command.ts'
 import { chooseModelsDir } from './folders.ts'
 import { didYouMean, type Option, type Values } from './options.ts'
 
-/** Where models and quotas are; every script that looks at them takes these. */
+/** The options for the places of models and quotas. Every script that looks at them takes these. */
 export const placeOptions = {
   'models-dir': {
     type: 'string',
@@ -15,13 +15,13 @@ export const placeOptions = {
   quotas: { type: 'string', value: 'FILE', help: 'the quotas (default: quotas.json of this project)' },
 } as const satisfies Record<string, Option>
 
-/** The quotas file that was named, or the project's own; absolute. */
+/** Return the absolute path of the quotas file that was named, or of the project's own. */
 export function chooseQuotasFile(values: Values<typeof placeOptions>): string {
   return resolve(values.quotas ?? join(root, 'quotas.json'))
 }
 
 /**
- * Read the quotas and find out where the models are; the folder itself is not looked at.
+ * Read the quotas and choose the models folder, without looking at the folder itself.
  *
  * @throws {TrainerError} `config` for the quotas, `usage` for a folder's name
  */
@@ -32,7 +32,7 @@ export function readPlace(values: Values<typeof placeOptions>): Place & { quotas
 }
 
 /**
- * The jobs named, in the order in which they run; none named means all.
+ * Return the jobs that are named, in the order in which they run. No name means all of them.
  *
  * @throws {TrainerError} `usage`
  */
@@ -48,7 +48,7 @@ export function chooseJobs(names: string[]): JobName[] {
 }
 
 /**
- * The one job named.
+ * Return the one job that is named.
  *
  * @param example a command that names one, for the message
  * @throws {TrainerError} `usage`

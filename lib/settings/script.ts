@@ -11,8 +11,8 @@ export function isEntry(meta: ImportMeta): boolean {
 }
 
 /**
- * Run a script's body; a failure that an operator can act on becomes one line on stderr. So does output that was lost,
- * unless `isRecorded` says at the end that it is kept elsewhere too, as a run's is in its journal.
+ * Run a script's body. A failure that an operator can act on becomes one line on stderr. So does lost output, unless
+ * `isRecorded` says at the end that it is kept elsewhere too, as a run's output is in its journal.
  *
  * @returns the exit status, for `process.exitCode`
  */
@@ -21,14 +21,14 @@ export async function runScript(
   isRecorded: () => boolean = () => false,
 ): Promise<number> {
   let lost: unknown
-  // Nothing that becomes of the output must stop a training; and a reader that leaves (`| head`) has what it wanted.
+  // An error of the output must not stop a training, and a reader that leaves (`| head`) has what it wanted.
   process.stdout.on('error', error => {
     if (!isErrno(error, 'EPIPE')) lost ??= error
   })
   process.stderr.on('error', () => {})
   try {
     const exitCode = await body()
-    await new Promise(resolve => process.stdout.write('', resolve)) // by then it is known what was lost
+    await new Promise(resolve => process.stdout.write('', resolve)) // by then lost output has been reported
     if (!lost || isRecorded()) return exitCode
     return Math.max(exitCode, reportFailure(storageError('Cannot write to stdout', lost)))
   } catch (error) {
@@ -36,14 +36,14 @@ export async function runScript(
   }
 }
 
-/** Print what a script was asked for. */
+/** Print a script's answer. */
 export function print(text: string): void {
   process.stdout.write(text)
-  // Apart: of a write that a full disk cuts short Node.js says nothing, but the next one fails.
+  // Write the newline apart: Node.js hides a write that a full disk cuts short, but the next write fails.
   process.stdout.write('\n')
 }
 
-/** Say on stderr what went wrong, with a stack trace only for a defect of ours; returns the exit status for it. */
+/** Say on stderr what went wrong, with a stack trace only for a defect of ours. Returns the exit status for it. */
 export function reportFailure(error: unknown): number {
   const text = error instanceof TrainerError ? error.message : stackOf(error)
   process.stderr.write(
@@ -52,20 +52,20 @@ export function reportFailure(error: unknown): number {
   return exitCodeOf(error)
 }
 
-/** The exit status of a failure; a defect of ours counts as a failed training. */
+/** Return the exit status of a failure. A defect of ours counts as a failed training. */
 export function exitCodeOf(error: unknown): number {
   return error instanceof TrainerError ? error.exitCode : 1
 }
 
-/** Where a defect of ours was met. */
+/** Return the stack trace of a defect of ours. */
 export function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error)
 }
 
-/** Syslog's numbers, see sd-daemon(3). */
+/** Syslog's number for each level; see sd-daemon(3). */
 const priorities: Record<Level, number> = { critical: 2, error: 3, warning: 4, info: 6, debug: 7 }
 
-/** `<4>` and the like in front of a line on this descriptor, if journald reads it; else nothing. */
+/** Return the priority to put before a line on this descriptor, such as `<4>`, if journald reads it; else empty. */
 export function priorityPrefix(fd: number, level: Level): string {
   const { JOURNAL_STREAM } = process.env
   if (!JOURNAL_STREAM) return ''

@@ -1,23 +1,15 @@
-import {
-  chmodSync,
-  closeSync,
-  fchmodSync,
-  fstatSync,
-  lstatSync,
-  openSync,
-  rmdirSync,
-  unlinkSync,
-} from 'node:fs'
-import { isErrno, TrainerError } from '../errors.ts'
-import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
+import { spawnSync } from 'node:child_process'
+import { closeSync, fchmodSync, fstatSync, lstatSync, rmdirSync, unlinkSync } from 'node:fs'
+import { isErrno } from '../errors.ts'
+import type { Bytes } from '../system/bytes.ts'
+import { safePath } from '../system/programs.ts'
 import { Slice } from '../system/slice.ts'
-import { FOLDER_FLAGS, Listing } from './walk.ts'
-
-/** Names a folder without a right to read it; see open(2). Node.js has no constant for it. */
-const O_PATH = 0o10000000
+import { Descent, openFolder, reachOf, undeletable } from './descent.ts'
+import { Listing } from './walk.ts'
 
 /**
- * Delete everything in a folder; a link in it goes as a link, and a filesystem mounted in it stays.
+ * Delete everything in a folder; a link in it goes as a link, and a filesystem mounted in it stays. What is immutable
+ * root makes mutable first, and a btrfs subvolume is emptied and goes like a folder.
  *
  * @throws {TrainerError} `storage`: it is missing or a link, or something in it cannot be deleted; the rest is gone
  */
@@ -25,7 +17,7 @@ export async function emptyFolder(dir: string): Promise<void> {
   const path = Buffer.from(dir).toString('latin1')
   let fd: number
   try {
-    fd = openSync(dir, FOLDER_FLAGS)
+    fd = openFolder(dir)
   } catch (cause) {
     throw undeletable(path, cause)
   }
@@ -38,142 +30,86 @@ export async function emptyFolder(dir: string): Promise<void> {
 
 /** The same for a folder that is open; `path` is what messages call it. */
 export async function emptyOpen(fd: number, path: Bytes): Promise<void> {
-  const emptying = new Emptying(fd, path)
+  const emptying = new Emptying()
+  await new Descent(fd, path, {
+    verb: 'delete',
+    visit: descent => emptying.clear(descent),
+    leave: (descent, name) => {
+      descent.attempt(name, reach => emptying.remove(descent, () => rmdirSync(reach)))
+    },
+    entersSubvolumes: true,
+  }).run()
+}
+
+/**
+ * Delete a file, or a folder with all in it; nothing there is no fault.
+ *
+ * @throws {TrainerError} `storage`: it is still there, or a part of it
+ */
+export async function removeWhole(path: string): Promise<void> {
+  const stats = lstatSync(path, { throwIfNoEntry: false })
+  if (!stats) return
+  if (stats.isDirectory()) await emptyFolder(path)
+  const remove = () => (stats.isDirectory() ? rmdirSync(path) : unlinkSync(path))
   try {
-    await emptying.run()
-  } finally {
-    emptying.goTo(fd)
-  }
-}
-
-/** What a system call can name the open folder by. */
-export function reachOf(fd: number): Bytes {
-  return `/proc/self/fd/${fd}`
-}
-
-/** Why something is still there, as an operator wants to read it. Any other error than the system's is thrown on. */
-export function undeletable(path: Bytes, cause: unknown): TrainerError {
-  if (cause instanceof TrainerError) return cause
-  if (cause instanceof Error && 'syscall' in cause && 'code' in cause) {
-    return new TrainerError(
-      'storage',
-      `Cannot delete ${escapeBytes(path)}: ${cause.code} at ${cause.syscall}`,
-      { cause },
-    )
-  }
-  throw cause
-}
-
-/** A folder on the way down: how to know it again on the way up, and its folders that are still to be emptied. */
-type Level = { name: Bytes; ino: bigint; folders: Bytes[] }
-
-/** Goes down and up again holding one folder open besides the topmost, so that no depth is too much. */
-class Emptying {
-  readonly #top: number
-  readonly #path: Bytes
-  readonly #device: bigint
-  readonly #slice = new Slice()
-  readonly #levels: Level[] = []
-  #current: number
-  #failure: unknown
-
-  constructor(top: number, path: Bytes) {
-    this.#top = top
-    this.#current = top
-    this.#path = path
-    this.#device = fstatSync(top, { bigint: true }).dev
-  }
-
-  async run(): Promise<void> {
-    await this.#clear('')
-    for (let level = this.#levels.at(-1); level; level = this.#levels.at(-1)) {
-      const name = level.folders.pop()
-      if (name === undefined) this.#ascend()
-      else if (this.#descend(name)) await this.#clear(name)
+    try {
+      remove()
+    } catch (error) {
+      if (!isErrno(error, 'EPERM') || !makeMutable(path)) throw error
+      remove()
     }
-    if (this.#failure) throw this.#failure
+  } catch (cause) {
+    throw undeletable(Buffer.from(path).toString('latin1'), cause)
   }
+}
 
-  goTo(fd: number): void {
-    if (this.#current !== this.#top) closeSync(this.#current)
-    this.#current = fd
-  }
+class Emptying {
+  readonly #slice = new Slice()
+  #wasMadeMutable = false
 
-  /** Delete what is no folder in the current one, and note its folders. */
-  async #clear(name: Bytes): Promise<void> {
-    const { ino, mode } = fstatSync(this.#current, { bigint: true })
+  /** Delete what is no folder in the current one; @returns its folders */
+  async clear(descent: Descent): Promise<Bytes[]> {
+    const { current } = descent
     const folders: Bytes[] = []
-    this.#levels.push({ name, ino, folders })
     // Some caches keep their folders read-only.
-    if ((mode & 0o700n) !== 0o700n) this.#attempt('', () => fchmodSync(this.#current, 0o700))
-    const listing = new Listing(reachOf(this.#current))
+    if ((fstatSync(current).mode & 0o700) !== 0o700) {
+      descent.attempt('', () => this.remove(descent, () => fchmodSync(current, 0o700)))
+    }
+    const listing = new Listing(reachOf(current))
     try {
       for (let child = listing.nextName(); child !== undefined; child = listing.nextName()) {
-        const file = child
-        this.#attempt(file, reach => {
-          if (!unlinkFile(reach)) folders.push(file)
+        const name = child
+        descent.attempt(name, reach => {
+          this.remove(descent, () => {
+            if (!unlinkFile(reach)) folders.push(name)
+          })
         })
         if (this.#slice.isOver()) await this.#slice.next()
       }
     } finally {
       listing.close()
     }
+    return folders
   }
 
-  /** @returns whether `name`, a folder in the current one, is the current one now */
-  #descend(name: Bytes): boolean {
-    const above = this.#current
-    this.#attempt(name, reach => {
-      const fd = openFolder(reach)
-      if (fstatSync(fd, { bigint: true }).dev === this.#device) return this.goTo(fd)
-      closeSync(fd)
-      throw new TrainerError(
-        'storage',
-        `Cannot delete ${escapeBytes(this.#pathOf(name))}: another filesystem is mounted on it; unmount it`,
-      )
-    })
-    return this.#current !== above
-  }
-
-  /** Back to the folder above, to delete the current one. */
-  #ascend(): void {
-    const { name } = this.#levels.pop()!
-    const above = this.#levels.at(-1)
-    if (!above) return
-    this.goTo(openSync(`${reachOf(this.#current)}/..`, FOLDER_FLAGS))
-    if (fstatSync(this.#current, { bigint: true }).ino !== above.ino) {
-      throw new TrainerError('storage', `Cannot delete ${escapeBytes(this.#pathOf(name))}: it is being moved`)
-    }
-    this.#attempt(name, rmdirSync)
-  }
-
-  #attempt(name: Bytes, action: (reach: string | Buffer) => void): void {
+  /** Do what deletes something; if it is refused as of something immutable, once more when nothing is that. */
+  remove(descent: Descent, action: () => void): void {
     try {
-      action(native(`${reachOf(this.#current)}/${name}`))
-    } catch (cause) {
-      if (!isErrno(cause, 'ENOENT')) this.#failure ??= undeletable(this.#pathOf(name), cause)
+      action()
+    } catch (error) {
+      if (!isErrno(error, 'EPERM') || this.#wasMadeMutable) throw error
+      this.#wasMadeMutable = true
+      if (!makeMutable(`/proc/${process.pid}/fd/${descent.top}/.`)) throw error
+      action()
     }
-  }
-
-  #pathOf(name: Bytes): Bytes {
-    return [this.#path, ...this.#levels.slice(1).map(level => level.name), name].join('/')
   }
 }
 
-/** Open a folder, even one whose mode keeps its owner out. */
-function openFolder(reach: string | Buffer): number {
-  try {
-    return openSync(reach, FOLDER_FLAGS)
-  } catch (error) {
-    if (!isErrno(error, 'EACCES')) throw error
-  }
-  const fd = openSync(reach, FOLDER_FLAGS | O_PATH)
-  try {
-    chmodSync(reachOf(fd), 0o700)
-  } finally {
-    closeSync(fd)
-  }
-  return openSync(reach, FOLDER_FLAGS)
+/** Only root may; @returns whether anything may have changed */
+export function makeMutable(path: string): boolean {
+  if (process.geteuid?.() !== 0) return false
+  const options = { env: { PATH: safePath }, stdio: 'ignore' } as const
+  return !spawnSync('chattr', ['-R', '-f', '-i', '-a', '--', path], options).error
 }
 
 /** @returns false if it is a folder */

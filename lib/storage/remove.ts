@@ -1,7 +1,8 @@
 import { closeSync, fstatSync, lstatSync, openSync, rmdirSync, unlink } from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { type Bytes, native } from '../system/bytes.ts'
-import { emptyOpen, reachOf, undeletable } from './empty-folder.ts'
+import { reachOf, undeletable } from './descent.ts'
+import { emptyOpen } from './empty-folder.ts'
 import type { Entry } from './prunable.ts'
 import { FOLDER_FLAGS, VANISHED, walk } from './walk.ts'
 

@@ -3,11 +3,11 @@ import { closeSync, constants, fstatSync, openSync, readSync, renameSync, writeS
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
 
 /**
- * A log file of bounded size: when it has grown to `maxBytes` it becomes `<path>.1`, replacing the one before,
- * so that the two together never hold more than twice that. What already stands at `path` is kept if it is a
- * regular file, and set aside as `<path>.1` if it is anything else (a link is never followed).
+ * A log file of bounded size. Grown to `maxBytes` it becomes `<path>.1` in place of the one before; the two together
+ * never hold more than twice `maxBytes`. A regular file at `path` is continued; anything else there is set aside as
+ * `<path>.1` (a link is never followed).
  *
- * A log is an aid: when it cannot be written (a full disk), lines are dropped and the work goes on; `hasLost` says so.
+ * A log is an aid: where it cannot be written (a full disk), lines are dropped and the work goes on; `hasLost` tells.
  */
 export class Appender {
   readonly path: string
@@ -47,7 +47,7 @@ export class Appender {
     this.#fd = undefined
   }
 
-  /** False if what stands at the path cannot be appended to. */
+  /** Open the file to append to it; false if that is impossible. */
   #open(): boolean {
     try {
       this.#fd = openSync(this.path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o640)
@@ -66,7 +66,7 @@ export class Appender {
       renameSync(this.path, `${this.path}.1`)
       if (!this.#open()) this.close()
     } catch {
-      // Neither usable nor movable: go on without this log.
+      // The file is neither usable nor movable: go on without this log.
     }
   }
 }

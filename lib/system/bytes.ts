@@ -1,20 +1,20 @@
 import { escapeText } from '../text.ts'
 
 /**
- * A path or a name as the kernel has it: every character is one byte (Node calls this latin1), so that no name is
- * ambiguous or lost, and `<` compares raw bytes.
+ * A path or a name as the kernel has it. Every character is one byte (Node calls this latin1): no name is ambiguous or
+ * lost, and `<` compares raw bytes.
  */
 export type Bytes = string
 
-/** A folder of a walk: its path, how a system call reaches it, and what the visitor returned for it. */
+/** A folder of a walk: its path, the path by which a system call reaches it, and the visitor's data for it. */
 export type Folder<T> = { path: Bytes; reach: Bytes; data: T }
 
-/** `path` in the form that Node hands on byte by byte. */
+/** Return `path` in the form that Node hands on byte by byte. */
 export function native(path: Bytes): string | Buffer {
   return /[\x80-\xff]/.test(path) ? Buffer.from(path, 'latin1') : path
 }
 
-/** `path` for people and logs. */
+/** Escape `path` for people and logs. */
 export function escapeBytes(path: Bytes): string {
   return escapeText(Buffer.from(path, 'latin1'))
 }

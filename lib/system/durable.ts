@@ -26,7 +26,7 @@ export async function syncFolder(path: string): Promise<void> {
   }
 }
 
-/** Make a file's content survive a power cut. After a failure it must not be tried again: the data may be gone. */
+/** Make a file's content survive a power cut. Never retry after a failure: the data may be gone. */
 export async function syncFile(path: string): Promise<void> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   try {
@@ -43,9 +43,10 @@ export async function syncFilesystem(path: string): Promise<void> {
 }
 
 /**
- * The file whose place a result written to `path` takes: what links there lead to.
+ * Resolve the file that writing to `path` replaces, following links.
  *
- * @throws {TrainerError} `storage` if it is no regular file (a device must not become one), or its folder takes none
+ * @throws {TrainerError} `storage` if it is not a regular file (a device must not become one) or its folder is not
+ * writable
  */
 export function outputFile(path: string): string {
   const refuse = (reason: string, cause?: unknown) =>
@@ -54,7 +55,7 @@ export function outputFile(path: string): string {
     const stats = statSync(path, { throwIfNoEntry: false })
     if (stats && !stats.isFile()) throw refuse('it is not a regular file')
     const target = stats ? realpathSync(path) : join(realpathSync(dirname(path)), basename(path))
-    accessSync(dirname(target), constants.W_OK | constants.X_OK)
+    accessSync(`${dirname(target)}/.`, constants.W_OK | constants.X_OK) // a file is no folder, whatever its mode
     return target
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause
@@ -118,8 +119,8 @@ export async function replaceFile(path: string, content: string | Uint8Array): P
 }
 
 /**
- * Replace a file at once, readable by every user whatever the umask. A reader finds the old file or the new one; a power
- * cut may take both, so it is for what the next run writes again.
+ * Replace a file at once, readable by every user whatever the umask. A reader finds the old file or the new one; a
+ * power cut may take both, so it is for what the next run writes again.
  *
  * @throws the system's error
  */
@@ -132,8 +133,8 @@ export function replaceFileSync(path: string, content: string): void {
 }
 
 /**
- * Move a file to the same name below another folder of the same filesystem, durably, replacing what has that name
- * there: a reader finds the old file or the new one. Folders on its way are made.
+ * Move a file durably to the same name below another folder of the same filesystem. It replaces a file of that name: a
+ * reader finds the old file or the new one. Missing folders on its way are made.
  */
 export async function moveDurably(from: string, to: string, name: string): Promise<void> {
   let folder = to
@@ -149,14 +150,14 @@ async function makeFolderDurably(path: string): Promise<void> {
   try {
     await mkdir(path, 0o750)
   } catch (error) {
-    // A link there would lead the file elsewhere.
+    // Accept a folder only: a link would lead the file elsewhere.
     if (isErrno(error, 'EEXIST') && (await lstat(path)).isDirectory()) return
     throw error
   }
   await syncFolder(dirname(path))
 }
 
-/** A refusal of the system as an error that an operator can act on; any other error as it is. */
+/** Turn a refusal of the system into an error that an operator can act on. Returns any other error as it is. */
 export function storageError(subject: string, cause: unknown): unknown {
   if (!isSystemError(cause)) return cause
   // Node has no name for EDQUOT.

@@ -6,7 +6,7 @@ import { nearestVisible } from './plain-file.ts'
 import { safePath } from './programs.ts'
 import { startOf } from './start-command.ts'
 
-/** Are we root, and is this a folder of another user? What root makes in it, that user's service cannot write to. */
+/** Are we root, and is this a folder of another user? That user's service could not write to what root makes in it. */
 export function isAnothersFolder(modelsDir: string): boolean {
   return process.getuid?.() === 0 && existsSync(modelsDir) && statSync(modelsDir).uid !== 0
 }
@@ -24,7 +24,7 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
   const identity = name
     ? ['runuser', '-u', name]
     : ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
-  // That user's default would be another folder.
+  // Name the folder: that user's default would be another one.
   const place = args.some(it => /^--models-dir(=|$)/.test(it)) ? [] : ['--models-dir', modelsDir]
   const command = [...identity, '--', ...startOf(process.argv[1]!), ...args, ...place]
   throw new TrainerError(
@@ -34,7 +34,7 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
   )
 }
 
-/** What helps when this user was refused something in a folder, which may be missing or out of sight. */
+/** Name the remedy for a user who was refused access to a folder, which may be missing or out of sight. */
 export function accessRemedy(path: string): string {
   const folder = nearestVisible(path)
   const { uid } = statSync(folder)

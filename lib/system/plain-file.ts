@@ -14,7 +14,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 
-/** Why a file cannot be used, as the end of a sentence that begins with its name: `is empty`. */
+/** The reason why a file cannot be used, as the end of a sentence that begins with its name: `is empty`. */
 export class UnusableFile extends Error {
   override readonly name = 'UnusableFile'
 }
@@ -23,7 +23,7 @@ export class UnusableFile extends Error {
  * Look at a file without opening it.
  *
  * @param name path below `folder`; every folder on it must be a real one
- * @throws {UnusableFile} anything but a regular file with a single name: a link or a second hard link could be
+ * @throws {UnusableFile} for anything but a regular file with a single name: a link or a second hard link could be
  * changed from outside, and opening a FIFO or a device blocks or has effects
  */
 export function statPlain(folder: string, name: string): BigIntStats {
@@ -39,10 +39,10 @@ export function statPlain(folder: string, name: string): BigIntStats {
 }
 
 /**
- * Open a file for reading, under the conditions of {@link statPlain}; never waits for a FIFO's writer.
+ * Open a file for reading, under the conditions of {@link statPlain}. Never waits for a FIFO's writer.
  *
  * @returns the descriptor, for the caller to close, and the file's state when it was opened
- * @throws {UnusableFile} also when it is swapped meanwhile
+ * @throws {UnusableFile} as {@link statPlain}, and if the file is swapped meanwhile
  */
 export function openPlain(folder: string, name: string): { fd: number; stats: BigIntStats } {
   const seen = statPlain(folder, name)
@@ -58,10 +58,10 @@ export function openPlain(folder: string, name: string): { fd: number; stats: Bi
 }
 
 /**
- * Open a file that an operator has named, behind a link too; never waits for a FIFO's writer.
+ * Open a file that an operator has named, behind a link too. Never waits for a FIFO's writer.
  *
  * @returns the descriptor, for the caller to close, and the file's state
- * @throws {UnusableFile} anything but a regular file
+ * @throws {UnusableFile} for anything but a regular file
  */
 export function openNamed(path: string): { fd: number; stats: BigIntStats } {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
@@ -71,13 +71,13 @@ export function openNamed(path: string): { fd: number; stats: BigIntStats } {
   throw new UnusableFile(`is ${kindOf(stats)}, not a regular file`)
 }
 
-/** @throws {UnusableFile} anything but a folder, such as a link to one, which would lead elsewhere */
+/** @throws {UnusableFile} for anything but a folder, such as a link to one, which would lead elsewhere */
 export function assertFolder(path: string): void {
   const kind = kindOf(statOrMissing(path))
   if (kind !== 'a folder') throw new UnusableFile(`is ${kind}, not a folder`)
 }
 
-/** A path, or the nearest above it that is there and that this user can see. */
+/** Return a path, or the nearest path above it that is there and that this user can see. */
 export function nearestVisible(path: string): string {
   try {
     statSync(path)
@@ -88,9 +88,9 @@ export function nearestVisible(path: string): string {
 }
 
 /**
- * The whole content of a small file.
+ * Read the whole content of a small file.
  *
- * @throws {UnusableFile} as {@link openPlain}, and when it has more than `maxBytes`
+ * @throws {UnusableFile} as {@link openPlain}, and if it has more than `maxBytes`
  */
 export function readPlain(folder: string, name: string, maxBytes: number): string {
   const { fd, stats } = openPlain(folder, name)
@@ -102,7 +102,9 @@ export function readPlain(folder: string, name: string, maxBytes: number): strin
   }
 }
 
-/** SHA-256 of an open file's content in hex; reads it in pieces, so that signals and the screen are served. */
+/**
+ * Hash an open file's content by SHA-256, in hex. Reads it in pieces, between which signals and the screen are served.
+ */
 export async function sha256(fd: number): Promise<string> {
   const { createHash } = await import('node:crypto')
   const hash = createHash('sha256')
@@ -112,8 +114,10 @@ export async function sha256(fd: number): Promise<string> {
 }
 
 /**
- * The reason that `attempt` gives for a file not being usable, or what it returns. An error of the system
- * (no permission, a bad sector) is a reason too: a model that cannot be read is of no use.
+ * Return the reason why a file is not usable. An error of the system (no permission, a bad sector) is a reason too: a
+ * model that cannot be read is of no use.
+ *
+ * @throws any other error, as it is: a defect of ours
  */
 export function reasonOf(error: unknown): string {
   if (error instanceof UnusableFile) return error.message
@@ -126,7 +130,7 @@ function statOrMissing(path: string): BigIntStats {
     return lstatSync(path, { bigint: true })
   } catch (cause) {
     if (!isErrno(cause, 'ENOENT', 'ENOTDIR')) throw cause
-    // A name with bytes that are not UTF-8 comes back from a listing with U+FFFD, which names no file.
+    // A listing turns bytes that are not UTF-8 into U+FFFD, and the name that results is no file's.
     throw new UnusableFile(
       basename(path).includes('\ufffd') ? 'has a name that is not UTF-8' : 'is missing',
       { cause },
@@ -150,18 +154,20 @@ function kindOf(stats: BigIntStats): string {
   return 'a device'
 }
 
-/** Names a file whatever it is called. */
+/** Identify a file whatever it is called. */
 export function inodeId({ dev, ino }: Record<'dev' | 'ino', number | bigint>): string {
   return `${dev}:${ino}`
 }
 
 /**
- * Is the folder there?
+ * Does the folder exist?
  *
  * @throws {TrainerError} `storage` if something else has its place
  */
 export function folderExists(path: string): boolean {
   const stats = statSync(path, { throwIfNoEntry: false })
+  // Newer versions of Node.js take what is below a file for missing; this fails in every one.
+  if (!stats) lstatSync(path, { throwIfNoEntry: false })
   if (stats && !stats.isDirectory())
     throw new TrainerError('storage', `${path} is a file, expected a folder; move it away`)
   return stats !== undefined
@@ -170,7 +176,7 @@ export function folderExists(path: string): boolean {
 /**
  * Make a folder (0750) unless it is there.
  *
- * @throws {TrainerError} `storage` if it cannot be made, or a link stands there, which would lead deletions elsewhere
+ * @throws {TrainerError} `storage` if it cannot be made, or a link has its place, which would lead deletions elsewhere
  */
 export function makeFolder(path: string): void {
   try {
@@ -194,13 +200,15 @@ export function outOfInodes(cause: unknown, path: string): string | undefined {
     : undefined
 }
 
-/** Not by `recursive: true`, which never comes back from a path below /proc in Node.js 20. */
+/**
+ * Make a folder and those above it. Node's `recursive: true` would never return from a path below /proc in Node.js 20.
+ */
 export function makeFolders(path: string): void {
   if (folderExists(path)) return
   makeFolders(dirname(path))
   try {
     mkdirSync(path, { mode: 0o750 })
   } catch (error) {
-    if (!isErrno(error, 'EEXIST')) throw error // another starter was first
+    if (!isErrno(error, 'EEXIST')) throw error // else another starter was first
   }
 }

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno } from '../errors.ts'
 import { inodeId } from './plain-file.ts'
 
-/** What `/proc/PID/stat` tells of a process; see proc_pid_stat(5). */
+/** A process as `/proc/PID/stat` shows it; see proc_pid_stat(5). */
 export type Process = {
   pid: number
   state: string
@@ -13,7 +13,7 @@ export type Process = {
   startTime: string
 }
 
-/** Every process that this user can see. Ones that end meanwhile are left out. */
+/** List every process that this user can see. Processes that end meanwhile are left out. */
 export function listProcesses(): Process[] {
   return readdirSync('/proc').flatMap(name => (/^\d+$/.test(name) ? readProcess(Number(name)) : []))
 }
@@ -33,12 +33,14 @@ function readProcess(pid: number): Process | [] {
   }
 }
 
-/** A process whose first thread has ended looks dead, while its other threads may live on. */
+/**
+ * Return the state of a thread that lives: a process whose first thread has ended looks dead, but others may run on.
+ */
 function liveThreadState(pid: number): string {
   return threadStates(pid).find(state => state !== 'Z' && state !== 'X') ?? 'Z'
 }
 
-/** The state of each thread; those that end meanwhile are left out. */
+/** Return the state of each thread. Threads that end meanwhile are left out. */
 function threadStates(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/task`).flatMap(tid => {
@@ -50,10 +52,10 @@ function threadStates(pid: number): string[] {
   }
 }
 
-/** A file below /proc, or undefined when the process is gone or not ours to read. */
+/** Read a file below /proc; undefined if the process is gone or not ours to read. */
 export function readProc(path: string): string | undefined {
   try {
-    // As UTF-8 Node reads it in one call; else it would set 64 KiB aside for every file that says it has no size.
+    // Ask for UTF-8, which Node reads in one call. Otherwise it sets 64 KiB aside for every file that states no size.
     return readFileSync(`/proc/${path}`, 'utf8')
   } catch {
     return undefined
@@ -61,8 +63,8 @@ export function readProc(path: string): string | undefined {
 }
 
 /**
- * Those of `all` processes whose environment says that they belong to a training with this output folder; not this one,
- * nor those that it was started by, nor those of a container in which that path leads to another folder.
+ * Find the processes among `all` whose environment says that they belong to a training with this output folder. Leaves
+ * out this process, its ancestors, and the processes of a container in which that path leads to another folder.
  */
 export function trainingProcesses(outputDir: string, all = listProcesses()): number[] {
   const wanted = `\0RANSOMEYE_OUTPUT_DIR=${outputDir}\0`
@@ -87,12 +89,12 @@ function folderSeenBy(pid: number | 'self', path: string): string | undefined {
   }
 }
 
-/** Is every thread of the process stopped by a signal (or gone)? A thread inside a long system call is not yet. */
+/** Is every thread of the process stopped by a signal, or gone? A thread stops only at the end of its system call. */
 export function isStopped(pid: number): boolean {
   return threadStates(pid).every(state => 'TtZX'.includes(state))
 }
 
-/** Signal one process; one that is gone already is no error. */
+/** Signal one process. A process that is already gone is no error. */
 export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal)
@@ -102,9 +104,9 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
 }
 
 /**
- * SIGKILL all that `find` gives until it gives none, so that what is forked meanwhile is caught too.
+ * Send SIGKILL to every process that `find` returns until it returns none: processes forked meanwhile are caught too.
  *
- * @returns the processes that were still there at the deadline (in an uninterruptible system call)
+ * @returns the processes that are still there at the deadline (in an uninterruptible system call)
  */
 export async function killAll(find: () => number[], deadlineMs = 10_000): Promise<number[]> {
   const end = performance.now() + deadlineMs

@@ -1,17 +1,17 @@
 import { dirname } from 'node:path'
 import type { Options, Shell } from 'zx/core'
 
-/** What a program said on its standard error when it failed. */
+/** The failure of a program; the message is what it printed on its standard error. */
 export class ProgramFailure extends Error {
   override readonly name = 'ProgramFailure'
 }
 
-/** Runs one program to its end and gives its standard output. */
+/** Runs one program to its end and returns its standard output. */
 export type RunProgram = (argv: string[]) => Promise<string>
 
 /**
- * A way to run programs that hold the lock `lockFd` for as long as they live and are killed when we are: after
- * `kill -9` of us nobody else starts beside one that is still ending.
+ * Make a function that runs programs. They hold the lock `lockFd` for as long as they live, and are killed when we are:
+ * after `kill -9` of us nobody else starts beside a program that is still ending.
  *
  * @example const run = programRunner(lock.fd); await run(['mount', '--bind', from, to])
  */
@@ -43,7 +43,7 @@ export async function shellWith(options: Partial<Options>): Promise<Shell> {
   return $({ ...options, nothrow: true, quiet: true, shell: SHELL, prefix: '', postfix: '', quote })
 }
 
-/** Where programs are looked up: our own Node.js first, then the system's folders, never the caller's PATH. */
+/** The PATH on which programs are found: our own Node.js first, then the system's folders, never the caller's PATH. */
 export const safePath = [
   dirname(process.execPath),
   ...['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'],

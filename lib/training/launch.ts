@@ -1,7 +1,9 @@
+import type { StdioOptions } from 'node:child_process'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import type { Readable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { isErrno, TrainerError } from '../errors.ts'
+import { WATCHDOG_MARK } from '../run/lock.ts'
 import { SHELL, safePath, shellWith } from '../system/programs.ts'
 
 /**
@@ -9,19 +11,39 @@ import { SHELL, safePath, shellWith } from '../system/programs.ts'
  * watchdog kills the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone
  * would leave what has not asked for it yet, such as a sandbox that is being set up. `cat` passes on what the training
  * prints, to the last byte, for it is not stopped or ended with it. The shell that starts both is waited for.
+ *
+ * The watchdog also holds the run's lock, on descriptor 3, until nothing of the group is left: a sandbox's first process
+ * is dead only when all others in it are. So the lock lives as long as the training, while no process that the training
+ * can see has a descriptor of it: held by the sandbox's first process, it could be opened as /proc/1/fd/3, written, and
+ * given away.
  */
 const helpers = `
-{ read -ru 5 || kill -KILL -- "-$0"; } </dev/null 4>&- &
-cat <&0 >&4 4>&- 5>&- &`
+is_left() {
+  local stat
+  for stat in /proc/[0-9]*/stat; do
+    # After the name, which is in parentheses: state, parent, group. A dead one is left only to be waited for.
+    { read -r stat <"$stat"; } 2>&- && set -- \${stat##*) } && [[ $3 = "$0" && $1 != [ZX] ]] && return
+  done
+  false
+}
+{
+  read -ru 5 || {
+    kill -KILL -- "-$0"
+    while kill -0 -- "-$0" && is_left; do sleep 0.01; done
+  } 2>&-
+} </dev/null 4>&- &
+cat <&0 >&4 3>&- 4>&- 5>&- &`
 
 export type TrainingCommand = {
-  /** Made by `containedArgv()`; its program is looked up on our PATH, not on that of `env`. */
+  /** Made by `contain()`; its program is looked up on our PATH, not on that of `env`. */
   argv: string[]
   cwd: string
   env: Record<string, string>
+  /** What `argv` reads before its program begins, on descriptors from 7 on. */
+  inputs: Buffer[]
   /**
-   * The run's lock, inherited so that it is held for as long as the training lives: in a sandbox by its first process
-   * alone, else by every process.
+   * The run's lock, held for as long as the training lives: by the watchdog, and without a sandbox, which nothing can
+   * leave, also by every process that inherits it.
    */
   lockFd: number
   isSandboxed: boolean
@@ -32,7 +54,7 @@ export type Launched = {
   exited: Promise<[code: number | null, signal: NodeJS.Signals | null]>
   /** All that the training prints; Node.js drops what nobody listens to by the time of its exit. */
   output: Readable
-  /** Ended without a word, it makes the watchdog kill the training. */
+  /** Ended without a word, it makes the watchdog kill the training; closed from the other side, that is gone. */
   lifeline: Socket
   /** Did its program begin? If not, what it is wrapped in has failed. */
   hasBegun: Promise<boolean>
@@ -43,16 +65,24 @@ export type Launched = {
  *
  * @throws {TrainerError} `training-failed` if no process could be made; `config` if its command is too long for one
  */
-export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promise<Launched> {
+export async function launch({
+  argv,
+  inputs,
+  cwd,
+  env,
+  lockFd,
+  isSandboxed,
+}: TrainingCommand): Promise<Launched> {
   // zx keeps all that it reads from stdout in memory: the training's output comes on a descriptor of our own. Node's
   // pipes are sockets, which a training could not open by the name /dev/stdout: between is a real pipe. Nor is stdin one:
   // bash would take itself for a remote shell and run ~/.bashrc.
-  const stdio = ['ignore', 'ignore', 'ignore', lockFd, 'pipe', 'pipe', 'pipe'] as const
+  const pipes = ['pipe', 'pipe', 'pipe', ...inputs.map(() => 'pipe')] as 'pipe'[]
+  const stdio: StdioOptions = ['ignore', 'ignore', 'ignore', lockFd, ...pipes]
   const ours = { ...env, PATH: safePath }
-  const $ = await shellWith({ cwd, env: ours, detached: true, stdio: [...stdio] })
+  const $ = await shellWith({ cwd, env: ours, detached: true, stdio })
   const started = $`
-    exec 2>&4 > >(exec env --ignore-environment --chdir=/ setsid ${SHELL} -c ${helpers} $$ 2>&- 3>&- 6>&-) &&
-    wait $! && exec ${argv} 2>&1 4>&- 5>&-`
+    exec 2>&4 > >(exec env --ignore-environment --chdir=/ ${WATCHDOG_MARK}1 setsid ${SHELL} -c ${helpers} $$ 2>&- 6>&- 7>&- 8>&-) &&
+    wait $! && exec ${argv} 2>&1 3>&${isSandboxed ? '-' : '3'} 4>&- 5>&-`
   const { child } = started
   if (!child?.pid) {
     const { cause, message } = await started
@@ -67,7 +97,15 @@ export async function launch({ argv, cwd, env, lockFd }: TrainingCommand): Promi
     )
   }
   // Node's types end at descriptor 4.
-  const [output, lifeline, begun] = child.stdio.slice(4) as unknown as [Readable, Socket, Readable]
+  const [output, lifeline, begun, ...written] = child.stdio.slice(4) as unknown as [
+    ...[Readable, Socket, Readable],
+    ...Writable[],
+  ]
+  for (const [index, input] of written.entries()) {
+    input.on('error', () => {}) // of a sandbox that has ended before it has read it
+    input.end(inputs[index])
+  }
+  lifeline.resume()
   lifeline.on('error', () => {}) // of a watchdog that somebody has killed
   const exited = once(child, 'exit') as Launched['exited']
   const hasBegun = new Promise<boolean>(resolve => {

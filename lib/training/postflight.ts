@@ -4,6 +4,7 @@ import { readReported } from '../models/trainer-metadata.ts'
 import { findModels } from '../models.ts'
 import type { Job } from '../run.ts'
 import { lookAt } from '../storage/measure.ts'
+import { takeFiles } from '../storage/mend-folder.ts'
 import { pruneTo } from '../storage.ts'
 import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
@@ -34,6 +35,7 @@ export async function postflight(
   for (const reason of reasons) emit({ event: 'warning', job: name, message: `not published: ${reason}` })
   const { reported, warning } = readReported(workDir)
   if (warning) emit({ event: 'warning', job: name, message: warning })
+  takeFiles(valid.flatMap(({ path, references }) => [path, ...references]))
   const facts = { globs: quota.models, trainedAt: new Date(), seconds: report.seconds, reported }
   for (const model of await publish(dir, name, valid, facts))
     emit({ event: 'model.publish', job: name, ...model })

@@ -1,14 +1,14 @@
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
 import type { Job } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
-import { emptyFolder } from '../storage/empty-folder.ts'
+import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
+import { mendWork } from '../storage/mend-folder.ts'
 import { enforceLimit } from '../storage.ts'
-import { storageError } from '../system/durable.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
@@ -41,13 +41,13 @@ const RESERVE_INODES = 1024
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, jobDir: dir, workDir, tmpDir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, emit, onPrune, run } = job
   const { dryRun } = run.command
   const { quotaBytes } = quota
-  if (!dryRun) for (const folder of [dir, workDir, tmpDir]) makeFolder(folder)
+  if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
-  const isSandboxed = useSandbox(name, quota.sandbox)
+  const isSandboxed = useSandbox(name, quota.sandbox, quota.network)
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
@@ -120,20 +120,14 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ quota, workDir, tmpDir }: Job): Promise<void> {
+async function clearWork({ quota, workDir }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
-  await emptyFolder(tmpDir)
+  await mendWork(workDir)
   const { valid, rejected } = await findModels(workDir, quota.models)
   const stale = [
     ...valid.map(({ path }) => path),
     ...rejected.map(({ path }) => path),
     join(workDir, 'metadata.json'),
   ]
-  for (const path of stale) {
-    try {
-      rmSync(path, { recursive: true, force: true })
-    } catch (cause) {
-      throw storageError(`Cannot delete ${path}, which an earlier training left`, cause)
-    }
-  }
+  for (const path of stale) await removeWhole(path)
 }

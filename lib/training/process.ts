@@ -43,6 +43,7 @@ export class Training {
   readonly #output: Readable
   readonly #lifeline: Socket
   readonly #outputEnd: Promise<void>
+  readonly #watchdogEnd: Promise<unknown>
   #ending = false
   /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
   readonly #seen = new Map<number, string>()
@@ -53,6 +54,7 @@ export class Training {
     this.#output = output
     this.#lifeline = lifeline
     this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
+    this.#watchdogEnd = finished(lifeline).catch(() => {})
     this.exited = exited.then(([code, signal]) => {
       const seconds = (performance.now() - this.#startedMs) / 1000
       return { ...exitOf(code, signal, command.isSandboxed), seconds }
@@ -160,9 +162,11 @@ export class Training {
       throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
     }
     if (this.#lifeline.writable) this.#lifeline.end('over\n')
-    this.#lifeline.unref() // of a watchdog that somebody has stopped
-    await Promise.race([this.#outputEnd, delay(OUTPUT_END_MS, undefined, { ref: false })])
-    this.#output.destroy() // whoever may still hold its other end: the run must be able to end
+    const ends = Promise.all([this.#outputEnd, this.#watchdogEnd]) // the latter holds the lock
+    await Promise.race([ends, delay(OUTPUT_END_MS, undefined, { ref: false })])
+    // Whoever may still hold the other ends, or has stopped the watchdog: the run must be able to end.
+    this.#output.destroy()
+    this.#lifeline.destroy()
   }
 }
 

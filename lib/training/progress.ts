@@ -46,7 +46,7 @@ export class Progress {
     this.#log.append(`${text}\n`)
     this.lastLine = lines.at(-1)!
     const telling = lines.findLast(line => !belongsToError.test(line))
-    if (telling !== undefined) this.lastError = namesError.test(telling) ? telling : undefined
+    if (telling !== undefined) this.lastError = errorIn(telling)
     this.#job.run.output.progress(this.#job.name, { line: this.lastLine })
     if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
   }
@@ -79,4 +79,10 @@ export class Progress {
     this.#journaledLine = this.lastLine
     this.#job.emit({ event: 'train.output', job: this.#job.name, line: this.lastLine })
   }
+}
+
+/** The error that a line names; Node.js puts brackets around one that has no frames: `[Error: …] {`. */
+function errorIn(line: string): string | undefined {
+  const bare = /^\[(.*)\](?: \{)?$/.exec(line)?.[1] ?? line
+  return namesError.test(bare) ? bare : undefined
 }

@@ -1,35 +1,25 @@
-import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { lstatSync, readdirSync, readFileSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { constants, getPriority } from 'node:os'
-import { isAbsolute, join } from 'node:path'
-import { TrainerError } from '../errors.ts'
+import { dirname, isAbsolute, join } from 'node:path'
+import { isErrno, TrainerError } from '../errors.ts'
+import { stateDirOf } from '../layout.ts'
 import type { JobName, Quota } from '../quotas.ts'
 import { readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
+import { seccompFilter } from './seccomp.ts'
 
 /** The folders for temporary data that the sandbox covers with `work/tmp`. */
 export const temporaryFolder = /^\/((var\/)?tmp|dev\/shm)(?=\/)/
 
-/** Root's power to mount would undo a sandbox from inside; that to use files of the service's user stays. */
-const rootCapabilities = ['--cap-drop', 'ALL', '--cap-add', 'CAP_DAC_OVERRIDE']
+/** The folders that the sandbox covers: with `work/tmp`, or, where services have their sockets, with nothing. */
+const coveredFolder = /^\/((var\/)?(tmp|run)|dev\/shm)(?=\/)/
 
 /**
- * A filesystem that can only be read, devices (GPUs too) as they are, and a process tree that dies with us. The lock
- * is held by its first process, out of the training's reach.
+ * Whom root's training runs as: a user that owns nothing on the machine but what it is given, and that is nobody else.
+ * systemd's list of users has this number as unused, and as one that 16 bits hold (https://systemd.io/UIDS-GIDS/).
  */
-const base = [
-  ...(process.getuid?.() === 0 ? rootCapabilities : []),
-  '--die-with-parent',
-  '--unshare-pid',
-  '--ro-bind',
-  '/',
-  '/',
-  '--dev-bind',
-  '/dev',
-  '/dev',
-  '--proc',
-  '/proc',
-]
+const TRAINING_USER = 65_530
 
 /**
  * bwrap fails when a filesystem is unmounted while it makes its own mounts, as happens at boot
@@ -37,28 +27,106 @@ const base = [
  */
 export const SANDBOX_ATTEMPTS = 5
 
+/** The first descriptor on which what is wrapped around a training reads its {@link Contained.inputs}. */
+const FIRST_INPUT = 7
+
+/** @returns whom a sandboxed training should be given its output folder to, if anybody: it runs as the owner of that */
+export function trainingUser(): number | undefined {
+  return knownWay?.changesUser ? TRAINING_USER : undefined
+}
+
+/** One way of making a sandbox. */
+type Way = {
+  /** What bwrap is started by, and its options for the user that the training runs as. */
+  wrapper: string[]
+  /** May root's training run as {@link TRAINING_USER}? */
+  changesUser: boolean
+}
+
+/** The way that worked at the last look. */
+let knownWay: Way | undefined
+
 /**
  * Should this job's training run in a bubblewrap sandbox? Found out by making one: a distribution may forbid it.
  *
- * @throws {TrainerError} `config` if the job requires the sandbox and it does not work here.
+ * @throws {TrainerError} `config` if the job requires the sandbox, or one without a network, and it does not work here.
  */
-export function useSandbox(job: JobName, sandbox: Quota['sandbox']): boolean {
-  if (sandbox === 'off') return false
-  const { status, signal, error, stderr } = probeSandbox()
-  if (status === 0) return true
-  if (sandbox === 'auto') return false
-  const reason = error
-    ? 'bwrap is not installed; install the Debian package bubblewrap'
-    : `${String(stderr).trim() || `bwrap ended with ${signal ?? `exit code ${status}`}`}; let this user make namespaces`
-  throw new TrainerError(
-    'config',
-    `jobs.${job}.sandbox is "required", but the sandbox does not work: ${reason}, or set it to "auto"`,
-  )
+export function useSandbox(
+  job: JobName,
+  sandbox: Quota['sandbox'],
+  network: Quota['network'] = 'host',
+): boolean {
+  const needed = network === 'none' ? 'network is "none"' : sandbox === 'required' && 'sandbox is "required"'
+  const refuse = (reason: string, remedy: string) =>
+    new TrainerError('config', `jobs.${job}.${needed}, but ${reason}, or set it to ${remedy}`)
+  if (sandbox === 'off') {
+    if (network === 'host') return false
+    throw refuse('its sandbox is "off"; set that to "auto"', '"host"')
+  }
+  const fault = findWay(network)
+  if (fault === undefined) return true
+  if (!needed) return false
+  throw refuse(`the sandbox does not work: ${fault}`, network === 'none' ? '"host"' : '"auto"')
 }
 
-function probeSandbox(attempt = 1): SpawnSyncReturns<Buffer> {
-  const probe = spawnSync('bwrap', [...base, 'true'], { env: { PATH: safePath } })
-  return probe.status === 0 || probe.error || attempt === SANDBOX_ATTEMPTS ? probe : probeSandbox(attempt + 1)
+/** Find the strongest way that works here; @returns why none does, if none does */
+function findWay(network: Quota['network']): string | undefined {
+  let fault: string | undefined
+  for (const way of ways()) {
+    const result = probe(way, network)
+    if (result === undefined) {
+      knownWay = way
+      return undefined
+    }
+    fault = result
+  }
+  knownWay = undefined
+  return fault
+}
+
+/** @returns why a sandbox cannot be made this way, if it cannot */
+function probe(way: Way, network: Quota['network'], attempt = 1): string | undefined {
+  const filter = seccompFilter({ allowsBursts: false })
+  const identity = way.changesUser ? identityArgv({ uid: TRAINING_USER, gid: TRAINING_USER }) : []
+  const argv = [
+    ...bwrapArgv(way, network, way.changesUser),
+    ...(filter ? ['--seccomp', '0'] : []),
+    ...['--', ...identity, 'true'],
+  ]
+  const { status, signal, error, stderr } = spawnSync(argv[0]!, argv.slice(1), {
+    env: { PATH: safePath },
+    ...(filter && { input: filter }),
+  })
+  if (status === 0) return undefined
+  const said = String(stderr).trim()
+  if (isErrno(error, 'ENOENT', 'EACCES') || /failed to execute bwrap/.test(said)) {
+    return 'bwrap is not installed; install the Debian package bubblewrap'
+  }
+  if (attempt < SANDBOX_ATTEMPTS) return probe(way, network, attempt + 1)
+  return `${said || `bwrap ended with ${signal ?? `exit code ${status}`}`}; let this user make namespaces`
+}
+
+/** What root needs to do for a training, and to look into it, when that runs as another user; see capabilities(7). */
+// CHOWN, both DAC_*, FOWNER, KILL, SETGID, SETUID, SETPCAP, SYS_PTRACE
+const OTHERS_CAPABILITIES = [0, 1, 2, 3, 5, 6, 7, 8, 19]
+
+/** The ways of making a sandbox, strongest first. */
+function ways(): Way[] {
+  // What is mounted on the machine later would else come into the sandbox, to be written there.
+  const own = ['--mount', '--propagation', 'private', '--']
+  if (process.getuid?.() === 0) {
+    const wrapper = ['unshare', ...own, 'bwrap']
+    const held = BigInt(`0x${/^CapEff:\s*(\w+)/m.exec(readProc('self/status') ?? '')?.[1] ?? 0}`)
+    const canChange = OTHERS_CAPABILITIES.every(capability => held & (1n << BigInt(capability)))
+    const asRoot = { wrapper, changesUser: false }
+    return canChange ? [{ wrapper, changesUser: true }, asRoot] : [asRoot]
+  }
+  const unshare = ['unshare', '--user', '--map-current-user', ...own]
+  // The seccomp filter forbids user namespaces inside too, but is not there for every processor.
+  const options = ['--unshare-user', '--disable-userns'] // bubblewrap 0.8
+  return [[...unshare, 'bwrap', ...options], ['bwrap', ...options], [...unshare, 'bwrap'], ['bwrap']].map(
+    wrapper => ({ wrapper, changesUser: false }),
+  )
 }
 
 /** What a training may do on the machine; all paths are absolute and real. */
@@ -68,20 +136,33 @@ export type Containment = {
   /** The training's working directory; stays visible in a sandbox, read-only, wherever it is. */
   workingDir: string
   isSandboxed: boolean
+  /** Is the job's folder a filesystem of its own, in which no way of growing is too fast? */
+  isCapped: boolean
+  network: Quota['network']
   /** No file that it writes grows larger. */
   maxFileBytes: number
   /** What its command is looked up on; what the command is wrapped in is looked up on ours. */
   path: string
 }
 
+/** A training's command in all that contains it. */
+export type Contained = {
+  argv: string[]
+  /** What that reads, on descriptors from {@link FIRST_INPUT} on, before the command begins. */
+  inputs: Buffer[]
+  isSandboxed: boolean
+}
+
 /**
  * Wrap a training's command in all that contains it. A line on descriptor 6 says that this is done and the command
  * begins.
  */
-export function containedArgv(command: string[], containment: Containment): string[] {
+export function contain(command: string[], containment: Containment): Contained {
   const { isSandboxed, maxFileBytes, path } = containment
+  const inputs: Buffer[] = []
   const innermost = innermostArgv(command, path)
-  return limitedArgv(isSandboxed ? sandboxArgv(innermost, containment) : innermost, maxFileBytes)
+  const argv = isSandboxed ? sandboxArgv(innermost, command, containment, inputs) : innermost
+  return { argv: limitedArgv(argv, maxFileBytes), inputs, isSandboxed }
 }
 
 /** Its environment has nothing of what shells and bwrap add. */
@@ -93,29 +174,156 @@ function innermostArgv(command: string[], path: string): string[] {
 }
 
 /**
- * No process of it escapes, by setsid, double fork or a cleared environment, and `/tmp`, `/var/tmp` and `/dev/shm` are the
- * job's own `work/tmp`: temporary data counts. Descriptor 3, the lock, stays with the sandbox's first process.
+ * A filesystem that can only be read, devices and a process tree of its own, which dies with us, and nothing of the run:
+ * no descriptor of its lock, and nothing of its state's folder.
  */
-function sandboxArgv(command: string[], { jobDir, workingDir }: Containment): string[] {
+function bwrapArgv({ wrapper }: Way, network: Quota['network'], changesUser: boolean): string[] {
+  return [
+    ...wrapper,
+    ...capabilityOptions(changesUser),
+    ...['--die-with-parent', '--unshare-pid', '--unshare-ipc', '--ro-bind', '/', '/'],
+    ...(network === 'none' ? ['--unshare-net'] : []),
+    ...['--dev', '/dev', ...accelerators().flatMap(path => ['--dev-bind-try', path, path])],
+    ...['--proc', '/proc', ...kernelSettings().flatMap(path => ['--ro-bind', path, path])],
+    // Sockets of services: docker, dbus, systemd's for its users, tmux.
+    ...realFolders('/run', '/var/run').flatMap(folder => ['--tmpfs', folder]),
+    ...nameServers(network).flatMap(path => ['--ro-bind-try', path, path]),
+  ]
+}
+
+/** Only root has any: its power to mount would undo a sandbox from inside. */
+function capabilityOptions(changesUser: boolean): string[] {
+  if (process.getuid?.() !== 0) return []
+  const kept = changesUser
+    ? ['CAP_SETUID', 'CAP_SETGID', 'CAP_SETPCAP', 'CAP_CHOWN', 'CAP_DAC_READ_SEARCH']
+    : ['CAP_DAC_OVERRIDE'] // to use files that other users own
+  return ['--cap-drop', 'ALL', ...kept.flatMap(capability => ['--cap-add', capability])]
+}
+
+/**
+ * Become the owner of the output folder. Of root's rights the one to read everything stays: programs and data may be
+ * where only root may look.
+ */
+function identityArgv({ uid, gid }: Pick<Stats, 'uid' | 'gid'>): string[] {
+  const groups = [...new Set(accelerators().flatMap(groupsOf))].filter(it => it !== 0)
+  // So that the training can open its output by name, as /dev/stdout.
+  const begin = `chown "$0" /proc/self/fd/1; exec "$@"`
+  return [
+    ...['sh', '-c', begin, `${uid}`, 'setpriv', `--reuid=${uid}`, `--regid=${gid}`],
+    groups.length ? `--groups=${groups}` : '--clear-groups',
+    ...['--inh-caps=-all,+dac_read_search', '--ambient-caps=-all,+dac_read_search'],
+    '--securebits=+no_setuid_fixup', // for access(2) to know of it
+  ]
+}
+
+/** By name: everything else in /dev, disks above all, is none of a training's business. */
+const accelerator =
+  /^(nvidia.*|dri|kfd|accel\d*|dxg|infiniband|habanalabs|hl\d+|hl_controlD\d+|neuron\d+|davinci.*|apex_\d+|mali\d+)$/
+
+function accelerators(): string[] {
+  const isUsable = (path: string) => {
+    const stats = lstatSync(path, { throwIfNoEntry: false })
+    return stats?.isCharacterDevice() || stats?.isDirectory()
+  }
+  return readdirSync('/dev')
+    .filter(name => accelerator.test(name))
+    .map(name => join('/dev', name))
+    .filter(isUsable)
+}
+
+/** Those of an accelerator, or of what is in its folder: its devices are for them as a rule. */
+function groupsOf(path: string): number[] {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (!stats?.isDirectory()) return stats ? [stats.gid] : []
+  return readdirSync(path).flatMap(name => statSync(join(path, name), { throwIfNoEntry: false })?.gid ?? [])
+}
+
+/** What container engines keep from a container's root too: by some of these settings it would be the machine's. */
+function kernelSettings(): string[] {
+  const names = [
+    'acpi',
+    'asound',
+    'bus',
+    'driver',
+    'fs',
+    'irq',
+    'kcore',
+    'mtrr',
+    'scsi',
+    'sys',
+    'sysrq-trigger',
+  ]
+  return names
+    .map(name => join('/proc', name))
+    .filter(path => lstatSync(path, { throwIfNoEntry: false }) !== undefined)
+}
+
+/** A link may be among the names of folders, and leads to where another is covered. */
+function realFolders(...folders: string[]): string[] {
+  return folders.filter(folder => lstatSync(folder, { throwIfNoEntry: false })?.isDirectory())
+}
+
+/** The file of name servers, where that is among what services keep in /run. */
+function nameServers(network: Quota['network']): string[] {
+  if (network === 'none') return []
+  const path = realPath('/etc/resolv.conf')
+  return path && coveredFolder.test(path) ? [path] : []
+}
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path)
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * No process of it escapes, by setsid, double fork or a cleared environment, and `/tmp`, `/var/tmp` and `/dev/shm` are the
+ * job's own `work/tmp`: temporary data counts.
+ */
+function sandboxArgv(
+  innermost: string[],
+  command: string[],
+  { jobDir, workingDir, isCapped, network }: Containment,
+  inputs: Buffer[],
+): string[] {
+  if (!knownWay) findWay(network)
+  const way = knownWay ?? ways().at(-1)!
   const work = join(jobDir, 'work')
   const tmp = join(work, 'tmp')
-  const covered = ['/tmp', '/var/tmp', ...(existsSync('/dev/shm') ? ['/dev/shm'] : [])]
+  const owner = statSync(work)
+  const changesUser = way.changesUser && owner.uid !== 0
+  const covered = [...realFolders('/tmp', '/var/tmp'), '/dev/shm']
   // Only what lies under the covered folders has to be shown again, on top of them; --ro-bind-try because
   // an argument may merely look like a path.
   const readable = [
     workingDir,
     ...command.filter(argument => isAbsolute(argument) && !jobDir.startsWith(argument)),
-  ]
-  const uncovered = readable.filter(path => temporaryFolder.test(path))
+  ].map(path => realPath(path) ?? path)
+  const uncovered = readable.filter(path => coveredFolder.test(path))
+  const state = realFolders(stateDirOf(dirname(jobDir)))
+  const input = (content: Buffer) => String(FIRST_INPUT + inputs.push(content) - 1)
+  const filter = seccompFilter({ allowsBursts: isCapped })
   return [
-    'bwrap',
-    ...base,
-    ...['--sync-fd', '3'],
+    ...bwrapArgv(way, network, changesUser),
     ...covered.flatMap(folder => ['--bind', tmp, folder]),
     ...uncovered.flatMap(path => ['--ro-bind-try', path, path]),
+    ...state.flatMap(folder => ['--tmpfs', folder, '--remount-ro', folder]),
     ...['--ro-bind', jobDir, jobDir, '--bind', work, work],
-    ...['--chdir', workingDir, '--', ...command],
+    ...(changesUser ? ['--ro-bind-data', input(usersWith(owner)), '/etc/passwd'] : []),
+    // Last, because what is shown in them needs a place there.
+    ...['/dev', ...realFolders('/run', '/var/run')].flatMap(folder => ['--remount-ro', folder]),
+    ...(filter ? ['--seccomp', input(filter)] : []),
+    ...['--chdir', workingDir, '--', ...(changesUser ? identityArgv(owner) : []), ...innermost],
   ]
+}
+
+/** The machine's users and the training's, which Python's getpass and others want to find there. */
+function usersWith({ uid, gid }: Pick<Stats, 'uid' | 'gid'>): Buffer {
+  const users = readFileSync('/etc/passwd', 'utf8')
+  if (new RegExp(`^[^:]*:[^:]*:${uid}:`, 'm').test(users)) return Buffer.from(users)
+  return Buffer.from(`${users}training:x:${uid}:${gid}:a training:/:/usr/sbin/nologin\n`)
 }
 
 /**

@@ -1,12 +1,12 @@
-import { existsSync, lstatSync, rmSync } from 'node:fs'
+import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
-import { emptyFolder } from '../storage/empty-folder.ts'
 import { lookAt } from '../storage/measure.ts'
+import { giveFolder, mendWork } from '../storage/mend-folder.ts'
 import { unlessAborted } from '../system/abort.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
@@ -16,7 +16,7 @@ import { diskFull, type Figures, inodesGone, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
-import { type Containment, containedArgv } from './sandbox.ts'
+import { type Containment, contain, trainingUser } from './sandbox.ts'
 
 /** Room beside one largest file, for folders and small files. */
 const FILE_SLACK_BYTES = 256 * 1024
@@ -36,12 +36,14 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, jobDir: dir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, workDir, emit, onPrune, run } = job
   // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
   const isCounted = countsAtOnce(dir)
+  const user = budget.isSandboxed ? trainingUser() : undefined
+  if (user !== undefined) await giveFolder(workDir, user)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
@@ -50,11 +52,10 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const stop = AbortSignal.any([run.signal, timeoutOf(job, over.signal)])
   const training = await Training.start(
     {
-      argv: containedArgv(command, containmentOf(job, budget, env.PATH!)),
+      ...contain(command, containmentOf(job, budget, env.PATH!)),
       cwd: run.quotas.dir,
       env,
       lockFd: run.lockFd!,
-      isSandboxed: budget.isSandboxed,
     },
     {
       onLines: lines => progress.takeLines(lines),
@@ -108,7 +109,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
  * None of its processes is left, so nothing can change between check and removal.
  */
 async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
-  const { name, jobDir: dir, workDir, tmpDir, emit } = job
+  const { name, jobDir: dir, workDir, emit } = job
   try {
     assertSameFolder(job, folderId)
     // The next start would finish it as if it were a publication of ours.
@@ -120,19 +121,20 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
         `${workDir} was no folder any more after the training; what it was is removed`,
       )
     }
-    if (existsSync(tmpDir)) await emptyFolder(tmpDir)
+    await mendWork(workDir)
   } catch (error) {
     emit({ event: 'warning', job: name, message: messageOf(error) })
   }
 }
 
 function containmentOf(
-  { jobDir, run }: Job,
-  { isSandboxed, limitBytes, keptBytes }: Budget,
+  { jobDir, quota, run }: Job,
+  { isSandboxed, isCapped, limitBytes, keptBytes }: Budget,
   path: string,
 ): Containment {
   const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
-  return { jobDir, workingDir: run.quotas.dir, isSandboxed, maxFileBytes, path }
+  const { network } = quota
+  return { jobDir, workingDir: run.quotas.dir, isSandboxed, isCapped, network, maxFileBytes, path }
 }
 
 /** Refuse Ctrl-Z: it would stop us and not the training, which nobody would watch then. */

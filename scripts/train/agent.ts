@@ -1,9 +1,9 @@
 /**
  * Seed training of the agent's model: is this 4 KiB block encrypted? The data is real, made of the files of the
- * machine it runs on. What the model cannot do: streams of LZMA (xz, 7z), and about half of brotli's at its best
- * level, have nothing that these features could tell from encryption, so it calls them encrypted.
+ * machine that the training runs on. Known limit: these features cannot tell streams of LZMA (xz, 7z), and about half
+ * of brotli's at its best level, from encryption, and the model calls them encrypted.
  *
- *   node --import tsx scripts/train/agent.ts --max-disk-mb 200 --output-dir DIR [--seed N] [--epochs N]
+ * node --import tsx scripts/train/agent.ts --max-disk-mb 200 --output-dir DIR [--seed N] [--epochs N]
  */
 import { createHash } from 'node:crypto'
 import { TrainerError } from '../../lib/errors.ts'
@@ -24,7 +24,7 @@ const compressedKinds: readonly string[] = ['packed', 'gzip', 'brotli'] satisfie
 const entropyColumn = blockFeatureNames.indexOf('entropy_bits')
 const fewestTrainingFiles = 24
 const fewestHoldoutFiles = 8
-/** A rate over fewer says nothing. */
+/** The fewest blocks to compute a rate of: a rate over fewer says nothing. */
 const fewestBlocksToRate = 20
 
 export const agentJob: SeedJob = {
@@ -41,9 +41,10 @@ export const agentJob: SeedJob = {
 }
 
 /**
- * Blocks of up to `files` files below `roots`. Whole packages or folders go to one side of the split.
+ * Build a dataset of blocks of up to `files` files below `roots`. A package or folder goes whole to one side of the
+ * split.
  *
- * @throws {TrainerError} `training-failed`: too few files to learn anything from
+ * @throws {TrainerError} `training-failed` if there are too few files to learn from
  */
 export async function buildDataset(seed: number, files: number, roots: readonly string[]): Promise<Dataset> {
   const sections = readFileSections(roots, files, Random.seeded(seed, 'files'))
@@ -73,7 +74,7 @@ function isHeldOut({ group }: FileSection, seed: number): boolean {
   return createHash('sha256').update(`${seed} ${group}`).digest()[0]! < 64
 }
 
-/** A few sections at a time: a compressor at work takes megabytes. */
+/** Make samples of a few sections at a time: a compressor at work takes megabytes. */
 async function samplesOf(sections: readonly FileSection[], seed: number): Promise<Sample[]> {
   const samples: Sample[][] = []
   const queue = sections.entries()
@@ -132,7 +133,7 @@ function measureDecisions(scored: Scored[], score: (sample: Scored) => number): 
   return metrics
 }
 
-/** The threshold that is right most often on the training data. */
+/** Find the threshold that is right most often on the training data. */
 function bestEntropyThreshold(training: readonly Scored[]): number {
   const sorted = training
     .map(({ features, label }) => ({ entropy: features[entropyColumn]!, label }))

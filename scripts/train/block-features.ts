@@ -1,7 +1,7 @@
-/** Bytes in a block: what the agent sees of a file that is being written. */
+/** Bytes in a block, the piece of a file that the agent sees while it is written. */
 export const blockBytes = 4096
 
-/** What `blockFeatures` measures, in its order. */
+/** Names of the features that `blockFeatures` measures, in its order. */
 export const blockFeatureNames = [
   'entropy_bits',
   'chi_square_log2',
@@ -27,9 +27,9 @@ const widestWindow = 12
 const mostDeviations = 12
 
 /**
- * Statistics of a block's bytes and of its bits. The codes of a compressor do not end at byte borders, so what
- * gives it away stands in windows of 2 to 12 bits that slide by one bit, and in how bits 1 to 24 apart agree:
- * statistics that are 0 on average for random data, far above for Huffman codes, and invisible to byte entropy.
+ * Measure statistics of a block's bytes and of its bits. A compressor's codes do not end at byte borders: windows of 2
+ * to 12 bits that slide by one bit give it away, and so does the agreement of bits 1 to 24 apart. These statistics are
+ * 0 on average for random data, far above 0 for Huffman codes, and invisible to byte entropy.
  */
 export function blockFeatures(block: Uint8Array): Float32Array {
   return Float32Array.from([...byteStatistics(block), ...bitStatistics(block)])
@@ -75,7 +75,7 @@ function bitStatistics(block: Uint8Array): number[] {
   return [clip(deviation), ...chiSquares, ...bitCorrelations(block)]
 }
 
-/** How often each window of `widestWindow` bits occurs, at every bit, least significant bit of a byte first. */
+/** Count the windows of `widestWindow` bits, at every bit, least significant bit of a byte first. */
 function slidingWindows(block: Uint8Array): Uint32Array {
   const counts = new Uint32Array(2 ** widestWindow)
   const mask = counts.length - 1
@@ -95,7 +95,7 @@ function withoutLastBit(counts: Uint32Array): Uint32Array {
   return shorter
 }
 
-/** Mean square agreement of bits 1 to 8 apart, and 9 to 24 apart; 1 is what random bits have. */
+/** Measure the mean square agreement of bits 1 to 8 apart, and 9 to 24 apart. Random bits have 1. */
 function bitCorrelations(block: Uint8Array): [near: number, far: number] {
   const words = new Uint32Array(block.length / 4)
   for (let at = 0; at < words.length; at++) words[at] = littleEndian(block, at * 4)
@@ -125,7 +125,7 @@ function countOnes(word: number): number {
   return Math.imul((nibbles + (nibbles >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24
 }
 
-/** Distance of the counts from being equal. */
+/** Measure the distance of the counts from being equal. */
 function chiSquare(counts: Uint32Array, total: number): number {
   const expected = total / counts.length
   let sum = 0
@@ -137,7 +137,7 @@ function excessLog2(chiSquare: number, usual: number): number {
   return Math.log2((chiSquare + 1) / usual)
 }
 
-/** Of each byte with the next one, from -1 to 1; a block of one repeated byte counts as 1. */
+/** Correlate each byte with the next one, from -1 to 1. A block of one repeated byte counts as 1. */
 function serialCorrelation(block: Uint8Array, mean: number): number {
   let products = 0
   let squares = 0
@@ -149,7 +149,7 @@ function serialCorrelation(block: Uint8Array, mean: number): number {
   return squares > 0 ? products / squares : 1
 }
 
-/** Four times the share of points inside the circle, each point from six bytes. */
+/** Estimate pi: four times the share of points inside the circle, each point made of six bytes. */
 function monteCarloPi(block: Uint8Array): number {
   const points = Math.floor(block.length / 6)
   let inside = 0

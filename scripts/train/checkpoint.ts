@@ -6,11 +6,11 @@ import { replaceFile } from '../../lib/system/durable.ts'
 import type { Mlp } from './mlp.ts'
 import type { Random } from './random.ts'
 
-/** All that the next epoch depends on. */
+/** Everything that the next epoch depends on. */
 export type TrainingState = {
-  /** What is trained on what, seed included, as text: a checkpoint of anything else is of no use. */
+  /** Text that names model, data and seed; a checkpoint with another identity is useless. */
   readonly identity: string
-  /** Epochs done. */
+  /** Number of epochs done. */
   epoch: number
   readonly network: Mlp
   readonly random: Random
@@ -21,7 +21,7 @@ type Content = Pick<TrainingState, 'identity' | 'epoch'> &
 
 const digestBytes = 32
 
-/** The bytes of a checkpoint: the SHA-256 of what follows, then the state. */
+/** Encode a checkpoint: the SHA-256 of the state, then the state. */
 export function encodeCheckpoint({ identity, epoch, network, random }: TrainingState): Buffer {
   const { steps, weights, moment1, moment2 } = network
   const content: Content = { identity, epoch, steps, weights, moment1, moment2, random: random.state }
@@ -36,10 +36,10 @@ export async function saveCheckpoint(dir: string, state: TrainingState, keep: nu
 }
 
 /**
- * Bring `state` to where the newest good checkpoint of this training in `dir` left it; without one it stays as it
- * is. Checkpoints that are newer but damaged, or another training's, are deleted: their names will be used again.
+ * Bring `state` to the newest good checkpoint of this training in `dir`; without one it stays as it is. Newer
+ * checkpoints that are damaged, or another training's, are deleted: their names will be used again.
  *
- * @param passedOver is told of each of those, and why
+ * @param passedOver called for each of those, with the reason
  */
 export function resume(
   dir: string,
@@ -65,12 +65,12 @@ export function removeCheckpoints(dir: string): void {
   for (const name of readdirSync(dir).filter(isCheckpoint)) remove(dir, name)
 }
 
-/** Is a file of this name a checkpoint, or one that was being written? */
+/** Is this the name of a checkpoint, or of one that is half-written? */
 export function isCheckpoint(name: string): boolean {
   return /^epoch-\d+\.checkpoint(\.tmp)?$/.test(name)
 }
 
-/** Names, newest first. */
+/** List the names of checkpoints, newest first. */
 function listCheckpoints(dir: string): string[] {
   const epochs = readdirSync(dir).map(name =>
     Number(/^epoch-(\d+)\.checkpoint$/.exec(name)?.[1] ?? Number.NaN),
@@ -87,7 +87,7 @@ function decode(path: string): Content | undefined {
     const body = bytes.subarray(digestBytes)
     return digestOf(body).equals(bytes.subarray(0, digestBytes)) ? (deserialize(body) as Content) : undefined
   } catch {
-    return undefined // unreadable, or gone since it was listed: as useless as a damaged one
+    return undefined // an unreadable checkpoint, or one that has just gone, is as useless as a damaged one
   }
 }
 

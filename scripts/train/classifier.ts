@@ -2,10 +2,10 @@ import { Mlp } from './mlp.ts'
 import type { Random } from './random.ts'
 import type { Sample, Scored } from './samples.ts'
 
-/** Standardised values beyond this are cut, so that one absurd measurement cannot decide alone. */
+/** The bound of standardised values: cut there, one absurd measurement cannot decide alone. */
 export const clipAt = 8
 
-/** A network and the standardisation in front of it, both learnt from training data: what is exported. */
+/** A network and the standardisation in front of it, both learnt from training data and both exported. */
 export class Classifier {
   readonly network: Mlp
   readonly mean: Float32Array
@@ -20,7 +20,7 @@ export class Classifier {
     this.network = new Mlp([width, hiddenWidth, classCount], random)
   }
 
-  /** In float32, operation by operation as in the exported graph. */
+  /** Standardise features in float32, operation by operation as the exported graph does. */
   standardise(features: Float32Array): Float32Array {
     return features.map((value, column) => {
       const scaled = Math.fround(value - this.mean[column]!) * this.scale[column]!
@@ -28,7 +28,7 @@ export class Classifier {
     })
   }
 
-  /** The standardised samples as one matrix to train on. */
+  /** Put the standardised samples into one matrix to train on. */
   matrixOf(samples: readonly Sample[]) {
     const width = this.mean.length
     const rows = new Float32Array(samples.length * width)
@@ -36,7 +36,7 @@ export class Classifier {
     return { rows, labels: Uint8Array.from(samples, ({ label }) => label), width }
   }
 
-  /** What the model says of each sample; of equal probabilities the first class wins, as in the graph. */
+  /** Predict each sample. The first of equally probable classes wins, as in the graph. */
   score(samples: readonly Sample[]): Scored[] {
     return samples.map(sample => {
       const probabilities = Float32Array.from(this.network.predict(this.standardise(sample.features)))

@@ -1,6 +1,6 @@
 /**
- * Seed training of the central engine's model: how likely is it that ransomware runs on a host, judged by one minute
- * of its telemetry? The probability of the class `ransomware` is the risk score. The hosts are simulated.
+ * Seed training of the central engine's model: how likely does ransomware run on a host, judged by one minute of its
+ * telemetry? The probability of the class `ransomware` is the risk score. The hosts are simulated.
  *
  *   node --import tsx scripts/train/core.ts --max-disk-mb 3072 --output-dir DIR [--seed N] [--epochs N]
  */
@@ -39,7 +39,7 @@ const trainingWorld: World = {
 }
 const holdoutWorld: World = { work: holdoutWork, families: holdoutFamilies, hostSpread: 3, infected: 0.5 }
 
-/** `hosts` to train, a third of that to measure: other hosts, other work, other families of ransomware. */
+/** Simulate `hosts` to train and a third as many to measure: other hosts, other work, other families of ransomware. */
 async function buildDataset(seed: number, hosts: number): Promise<Dataset> {
   const training = samplesOf(trainingWorld, hosts, 'training', seed)
   const holdout = samplesOf(holdoutWorld, Math.ceil(hosts / 3), 'holdout', seed)

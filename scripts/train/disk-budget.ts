@@ -4,15 +4,15 @@ import { measure } from '../../lib/storage/measure.ts'
 import { formatBytes, MIB } from '../../lib/text.ts'
 import { encodeCheckpoint, isCheckpoint, type TrainingState } from './checkpoint.ts'
 
-/** Besides the weights, a model and its metadata hold names, figures and sentences. */
+/** Bytes of names, figures and sentences in a model and its metadata, besides the weights. */
 const descriptionBytes = 64 * 1024
 const diskBlockBytes = 4096
 
 /**
- * How many checkpoints fit into the quota beside one that is being written, the model, and whatever else is in the
- * folder: 2, or 1 where it is tight.
+ * Decide how many checkpoints to keep: 2, or 1 where the quota is tight. They must fit beside one that is being
+ * written, the model, and everything else in the folder.
  *
- * @throws {TrainerError} `training-failed`: not even one fits
+ * @throws {TrainerError} `training-failed` if not even one fits
  */
 export async function checkpointsToKeep(
   dir: string,

@@ -25,7 +25,7 @@ export const dpiJob: SeedJob = {
     `${percentOf(false_positive_rate)} of normal flows called an attack`,
 }
 
-/** `flows` to train, a third of that to measure; no style of flow stands on both sides. */
+/** Simulate `flows` to train and a third as many to measure. No style of flow stands on both sides. */
 async function buildDataset(seed: number, flows: number): Promise<Dataset> {
   const training = samplesOf(trainingStyles, flows, Random.seeded(seed, 'training flows'))
   const holdout = samplesOf(holdoutStyles, Math.ceil(flows / 3), Random.seeded(seed, 'holdout flows'))

@@ -6,19 +6,19 @@ import type { FileSection } from './file-sections.ts'
 import type { Random } from './random.ts'
 
 /**
- * What a block is: of a file as it is; of a file that is compressed as found (images, archives, packages);
- * of a stream compressed here; or encrypted.
+ * The kind of a block: part of a file as it is, of a file that was found compressed (images, archives, packages), of a
+ * stream compressed here, or encrypted.
  */
 export type BlockKind = 'plain' | 'packed' | 'gzip' | 'brotli' | 'aes-ctr' | 'chacha20'
 
 export type Block = { kind: BlockKind; bytes: Buffer }
 
-/** Compressed streams are looked at behind their headers and first codes. */
+/** Bytes of headers and first codes to skip at the start of a compressed stream. */
 const streamHeadBytes = 512
-/** What gzip cannot make smaller than this share was compressed, or random, before. */
+/** A file that gzip cannot shrink below this share was compressed, or random, before. */
 const packedShare = 0.95
 
-/** Blocks of a section in every form it can take; two of each, where there are as many. */
+/** Make blocks of a section in every form it can take, two of each where it has as many. */
 export async function blocksOf({ bytes }: FileSection, random: Random): Promise<Block[]> {
   const level = random.pick([1, 6, 9])
   const quality = random.pick([4, 5])
@@ -40,7 +40,7 @@ export async function blocksOf({ bytes }: FileSection, random: Random): Promise<
   ]
 }
 
-/** Up to `count` blocks that do not overlap, from random places. */
+/** Cut up to `count` blocks that do not overlap, at random places. */
 function cutBlocks(stream: Buffer, count: number, random: Random): Buffer[] {
   const slots = Math.floor(stream.length / blockBytes)
   const start = random.below(stream.length - slots * blockBytes + 1)

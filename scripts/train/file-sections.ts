@@ -12,14 +12,14 @@ import {
 import { dirname, join, sep } from 'node:path'
 import type { Random } from './random.ts'
 
-/** A piece from the middle of a file; `group` is its package or folder, which never straddles a split. */
+/** A piece from the middle of a file. `group` is its package or folder, which never straddles a split. */
 export type FileSection = { path: string; group: string; bytes: Buffer }
 
 const sectionBytes = 65_536
 const smallestFileBytes = 8192
 const triesPerSection = 20
 
-/** Where every Linux machine, a container or a bare appliance keeps text, code and binaries, if it has them. */
+/** The folders in which Linux machines, containers and bare appliances keep text, code and binaries. */
 export const systemRoots = [
   '/usr/bin',
   '/usr/sbin',
@@ -36,9 +36,9 @@ export const systemRoots = [
 ]
 
 /**
- * Sections of up to `count` different files below `roots`, found by walking down at random, so that a folder of
- * ten thousand files weighs no more than its neighbour. Depends on the random numbers and the files alone.
- * Links are not followed; what is missing, unreadable, small or a copy of an earlier section is passed over.
+ * Read sections of up to `count` different files below `roots`. Each is found by walking down at random: a folder of
+ * ten thousand files weighs no more than its neighbour. The result depends on the random numbers and the files alone.
+ * Links are not followed. Files that are missing, unreadable, small or copies of an earlier section are passed over.
  */
 export function readFileSections(roots: readonly string[], count: number, random: Random): FileSection[] {
   const starts = distinctRoots(roots)
@@ -59,7 +59,7 @@ export function readFileSections(roots: readonly string[], count: number, random
   return sections
 }
 
-/** Real paths, without those inside another: /bin is often a link to /usr/bin. */
+/** Resolve the roots, and drop those inside another: /bin is often a link to /usr/bin. */
 function distinctRoots(roots: readonly string[]): string[] {
   const real = roots.flatMap(root => {
     try {
@@ -82,7 +82,7 @@ function walkDown(root: string, listFolder: (path: string) => Dirent[], random: 
   }
 }
 
-/** Files and folders of a folder in a fixed order; none if it cannot be read. */
+/** Make a function that lists a folder's files and folders in a fixed order; none if it cannot be read. */
 function listOnce(): (path: string) => Dirent[] {
   const known = new Map<string, Dirent[]>()
   return path => {
@@ -101,7 +101,7 @@ function listOnce(): (path: string) => Dirent[] {
   }
 }
 
-/** The root and at most two names below it: /usr/share/doc/bash, /usr/bin/env. */
+/** Name a file's group: the root and at most two names below it, such as /usr/share/doc/bash or /usr/bin/env. */
 function groupOf(root: string, path: string): string {
   const names = path.slice(root.length + 1).split(sep)
   return join(root, ...names.slice(0, 2))

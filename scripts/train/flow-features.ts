@@ -1,6 +1,6 @@
 import type { Packet } from './flow-simulator.ts'
 
-/** What `flowFeatures` measures, in its order; `_log` is the natural logarithm of one more. */
+/** Names of the features that `flowFeatures` measures, in its order; `_log` is the natural logarithm of one more. */
 export const flowFeatureNames = [
   'duration_s_log',
   'packets_log',
@@ -29,10 +29,10 @@ export const flowFeatureNames = [
   'down_entropy_bits',
 ] as const
 
-/** A pause of this many seconds ends a burst. */
+/** A longer pause, in seconds, ends a burst. */
 const pauseS = 1
 
-/** Describe a flow by its packets, in their order of time; there must be at least one. */
+/** Describe a flow by its packets, at least one, in their order of time. */
 export function flowFeatures(packets: readonly Packet[]): Float32Array {
   const up = packets.filter(packet => packet.up)
   const upPayloads = payloadsOf(up)
@@ -88,7 +88,7 @@ function burstsOf(packets: readonly Packet[]): Packet[][] {
   return bursts
 }
 
-/** Sizes of the payloads that are not empty. */
+/** List the sizes of the payloads that are not empty. */
 function payloadsOf(packets: readonly Packet[]): number[] {
   return packets.map(({ payloadBytes }) => payloadBytes).filter(bytes => bytes > 0)
 }
@@ -107,7 +107,7 @@ function mean(values: readonly number[]): number {
   return ratio(sum(values), values.length)
 }
 
-/** Standard deviation over mean. */
+/** Compute the standard deviation over the mean. */
 function variation(values: readonly number[]): number {
   const middle = mean(values)
   return ratio(Math.sqrt(mean(values.map(value => (value - middle) ** 2))), middle)

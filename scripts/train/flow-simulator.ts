@@ -2,7 +2,7 @@ import type { FlowStyle } from './flow-styles.ts'
 import type { Random } from './random.ts'
 import { drawRow } from './range-table.ts'
 
-/** One packet as a probe sees it; `up` is from the watched host. */
+/** One packet as a probe sees it; `up` tells that the watched host sent it. */
 export type Packet = {
   timeS: number
   up: boolean
@@ -13,15 +13,15 @@ export type Packet = {
   entropyBits: number
 }
 
-/** What one flow draws from its style. */
+/** The values that one flow draws from its style. */
 type Habits = Record<keyof FlowStyle, number>
 
-/** A probe looks at so much of a flow: what two hosts exchange, on whatever ports. */
+/** The most that a probe sees of a flow, the exchange of two hosts on whatever ports. */
 const mostPackets = 200
 const longestS = 3600
 const segmentBytes = 1448
 
-/** Shares and levels, which are drawn evenly. */
+/** The shares and levels, which are drawn evenly. */
 const levels: ReadonlySet<string> = new Set<keyof FlowStyle>([
   'jitter',
   'spread',
@@ -46,7 +46,7 @@ export function simulateFlow(style: FlowStyle, random: Random): Packet[] {
   return wire.packets
 }
 
-/** A positive factor of mean 1 that varies by about `deviation`. */
+/** Draw a positive factor of mean 1 that varies by about `deviation`. */
 function around(deviation: number, random: Random): number {
   const sigma = Math.sqrt(Math.log(1 + deviation ** 2))
   return Math.exp(random.normal(-(sigma ** 2) / 2, sigma))
@@ -76,7 +76,7 @@ class Wire {
     this.#nowS += seconds
   }
 
-  /** Connect if need be; then a request and its response. */
+  /** Connect if need be, and exchange a request and its response. */
   exchange(): void {
     if (!this.#isOpen && !this.#connect()) return
     this.#transfer(true, this.#habits.upBytes * around(this.#habits.spread, this.#random))
@@ -105,7 +105,7 @@ class Wire {
     return this.#isOpen
   }
 
-  /** Segments, every second one acknowledged. */
+  /** Send segments, every second one acknowledged. */
   #transfer(up: boolean, bytes: number): void {
     let left = Math.round(bytes)
     for (let segment = 1; left > 0 && !this.isFull(); segment++) {

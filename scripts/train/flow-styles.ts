@@ -1,17 +1,17 @@
 import { type Range, readRanges } from './range-table.ts'
 
-/** The four classes of flows; the first is no attack. */
+/** The four classes of flows; the first is harmless. */
 export const flowClasses = ['normal', 'c2_beaconing', 'data_exfiltration', 'port_scan'] as const
 
 /**
- * A way of talking to another host is a series of bursts of exchanges, a request and its response each:
+ * A style of talking to another host is a series of bursts of exchanges, each a request and its response:
  *
- * - gapS, jitter: mean seconds between bursts; how much that varies, 0 is clockwork, 1 and more is people
+ * - gapS, jitter: mean seconds between bursts; their variation: 0 is clockwork, 1 and more is people
  * - burst: exchanges in a burst
- * - upBytes, downBytes, spread: of request and response; how much these vary within a flow
- * - entropy: of payloads, bits a byte; encrypted traffic is near 8
+ * - upBytes, downBytes, spread: bytes of request and response; their variation within a flow
+ * - entropy: bits a byte of payloads; encrypted traffic is near 8
  * - reuse: the chance that the next exchange uses the same connection
- * - ports: how many different ones connections go to
+ * - ports: number of different ports that connections go to
  * - answered, refused: the chance that a connection is answered; if not, that it is refused rather than ignored
  * - datagrams: 1 for no handshake, no acknowledgements
  */
@@ -30,12 +30,12 @@ const columns = [
   'datagrams',
 ] as const
 
-/** Each flow of a style draws its own values from these. */
+/** A style of flows; each flow draws its own values from these ranges. */
 export type FlowStyle = Record<(typeof columns)[number], Range>
 
 export type FlowStyles = Record<(typeof flowClasses)[number], Record<string, FlowStyle>>
 
-/** What the model learns from. */
+/** The styles that the model learns from. */
 export const trainingStyles: FlowStyles = {
   normal: readRanges(
     columns,
@@ -79,7 +79,7 @@ export const trainingStyles: FlowStyles = {
   ),
 }
 
-/** What it is measured on: other programs and other attackers. */
+/** The styles that the model is measured on: other programs and other attackers. */
 export const holdoutStyles: FlowStyles = {
   normal: readRanges(
     columns,

@@ -1,15 +1,16 @@
 import { type Range, readRanges } from './range-table.ts'
 
 /**
- * What an activity does in a minute:
+ * The quantities of an activity, a minute:
  *
- * - connections, sent, received: new ones, and bytes
- * - processes: started
- * - read, written: files; of those written, the shares that are created (not overwritten), renamed and deleted
- * - folders: distinct ones a file
+ * - connections, sent, received: new connections, bytes sent and received
+ * - processes: number of processes started
+ * - read, written: numbers of files
+ * - created, renamed, deleted: shares of the written files; a created file is not an overwritten one
+ * - folders: distinct folders a file
  * - readSize, writtenSize: bytes a file
- * - entropy: of what is written, bits a byte
- * - cpu, memory: percent of what the host has
+ * - entropy: bits a byte of written data
+ * - cpu, memory: percent of the host's
  */
 const columns = [
   'connections',
@@ -29,12 +30,12 @@ const columns = [
   'memory',
 ] as const
 
-/** Each host draws its own values from these. */
+/** An activity; each host draws its own values from these ranges. */
 export type Activity = Record<(typeof columns)[number], Range>
 
 export type Activities = Record<string, Activity>
 
-/** Always there, beneath whatever else goes on. */
+/** The activity that goes on beneath every other. */
 export const background: Activity = readRanges(
   columns,
   `
@@ -42,7 +43,7 @@ export const background: Activity = readRanges(
   quiet 1-6         500-2e4 500-5e4  .2-3      1-15 .5-6    .2-.6   0-.2    0-.3    .2-.8   2e3-4e4  300-8e3     3.5-5.5 1-6 1-3`,
 ).quiet!
 
-/** Ordinary work that all hosts know. */
+/** Ordinary work of all hosts. */
 const commonWork: Activities = readRanges(
   columns,
   `
@@ -71,7 +72,7 @@ export const trainingWork: Activities = {
   ),
 }
 
-/** That of the hosts it is measured on; several write much that looks encrypted. */
+/** Ordinary work of the hosts that the model is measured on; several write much data that looks encrypted. */
 export const holdoutWork: Activities = {
   ...commonWork,
   ...readRanges(
@@ -101,7 +102,7 @@ export const trainingFamilies: Activities = readRanges(
   background,
 )
 
-/** Ransomware that it has never seen. */
+/** Ransomware that the model has never seen. */
 export const holdoutFamilies: Activities = readRanges(
   columns,
   `

@@ -1,6 +1,6 @@
 import type { HostWindow } from './host-simulator.ts'
 
-/** What `hostFeatures` measures, in its order; `_log` is the natural logarithm of one more. */
+/** Names of the features that `hostFeatures` measures, in its order; `_log` is the natural logarithm of one more. */
 export const hostFeatureNames = [
   'network_connections_log',
   'bytes_sent_log',

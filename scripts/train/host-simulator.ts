@@ -16,7 +16,7 @@ export type HostWindow = {
   foldersTouched: number
   readBytes: number
   writtenBytes: number
-  /** Mean over all that was written, bits a byte; 0 if nothing was. */
+  /** Mean entropy of the written data in bits a byte; 0 if nothing was written. */
   writtenEntropyBits: number
   cpuPercent: number
   memoryPercent: number
@@ -28,7 +28,7 @@ export type Minute = { window: HostWindow; work: string; family: string | undefi
 export type World = {
   work: Activities
   families: Activities
-  /** How much busier or quieter than the tables hosts can be, as a factor up or down. */
+  /** The greatest factor by which a host is busier or quieter than the tables. */
   hostSpread: number
   /** The chance that ransomware runs on a host at some time. */
   infected: number
@@ -37,7 +37,7 @@ export type World = {
 /** A host's own value for each quantity of an activity. */
 type Rates = Record<keyof Activity, number>
 
-/** Shares and levels, which are drawn evenly and do not grow with a host. */
+/** The shares and levels, which are drawn evenly and do not grow with a host. */
 const levels: ReadonlySet<string> = new Set<keyof Activity>([
   'created',
   'renamed',
@@ -47,7 +47,7 @@ const levels: ReadonlySet<string> = new Set<keyof Activity>([
   'memory',
 ])
 
-/** Simulate `minutes` of one host: it changes its work every now and then, and ransomware may come over it. */
+/** Simulate `minutes` of one host: it changes its work now and then, and ransomware may run on it. */
 export function simulateHost(
   { work, families, hostSpread, infected }: World,
   minutes: number,
@@ -73,7 +73,7 @@ export function simulateHost(
   return timeline
 }
 
-/** A host's own values: where the host is busier, all that is not a level is more. */
+/** Draw a host's own values. A busier host has more of every quantity that is not a level. */
 function settle(activity: Activity, tempo: number, random: Random): Rates {
   const rates = drawRow(activity, levels, random)
   for (const quantity of Object.keys(rates) as (keyof Rates)[])
@@ -81,7 +81,7 @@ function settle(activity: Activity, tempo: number, random: Random): Rates {
   return rates
 }
 
-/** One minute of all that is active; minutes of the same activity vary. */
+/** Observe one minute of the active activities. Minutes of the same activity vary. */
 function observe(active: readonly Rates[], random: Random): HostWindow {
   const window: HostWindow = {
     connections: 0,

@@ -1,9 +1,9 @@
 import type { Scored } from './samples.ts'
 
-/** Flat name → figure, as it stands in the model's metadata. */
+/** Figures by flat name, as in the model's metadata. */
 export type Metrics = Record<string, number>
 
-/** The share of `items` for which `holds`; NaN if there is none. */
+/** Return the share of `items` for which `holds` is true; NaN without items. */
 export function shareOf<T>(items: readonly T[], holds: (item: T) => boolean): number {
   return items.filter(holds).length / items.length
 }
@@ -12,7 +12,7 @@ export function accuracyOf(scored: readonly Scored[]): number {
   return shareOf(scored, ({ predicted, label }) => predicted === label)
 }
 
-/** The share of the samples of class `label` that are recognised as such. */
+/** Return the share of the samples of class `label` that are recognised as such. */
 export function recallOf(scored: readonly Scored[], label: number): number {
   return shareOf(
     scored.filter(sample => sample.label === label),
@@ -20,7 +20,7 @@ export function recallOf(scored: readonly Scored[], label: number): number {
   )
 }
 
-/** The mean over the classes of the harmonic mean of precision and recall. */
+/** Return the mean over the classes of the harmonic mean of precision and recall. */
 export function macroF1Of(scored: readonly Scored[], classCount: number): number {
   const scores = Array.from({ length: classCount }, (_, label) => {
     const hits = scored.filter(sample => sample.label === label && sample.predicted === label).length
@@ -32,8 +32,8 @@ export function macroF1Of(scored: readonly Scored[], classCount: number): number
 }
 
 /**
- * Area under the ROC curve: how likely a random positive item scores above a random negative one. Ties count
- * half.
+ * Return the area under the ROC curve: the probability that a random positive item scores above a random negative one.
+ * Ties count half.
  */
 export function rocAucOf<T>(
   items: readonly T[],
@@ -53,7 +53,7 @@ export function rocAucOf<T>(
   return (rankSum - (positives * (positives + 1)) / 2) / (positives * (ranked.length - positives))
 }
 
-/** A share as a person reads it. */
+/** Format a share as a percentage. */
 export function percentOf(share = Number.NaN): string {
   return `${(100 * share).toFixed(1)} %`
 }

@@ -1,17 +1,17 @@
 import type { Random } from './random.ts'
 
-/** Standardised rows, one after another, and the class index of each. */
+/** Standardised rows, one after another, and the index of each row's class. */
 export type Matrix = { rows: Float32Array; labels: Uint8Array; width: number }
 
-/** A layer is a matrix [outputs × inputs], row by row, then one bias an output, from `offset` in `weights`. */
+/** A layer: from `offset` in `weights` a matrix [outputs × inputs], row by row, then one bias an output. */
 type Layer = { inputs: number; outputs: number; offset: number }
 
 const adam = { decay1: 0.9, decay2: 0.999, epsilon: 1e-8, weightDecay: 0.1 }
 
 /**
  * A multilayer perceptron with ReLU between layers and softmax at the end, trained on cross-entropy by Adam with
- * decoupled weight decay. Weights are float32, as in the exported model; sums are taken in double. The three arrays
- * and `steps` are its whole state.
+ * decoupled weight decay. Weights are float32, as in the exported model; sums are double. The three arrays and `steps`
+ * are its whole state.
  */
 export class Mlp {
   readonly layers: Layer[]
@@ -23,7 +23,7 @@ export class Mlp {
   readonly #activations: Float64Array[]
   readonly #deltas: Float64Array[]
 
-  /** `sizes` are the widths from the input to the classes. */
+  /** @param sizes the widths of the layers, from the input to the classes */
   constructor(sizes: readonly number[], random: Random) {
     let offset = 0
     this.layers = sizes.slice(1).map((outputs, index) => {
@@ -43,7 +43,7 @@ export class Mlp {
     }
   }
 
-  /** The probability of each class; the array is reused by the next call. */
+  /** Return the probability of each class. The next call reuses the array. */
   predict(rows: Float32Array, start = 0): Float64Array {
     const input = this.#activations[0]!
     for (let at = 0; at < input.length; at++) input[at] = rows[start + at]!
@@ -56,7 +56,7 @@ export class Mlp {
     return output
   }
 
-  /** One pass over all rows in random order; returns the mean cross-entropy, in nats. */
+  /** Train by one pass over all rows in random order. Returns the mean cross-entropy in nats. */
   trainEpoch({ rows, labels, width }: Matrix, random: Random, rate: number, batchSize = 32): number {
     const order = random.shuffle(Uint32Array.from(labels.keys()))
     let loss = 0
@@ -83,7 +83,7 @@ export class Mlp {
     }
   }
 
-  /** Add the gradient of the row just predicted. */
+  /** Add the gradient of the row that was just predicted. */
   #backward(label: number): void {
     const { weights } = this
     const gradient = this.#gradient

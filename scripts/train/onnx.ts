@@ -1,7 +1,7 @@
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { type Classifier, clipAt } from './classifier.ts'
 
-/** What a consumer can read in a model without running it. */
+/** The description in a model, which consumers read without running it. */
 export type OnnxDescription = {
   version: string
   trained_on: string
@@ -16,13 +16,13 @@ const opset = 13
 const float32 = 1
 const int64 = 7
 const integerAttribute = 2
-/** Dimensions are numbers, or a name where any size is accepted. */
+/** A shape; a dimension is a number, or `N` where any size is accepted. */
 type Shape = readonly (number | 'N')[]
 
 /**
- * A classifier as an ONNX model: `float_input` [N, features] takes raw features; `label` (int64 [N]) is the index
- * of the likeliest class and `probabilities` (float [N, classes]) those of all. The description goes into
- * `metadata_props`, as text or JSON. The same classifier and description give the same bytes.
+ * Encode a classifier as an ONNX model. `float_input` [N, features] takes raw features; `label` (int64 [N]) is the
+ * index of the likeliest class, and `probabilities` (float [N, classes]) holds the probability of each class. The
+ * description goes into `metadata_props`, as text or JSON. The same classifier and description give the same bytes.
  */
 export function encodeOnnx(name: string, classifier: Classifier, description: OnnxDescription): Uint8Array {
   const model = new Message()
@@ -108,7 +108,7 @@ function value(name: string, elementType: number, shape: Shape): Message {
   return new Message().text(1, name).message(2, new Message().message(1, tensorType))
 }
 
-/** A protobuf message under construction; numbers are those of the fields in onnx.proto. */
+/** A protobuf message under construction. Its field numbers are those of onnx.proto. */
 class Message {
   readonly #writer = new BinaryWriter()
 

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 
 /**
- * Seeded random numbers (xoshiro128**): the same seed and purpose give the same numbers on every machine. Not
- * for secrets.
+ * Seeded random numbers (xoshiro128**). The same seed and purpose give the same numbers on every machine. Unfit for
+ * secrets.
  */
 export class Random {
   /** The whole state: a checkpoint keeps a copy, and `new Random(copy)` goes on from there. */
@@ -12,13 +12,13 @@ export class Random {
     this.state = Uint32Array.from(state)
   }
 
-  /** A stream of its own for each purpose, so that drawing more for one does not change another. */
+  /** Start a stream for one purpose: drawing more for it changes no other stream. */
   static seeded(seed: number, purpose: string): Random {
     const digest = createHash('sha256').update(`${seed} ${purpose}`).digest()
     return new Random(Uint32Array.from([0, 4, 8, 12], offset => digest.readUInt32LE(offset)))
   }
 
-  /** Uniform in [0, 1). */
+  /** Draw a number uniform in [0, 1). */
   next(): number {
     const s = this.state as unknown as [number, number, number, number]
     const result = Math.imul(rotateLeft(Math.imul(s[1], 5), 7), 9) >>> 0
@@ -32,17 +32,17 @@ export class Random {
     return result / 2 ** 32
   }
 
-  /** A whole number in [0, limit). */
+  /** Draw a whole number in [0, limit). */
   below(limit: number): number {
     return Math.floor(this.next() * limit)
   }
 
-  /** Does something of this probability happen? */
+  /** Does an event of this probability happen? */
   chance(probability: number): boolean {
     return this.next() < probability
   }
 
-  /** One of `items`, which must not be empty. */
+  /** Draw one of `items`, which must not be empty. */
   pick<T>(items: readonly T[]): T {
     return items[this.below(items.length)]!
   }
@@ -55,7 +55,7 @@ export class Random {
     return low + (high - low) * this.next()
   }
 
-  /** Uniform in the logarithm: every order of magnitude is as likely. Both bounds above 0. */
+  /** Draw a number uniform in its logarithm: every order of magnitude is as likely. Both bounds must be above 0. */
   logUniform(low: number, high: number): number {
     return low * (high / low) ** this.next()
   }
@@ -69,7 +69,7 @@ export class Random {
     return -mean * Math.log(1 - this.next())
   }
 
-  /** A count with this mean; above 30 by the normal approximation. */
+  /** Draw a count with this mean, above 30 by the normal approximation. */
   poisson(mean: number): number {
     if (mean > 30) return Math.max(0, Math.round(this.normal(mean, Math.sqrt(mean))))
     const limit = Math.exp(-mean)

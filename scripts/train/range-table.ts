@@ -1,13 +1,13 @@
 import type { Random } from './random.ts'
 
-/** From, to; the same twice where there is nothing to draw. */
+/** A range to draw from; both bounds are the same where there is nothing to draw. */
 export type Range = readonly [low: number, high: number]
 
 /**
  * Read a table of ranges. Its first line names the columns; each other line has a name and a cell for each column:
- * `low-high`, one number, or `~` for what stands in `usual`.
+ * `low-high`, one number, or `~` for the range in `usual`.
  *
- * @throws {Error} the columns are others, or a cell is none of these
+ * @throws {Error} if the columns are others, or a cell is none of these
  * @example readRanges(['gapS', 'jitter'], `
  *            gapS   jitter
  *   browsing 5-60   .8-1.5`)

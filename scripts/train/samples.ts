@@ -1,8 +1,8 @@
-/** One row of data: raw features, the index of its class, where it came from and what kind of thing it is. */
+/** One row of data: raw features, the index of its class, its source and its kind. */
 export type Sample = { features: Float32Array; label: number; source: string; kind: string }
 
-/** Training and holdout share no `source`; `description` says in one sentence what the data is. */
+/** A dataset whose training and holdout share no `source`. `description` describes the data in one sentence. */
 export type Dataset = { training: Sample[]; holdout: Sample[]; description: string }
 
-/** A sample and what the model says of it. */
+/** A sample with the model's prediction. */
 export type Scored = Sample & { probabilities: Float32Array; predicted: number }

@@ -8,14 +8,14 @@ const defaultSeed = 24
 const defaultEpochs = 20
 
 const options = {
-  'output-dir': { type: 'string', value: 'DIR', help: 'where checkpoints, the model and its metadata go' },
-  'max-disk-mb': { type: 'string', value: 'N', help: 'the most that may be in there, in MiB' },
-  seed: { type: 'string', value: 'N', help: `where random numbers start (default: ${defaultSeed})` },
+  'output-dir': { type: 'string', value: 'DIR', help: 'folder for checkpoints, the model and its metadata' },
+  'max-disk-mb': { type: 'string', value: 'N', help: 'the most bytes in that folder, in MiB' },
+  seed: { type: 'string', value: 'N', help: `seed of the random numbers (default: ${defaultSeed})` },
   epochs: { type: 'string', value: 'N', help: `passes over the training data (default: ${defaultEpochs})` },
 } as const satisfies Record<string, Option>
 
 /**
- * Be the program that trains `job`.
+ * Run the program that trains `job`.
  *
  * @returns the exit status
  */

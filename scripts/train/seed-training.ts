@@ -13,38 +13,38 @@ import { encodeOnnx } from './onnx.ts'
 import { Random } from './random.ts'
 import type { Dataset, Scored } from './samples.ts'
 
-/** What is special about one of the three seed trainings. */
+/** The particulars of one of the three seed trainings. */
 export type SeedJob = {
   name: JobName
   features: readonly string[]
   classes: readonly string[]
-  /** How many things (files, conversations, hosts) the data is made of. */
+  /** Number of things (files, flows, hosts) that the data is made of. */
   sources: number
-  /** The same seed and count give the same data, on the same machine where it is made of its files. */
+  /** Build the data. The same seed and count give the same data, on the same machine where it is made of its files. */
   buildDataset(seed: number, sources: number): Promise<Dataset>
-  /** Figures of the finished model on the holdout; what has to be chosen by data is chosen on `training`. */
+  /** Measure the finished model on the holdout. Anything chosen by data is chosen on `training`. */
   measure(holdout: Scored[], training: Scored[]): Metrics
-  /** The one line that says how good it is. */
+  /** Say in one line how good the model is. */
   summarise(metrics: Metrics): string
 }
 
-/** What a seed trainer is asked to do. */
+/** The request to a seed trainer. */
 export type SeedRequest = { outputDir: string; maxDiskMb: number; seed: number; epochs: number }
 
 /** A finished training. */
 export type SeedModel = { classifier: Classifier; holdout: Scored[]; metrics: Metrics; onnx: Uint8Array }
 
-/** Of the one hidden layer. */
+/** Width of the one hidden layer. */
 const hiddenWidth = 32
 const firstRate = 0.002
 
 /**
- * Train a seed model and write `<job>.onnx` and `metadata.json` into the output folder. Interrupted at any moment
- * and started again, it goes on from the newest good checkpoint and ends in the same bytes. A finished training
- * leaves no checkpoints, so that the next start is a new training. The holdout is looked at after every epoch for
- * the reader only: nothing is chosen by it.
+ * Train a seed model and write `<job>.onnx` and `metadata.json` into the output folder. Interrupted at any moment and
+ * started again, it goes on from the newest good checkpoint and ends in the same bytes. A finished training leaves no
+ * checkpoints: the next start is a new training. The holdout is measured after every epoch only to be shown: nothing is
+ * chosen by it.
  *
- * @throws {TrainerError} `training-failed`: the quota has no room for the output, or there is too little data
+ * @throws {TrainerError} `training-failed` if the quota has no room for the output, or there is too little data
  */
 export async function trainSeedModel(
   job: SeedJob,

@@ -7,7 +7,7 @@ import { safePath } from '../../lib/system/programs.ts'
 import { MIB } from '../../lib/text.ts'
 import { heldFiles } from '../../lib/training/open-files.ts'
 import { Training } from '../../lib/training/process.ts'
-import { containedArgv, useSandbox } from '../../lib/training/sandbox.ts'
+import { type Containment, contain, useSandbox } from '../../lib/training/sandbox.ts'
 import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { processorMs, untilEnd } from './process.ts'
@@ -52,14 +52,21 @@ async function* ticking({ signal }: Bench): AsyncGenerator<Row> {
 async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
   mkdirSync(join(dir, 'work', 'tmp'), { recursive: true })
   const isSandboxed = useSandbox('core', 'auto')
-  const containment = { jobDir: dir, workingDir: '/', isSandboxed, maxFileBytes: 2 ** 40, path: safePath }
+  const containment: Containment = {
+    jobDir: dir,
+    workingDir: '/',
+    isSandboxed,
+    isCapped: false,
+    network: 'host',
+    maxFileBytes: 2 ** 40,
+    path: safePath,
+  }
   const training = await Training.start(
     {
-      argv: containedArgv(['sleep', 'infinity'], containment),
+      ...contain(['sleep', 'infinity'], containment),
       cwd: '/',
       env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: join(dir, 'work') },
       lockFd: openSync(join(dir, 'lock'), 'w'),
-      isSandboxed,
     },
     { onLines() {}, onRetry() {}, signal: new AbortController().signal },
   )

@@ -1,15 +1,15 @@
-import assert from 'node:assert/strict'
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { renderUnits } from '../../lib/machine/units.ts'
 import { bootMachine, canBoot, installedRoot, type Machine } from '../support/machine.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { root } from '../support/rig.ts'
+import { root } from '../support/places.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const service = 'ransomeye-trainer.service'
 const models = '/var/lib/ransomeye/models'
@@ -29,18 +29,22 @@ function installWith(machine: Machine, body: string, sandbox = 'auto'): void {
   writeFileSync(machine.path(odd, 'model.onnx'), onnxModel())
   writeTraining(machine, body, 20, sandbox)
   const { status, stderr } = machine.run(...script('install.ts'), '--quotas', join(odd, 'quotas.json'))
-  assert.equal(status, 0, stderr)
+  assert.is(status, 0, stderr)
 }
 
 function writeTraining(machine: Machine, body: string, maxDiskMb: number, sandbox = 'auto'): void {
   const imports = `import fs from 'node:fs'
 import os from 'node:os'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 const { RANSOMEYE_JOB: job, RANSOMEYE_OUTPUT_DIR: dir } = process.env
 `
   writeFileSync(machine.path(odd, 'train.mjs'), imports + body)
   const job = { maxDiskMb, train: ['node', 'train.mjs'], sandbox }
-  const jobs = { core: job, dpi: job, agent: { ...job, sandbox: 'off' } }
+  const jobs = {
+    core: job,
+    dpi: { ...job, ...(sandbox === 'auto' && { network: 'none' }) },
+    agent: { ...job, sandbox: 'off' },
+  }
   writeFileSync(machine.path(odd, 'quotas.json'), JSON.stringify({ maxLoadPerCore: 1000, jobs }))
 }
 
@@ -90,25 +94,32 @@ withMachine('the service trains in its sandbox, and can write nothing but its mo
   installWith(
     machine,
     `function tryTo(name, act) {
-  try { act(); console.log(name, 'works') } catch (error) { console.log(name, error.code) }
+  try { act(); console.log(name, 'works') } catch (error) { console.log(name, error.code ?? 'fails') }
 }
 tryTo('temporary', () => fs.writeFileSync('/tmp/big', 'x'))
 tryTo('charged', () => fs.statSync(dir + '/tmp/big'))
 tryTo('home', () => fs.readdirSync('/home/somebody'))
 tryTo('other', () => fs.writeFileSync('/var/lib/ransomeye/other', 'x'))
 tryTo('disk', () => fs.statSync('/dev/kmsg'))
+tryTo('lock', () => fs.statSync(dir + '/../../.trainer/lock'))
+tryTo('namespace', () => execFileSync('unshare', ['--user', 'true'], { stdio: 'ignore' }))
+const first = '/proc/1/cmdline' // hidden from the service without a sandbox
+console.log('wrapped', fs.existsSync(first) && fs.readFileSync(first, 'latin1').includes('--disable-userns'))
 console.log('nice', os.getPriority())
 ${publishes}`,
   )
 
   const { status } = machine.run('systemctl', 'start', service)
 
-  assert.equal(status, 0, output(machine, 'core').join('\n'))
+  assert.is(status, 0, machine.run('journalctl', '--unit', service, '--output', 'cat').stdout)
   const guarantees = events(machine).flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
-  assert.deepEqual(guarantees, ['watch+sandbox', 'watch+sandbox', 'watch'])
-  const common = ['home ENOENT', 'other EROFS', 'disk ENOENT', 'nice 19']
-  assert.deepEqual(output(machine, 'core'), ['temporary works', 'charged works', ...common])
-  assert.deepEqual(output(machine, 'agent'), ['temporary EACCES', 'charged ENOENT', ...common])
+  assert.equal(guarantees, ['watch+sandbox', 'watch+sandbox', 'watch'])
+  const common = ['home ENOENT', 'other EROFS', 'disk ENOENT']
+  const walls = ['lock ENOENT', 'namespace fails', 'wrapped true', 'nice 19']
+  for (const job of ['core', 'dpi'])
+    assert.equal(output(machine, job), ['temporary works', 'charged works', ...common, ...walls])
+  const none = ['lock works', 'namespace works', 'wrapped false', 'nice 19']
+  assert.equal(output(machine, 'agent'), ['temporary EACCES', 'charged ENOENT', ...common, ...none])
   assert.equal(stateOf(machine).ActiveState, 'inactive')
 })
 
@@ -140,11 +151,11 @@ withMachine('systemd reads every word of a unit as it was meant', async () => {
     writeFileSync(machine.path('etc/systemd/system', service), unit!.text)
     machine.run('systemctl', 'daemon-reload')
 
-    assert.equal(machine.run('systemctl', 'start', service).status, 0)
+    assert.is(machine.run('systemctl', 'start', service).status, 0)
   }
 
   const { stdout } = machine.run('journalctl', '--unit', service, '--output', 'cat')
-  assert.deepEqual(
+  assert.equal(
     stdout.match(/^<.*>$/gm),
     words.map(word => `<${word}>`),
   )
@@ -164,9 +175,9 @@ withMachine('the journal has the priority of each line', async () => {
     .split('\n')
     .map(line => JSON.parse(line))
   const priority = (text: string) => entries.find(it => it.MESSAGE.includes(text)).PRIORITY
-  assert.equal(priority('training, pid'), '6')
-  assert.equal(priority('training ended with exit code 1'), '4')
-  assert.equal(priority('core: failed'), '3')
+  assert.is(priority('training, pid'), '6')
+  assert.is(priority('training ended with exit code 1'), '4')
+  assert.is(priority('core: failed'), '3')
 })
 
 withMachine('systemd tries again what may pass, and nothing else', async () => {
@@ -188,8 +199,8 @@ withMachine('systemd tries again what may pass, and nothing else', async () => {
     })
     machine.run('systemctl', 'stop', service)
 
-    assert.equal(state.SubState, subState, `exit code ${exitCode}`)
-    assert.equal(state.StartLimitIntervalUSec, '0')
+    assert.is(state.SubState, subState, `exit code ${exitCode}`)
+    assert.is(state.StartLimitIntervalUSec, '0')
   }
 })
 
@@ -214,7 +225,7 @@ setInterval(() => {}, 1000)`
     machine.run(...end)
 
     await until('nothing is left', () => !processes(machine).length)
-    assert.equal(stateOf(machine).ActiveState, activeState)
+    assert.is(stateOf(machine).ActiveState, activeState)
   }
 })
 
@@ -224,9 +235,9 @@ withMachine('the boot goes on while the service trains', async () => {
 
   const { status, stderr } = machine.run('systemctl', 'start', 'multi-user.target')
 
-  assert.equal(status, 0, stderr)
+  assert.is(status, 0, stderr)
   await until('the training is going on', () => output(machine, 'core')[0] === 'ready')
-  assert.equal(stateOf(machine).SubState, 'start')
+  assert.is(stateOf(machine).SubState, 'start')
 })
 
 withMachine(
@@ -241,11 +252,11 @@ withMachine(
     const third = machine.run(...script('install.ts'), '--uninstall').stdout
 
     assert.match(first, /^made the system user ransomeye\nmade \/var\/lib\/ransomeye\/models\nwrote /)
-    assert.equal(timer, 'active\n')
+    assert.is(timer, 'active\n')
     assert.match(second, /^nothing to do: all of it is installed\n/)
-    assert.equal(third.match(/^removed /gm)?.length, 3)
+    assert.is(third.match(/^removed /gm)?.length, 3)
     assert.ok(existsSync(machine.path(models)))
-    assert.equal(machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout, 'inactive\n')
+    assert.is(machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout, 'inactive\n')
   },
 )
 
@@ -262,9 +273,9 @@ for (const [what, ...hiding] of [
     const line = stdout.trim().split('\n').at(-1)!
     const ended = machine.run('sh', '-c', line)
 
-    assert.doesNotMatch(stdout, /systemctl start/)
+    assert.not.match(stdout, /systemctl start/)
     assert.match(line, /^ {2}runuser -u ransomeye -- /)
-    assert.equal(ended.status, 0, ended.stdout)
+    assert.is(ended.status, 0, ended.stdout)
     assert.ok(existsSync(machine.path(models, 'agent', 'agent.onnx')))
   })
 }

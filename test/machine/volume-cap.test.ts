@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { capOf } from '../../lib/storage/capacity.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { createdRig, hasLoopDevices, mountOptions, must, volumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20

@@ -10,11 +10,11 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { trainAndPublish } from '../support/publishing.ts'
 import { readWhile } from '../support/read-while.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { versionOf } from '../support/versions.ts'
 import { hasLoopDevices, must, type VolumeRig, volumeRig } from '../support/volume-rig.ts'
 
@@ -117,10 +117,10 @@ mounting('files that the volume has otherwise are neither hidden nor deleted', a
   assert.is(refused.exitCode, 3)
   assert.match(
     refused.stderr,
-    /Cannot use core's volume: manifest\.json in .*core is not.* remove the volume with --keep-folder/,
+    /Cannot use core's volume: it lacks manifest\.json of .*core, or has .* remove the volume with --keep-folder/,
   )
   assert.is(kept.exitCode, 3)
-  assert.match(kept.stderr, /beneath core's volume: manifest\.json there /)
+  assert.match(kept.stderr, /beneath core's volume: the volume lacks manifest\.json /)
   must('umount', rig.folder)
   assert.ok(readFileSync(join(rig.folder, 'manifest.json'), 'utf8').endsWith(' '))
 })

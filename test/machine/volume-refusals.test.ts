@@ -8,10 +8,10 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { takeLock } from '../../lib/run/lock.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { hasLoopDevices, mountOptions, must, volumeRig } from '../support/volume-rig.ts'
 
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
@@ -195,11 +195,11 @@ mounting('an image of another quota, smaller or larger, is not used for this one
   const remedy = 'remove the volume and create it anew'
   assert.match(
     raised.stderr,
-    `is smaller than its quota of 48 MiB asks for, 24.0 MiB instead of 48.0 MiB; ${remedy}`,
+    `is smaller than its quota of 48 MiB needs, 24.0 MiB instead of 48.0 MiB; ${remedy}`,
   )
   assert.match(
     lowered.stderr,
-    `is larger than its quota of 20 MiB asks for, 24.0 MiB instead of 20.0 MiB; ${remedy}`,
+    `is larger than its quota of 20 MiB needs, 24.0 MiB instead of 20.0 MiB; ${remedy}`,
   )
   assert.match(status.stdout, /LARGER than the quota/)
 })

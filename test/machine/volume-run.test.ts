@@ -1,6 +1,5 @@
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
@@ -8,6 +7,7 @@ import { trainAndPublish } from '../support/publishing.ts'
 import { type FakeTrainer, publishes, survivors, writesThrice } from '../support/rig.ts'
 import { sampleUsage } from '../support/sampler.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { createdRig, hasLoopDevices, type VolumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20

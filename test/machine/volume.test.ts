@@ -10,11 +10,11 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { imageOf } from '../../lib/layout.ts'
 import { mountUnit } from '../../lib/machine/volume/unit.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { createdRig, hasLoopDevices, must, volumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20

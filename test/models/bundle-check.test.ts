@@ -2,7 +2,6 @@ import { spawnSync } from 'node:child_process'
 import { createPrivateKey, createPublicKey } from 'node:crypto'
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { checkBundle } from '../../lib/models/bundle/check.ts'
 import { signText } from '../../lib/models/bundle/signature.ts'
@@ -12,6 +11,7 @@ import { rsaPair } from '../support/keys.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { sha256Of } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const { publicKey, privateKey } = rsaPair()
 const model = onnxModel()
@@ -58,11 +58,15 @@ flipped[flipped.length - 1]! ^= 1
 const { 'core.onnx': _, ...front } = good
 
 for (const [what, files, reason] of [
-  ['a file with other content', { ...good, 'core.onnx': flipped }, 'core.onnx with other content'],
+  [
+    'a file with other content',
+    { ...good, 'core.onnx': flipped },
+    'core.onnx with content that was not published',
+  ],
   [
     'a longer file',
     { ...good, 'core.onnx': Buffer.concat([model, model]) },
-    `published were ${model.length}`,
+    `but ${model.length} were published`,
   ],
   ['a file more', { ...good, 'extra.onnx': model }, 'extra.onnx that its manifest.json does not'],
   ['a file less', front, 'lacks core.onnx'],
@@ -74,14 +78,14 @@ for (const [what, files, reason] of [
   [
     'files before the manifest',
     { 'core.onnx': model, ...signed(manifest) },
-    'core.onnx where manifest.json has to',
+    'core.onnx where manifest.json must',
   ],
   [
     'no signature',
     { 'manifest.json': good['manifest.json'], 'core.onnx': model },
     'core.onnx where manifest.sig',
   ],
-  ['nothing', {}, 'nothing where manifest.json has to come'],
+  ['nothing', {}, 'nothing where manifest.json must come'],
   ['a huge manifest', { 'manifest.json': ' '.repeat(2 ** 23) }, 'manifest.json of 8388608 bytes, at most'],
   ['a signed manifest that is no JSON', signed('{'), 'describes no model'],
   ['a signed manifest of nothing', signed({ metadata: {}, files: {} }), 'describes no model'],
@@ -195,11 +199,11 @@ function tarOf(box: Sandbox, args: string[]): Buffer {
 for (const [what, offset, bytes, reason] of [
   ['a device', 156, '3', 'a device, core.onnx'],
   ["GNU's long name", 156, 'L', 'an extended header, core.onnx'],
-  ['a binary size', 124, '\x80\0\0\0\0\0\0\0\0\0\x01\0', 'core.onnx of a size that is no plain number'],
-  ['a negative size', 124, '-0000000001\0', 'core.onnx of a size that is no plain number'],
-  ['a size of 8 GiB', 124, '77777777777\0', 'core.onnx with 8589934591 bytes, published were'],
+  ['a binary size', 124, '\x80\0\0\0\0\0\0\0\0\0\x01\0', 'core.onnx with a size that is not a plain number'],
+  ['a negative size', 124, '-0000000001\0', 'core.onnx with a size that is not a plain number'],
+  ['a size of 8 GiB', 124, '77777777777\0', 'core.onnx with 8589934591 bytes, but'],
   ['a name that is not UTF-8', 0, '\xff', String.raw`not UTF-8: \xffore.onnx`],
-  ['another format', 257, 'xxxxx', 'is not a tar file inside'],
+  ['another format', 257, 'xxxxx', 'does not hold a tar file'],
 ] as const) {
   test(`checkBundle() refuses a header with ${what}`, async () => {
     const archive = gzipSync(forge(await pack(Object.entries(good)), offset, bytes))
@@ -212,7 +216,7 @@ test('checkBundle() refuses a header whose checksum is wrong', async () => {
   const tar = await pack(Object.entries(good))
   tar[tar.lastIndexOf('core.onnx') + 100]! ^= 1
 
-  assert.match(await refusalOf(gzipSync(tar)), 'is not a tar file inside, or damaged')
+  assert.match(await refusalOf(gzipSync(tar)), 'does not hold a tar file, or is damaged')
 })
 
 /** Change some bytes of the last file's header, and mend its checksum. */

@@ -11,7 +11,6 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { checkBundle } from '../../lib/models/bundle/check.ts'
 import { writeBundle } from '../../lib/models/bundle/write.ts'
@@ -22,6 +21,7 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { filesBelow, trainAndPublish } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const { publicKey, privateKey } = rsaPair()

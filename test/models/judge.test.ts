@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { findModels } from '../../lib/models.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
 
@@ -23,12 +23,12 @@ test('findModels() takes external data beside or below its model, with its path'
 
 test('findModels() refuses external data that is elsewhere, a link, too short or missing', async () => {
   const cases: [location: string, reason: string][] = [
-    ['/etc/passwd', 'keeps data in /etc/passwd, which is not a place beside or below it'],
-    ['../w.bin', 'keeps data in ../w.bin, which is not a place beside or below it'],
-    ['data/../../w.bin', 'keeps data in data/../../w.bin, which is not a place beside or below it'],
-    ['data/../w.bin', 'keeps data in data/../w.bin, which is not a place beside or below it'],
-    ['', 'keeps data in , which is not a place beside or below it'],
-    ['manifest.json', 'keeps data in manifest.json, which is not a place beside or below it'],
+    ['/etc/passwd', 'keeps data in /etc/passwd, which is not beside or below it'],
+    ['../w.bin', 'keeps data in ../w.bin, which is not beside or below it'],
+    ['data/../../w.bin', 'keeps data in data/../../w.bin, which is not beside or below it'],
+    ['data/../w.bin', 'keeps data in data/../w.bin, which is not beside or below it'],
+    ['', 'keeps data in , which is not beside or below it'],
+    ['manifest.json', 'keeps data in manifest.json, which is not beside or below it'],
     ['link.bin', 'needs link.bin, which is a symbolic link, not a regular file'],
     ['linked/w.bin', 'needs linked/w.bin, which is not inside a folder: linked is a symbolic link'],
     ['twin.bin', 'needs twin.bin, which has 2 hard links, so it can change under another name'],
@@ -63,7 +63,7 @@ test('findModels() refuses data in work/ and tmp/, which do not last', async () 
   for (const location of ['work/w.bin', 'tmp/w.bin']) {
     writeFileSync(box.path('a.onnx'), onnxModel({ external: [{ location }] }))
     const { rejected } = await findModels(box.dir, globs)
-    assert.match(rejected[0]?.reason ?? '', /not a place beside or below it$/)
+    assert.match(rejected[0]?.reason ?? '', /is not beside or below it$/)
   }
 })
 

@@ -1,6 +1,5 @@
 import { spawnSync } from 'node:child_process'
 import { linkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { findModels, publishedFiles } from '../../lib/models.ts'
 import { digFolders } from '../support/deep-folder.ts'
@@ -8,6 +7,7 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { checkApart, trainAndPublish } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
 const isRoot = process.getuid?.() === 0

@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto'
 import { statSync, truncateSync, writeFileSync } from 'node:fs'
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { InferenceSession } from 'onnxruntime-web'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { inspectOnnx } from '../../lib/models/onnx.ts'
 import { type OnnxOptions, onnxModel, writeHugeOnnx } from '../support/onnx-fixture.ts'
 import { bytesRead } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const faults: [without: NonNullable<OnnxOptions['without']>, reason: string][] = [
   ['ir', 'has no IR version of at least 3'],

@@ -1,5 +1,4 @@
 import { statSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { judgeModel } from '../../lib/models/judge.ts'
@@ -17,6 +16,7 @@ import {
   writeFiles,
 } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const { globs } = facts
 

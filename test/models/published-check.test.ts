@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { checkPublished } from '../../lib/models.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { bytesRead, checkApart, trainAndPublish } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
 const hasStrace = spawnSync('strace', ['-V']).status === 0

@@ -1,8 +1,8 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { trainAndPublish, writeFiles } from '../support/publishing.ts'
 import { readWhile } from '../support/read-while.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 import { versionOf } from '../support/versions.ts'
 
 test('a reader gets old or new models, never half of one, while they are published', async () => {

@@ -1,5 +1,4 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { recover } from '../../lib/models/recovery.ts'
@@ -7,6 +6,7 @@ import { checkPublished } from '../../lib/models.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { facts, rejection, trainAndPublish } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const { globs } = facts
 

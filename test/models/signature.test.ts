@@ -1,11 +1,11 @@
 import { constants, createPrivateKey, createPublicKey, sign } from 'node:crypto'
 import { chmodSync, symlinkSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { isSigned, readPrivateKey, readPublicKey, signText } from '../../lib/models/bundle/signature.ts'
 import { failure } from '../support/failure.ts'
 import { rsaPair, writeKey, wrongKeys } from '../support/keys.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const { publicKey, privateKey } = rsaPair()

@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { collect, readTar, type TarEntry, writeTar } from '../../lib/models/bundle/tarball.ts'
 import { failure } from '../support/failure.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const entryOf = (name: string): TarEntry => {
   const content = Buffer.from(contentOf(name))

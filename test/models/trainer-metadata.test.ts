@@ -1,8 +1,8 @@
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { metricsOf, readReported } from '../../lib/models/trainer-metadata.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('readReported() reads what a trainer says, and nothing where it says nothing', async () => {
   await using box = await sandbox({ 'a/metadata.json': '{"version":"7","features":["size"]}', 'b/x': 1 })
@@ -13,7 +13,7 @@ test('readReported() reads what a trainer says, and nothing where it says nothin
 
 test('readReported() leaves out what is not an object, not JSON or too long, with a warning', async () => {
   const cases: [content: string, warning: RegExp][] = [
-    ['', /^metadata.json of the training is left out: it is not JSON/],
+    ['', /^Ignored the metadata.json that the training wrote: it is not JSON/],
     ['[1]', /it is not a JSON object$/],
     ['null', /it is not a JSON object$/],
     [`{"a":${'['.repeat(20_000)}${']'.repeat(20_000)}}`, /it is nested deeper than 32$/],

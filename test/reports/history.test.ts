@@ -1,8 +1,8 @@
-import assert from 'node:assert/strict'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import type { EventBody, TrainerEvent } from '../../lib/events.ts'
 import { groupRuns, isTrainingRun } from '../../lib/reports/history.ts'
 import type { JobHistory } from '../../lib/reports/job-history.ts'
+import { test } from '../support/test.ts'
 
 const START_MS = Date.parse('2026-03-01T10:00:00.000Z')
 
@@ -47,7 +47,7 @@ const prune = (bytes: number, usedBytes: number): EventBody => ({
 
 function onlyJob(events: TrainerEvent[]): JobHistory {
   const [run] = groupRuns(events)
-  assert.equal(run!.jobs.length, 1)
+  assert.is(run!.jobs.length, 1)
   return run!.jobs[0]!
 }
 
@@ -73,28 +73,28 @@ test('groupRuns() tells what a run did, with times from its start', () => {
   const [run] = groupRuns(events)
 
   const [core] = run!.jobs
-  assert.equal(run!.startedAt, '2026-03-01T10:00:00.000Z')
-  assert.equal(run!.durationMs, 9000)
-  assert.equal(run!.exitCode, 0)
-  assert.deepEqual(run!.asked, ['core', 'dpi'])
-  assert.equal(core!.outcome, 'done')
-  assert.deepEqual([core!.startMs, core!.endMs], [1000, 9000])
-  assert.deepEqual([core!.training!.startMs, core!.training!.endMs], [2000, 7000])
-  assert.deepEqual(core!.training!.exit, { exitCode: 0, signal: null })
-  assert.deepEqual(
+  assert.is(run!.startedAt, '2026-03-01T10:00:00.000Z')
+  assert.is(run!.durationMs, 9000)
+  assert.is(run!.exitCode, 0)
+  assert.equal(run!.asked, ['core', 'dpi'])
+  assert.is(core!.outcome, 'done')
+  assert.equal([core!.startMs, core!.endMs], [1000, 9000])
+  assert.equal([core!.training!.startMs, core!.training!.endMs], [2000, 7000])
+  assert.equal(core!.training!.exit, { exitCode: 0, signal: null })
+  assert.equal(
     core!.samples.map(({ usedBytes }) => usedBytes),
     [500, 950, 650, 650, 640],
   )
-  assert.deepEqual(core!.freezes, { count: 1, pausedMs: 40, atMs: [4000] })
-  assert.equal(core!.prunes.bytes, 300)
-  assert.equal(core!.prunes.last[0]!.path, '/m/core/work/300.tmp')
-  assert.equal(core!.published[0]!.sha256, 'ab')
+  assert.equal(core!.freezes, { count: 1, pausedMs: 40, atMs: [4000] })
+  assert.is(core!.prunes.bytes, 300)
+  assert.is(core!.prunes.last[0]!.path, '/m/core/work/300.tmp')
+  assert.is(core!.published[0]!.sha256, 'ab')
 })
 
 test('groupRuns() draws the quota, not what a small disk left of it', () => {
   const core = onlyJob(eventsOf('r1', [0, jobStarted], [1, usage(1)]))
 
-  assert.equal(core.quotaBytes, 1000)
+  assert.is(core.quotaBytes, 1000)
 })
 
 test('groupRuns() counts a peak from the start of the training, not what was cleared away before it', () => {
@@ -109,7 +109,7 @@ test('groupRuns() counts a peak from the start of the training, not what was cle
     ),
   )
 
-  assert.equal(core.peakBytes, 700)
+  assert.is(core.peakBytes, 700)
 })
 
 test('groupRuns() keeps the reason of a failure and of a skip', () => {
@@ -123,19 +123,19 @@ test('groupRuns() keeps the reason of a failure and of a skip', () => {
   )
 
   const [agent, core] = run!.jobs
-  assert.deepEqual([agent!.outcome, agent!.reason], ['skipped', 'agent.onnx as published'])
-  assert.deepEqual([core!.outcome, core!.reason], ['failed', 'exit code 3'])
-  assert.deepEqual([run!.exitCode, run!.message], [1, 'exit code 3'])
+  assert.equal([agent!.outcome, agent!.reason], ['skipped', 'agent.onnx as published'])
+  assert.equal([core!.outcome, core!.reason], ['failed', 'exit code 3'])
+  assert.equal([run!.exitCode, run!.message], [1, 'exit code 3'])
 })
 
 test('groupRuns() leaves the end open of a run that was killed', () => {
   const [run] = groupRuns(eventsOf('r1', [0, started], [1, jobStarted], [2, trainStarted], [5, usage(3)]))
 
   const [core] = run!.jobs
-  assert.equal(run!.exitCode, undefined)
-  assert.equal(core!.outcome, 'unfinished')
-  assert.equal(core!.training!.exit, undefined)
-  assert.equal(core!.training!.endMs, 5000)
+  assert.is(run!.exitCode, undefined)
+  assert.is(core!.outcome, 'unfinished')
+  assert.is(core!.training!.exit, undefined)
+  assert.is(core!.training!.endMs, 5000)
 })
 
 test('isTrainingRun() tells a run that was to train from one that prunes or only checks', () => {
@@ -159,7 +159,7 @@ test('isTrainingRun() tells a run that was to train from one that prunes or only
 
   for (const [isTraining, bodies] of cases) {
     const [run] = groupRuns(eventsOf('r1', ...bodies.map((body): [number, EventBody] => [0, body])))
-    assert.equal(isTrainingRun(run!), isTraining, bodies.map(({ event }) => event).join(' '))
+    assert.is(isTrainingRun(run!), isTraining, bodies.map(({ event }) => event).join(' '))
   }
 })
 
@@ -168,7 +168,7 @@ test('groupRuns() keeps the last runs, the oldest first', () => {
 
   const runs = groupRuns(events, 2)
 
-  assert.deepEqual(
+  assert.equal(
     runs.map(({ run }) => run),
     ['r2', 'r3'],
   )
@@ -188,7 +188,7 @@ test('groupRuns() counts no time for a clock that is set back, or years ahead, d
     ),
   )
 
-  assert.deepEqual(
+  assert.equal(
     run!.jobs[0]!.samples.map(({ atMs }) => atMs / 1000),
     [10, 10, 20, 20, 25],
   )
@@ -205,9 +205,9 @@ test('groupRuns() stays small with hundreds of thousands of events, and loses ne
   const [run] = groupRuns(many())
 
   const { samples, prunes, peakBytes } = run!.jobs[0]!
-  assert.equal(prunes.count, 200_000)
-  assert.equal(prunes.bytes, 400_000)
-  assert.equal(peakBytes, 999)
+  assert.is(prunes.count, 200_000)
+  assert.is(prunes.bytes, 400_000)
+  assert.is(peakBytes, 999)
   assert.ok(samples.some(({ usedBytes }) => usedBytes === 999))
   assert.ok(samples.length <= 1000 && samples.length >= 500)
   assert.ok(prunes.last.length <= 200 && prunes.last.at(-1)!.atMs === 199_999_000)

@@ -1,8 +1,8 @@
-import assert from 'node:assert/strict'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import type { JobName } from '../../lib/quotas.ts'
 import { findOverlaps, groupRuns } from '../../lib/reports/history.ts'
+import { test } from '../support/test.ts'
 
 type Step = [run: string, event: 'start' | 'exit' | 'usage', job: JobName, second: number]
 
@@ -27,7 +27,7 @@ test('findOverlaps() finds none in trainings one after another', () => {
     ['r2', 'exit', 'core', 9],
   )
 
-  assert.deepEqual(overlaps, [])
+  assert.equal(overlaps, [])
 })
 
 test('findOverlaps() finds two trainings at once in one run', () => {
@@ -38,7 +38,7 @@ test('findOverlaps() finds two trainings at once in one run', () => {
     ['r1', 'exit', 'dpi', 8],
   )
 
-  assert.deepEqual(overlaps, ['core+dpi'])
+  assert.equal(overlaps, ['core+dpi'])
 })
 
 test('findOverlaps() finds trainings of two runs at once, and every one inside a long one', () => {
@@ -51,7 +51,7 @@ test('findOverlaps() finds trainings of two runs at once, and every one inside a
     ['r1', 'exit', 'core', 5],
   )
 
-  assert.deepEqual(overlaps, ['core+dpi', 'core+agent'])
+  assert.equal(overlaps, ['core+dpi', 'core+agent'])
 })
 
 test('findOverlaps() finds a job that is trained twice at once within another', () => {
@@ -63,7 +63,7 @@ test('findOverlaps() finds a job that is trained twice at once within another', 
     ['r1', 'exit', 'dpi', 4],
   )
 
-  assert.deepEqual(overlaps, ['core+dpi'])
+  assert.equal(overlaps, ['core+dpi'])
 })
 
 test('findOverlaps() counts a training whose run was killed up to its last event', () => {
@@ -80,8 +80,8 @@ test('findOverlaps() counts a training whose run was killed up to its last event
     ['r2', 'exit', 'core', 9],
   )
 
-  assert.deepEqual(killedBefore, [])
-  assert.deepEqual(aliveAfter, ['core+core'])
+  assert.equal(killedBefore, [])
+  assert.equal(aliveAfter, ['core+core'])
 })
 
 test('findOverlaps() is not misled by a clock that is set back between two trainings', () => {
@@ -92,7 +92,7 @@ test('findOverlaps() is not misled by a clock that is set back between two train
     ['r1', 'exit', 'dpi', 1500],
   )
 
-  assert.deepEqual(overlaps, [])
+  assert.equal(overlaps, [])
 })
 
 test.run()

@@ -1,9 +1,9 @@
-import assert from 'node:assert/strict'
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import { readEvents } from '../../lib/reports/past-events.ts'
 import { MIB } from '../../lib/text.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const stamp = { time: '2026-03-01T10:00:00.000Z', level: 'info', run: 'r1' }
 const skip = (reason: string) => JSON.stringify({ ...stamp, event: 'job.skip', job: 'core', reason })
@@ -18,13 +18,13 @@ test('readEvents() reads the rotated file before the current one', async () => {
 
   const reasons = reasonsIn(box.dir)
 
-  assert.deepEqual(reasons, ['first', 'second'])
+  assert.equal(reasons, ['first', 'second'])
 })
 
 test('readEvents() finds nothing where there is no journal', async () => {
   await using box = await sandbox()
 
-  assert.deepEqual(reasonsIn(box.path('missing')), [])
+  assert.equal(reasonsIn(box.path('missing')), [])
 })
 
 test('readEvents() leaves out torn lines, garbage, and events it does not know', async () => {
@@ -45,13 +45,13 @@ test('readEvents() leaves out torn lines, garbage, and events it does not know',
 
   const reasons = reasonsIn(box.dir)
 
-  assert.deepEqual(reasons, ['a'])
+  assert.equal(reasons, ['a'])
 })
 
 test('readEvents() does not trust a last line that has no newline yet', async () => {
   await using box = await sandbox({ 'events.jsonl': `${skip('whole')}\n${skip('being written')}` })
 
-  assert.deepEqual(reasonsIn(box.dir), ['whole'])
+  assert.equal(reasonsIn(box.dir), ['whole'])
 })
 
 test('readEvents() passes over a line of any length', async () => {
@@ -59,14 +59,14 @@ test('readEvents() passes over a line of any length', async () => {
     'events.jsonl': `${skip('a')}\n${skip('x'.repeat(3 * MIB))}\n${skip('b')}\n`,
   })
 
-  assert.deepEqual(reasonsIn(box.dir), ['a', 'b'])
+  assert.equal(reasonsIn(box.dir), ['a', 'b'])
 })
 
 test('readEvents() reads a line that is cut by the end of a piece', async () => {
   const reasons = Array.from({ length: 5000 }, (_, index) => `${index} ${'é'.repeat(index % 40)}`)
   await using box = await sandbox({ 'events.jsonl': reasons.map(reason => `${skip(reason)}\n`).join('') })
 
-  assert.deepEqual(reasonsIn(box.dir), reasons)
+  assert.equal(reasonsIn(box.dir), reasons)
 })
 
 test('readEvents() reads the end of a file that was blown up, in bounded memory', async () => {
@@ -77,7 +77,7 @@ test('readEvents() reads the end of a file that was blown up, in bounded memory'
 
   const reasons = reasonsIn(box.dir)
 
-  assert.deepEqual(reasons, ['kept'])
+  assert.equal(reasons, ['kept'])
   assert.ok(process.memoryUsage().rss - before < 64 * MIB)
 })
 
@@ -86,7 +86,7 @@ test('readEvents() follows no link and reads nothing but a file', async () => {
   symlinkSync(box.path('elsewhere'), box.path('events.jsonl'))
   mkdirSync(box.path('events.jsonl.1'))
 
-  assert.deepEqual(reasonsIn(box.dir), [])
+  assert.equal(reasonsIn(box.dir), [])
 })
 
 test('readEvents() reads a file once that has both names, as in the middle of a rotation', async () => {
@@ -94,7 +94,7 @@ test('readEvents() reads a file once that has both names, as in the middle of a 
   writeFileSync(box.path('events.jsonl'), `${skip('once')}\n`)
   linkSync(box.path('events.jsonl'), box.path('events.jsonl.1'))
 
-  assert.deepEqual(reasonsIn(box.dir), ['once'])
+  assert.equal(reasonsIn(box.dir), ['once'])
 })
 
 test.run()

@@ -1,15 +1,16 @@
-import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
-import { test } from 'uvu'
-import type { TrainerError } from '../../lib/errors.ts'
+import * as assert from 'uvu/assert'
 import { readRuns } from '../../lib/reports/history.ts'
 import { takeLock } from '../../lib/run/lock.ts'
 import { writeReport } from '../../scripts/report.ts'
+import { failure } from '../support/failure.ts'
+import { journalLine, type Sketch } from '../support/journal.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const BROWSER = '/usr/bin/chromium'
 const browserTest = skipUnless(test, existsSync(BROWSER), 'needs chromium')
@@ -34,9 +35,9 @@ ${publishes}`,
     },
     agent: { trainer: `await sleep(200)\n${publishes}` },
   })
-  assert.equal((await rig.run()).exitCode, 0)
+  assert.is((await rig.run()).exitCode, 0)
   writeFileSync(rig.path('dpi.fails'), '')
-  assert.equal((await rig.run(['dpi', '--retrain'])).exitCode, 1)
+  assert.is((await rig.run(['dpi', '--retrain'])).exitCode, 1)
   return rig
 }
 
@@ -48,9 +49,9 @@ test.after(async () => (await history)?.[Symbol.asyncDispose]())
 async function reportOf(rig: Rig): Promise<string> {
   const out = rig.path('report.html')
   const { exitCode, stdout, stderr } = await rig.run(['--out', out], { script })
-  assert.equal(stderr, '')
-  assert.equal(exitCode, 0)
-  assert.equal(stdout, `The report is in ${out}\n`)
+  assert.is(stderr, '')
+  assert.is(exitCode, 0)
+  assert.is(stdout, `The report is in ${out}\n`)
   return out
 }
 
@@ -66,8 +67,8 @@ test('report writes one page with every run, deletion, model and hash, all of it
   assert.match(page, /dpi&#39;s training ended with exit code 3/)
   assert.match(page, /work\/&#60;img src=x onerror=alert\(1\)&#62;\.tmp/)
   assert.match(page, /&#60;\/script&#62;&#60;\/title&#62;&#60;\/style&#62;&#60;svg onload=alert\(2\)&#62;/)
-  assert.doesNotMatch(page, /<img|<svg onload|<script|onerror=alert\(1\)>/)
-  assert.doesNotMatch(page, /https?:\/\/(?!www\.w3\.org\/(2000\/svg|1999\/xhtml)")/)
+  assert.not.match(page, /<img|<svg onload|<script|onerror=alert\(1\)>/)
+  assert.not.match(page, /https?:\/\/(?!www\.w3\.org\/(2000\/svg|1999\/xhtml)")/)
 })
 
 browserTest(
@@ -85,7 +86,7 @@ browserTest(
           await page.goto(url)
 
           const bars = await barsOf(page)
-          assert.deepEqual(
+          assert.equal(
             bars.map(({ fill }) => fill),
             ['var(--dpi)', 'var(--core)', 'var(--dpi)', 'var(--agent)'],
           )
@@ -94,21 +95,21 @@ browserTest(
 
           for (const job of ['core', 'dpi', 'agent']) {
             const chart = page.locator(`svg[aria-label^="Disk usage of ${job} "]`).filter({ visible: true })
-            assert.equal((await chart.locator('[aria-label="line"] path').count()) > 0, true)
-            assert.equal(await chart.locator('.quota line').count(), job === 'dpi' ? 2 : 1)
-            assert.equal((await chart.locator('.pruned path').count()) > 0, job === 'core')
-            assert.equal((await chart.locator('.paused path').count()) > 0, job === 'core')
+            assert.is((await chart.locator('[aria-label="line"] path').count()) > 0, true)
+            assert.is(await chart.locator('.quota line').count(), job === 'dpi' ? 2 : 1)
+            assert.is((await chart.locator('.pruned path').count()) > 0, job === 'core')
+            assert.is((await chart.locator('.paused path').count()) > 0, job === 'core')
           }
-          assert.deepEqual(await labelFaults(page), [])
+          assert.equal(await labelFaults(page), [])
           assert.ok((await page.evaluate<number>('document.documentElement.scrollWidth')) <= width)
-          assert.equal(await page.locator('img, script, svg[onload]').count(), 0)
+          assert.is(await page.locator('img, script, svg[onload]').count(), 0)
           backgrounds.add(await page.evaluate<string>('getComputedStyle(document.body).backgroundColor'))
-          assert.deepEqual(requests, [url])
-          assert.deepEqual(faults, [])
+          assert.equal(requests, [url])
+          assert.equal(faults, [])
           await page.close()
         }
       }
-      assert.equal(backgrounds.size, 2)
+      assert.is(backgrounds.size, 2)
     } finally {
       await browser.close()
     }
@@ -127,7 +128,7 @@ browserTest(
           const page = await browser.newPage({ colorScheme, viewport: { width, height: 844 } })
           await page.goto(pathToFileURL(box.path('r.html')).href)
 
-          assert.deepEqual([...(await labelFaults(page)), ...(await roomFaults(page))], [], `${width} px`)
+          assert.equal([...(await labelFaults(page)), ...(await roomFaults(page))], [], `${width} px`)
           const labels = await page.locator('.chart text').filter({ visible: true }).allTextContents()
           for (const label of ['disk full or not writable', 'peak 90 %', 'quota 99999 MiB', 'cut off'])
             assert.ok(
@@ -145,10 +146,10 @@ browserTest(
 
 /** Hours beside seconds, hundreds of prunes and pauses, failures with long words, quotas with many digits. */
 function crowdedJournal(): string {
-  const events: object[] = []
+  const events: Sketch[] = []
   let run = ''
   let clockMs = Date.parse('2026-09-28T22:50:40Z')
-  const add = (event: object) => events.push({ run, time: new Date(clockMs).toISOString(), ...event })
+  const add = (event: Sketch) => events.push({ run, time: new Date(clockMs).toISOString(), ...event })
   const train = (job: string, seconds: number, prunes: number) => {
     const limitBytes = 99_999 * 2 ** 20
     add({ event: 'job.start', job, dir: `/m/${job}`, limitBytes, guarantee: 'watch+sandbox' })
@@ -197,13 +198,12 @@ function crowdedJournal(): string {
     train('core', seconds, 10)
     if (seconds < 15_000) end('core', 1)
   }
-  return events.map(event => `${JSON.stringify(event)}\n`).join('')
+  return journalOf(...events)
 }
 
 /** Events of one run at one time, as the journal has them. */
-function journalOf(...events: object[]): string {
-  const stamp = { time: '2026-03-01T10:00:00.000Z', run: 'r1' }
-  return events.map(event => `${JSON.stringify({ ...stamp, ...event })}\n`).join('')
+function journalOf(...events: Sketch[]): string {
+  return events.map(journalLine).join('')
 }
 
 function startBrowser(): Promise<Browser> {
@@ -279,13 +279,10 @@ test('report leaves an earlier one alone when the models folder is mistyped', as
 
   for (const modelsDir of [box.path('model'), box.path('r.html')]) {
     const message = `Cannot report on ${modelsDir}: it has no .trainer, no run was made there; give the folder of a run with --models-dir`
-    await assert.rejects(writeReport(['--models-dir', modelsDir, '--out', box.path('r.html')]), {
-      code: 'storage',
-      exitCode: 3,
-      message,
-    })
+    const error = await failure(() => writeReport(['--models-dir', modelsDir, '--out', box.path('r.html')]))
+    assert.equal([error.code, error.exitCode, error.message], ['storage', 3, message])
   }
-  assert.equal(readFileSync(box.path('r.html'), 'utf8'), 'earlier')
+  assert.is(readFileSync(box.path('r.html'), 'utf8'), 'earlier')
 })
 
 test('report says that a run goes on while it holds the lock, and else that it was cut off', async () => {
@@ -308,10 +305,10 @@ test('report says that a run goes on while it holds the lock, and else that it w
   assert.match(during, /data-label="core">running</)
   assert.match(during, /It goes on\./)
   assert.match(during, /core 0\.0 s, running</)
-  assert.doesNotMatch(during, /cut off|killed/)
+  assert.not.match(during, /cut off|killed/)
   assert.match(after, /data-label="core">cut off</)
-  assert.match(after, /It was killed, lost its power or could not note its end on a full disk\./)
-  assert.doesNotMatch(after, /running|goes on/)
+  assert.match(after, /It was killed, lost power or could not record its end on a full disk\./)
+  assert.not.match(after, /running|goes on/)
 })
 
 test('report tells pruning from training, and says that it could not keep a quota', async () => {
@@ -338,13 +335,13 @@ test('report tells pruning from training, and says that it could not keep a quot
   assert.match(page, /1 job seen above a limit\./)
   assert.match(page, /core \(1 Mar, 10:00:00\) used 5 MiB of 1 MiB\./)
   assert.match(page, /data-label="core">nothing to prune</)
-  assert.doesNotMatch(page, /not started|No training was seen above/)
+  assert.not.match(page, /not started|No training was seen above/)
 })
 
 test('report counts a training that ran into its limit as no excess, and draws what was pruned after it', async () => {
   const trainer = "fs.writeFileSync(dir + '/model.bin', Buffer.alloc(30 * 2 ** 20))"
   await using rig = await trainerRig({ agent: { trainer } })
-  assert.equal((await rig.run(['agent'])).exitCode, 2)
+  assert.is((await rig.run(['agent'])).exitCode, 2)
 
   const page = readFileSync(await reportOf(rig), 'utf8')
 
@@ -353,7 +350,7 @@ test('report counts a training that ran into its limit as no excess, and draws w
   assert.ok(peakBytes > 19 * 2 ** 20 && peakBytes <= 20 * 2 ** 20)
   assert.ok(samples.at(-1)!.usedBytes < 2 ** 20)
   assert.match(page, /No training was seen above its quota\./)
-  assert.doesNotMatch(page, /seen above a limit|agent \([^)]*\) used/)
+  assert.not.match(page, /seen above a limit|agent \([^)]*\) used/)
 })
 
 test('report says which trainings overlapped and which exceeded their quota', async () => {
@@ -377,14 +374,13 @@ test('report says which trainings overlapped and which exceeded their quota', as
 })
 
 test('report shows at most the runs that were asked for', async () => {
-  const start = { time: '2026-03-01T10:00:00.000Z', event: 'run.start', jobs: [] }
-  const lines = [1, 2, 3].map(run => JSON.stringify({ ...start, run: `r${run}` }))
-  await using box = await sandbox({ '.trainer/events.jsonl': `${lines.join('\n')}\n` })
+  const starts = [1, 2, 3].map((run): Sketch => ({ run: `r${run}`, event: 'run.start' }))
+  await using box = await sandbox({ '.trainer/events.jsonl': journalOf(...starts) })
 
   await writeReport(['--models-dir', box.dir, '--out', box.path('r.html'), '--runs', '2'])
 
   const rows = readFileSync(box.path('r.html'), 'utf8').match(/<tr>\s*<th scope="row">/g)
-  assert.equal(rows?.length, 2)
+  assert.is(rows?.length, 2)
 })
 
 test('report replaces an earlier one as a whole, through a link too', async () => {
@@ -394,7 +390,7 @@ test('report replaces an earlier one as a whole, through a link too', async () =
   await writeReport(['--models-dir', box.dir, '--out', box.path('r.html')])
 
   assert.match(readFileSync(box.path('earlier.html'), 'utf8'), /^<!doctype html>.*<\/html>\n$/s)
-  assert.deepEqual(readdirSync(box.dir).sort(), ['.trainer', 'earlier.html', 'r.html'])
+  assert.equal(readdirSync(box.dir).sort(), ['.trainer', 'earlier.html', 'r.html'])
 })
 
 test('report refuses to replace what is not a file, and says what it cannot write', async () => {
@@ -407,29 +403,27 @@ test('report refuses to replace what is not a file, and says what it cannot writ
   ]
 
   for (const out of places) {
-    await assert.rejects(writeReport(['--models-dir', box.dir, '--out', out]), (error: TrainerError) => {
-      assert.equal(error.code, 'storage')
-      assert.ok(error.message.startsWith(`Cannot write ${out}: `), error.message)
-      assert.match(error.message, /: .+; choose another --out$/)
-      assert.ok(error.message.includes(out))
-      return true
-    })
+    const { code, message } = await failure(() => writeReport(['--models-dir', box.dir, '--out', out]))
+    assert.is(code, 'storage')
+    assert.ok(message.startsWith(`Cannot write ${out}: `), message)
+    assert.match(message, /: .+; choose another --out$/)
+    assert.ok(message.includes(out))
   }
 
   assert.ok(statSync('/dev/null').isCharacterDevice())
-  assert.deepEqual(readdirSync(box.dir), ['.trainer', 'folder'])
+  assert.equal(readdirSync(box.dir), ['.trainer', 'folder'])
 })
 
 test('report refuses a number of runs that is none', async () => {
   await using box = await sandbox()
 
   for (const runs of ['0', '-1', '1.5', 'ten']) {
-    await assert.rejects(writeReport(['--out', box.path('r.html'), `--runs=${runs}`]), {
-      code: 'usage',
-      message: `--runs is "${runs}", expected a whole number from 1 to 9999`,
-    })
+    const { code, message } = await failure(() =>
+      writeReport(['--out', box.path('r.html'), `--runs=${runs}`]),
+    )
+    assert.equal([code, message], ['usage', `--runs is "${runs}", expected a whole number from 1 to 9999`])
   }
-  assert.deepEqual(readdirSync(box.dir), [])
+  assert.equal(readdirSync(box.dir), [])
 })
 
 test.run()

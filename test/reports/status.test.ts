@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import {
   appendFileSync,
@@ -15,17 +14,20 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import { jobNames, readQuotas } from '../../lib/quotas.ts'
 import { readStatus, type Status } from '../../lib/reports/status.ts'
 import { drawStatus } from '../../lib/reports/status-table.ts'
 import { takeLock } from '../../lib/run/lock.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
+import { journalLine, type Sketch } from '../support/journal.ts'
+import { programOf, root } from '../support/places.ts'
 import { readManifest } from '../support/publishing.ts'
-import { publishes, type Rig, root, survivors, trainerRig, untilEvent } from '../support/rig.ts'
+import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const script = 'scripts/status.ts'
 const waits = `await sleep(60_000)`
@@ -43,7 +45,7 @@ function statusOf(rig: Rig): Promise<Status> {
 /** The same by the script. */
 async function jsonOf(rig: Rig, prefix: string[] = []): Promise<Status> {
   const { exitCode, stdout, stderr } = await rig.run(['--json'], { script, prefix })
-  assert.equal(exitCode, 0, stderr)
+  assert.is(exitCode, 0, stderr)
   return JSON.parse(stdout)
 }
 
@@ -67,7 +69,7 @@ test('status shows each job: model, time, usage of the quota, checkpoints, pruna
 
   const { exitCode, stdout } = await rig.run([], { script })
 
-  assert.equal(exitCode, 0)
+  assert.is(exitCode, 0)
   const timeOf = (job: string) =>
     String(readManifest(join(rig.modelsDir, job)).metadata.trained_at)
       .slice(0, 16)
@@ -100,8 +102,8 @@ test('status of the jobs named shows no others', async () => {
   const text = await rig.run(['agent', 'core'], { script })
   const json = await rig.run(['dpi', '--json'], { script })
 
-  assert.deepEqual(text.stdout.match(/^(core|dpi|agent)\b(?! is)/gm), ['core', 'agent'])
-  assert.deepEqual(
+  assert.equal(text.stdout.match(/^(core|dpi|agent)\b(?! is)/gm), ['core', 'agent'])
+  assert.equal(
     JSON.parse(json.stdout).jobs.map(({ job }: Status['jobs'][number]) => job),
     ['dpi'],
   )
@@ -114,17 +116,17 @@ test('status --json has the figures in bytes and the times in ISO 8601', async (
 
   const status = await jsonOf(rig)
 
-  assert.deepEqual(Object.keys(status), ['modelsDir', 'freeBytes', 'running', 'lastRun', 'jobs'])
-  assert.equal(status.modelsDir, rig.modelsDir)
-  assert.equal(status.running, null)
-  assert.deepEqual(
+  assert.equal(Object.keys(status), ['modelsDir', 'freeBytes', 'running', 'lastRun', 'jobs'])
+  assert.is(status.modelsDir, rig.modelsDir)
+  assert.is(status.running, null)
+  assert.equal(
     status.jobs.map(({ job }) => job),
     [...jobNames],
   )
   const [core] = status.jobs
   const done = rig.events().find(({ event }) => event === 'job.done')
   const { guarantee, lastResult, ...rest } = core!
-  assert.deepEqual(rest, {
+  assert.equal(rest, {
     job: 'core',
     models: ['core.onnx'],
     valid: true,
@@ -136,7 +138,7 @@ test('status --json has the figures in bytes and the times in ISO 8601', async (
     checkpoints: { count: 1, bytes: 8192 },
     prunable: { count: 2, bytes: 16384 },
   })
-  assert.deepEqual(lastResult, { outcome: 'done', at: done?.time, reason: '' })
+  assert.equal(lastResult, { outcome: 'done', at: done?.time, reason: '' })
   assert.match(String(guarantee), /^watch/)
 })
 
@@ -153,16 +155,16 @@ test('status says what runs, at which step and since when, while the run holds t
 
   const startedAt = rig.events()[0]!.time
   const { running, lastRun, jobs } = status
-  assert.deepEqual(running, { pid: run.pid, startedAt, job: 'dpi', step: 'training' })
-  assert.equal(lastRun, null)
-  assert.deepEqual(
+  assert.equal(running, { pid: run.pid, startedAt, job: 'dpi', step: 'training' })
+  assert.is(lastRun, null)
+  assert.equal(
     jobs.map(({ lastResult }) => lastResult?.outcome),
     ['done', 'running', undefined],
   )
   assert.match(text, new RegExp(`^running: dpi, training, since .*, pid ${run.pid}$`, 'm'))
-  assert.equal(after.running, null)
-  assert.equal(after.lastRun?.exitCode, 143)
-  assert.equal(after.jobs[1]?.lastResult?.outcome, 'interrupted')
+  assert.is(after.running, null)
+  assert.is(after.lastRun?.exitCode, 143)
+  assert.is(after.jobs[1]?.lastResult?.outcome, 'interrupted')
 })
 
 traceTest('status never writes, and never takes the lock, not even for a moment', async () => {
@@ -173,9 +175,9 @@ traceTest('status never writes, and never takes the lock, not even for a moment'
 
   await jsonOf(rig, ['strace', '-f', '-qq', '-s', '4096', '-o', trace, '-e', 'trace=flock,fcntl,execve'])
 
-  assert.deepEqual(traceOf(rig.modelsDir), before)
+  assert.equal(traceOf(rig.modelsDir), before)
   const calls = readFileSync(trace, 'utf8')
-  assert.match(calls, /execve\(.*status\.ts/)
+  assert.match(calls, /execve\(.*status\.[jt]s/)
   assert.ok(!/flock|F_(OFD_)?SETLK/.test(calls), calls)
 })
 
@@ -184,9 +186,9 @@ test('status makes no models folder where there is none', async () => {
 
   const { exitCode, stdout } = await rig.run([], { script })
 
-  assert.equal(exitCode, 0)
+  assert.is(exitCode, 0)
   assert.match(stdout, /models, not there yet$/m)
-  assert.match(stdout, /^not running, and no training is recorded here; .*--models-dir$/ms)
+  assert.match(stdout, /^not running; no training is recorded here\. .*--models-dir$/ms)
   assert.ok(!existsSync(rig.modelsDir))
 })
 
@@ -204,9 +206,9 @@ test('status reads a torn journal, and says that a run was killed', async () => 
 
   const { running, lastRun, jobs } = await statusOf(rig)
 
-  assert.equal(running, null)
-  assert.equal(lastRun?.exitCode, null)
-  assert.equal(jobs[0]?.lastResult?.outcome, 'cut off')
+  assert.is(running, null)
+  assert.is(lastRun?.exitCode, null)
+  assert.is(jobs[0]?.lastResult?.outcome, 'cut off')
 })
 
 test('status gives the reason of a failure, and keeps to the last training when pruning fails after it', async () => {
@@ -222,7 +224,7 @@ test('status gives the reason of a failure, and keeps to the last training when 
 
   const text = drawStatus(await statusOf(rig), false)
 
-  assert.equal(pruning.exitCode, 2)
+  assert.is(pruning.exitCode, 2)
   assert.match(text, /^core +- +- .* failed\nnot valid /m)
   assert.match(text, /^agent +- +- +watch +-\nnot valid +█{4} 21\.0\/20 MiB/m)
   assert.match(
@@ -250,7 +252,7 @@ test('status advises to prune only where that helps, and only when no run holds 
     new RegExp(`^${advice}, or now: scripts/prune\\.ts core$`, 'm'),
   )
   assert.match(texts[1]!, new RegExp(`^${advice}$`, 'm'))
-  assert.equal(pruning.exitCode, 0)
+  assert.is(pruning.exitCode, 0)
 })
 
 test('status tells of a training that could not start, as the metrics do', async () => {
@@ -260,10 +262,10 @@ test('status tells of a training that could not start, as the metrics do', async
 
   const { lastRun, jobs } = await statusOf(rig)
 
-  assert.equal(exitCode, 78)
-  assert.equal(lastRun?.exitCode, 78)
+  assert.is(exitCode, 78)
+  assert.is(lastRun?.exitCode, 78)
   assert.match(String(lastRun?.message), /^Cannot read the quotas file: .*mistyped\.json/)
-  assert.equal(jobs[0]?.lastResult?.outcome, 'done')
+  assert.is(jobs[0]?.lastResult?.outcome, 'done')
   assert.match(
     readFileSync(join(rig.modelsDir, '.trainer', 'metrics.prom'), 'utf8'),
     /^ransomeye_trainer_last_exit_code 78$/m,
@@ -273,20 +275,19 @@ test('status tells of a training that could not start, as the metrics do', async
 test('status tells pruning, and a lock that is held without a run, from a training', async () => {
   await using box = await sandbox({ '.trainer/lock': 1 })
   const journal = box.path('.trainer', 'events.jsonl')
-  const stamp = { time: '2026-03-01T10:00:00.000Z', level: 'info', run: 'r1' }
-  const write = (event: object) => appendFileSync(journal, `${JSON.stringify({ ...stamp, ...event })}\n`)
+  const write = (event: Sketch) => appendFileSync(journal, journalLine(event))
   const { release } = await takeLock(box.path('.trainer'))
   const stepOf = async () => (await readStatus(box.dir, readQuotas(join(root, 'quotas.json')))).running?.step
   try {
     write({ event: 'run.start', jobs: ['core'] })
     write({ event: 'storage.usage', job: 'core', usedBytes: 1, limitBytes: 2 })
-    assert.equal(await stepOf(), 'pruning')
+    assert.is(await stepOf(), 'pruning')
     write({ event: 'run.done', exitCode: 0 })
-    assert.equal(await stepOf(), null)
+    assert.is(await stepOf(), null)
   } finally {
     release()
   }
-  assert.equal(await stepOf(), undefined)
+  assert.is(await stepOf(), undefined)
 })
 
 test('status says that a run waits for a quiet machine, and before which job, until the wait is over', async () => {
@@ -301,7 +302,7 @@ test('status says that a run waits for a quiet machine, and before which job, un
   await run.ended
 
   assert.match(drawStatus(waiting, false), /^running: dpi, waiting for a quiet machine, since /m)
-  assert.deepEqual([training.running?.job, training.running?.step], ['dpi', 'training'])
+  assert.equal([training.running?.job, training.running?.step], ['dpi', 'training'])
 })
 
 test('status shows the other jobs when one cannot be measured', async () => {
@@ -311,12 +312,12 @@ test('status shows the other jobs when one cannot be measured', async () => {
 
   const { jobs } = await statusOf(rig)
 
-  assert.deepEqual(
+  assert.equal(
     jobs.map(({ usedBytes }) => usedBytes),
     [0, null, 0],
   )
-  assert.equal(jobs[1]?.valid, null)
-  assert.match(jobs[1]?.reason, /dpi is a file, expected a folder; move it away$/)
+  assert.is(jobs[1]?.valid, null)
+  assert.match(jobs[1]!.reason!, /dpi is a file, expected a folder; move it away$/)
 })
 
 rootTest('status sees the run of another user, or says what it may not read', async () => {
@@ -335,10 +336,10 @@ rootTest('status sees the run of another user, or says what it may not read', as
   run.child.kill('SIGTERM')
   await run.ended
 
-  assert.equal(readable.running?.pid, run.pid)
-  assert.equal(readable.running?.step, 'training')
-  assert.deepEqual(withoutPid.running, { ...readable.running, pid: null })
-  assert.equal(refused.exitCode, 3)
+  assert.is(readable.running?.pid, run.pid)
+  assert.is(readable.running?.step, 'training')
+  assert.equal(withoutPid.running, { ...readable.running, pid: null })
+  assert.is(refused.exitCode, 3)
   assert.match(refused.stderr, /^ransomeye-trainer: Cannot .*EACCES.*\n$/)
 })
 
@@ -356,10 +357,10 @@ rootTest('status asks the kernel for the usage of a folder that is a filesystem 
     const { jobs } = await statusOf(rig)
     closeSync(fd)
 
-    assert.equal(await checkUsage(core), 0)
-    assert.deepEqual([jobs[0]?.usedBytes, jobs[0]?.limitBytes], [3 * MIB, 10 * MIB])
+    assert.is(await checkUsage(core), 0)
+    assert.equal([jobs[0]?.usedBytes, jobs[0]?.limitBytes], [3 * MIB, 10 * MIB])
     assert.match(String(before?.guarantee), /^watch/)
-    assert.equal(jobs[0]?.guarantee, before?.guarantee?.replace('watch', 'kernel'))
+    assert.is(jobs[0]?.guarantee, before?.guarantee?.replace('watch', 'kernel'))
   } finally {
     execFileSync('umount', [core])
   }
@@ -367,7 +368,7 @@ rootTest('status asks the kernel for the usage of a folder that is a filesystem 
 
 terminalTest('status is coloured on a terminal only, and there not with NO_COLOR', async () => {
   await using rig = await trainerRig()
-  const argv = [process.execPath, '--import', 'tsx', join(root, script), '--models-dir', rig.modelsDir]
+  const argv = [process.execPath, ...programOf(script), '--models-dir', rig.modelsDir]
   const onTerminal = (env: Record<string, string>) =>
     spawnSync('script', ['-qec', argv.join(' '), '/dev/null'], {
       cwd: root,
@@ -411,7 +412,7 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
 
   const text = drawStatus(status, false)
 
-  assert.deepEqual(
+  assert.equal(
     text.split('\n').filter(line => line.length > 80),
     [],
   )

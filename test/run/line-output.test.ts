@@ -1,10 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { formatLine } from '../../lib/run/output.ts'
-import { type Rig, root, trainerRig } from '../support/rig.ts'
+import { programOf, root } from '../support/places.ts'
+import { type Rig, trainerRig } from '../support/rig.ts'
+import { test } from '../support/test.ts'
 
 /** What a run shows on a terminal that is set up so. */
 function onTerminal(rig: Rig, setUp: string, args: string[]): string {
@@ -60,15 +61,8 @@ test('lines that journald reads carry its priority, others do not', async () => 
   const run = (isJournald: boolean) => {
     const out = openSync(rig.path(`out-${isJournald}`), 'w')
     const { dev, ino } = fstatSync(out)
-    const args = [
-      '--import',
-      'tsx',
-      join(root, 'tasks.ts'),
-      '--quotas',
-      rig.path('quotas.json'),
-      '--models-dir',
-      rig.modelsDir,
-    ]
+    const places = ['--quotas', rig.path('quotas.json'), '--models-dir', rig.modelsDir]
+    const args = [...programOf('tasks.ts'), ...places]
     const env = { ...process.env, JOURNAL_STREAM: isJournald ? `${dev}:${ino}` : '1:1' }
     const child = spawn(process.execPath, args, { cwd: root, env, stdio: ['ignore', out, 'ignore'] })
     closeSync(out)

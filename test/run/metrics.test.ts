@@ -1,8 +1,7 @@
-import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import type { EventBody, TrainerEvent } from '../../lib/events.ts'
 import { readQuotas } from '../../lib/quotas.ts'
 import { Journal } from '../../lib/run/journal.ts'
@@ -12,10 +11,12 @@ import type { Run } from '../../lib/run.ts'
 import { MIB } from '../../lib/text.ts'
 import { waitForQuiet } from '../../lib/training/wait-for-quiet.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
+import { root } from '../support/places.ts'
 import { readManifest, trainAndPublish } from '../support/publishing.ts'
-import { publishes, type Rig, root, trainerRig, untilEvent } from '../support/rig.ts'
+import { publishes, type Rig, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0
 const promtoolTest = skipUnless(test, hasPromtool, 'needs promtool (Debian package prometheus)')
@@ -40,7 +41,7 @@ function stamped(body: EventBody): TrainerEvent {
 
 function openMetrics(rig: Rig): Metrics {
   mkdirSync(join(rig.modelsDir, '.trainer'), { recursive: true })
-  return new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), true, assert.fail)
+  return new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), true, assert.unreachable)
 }
 
 /** What a run does with its metrics, with these events in it. */
@@ -58,22 +59,19 @@ test('a run leaves figures of itself, of every quota and of every model', async 
 
   const figures = figuresOf(rig)
   const { seconds, time } = lastEvent(rig, 'run.done')
-  assert.equal(figures.get('run_in_progress'), 0)
-  assert.equal(figures.get('last_exit_code'), 0)
-  assert.equal(figures.get('last_duration_seconds'), seconds)
-  assert.equal(figures.get('last_success_timestamp_seconds'), Date.parse(time) / 1000)
-  assert.equal(
-    figures.get('run_start_timestamp_seconds'),
-    Date.parse(lastEvent(rig, 'run.start').time) / 1000,
-  )
+  assert.is(figures.get('run_in_progress'), 0)
+  assert.is(figures.get('last_exit_code'), 0)
+  assert.is(figures.get('last_duration_seconds'), seconds)
+  assert.is(figures.get('last_success_timestamp_seconds'), Date.parse(time) / 1000)
+  assert.is(figures.get('run_start_timestamp_seconds'), Date.parse(lastEvent(rig, 'run.start').time) / 1000)
   const { usedBytes } = lastEvent(rig, 'job.done')
-  assert.equal(figures.get('usage_bytes{model="agent"}'), usedBytes)
-  assert.equal(figures.get('limit_bytes{model="core"}'), 7 * MIB)
+  assert.is(figures.get('usage_bytes{model="agent"}'), usedBytes)
+  assert.is(figures.get('limit_bytes{model="core"}'), 7 * MIB)
   assert.ok(figures.get('free_bytes{model="core"}')! > 0)
   const model = statSync(join(rig.modelsDir, 'dpi', 'dpi.onnx'))
-  assert.equal(figures.get('model_bytes{model="dpi"}'), model.size)
+  assert.is(figures.get('model_bytes{model="dpi"}'), model.size)
   const { trained_at } = readManifest(join(rig.modelsDir, 'dpi')).metadata
-  assert.equal(
+  assert.is(
     figures.get('model_trained_timestamp_seconds{model="dpi"}'),
     Date.parse(String(trained_at)) / 1000,
   )
@@ -97,7 +95,7 @@ skipUnless(
   spawnSync('umount', [dir])
   const unmounted = await limitAfterRun()
 
-  assert.deepEqual([mounted, unmounted], [5 * MIB, 7 * MIB])
+  assert.equal([mounted, unmounted], [5 * MIB, 7 * MIB])
 })
 
 promtoolTest(
@@ -114,8 +112,8 @@ promtoolTest(
         input,
         encoding: 'utf8',
       })
-      assert.equal(`${stdout}${stderr}`, '')
-      assert.equal(status, 0)
+      assert.is(`${stdout}${stderr}`, '')
+      assert.is(status, 0)
     }
   },
 )
@@ -130,8 +128,8 @@ test('a failed training leaves its exit code, and the time of the last success a
   await rig.run(['core', '--retrain'])
 
   const after = figuresOf(rig)
-  assert.equal(after.get('last_exit_code'), 1)
-  assert.equal(after.get('last_success_timestamp_seconds'), before.get('last_success_timestamp_seconds'))
+  assert.is(after.get('last_exit_code'), 1)
+  assert.is(after.get('last_success_timestamp_seconds'), before.get('last_success_timestamp_seconds'))
   assert.ok(after.get('run_start_timestamp_seconds')! > before.get('run_start_timestamp_seconds')!)
 })
 
@@ -152,12 +150,12 @@ test('a run is in progress while it trains, also when it was killed, until the n
   const { exitCode } = await rig.run(['core'])
 
   const started = lastEvent(rig, 'run.start')
-  assert.equal(training.get('run_in_progress'), 1)
-  assert.equal(training.get('last_exit_code'), undefined)
-  assert.equal(killed.get('run_in_progress'), 1)
+  assert.is(training.get('run_in_progress'), 1)
+  assert.is(training.get('last_exit_code'), undefined)
+  assert.is(killed.get('run_in_progress'), 1)
   assert.ok(killed.get('run_start_timestamp_seconds')! < Date.parse(started.time) / 1000)
-  assert.equal(exitCode, 0)
-  assert.equal(figuresOf(rig).get('run_in_progress'), 0)
+  assert.is(exitCode, 0)
+  assert.is(figuresOf(rig).get('run_in_progress'), 0)
 })
 
 test('counters go on from run to run, and begin anew where the file is damaged', async () => {
@@ -184,7 +182,7 @@ test('counters go on from run to run, and begin anew where the file is damaged',
   writeFileSync(fileOf(rig), 'ransomeye_trainer_pruned_bytes_total{model="core"} many\n\0')
   const third = await runOnce()
 
-  assert.deepEqual(
+  assert.equal(
     [first, second, third],
     [
       [10, 1],
@@ -209,10 +207,10 @@ test('pruning by hand says nothing of trainings, whether it goes well or not', a
   writeFileSync(join(rig.modelsDir, 'core', 'core.onnx'), Buffer.alloc(21 * MIB, 1))
   const violated = await prune()
 
-  assert.equal(pruned.exitCode, 0)
-  assert.equal(prunedBytes, 11 * MIB)
-  assert.equal(violated.exitCode, 2)
-  assert.deepEqual([afterPruning, lastRun()], [before, before])
+  assert.is(pruned.exitCode, 0)
+  assert.is(prunedBytes, 11 * MIB)
+  assert.is(violated.exitCode, 2)
+  assert.equal([afterPruning, lastRun()], [before, before])
   assert.ok(figuresOf(rig).get('usage_bytes{model="core"}')! > 21 * MIB)
 })
 
@@ -234,9 +232,9 @@ test('a training that cannot even start leaves its exit code, and all other figu
   mkdirSync(join(rig.modelsDir, '.trainer', 'lock'))
   const unusable = await rig.run(['core'])
 
-  assert.deepEqual([byPruning, wrong.exitCode, unusable.exitCode], [[], 78, 3])
-  assert.deepEqual(afterWrong, [78, 'last_exit_code', 'update_timestamp_seconds'])
-  assert.equal(figuresOf(rig).get('last_exit_code'), 3)
+  assert.equal([byPruning, wrong.exitCode, unusable.exitCode], [[], 78, 3])
+  assert.equal(afterWrong, [78, 'last_exit_code', 'update_timestamp_seconds'])
+  assert.is(figuresOf(rig).get('last_exit_code'), 3)
 })
 
 test('what is no run leaves the figures alone: a dry run, a start while another holds the lock', async () => {
@@ -250,10 +248,10 @@ test('what is no run leaves the figures alone: a dry run, a start while another 
   const refused = await rig.run()
   const wrong = await rig.run(['--quotas', rig.path('mistyped.json')])
 
-  assert.equal(refused.exitCode, 75, `${run.output()}\n${refused.stdout}${refused.stderr}`)
-  assert.deepEqual([dry.exitCode, wrong.exitCode], [0, 78])
-  assert.equal(new Set(rig.events().map(it => it.run)).size, 1)
-  assert.equal(readFileSync(fileOf(rig), 'utf8'), before)
+  assert.is(refused.exitCode, 75, `${run.output()}\n${refused.stdout}${refused.stderr}`)
+  assert.equal([dry.exitCode, wrong.exitCode], [0, 78])
+  assert.is(new Set(rig.events().map(it => it.run)).size, 1)
+  assert.is(readFileSync(fileOf(rig), 'utf8'), before)
   run.child.kill('SIGTERM')
   await run.ended
 })
@@ -272,7 +270,7 @@ test('a model of which a file is missing has no bytes', async () => {
   rmSync(join(core, 'weights.bin'))
   const half = await bytes()
 
-  assert.deepEqual([whole, half], [model.length + 7, 0])
+  assert.equal([whole, half], [model.length + 7, 0])
 })
 
 test('the figures can be read by a collector that is another user, whatever the umask', async () => {
@@ -280,7 +278,7 @@ test('the figures can be read by a collector that is another user, whatever the 
 
   await rig.run(['core'], { prefix: ['sh', '-c', 'umask 077; exec "$@"', 'sh'] })
 
-  assert.equal(statSync(fileOf(rig)).mode & 0o777, 0o644)
+  assert.is(statSync(fileOf(rig)).mode & 0o777, 0o644)
 })
 
 test('figures that cannot be written are warned of once, and end no run', async () => {
@@ -289,8 +287,8 @@ test('figures that cannot be written are warned of once, and end no run', async 
 
   const { exitCode, stdout } = await rig.run(['core'])
 
-  assert.equal(exitCode, 0)
-  assert.equal(stdout.match(/WARNING metrics\.prom is not up to date: /g)?.length, 1)
+  assert.is(exitCode, 0)
+  assert.is(stdout.match(/WARNING metrics\.prom is not up to date: /g)?.length, 1)
 })
 
 traceTest(
@@ -310,7 +308,7 @@ traceTest(
     assert.ok(
       figuresOf(rig).get('last_success_timestamp_seconds')! > before.get('last_success_timestamp_seconds')!,
     )
-    assert.deepEqual([...figuresOf(rig).keys()], [...before.keys()])
+    assert.equal([...figuresOf(rig).keys()], [...before.keys()])
   },
 )
 
@@ -344,7 +342,7 @@ test('the figures are brought up to date while a training runs or a run waits, e
   performance.now = now
   const afterWaiting = await written()
 
-  assert.deepEqual([atStart, atOnce, later, afterWaiting], [1, 1, 3, 4])
+  assert.equal([atStart, atOnce, later, afterWaiting], [1, 1, 3, 4])
 })
 
 test('parseMetrics() reads what renderMetrics() writes, and passes over all else', async () => {
@@ -355,8 +353,8 @@ test('parseMetrics() reads what renderMetrics() writes, and passes over all else
 
   const page = await renderMetrics(samples)
 
-  assert.deepEqual(parseMetrics(page), samples)
-  assert.deepEqual(parseMetrics(`${page}ransomeye_trainer_other many\n`), samples)
+  assert.equal(parseMetrics(page), samples)
+  assert.equal(parseMetrics(`${page}ransomeye_trainer_other many\n`), samples)
 })
 
 promtoolTest(
@@ -426,9 +424,9 @@ promtoolTest(
     const checked = spawnSync('promtool', ['check', 'rules', alerts], { encoding: 'utf8' })
     const tested = spawnSync('promtool', ['test', 'rules', rig.path('tests.yml')], { encoding: 'utf8' })
 
-    assert.equal(checked.status, 0, checked.stderr)
+    assert.is(checked.status, 0, checked.stderr)
     assert.match(checked.stdout, /SUCCESS: 6 rules found/)
-    assert.equal(tested.status, 0, tested.stdout + tested.stderr)
+    assert.is(tested.status, 0, tested.stdout + tested.stderr)
   },
 )
 

@@ -1,9 +1,9 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import type { JobName } from '../../lib/quotas.ts'
 import { nextDue, untilNextPassMs, waitFor } from '../../lib/run/schedule.ts'
 import { parseDuration } from '../../lib/settings/options.ts'
+import { test } from '../support/test.ts'
 
 test('parseDuration() knows seconds, minutes, hours and days', () => {
   const parsed = ['90s', '30m', '24h', '7d'].map(value => parseDuration('--every', value))

@@ -8,13 +8,13 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { rsaPair, writeKey } from '../support/keys.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { filesBelow, sha256Of, trainAndPublish, writeFiles } from '../support/publishing.ts'
 import { type Rig, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const pair = rsaPair()
 const bundle = { script: 'scripts/bundle.ts' }

@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { trainerRig } from '../support/rig.ts'
+import { test } from '../support/test.ts'
 
 /** Stdout of a program goes into this file. */
 function into(file: string): string[] {

@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readOptions } from '../../lib/settings/options.ts'
 import { documentedOptions } from '../support/pages.ts'
-import { root } from '../support/rig.ts'
+import { root } from '../support/places.ts'
+import { test } from '../support/test.ts'
 
 const scripts = readdirSync(join(root, 'scripts'))
   .filter(name => name.endsWith('.ts'))

@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
@@ -10,13 +9,14 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'uvu'
+import * as assert from 'uvu/assert'
 import { groupRuns } from '../../lib/reports/history.ts'
 import { readEvents } from '../../lib/reports/past-events.ts'
 import { MIB } from '../../lib/text.ts'
 import { trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const script = 'scripts/prune.ts'
 const canTrace = spawnSync('strace', ['-D', 'true']).status === 0
@@ -48,11 +48,11 @@ test('prune deletes the oldest checkpoints down to the quota, tells each and the
 
   const { exitCode, stdout } = await rig.run([], { script })
 
-  assert.equal(exitCode, 0)
-  assert.deepEqual(readdirSync(work).sort(), ['c.tmp', 'd.tmp'])
+  assert.is(exitCode, 0)
+  assert.equal(readdirSync(work).sort(), ['c.tmp', 'd.tmp'])
   assert.ok(existsSync(model))
   const told = stdout.match(/core: pruned \S+ \(1 MiB, rule \S+\)/g)
-  assert.deepEqual(told, [
+  assert.equal(told, [
     `core: pruned ${work}/b.checkpoint (1 MiB, rule *.checkpoint)`,
     `core: pruned ${work}/a.checkpoint (1 MiB, rule *.checkpoint)`,
   ])
@@ -66,14 +66,14 @@ test('prune follows the globs of the job, and is a run in the journal', async ()
   await rig.run(['core'], { script })
 
   const [run] = groupRuns(readEvents(join(rig.modelsDir, '.trainer')))
-  assert.equal(run?.exitCode, 0)
-  const [core, ...others] = run.jobs
-  assert.equal(others.length, 0)
-  assert.equal(core?.outcome, 'done')
-  assert.equal(core.quotaBytes, MIB)
-  assert.ok(core.samples[0]!.usedBytes > MIB)
-  assert.deepEqual(
-    core.prunes.last.map(({ path, rule }) => ({ path, rule })),
+  assert.is(run?.exitCode, 0)
+  const [core, ...others] = run!.jobs
+  assert.is(others.length, 0)
+  assert.is(core?.outcome, 'done')
+  assert.is(core!.quotaBytes, MIB)
+  assert.ok(core!.samples[0]!.usedBytes > MIB)
+  assert.equal(
+    core!.prunes.last.map(({ path, rule }) => ({ path, rule })),
     [{ path: join(rig.modelsDir, 'core', 'work', 'checkpoint-500'), rule: 'checkpoint-*' }],
   )
 })
@@ -91,12 +91,12 @@ test('prune --dry-run says what prune then does, and changes nothing, not even b
   await training.ended
   const real = await rig.run(['dpi', '--json'], { script })
 
-  assert.equal(dry.exitCode, 0)
-  assert.deepEqual(left.sort(), ['1.tmp', '2.tmp', '3.tmp'])
+  assert.is(dry.exitCode, 0)
+  assert.equal(left.sort(), ['1.tmp', '2.tmp', '3.tmp'])
   const prunesOf = ({ events }: typeof dry) =>
     events.flatMap(it => (it.event === 'storage.prune' ? [[it.path, it.bytes, it.usedBytes]] : []))
-  assert.equal(prunesOf(dry).length, 2)
-  assert.deepEqual(prunesOf(dry), prunesOf(real))
+  assert.is(prunesOf(dry).length, 2)
+  assert.equal(prunesOf(dry), prunesOf(real))
   assert.match(dry.stdout, /"message":"dry run, nothing was changed; would prune 2 \(2 MiB\)"/)
 })
 
@@ -108,9 +108,9 @@ test('prune leaves everything alone while a run holds the lock: exit code 75', a
 
   const { exitCode, stderr } = await rig.run([], { script })
 
-  assert.equal(exitCode, 75)
+  assert.is(exitCode, 75)
   assert.match(stderr, new RegExp(`Another run holds .*: pid ${training.pid};`))
-  assert.deepEqual(readdirSync(work), ['1.tmp'])
+  assert.equal(readdirSync(work), ['1.tmp'])
   training.child.kill('SIGTERM')
   await training.ended
 })
@@ -123,12 +123,12 @@ test('prune ends with 2 when models alone exceed the quota, and prunes the other
 
   const { exitCode, stdout } = await rig.run([], { script })
 
-  assert.equal(exitCode, 2)
+  assert.is(exitCode, 2)
   assert.match(stdout, /CRITICAL core: Model too large for quota: /)
   assert.match(stdout, /ERROR pruned 2 \(1\.7 MiB\); core failed \(exit code 2\)/)
   assert.ok(existsSync(model))
-  assert.deepEqual(readdirSync(coreWork), [])
-  assert.deepEqual(readdirSync(dpiWork), ['2.tmp'])
+  assert.equal(readdirSync(coreWork), [])
+  assert.equal(readdirSync(dpiWork), ['2.tmp'])
 })
 
 test('prune ends with the highest exit code of its jobs', async () => {
@@ -139,9 +139,9 @@ test('prune ends with the highest exit code of its jobs', async () => {
 
   const { exitCode, stdout } = await rig.run([], { script })
 
-  assert.equal(exitCode, 3)
+  assert.is(exitCode, 3)
   assert.match(stdout, /dpi: failed: Cannot measure .*: it is not a folder, or a link to one/)
-  assert.deepEqual(readdirSync(outside), ['1.tmp'])
+  assert.equal(readdirSync(outside), ['1.tmp'])
 })
 
 test('prune refuses a models folder that is not there, and makes none', async () => {
@@ -150,8 +150,8 @@ test('prune refuses a models folder that is not there, and makes none', async ()
   for (const args of [[], ['--dry-run']]) {
     const { exitCode, stdout, stderr } = await rig.run(args, { script })
 
-    assert.deepEqual([exitCode, stdout], [3, ''])
-    assert.equal(
+    assert.equal([exitCode, stdout], [3, ''])
+    assert.is(
       stderr,
       `ransomeye-trainer: There is no models folder ${rig.modelsDir}; name another by --models-dir\n`,
     )
@@ -168,7 +168,7 @@ rootTest('prune --dry-run does not take for empty what this user may not look in
 
   const { exitCode, stderr } = await rig.run(['core', '--dry-run'], { script, prefix })
 
-  assert.equal(exitCode, 3)
+  assert.is(exitCode, 3)
   assert.match(stderr, /Cannot use the models folder .*EACCES.*; run it as root, the owner of .*models, or /)
 })
 
@@ -184,9 +184,9 @@ traceTest('prune stops at SIGINT, between two deletions', async () => {
   started.child.kill('SIGINT')
   const { exitCode } = await started.ended
 
-  assert.equal(exitCode, 130)
+  assert.is(exitCode, 130)
   const deleted = rig.events().filter(({ event }) => event === 'storage.prune').length
-  assert.equal(readdirSync(work).length, names.length - deleted)
+  assert.is(readdirSync(work).length, names.length - deleted)
   assert.ok(deleted < 600, `${deleted} deletions`)
 })
 
@@ -197,7 +197,7 @@ test('prune gets along with few open files, whatever number of folders the check
 
   const { exitCode, stderr } = await rig.run([], { script, prefix: ['prlimit', '--nofile=60'] })
 
-  assert.equal(exitCode, 0, stderr)
+  assert.is(exitCode, 0, stderr)
 })
 
 test.run()

@@ -10,13 +10,14 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Quota } from '../../lib/quotas.ts'
+import { root } from '../support/places.ts'
 import { sha256Of } from '../support/publishing.ts'
-import { type Rig, root, survivors, trainerRig } from '../support/rig.ts'
+import { type Rig, survivors, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const python = '/usr/bin/python3'
 const withNumpy = skipUnless(

@@ -10,13 +10,14 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { jobNames } from '../../lib/quotas.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { publishes, type Rig, root, trainerRig } from '../support/rig.ts'
+import { root } from '../support/places.ts'
+import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const namesOf = (events: TrainerEvent[]) =>
   events.map(it => ('job' in it ? `${it.event} ${it.job}` : it.event))
@@ -222,6 +223,11 @@ for (const [what, trainer, said] of [
     'an uncaught error with properties',
     `await fs.promises.readFile('/no/data')`,
     /its error was "Error: ENOENT: no such file or directory, open '\/no\/data'",/,
+  ],
+  [
+    'an error without frames, as Node.js 20.11 has them',
+    `console.error("[Error: no data] {\\n  errno: -2\\n}\\n\\nNode.js v20.11.0"); process.exit(1)`,
+    /its error was "Error: no data",/,
   ],
   [
     'an assertion',

@@ -1,11 +1,11 @@
 import { chmodSync, mkdirSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { findHolder } from '../../lib/run/lock.ts'
 import { chooseModelsDir, openModelsDir } from '../../lib/settings/folders.ts'
 import { failure } from '../support/failure.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')

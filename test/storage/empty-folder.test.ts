@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { emptyFolder } from '../../lib/storage/empty-folder.ts'
 import { digFolders } from '../support/deep-folder.ts'
 import { failure } from '../support/failure.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const isRoot = process.getuid?.() === 0

@@ -10,7 +10,6 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { createServer } from 'node:net'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { measure } from '../../lib/storage/measure.ts'
 import { checkUsage } from '../../lib/storage.ts'
@@ -18,6 +17,7 @@ import { digFolders } from '../support/deep-folder.ts'
 import { failure } from '../support/failure.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const isRoot = process.getuid?.() === 0

@@ -1,13 +1,13 @@
 import { execFileSync } from 'node:child_process'
 import { linkSync, renameSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { relative } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { publishedFiles } from '../../lib/models.ts'
 import { type MeasureOptions, measure } from '../../lib/storage/measure.ts'
 import { digFolders } from '../support/deep-folder.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('measure() orders by modification time to the nanosecond, before 1970 and in the future too', async () => {
   const times = {

@@ -13,15 +13,15 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { measure } from '../../lib/storage/measure.ts'
 import { Remover } from '../../lib/storage/remove.ts'
 import { pruneOldest } from '../../lib/storage.ts'
 import { digFolders } from '../support/deep-folder.ts'
-import { root } from '../support/rig.ts'
+import { descriptorsBelow } from '../support/descriptors.ts'
+import { programOf } from '../support/places.ts'
 import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('Remover deletes exactly the file that was measured, whatever bytes its name has', async () => {
   await using box = await sandbox()
@@ -101,14 +101,13 @@ test('Remover does not run out of descriptors with many folders', async () => {
   await using box = await sandbox(Object.fromEntries(names.map(name => [name, 1])))
   const { prunable } = await measure(box.dir)
   const remover = new Remover(box.dir)
-  const before = readdirSync('/proc/self/fd').length
 
   for (const entry of prunable) assert.equal(await remover.remove([entry]), ['removed'])
-  const held = readdirSync('/proc/self/fd').length - before
+  const held = descriptorsBelow(box.dir)
   await remover.close()
 
   assert.ok(held > 1 && held <= 16, `${held} descriptors`)
-  assert.is(readdirSync('/proc/self/fd').length, before)
+  assert.is(descriptorsBelow(box.dir), 0)
 })
 
 /*
@@ -157,12 +156,7 @@ async function setTrap(box: Sandbox): Promise<Trap> {
   const fd = openSync(box.path('core/work/run'), constants.O_DIRECTORY)
   const swapper = spawn(
     process.execPath,
-    [
-      ...process.execArgv,
-      join(root, 'test', 'support', 'swapper.ts'),
-      box.path('core/work/run'),
-      box.path('outside'),
-    ],
+    [...programOf('test/support/swapper.ts'), box.path('core/work/run'), box.path('outside')],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
   await once(swapper.stdout, 'data')

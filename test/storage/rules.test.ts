@@ -1,6 +1,6 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { compileRules } from '../../lib/storage/rules.ts'
+import { test } from '../support/test.ts'
 
 test('compileRules() allows checkpoints and temporary files at any depth, by their exact ending', async () => {
   const ruleOf = await compileRules('/core', [])

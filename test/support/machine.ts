@@ -2,7 +2,7 @@ import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { root } from './rig.ts'
+import { root } from './places.ts'
 import { sandbox, until } from './sandbox.ts'
 
 /** Where the machine has this project: a folder below /tmp, where a clone may be, is hidden from services. */

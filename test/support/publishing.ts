@@ -4,6 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'n
 import { dirname, join } from 'node:path'
 import { judgeModel } from '../../lib/models/judge.ts'
 import { type Published, publish, type TrainingFacts } from '../../lib/models/publish.ts'
+import { programOf } from './places.ts'
 
 /** A training as the manifest tells of it. */
 export const facts: TrainingFacts = {
@@ -62,8 +63,8 @@ export function checkApart(
   globs: string[],
   prefix: string[] = [],
 ): { status: number | null; stdout: string } {
-  const publisher = join(import.meta.dirname, 'publisher.ts')
-  const argv = [...prefix, process.execPath, '--import', 'tsx', publisher, 'check', jobDir, ...globs]
+  const publisher = programOf('test/support/publisher.ts')
+  const argv = [...prefix, process.execPath, ...publisher, 'check', jobDir, ...globs]
   return spawnSync(argv[0]!, argv.slice(1), { encoding: 'utf8', timeout: 20_000 })
 }
 

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { programOf } from './places.ts'
 
 /**
  * Let a consumer read core's model in a process of its own until `action` is over.
@@ -12,8 +12,7 @@ export async function readWhile(
   jobDir: string,
   action: () => Promise<void>,
 ): Promise<{ whole: number; torn: number; versions: number }> {
-  const script = join(import.meta.dirname, 'model-reader.ts')
-  const reader = spawn(process.execPath, ['--import', 'tsx', script, jobDir], {
+  const reader = spawn(process.execPath, [...programOf('test/support/model-reader.ts'), jobDir], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   await once(reader.stdout, 'readable')

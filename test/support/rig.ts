@@ -4,9 +4,8 @@ import { join } from 'node:path'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { type JobName, jobNames, type Quota } from '../../lib/quotas.ts'
 import { onnxModel } from './onnx-fixture.ts'
+import { programOf, root } from './places.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
-
-export const root = join(import.meta.dirname, '../..')
 
 /** A fake trainer: the body of an ES module with `fs`, `dir` (its output folder), `maxMb` and `job` in scope. */
 export type FakeTrainer = string
@@ -40,6 +39,8 @@ type StartOptions = {
   prefix?: string[]
   /** Give --models-dir; else the run has to find out. */
   withModelsDir?: boolean
+  /** Start it by tsx, as operators do; else as plain JavaScript, where the tests run so. */
+  byTsx?: boolean
 }
 export type Ended = {
   exitCode: number | null
@@ -73,22 +74,15 @@ export async function trainerRig(
 
   const start: Rig['start'] = (
     args = [],
-    { script = 'tasks.ts', env = {}, prefix = [], withModelsDir = true } = {},
+    { script = 'tasks.ts', env = {}, prefix = [], withModelsDir = true, byTsx = false } = {},
   ) => {
     const places = [
       '--quotas',
       box.path('quotas.json'),
       ...(withModelsDir ? ['--models-dir', modelsDir] : []),
     ]
-    const [program, ...rest] = [
-      ...prefix,
-      process.execPath,
-      '--import',
-      'tsx',
-      join(root, script),
-      ...places,
-      ...args,
-    ]
+    const node = [process.execPath, ...(byTsx ? ['--import', 'tsx', join(root, script)] : programOf(script))]
+    const [program, ...rest] = [...prefix, ...node, ...places, ...args]
     const child = spawn(program!, rest, {
       cwd: root,
       env: { ...process.env, ...env },

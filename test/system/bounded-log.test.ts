@@ -1,10 +1,10 @@
 import { lstatSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { Journal } from '../../lib/run/journal.ts'
 import { Appender } from '../../lib/system/bounded-log.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('Appender goes on where an earlier one stopped', async () => {
   await using box = await sandbox({ log: 'one\n' })

@@ -1,6 +1,5 @@
 import { existsSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
 import { rename, rm, writeFile } from 'node:fs/promises'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import {
@@ -14,6 +13,7 @@ import {
 import { rejection } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const other = '/dev/shm'
 const hasOther = existsSync(other) && statSync(other).dev !== statSync('/tmp').dev

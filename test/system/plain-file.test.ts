@@ -1,11 +1,11 @@
 import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openPlain, readPlain, reasonOf, sha256, statPlain } from '../../lib/system/plain-file.ts'
 import { sha256Of } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('sha256() hashes a file of several pieces, from its start', async () => {
   const content = Buffer.alloc(3 * 2 ** 20 + 1, 'ransomeye')

@@ -1,8 +1,8 @@
 import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { commandFor } from '../../lib/system/start-command.ts'
-import { root } from '../support/rig.ts'
+import { root } from '../support/places.ts'
+import { test } from '../support/test.ts'
 
 test('commandFor() names the models folder, and the quotas where they are not those of this project', () => {
   const modelsDir = '/srv/my models'

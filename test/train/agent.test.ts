@@ -1,8 +1,8 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { buildDataset } from '../../scripts/train/agent.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 import { smallAgent, trainSmall } from '../support/train-fixture.ts'
 
 const dataset = smallAgent.buildDataset(7, smallAgent.sources)

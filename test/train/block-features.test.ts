@@ -1,7 +1,7 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { blockFeatureNames, blockFeatures } from '../../scripts/train/block-features.ts'
 import { Random } from '../../scripts/train/random.ts'
+import { test } from '../support/test.ts'
 
 test('blockFeatures() of all bytes in turn: full entropy, nothing random about it', () => {
   const features = named(blockFeatures(Uint8Array.from({ length: 4096 }, (_, at) => at % 256)))

@@ -1,5 +1,4 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
   removeCheckpoints,
@@ -10,6 +9,7 @@ import {
 import { Mlp } from '../../scripts/train/mlp.ts'
 import { Random } from '../../scripts/train/random.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('resume() brings back everything that the next epoch depends on', async () => {
   await using box = await sandbox()

@@ -1,9 +1,9 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { holdoutFamilies, trainingFamilies } from '../../scripts/train/host-activities.ts'
 import { hostFeatureNames, hostFeatures } from '../../scripts/train/host-features.ts'
 import { rocAucOf } from '../../scripts/train/metrics.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 import { smallCore, trainSmall } from '../support/train-fixture.ts'
 
 test('the core model ranks unseen families of ransomware better than any one measurement does', async () => {

@@ -1,10 +1,10 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { flowFeatureNames, flowFeatures } from '../../scripts/train/flow-features.ts'
 import { type Packet, simulateFlow } from '../../scripts/train/flow-simulator.ts'
 import { flowClasses, trainingStyles } from '../../scripts/train/flow-styles.ts'
 import { Random } from '../../scripts/train/random.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 import { smallDpi, trainSmall } from '../support/train-fixture.ts'
 
 test('the dpi model recognises every class in styles of flows it has not seen, far better than by guessing', async () => {

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readFileSections } from '../../scripts/train/file-sections.ts'
 import { Random } from '../../scripts/train/random.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 test('readFileSections() passes over copies, small files and links', async () => {
   await using box = await sandbox({ 'a/one': text(1), 'b/copy': text(1), 'c/two': text(2), 'd/small': 8191 })

@@ -1,6 +1,6 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { macroF1Of, rocAucOf } from '../../scripts/train/metrics.ts'
+import { test } from '../support/test.ts'
 
 test('rocAucOf() counts pairs in order, ties as half', () => {
   const items = [

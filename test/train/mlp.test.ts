@@ -1,7 +1,7 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Mlp } from '../../scripts/train/mlp.ts'
 import { Random } from '../../scripts/train/random.ts'
+import { test } from '../support/test.ts'
 
 test('Mlp learns exclusive or, which no straight line separates', () => {
   const random = Random.seeded(2, 'xor')

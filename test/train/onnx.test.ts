@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { BinaryReader } from '@bufbuild/protobuf/wire'
 import * as ort from 'onnxruntime-web'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { inspectOnnx } from '../../lib/models/onnx.ts'
 import type { Scored } from '../../scripts/train/samples.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 import { smallJobs, trainSmall } from '../support/train-fixture.ts'
 
 ort.env.wasm.numThreads = 1

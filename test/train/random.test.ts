@@ -1,6 +1,6 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Random } from '../../scripts/train/random.ts'
+import { test } from '../support/test.ts'
 
 test('Random gives the numbers of xoshiro128**', () => {
   const random = new Random(Uint32Array.of(1, 2, 3, 4))

@@ -1,7 +1,7 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Random } from '../../scripts/train/random.ts'
 import { drawRow, readRanges } from '../../scripts/train/range-table.ts'
+import { test } from '../support/test.ts'
 
 test('readRanges() reads ranges, single numbers and what is usual, and refuses anything else', () => {
   const usual = { gap: [1, 2], size: [3, 4] } as const

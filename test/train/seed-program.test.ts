@@ -1,12 +1,10 @@
 /** Processes are started by node:child_process, because zx would put a shell between. */
 import { execFile } from 'node:child_process'
 import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { programOf } from '../support/places.ts'
 import { sandbox } from '../support/sandbox.ts'
-
-const root = join(import.meta.dirname, '../..')
+import { test } from '../support/test.ts'
 
 for (const [fault, argv, told] of [
   ['an unknown option', ['--max-disk-mb', '5', '--sed', '1'], "'--sed'; did you mean --seed?"],
@@ -44,10 +42,9 @@ for (const job of ['core', 'dpi', 'agent']) {
 }
 
 function run(job: string, argv: string[], cwd: string) {
-  const script = join(root, 'scripts/train', `${job}.ts`)
-  const tsx = import.meta.resolve('tsx')
+  const program = programOf(`scripts/train/${job}.ts`)
   return new Promise<{ exitCode: number | null; stdout: string; stderr: string }>(resolve => {
-    const child = execFile('node', ['--import', tsx, script, ...argv], { cwd }, (_, stdout, stderr) =>
+    const child = execFile('node', [...program, ...argv], { cwd }, (_, stdout, stderr) =>
       resolve({ exitCode: child.exitCode, stdout, stderr }),
     )
   })

@@ -1,17 +1,15 @@
 /** Processes are started by node:child_process, because zx needs `ps` to kill one. */
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { MIB } from '../../lib/text.ts'
 import { dpiJob } from '../../scripts/train/dpi.ts'
+import { programOf } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 import { smallAgent, smallCore, smallDpi, trainSmall } from '../support/train-fixture.ts'
-
-const root = join(import.meta.dirname, '../..')
 
 test('a training killed by SIGKILL goes on after its newest checkpoint and ends in the same bytes', async () => {
   await using box = await sandbox()
@@ -109,7 +107,7 @@ for (const [room, freeBytes, kept] of [
 }
 
 function start(argv: string[]) {
-  const child = spawn('node', ['--import', 'tsx', 'scripts/train/dpi.ts', ...argv], { cwd: root })
+  const child = spawn('node', [...programOf('scripts/train/dpi.ts'), ...argv])
   const closed = new Promise<number | null>(resolve => child.on('close', resolve))
   const ended = Promise.all([closed, text(child.stdout), text(child.stderr)]).then(
     ([exitCode, stdout, stderr]) => ({ exitCode, stdout, stderr }),

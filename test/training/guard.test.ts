@@ -1,5 +1,4 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { checkUsage } from '../../lib/storage.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
@@ -8,6 +7,7 @@ import { publishes, type Rig, survivors, trainerRig, writesThrice } from '../sup
 import { sampleUsage } from '../support/sampler.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')

@@ -1,11 +1,12 @@
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { publishes, root, trainerRig, untilEvent } from '../support/rig.ts'
+import { root } from '../support/places.ts'
+import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
 const withPython = skipUnless(test, existsSync('/usr/bin/python3'), 'needs python3')

@@ -1,7 +1,7 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { planBudget } from '../../lib/training/limit.ts'
+import { test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const roomy = {

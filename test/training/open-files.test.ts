@@ -1,7 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, unlinkSync, writeSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 
 import { accountOf, capOf } from '../../lib/storage/capacity.ts'
@@ -9,6 +8,7 @@ import { measure } from '../../lib/storage/measure.ts'
 import { heldFiles, openEntries } from '../../lib/training/open-files.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const withPython = skipUnless(test, spawnSync('python3', ['--version']).status === 0, 'needs python3')

@@ -1,6 +1,6 @@
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { OutputLines } from '../../lib/training/output-lines.ts'
+import { test } from '../support/test.ts'
 
 function linesOf(...chunks: (string | Buffer)[]): string[] {
   const lines: string[] = []

@@ -8,18 +8,17 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../../lib/system/processes.ts'
 import { safePath } from '../../lib/system/programs.ts'
 import { type Listener, Training } from '../../lib/training/process.ts'
-import { containedArgv, useSandbox } from '../../lib/training/sandbox.ts'
-import { root } from '../support/rig.ts'
+import { contain, useSandbox } from '../../lib/training/sandbox.ts'
+import { loader, moduleOf, root } from '../support/places.ts'
 import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
 
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
@@ -30,6 +29,8 @@ const containmentOf = (box: Sandbox, isSandboxed: boolean, path = safePath) => (
   jobDir: box.path('job'),
   workingDir: box.dir,
   isSandboxed,
+  isCapped: false,
+  network: 'host' as const,
   maxFileBytes: 2 ** 30,
   path,
 })
@@ -42,11 +43,10 @@ async function start(box: Sandbox, script: string, isSandboxed = false, more: Re
   const env = { PATH: safePath, RANSOMEYE_OUTPUT_DIR: box.path('job', 'work'), ...more }
   const training = await Training.start(
     {
-      argv: containedArgv(['node', 'script.mjs'], containmentOf(box, isSandboxed, env.PATH)),
+      ...contain(['node', 'script.mjs'], containmentOf(box, isSandboxed, env.PATH)),
       cwd: box.dir,
       env,
       lockFd,
-      isSandboxed,
     },
     { ...unheard, onLines: more => lines.push(...more) },
   )
@@ -98,13 +98,13 @@ test('Training takes nothing that runs beside it for a part of it, however early
   }
 })
 
-test('containedArgv() asks for no larger file than we may write ourselves', async () => {
+test('contain() asks for no larger file than we may write ourselves', async () => {
   await using box = await sandbox()
-  const program = `import { containedArgv } from '${join(root, 'lib/training/sandbox.ts')}'
-    const argv = containedArgv(['true'], ${JSON.stringify(containmentOf(box, false))})
+  const program = `import { contain } from '${moduleOf('lib/training/sandbox.ts')}'
+    const { argv } = contain(['true'], ${JSON.stringify(containmentOf(box, false))})
     process.stdout.write(JSON.stringify(argv))`
   const limits = [2 ** 20, 2 ** 31].map(bytes => {
-    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '--eval', program]
+    const node = [process.execPath, ...loader, '--input-type=module', '--eval', program]
     return JSON.parse(
       execFileSync('prlimit', [`--fsize=${bytes}`, ...node], { cwd: root, encoding: 'utf8' }),
     )[1]
@@ -115,9 +115,11 @@ test('containedArgv() asks for no larger file than we may write ourselves', asyn
 
 /** A program that starts a training and is killed before that has begun. */
 const startsAndDies = (training: object, afterMs: number) => `
-const { Training } = await import(${JSON.stringify(join(root, 'lib/training/process.ts'))})
+const { Training } = await import(${JSON.stringify(moduleOf('lib/training/process.ts'))})
 setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
-await Training.start({ ...${JSON.stringify(training)}, lockFd: 3 }, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
+const { inputs, ...training } = ${JSON.stringify(training)}
+const start = { ...training, inputs: inputs.map(it => Buffer.from(it, 'latin1')), lockFd: 3 }
+await Training.start(start, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
 
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
@@ -126,14 +128,19 @@ for (const isSandboxed of [false, true]) {
   testHere(`Training ${where} does not outlive whoever is killed while it starts`, async () => {
     await using box = await sandbox(folders)
     const command = ['sh', '-c', 'sleep 300; true', box.path('job', 'work')]
-    const contained = containedArgv(command, containmentOf(box, isSandboxed))
-    const argv = ['sh', '-c', 'sleep 0.2; exec "$@"', 'sh', ...contained] // as programs that a slow disk brings
-    const training = { argv, cwd: box.dir, env: { PATH: safePath }, isSandboxed }
+    const { argv, inputs } = contain(command, containmentOf(box, isSandboxed))
+    const training = {
+      argv: ['sh', '-c', 'sleep 0.2; exec "$@"', 'sh', ...argv], // as programs that a slow disk brings
+      inputs: inputs.map(input => input.toString('latin1')),
+      cwd: box.dir,
+      env: { PATH: safePath },
+      isSandboxed,
+    }
     const lockFd = openSync(box.path('lock'), 'a')
     const remains = () => listProcesses().filter(({ pid }) => readProc(`${pid}/cmdline`)?.includes(box.dir))
 
     for (const afterMs of [30, 60, 120]) {
-      const program = ['--import', 'tsx', '--input-type=module', '--eval', startsAndDies(training, afterMs)]
+      const program = [...loader, '--input-type=module', '--eval', startsAndDies(training, afterMs)]
       const { signal, stderr } = spawnSync(process.execPath, program, {
         stdio: ['ignore', 'ignore', 'pipe', lockFd],
       })
@@ -345,7 +352,7 @@ test('useSandbox() does not try where it is off, and says why where it is requir
 /** The failure of a start. */
 async function failureOf(box: Sandbox, argv: string[], cwd: string): Promise<TrainerError> {
   const lockFd = openSync(box.path('lock'), 'a')
-  const command = { argv, cwd, env: {}, lockFd, isSandboxed: false }
+  const command = { argv, inputs: [], cwd, env: {}, lockFd, isSandboxed: false }
   const outcome = await Training.start(command, unheard).then(
     () => 'started',
     error => error,

@@ -15,11 +15,11 @@ import { MIB } from '../../text.ts'
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY, S_IFMT } = constants
 
 /**
- * The first thing below `from` that `to` has not, or has otherwise: another kind, other content. What only `to` has is
- * no difference, nor are empty folders, owners and times.
+ * Find the first file below `from` that `to` lacks or has with another kind or content. Files that only `to` has, empty
+ * folders, owners and times make no difference.
  *
  * @returns its path below `from`, escaped; undefined if there is none
- * @throws the system's error when one of them cannot be read
+ * @throws the system's error if either cannot be read
  */
 export async function findDifference(from: string, to: string): Promise<string | undefined> {
   const fromRoot = Buffer.from(from).toString('latin1')

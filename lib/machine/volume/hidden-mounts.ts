@@ -3,14 +3,12 @@ import { once } from 'node:events'
 import { ProgramFailure, type RunProgram, safePath } from '../../system/programs.ts'
 
 /**
- * The machine's folders with mounts of our own, which nobody else sees: a mount that hides files can be taken away
- * here, and a filesystem be looked at before everyone finds it in its place. The kernel drops all of it with the
- * one process that lives in it, and that ends with us, whatever ends us.
+ * The machine's folders with mounts of our own, which nobody else sees. A mount that hides files can be taken away
+ * here, and a filesystem be inspected before everybody finds it in its place. The kernel drops these mounts with the
+ * one process that lives among them, and that process ends with us, whatever ends us.
  *
- * @example
- * await using hidden = await HiddenMounts.open(run)
- * await hidden.run(['umount', '/srv/data'])
- * readdirSync(hidden.path('/srv/data')) // what lies beneath the mount
+ * @example await using hidden = await HiddenMounts.open(run) await hidden.run(['umount', '/srv/data'])
+ * readdirSync(hidden.path('/srv/data')) // lists the files beneath the mount
  */
 export class HiddenMounts implements AsyncDisposable {
   /** Runs a program among these mounts. */
@@ -24,16 +22,16 @@ export class HiddenMounts implements AsyncDisposable {
     this.run = argv => run(['nsenter', '--target', String(holder.pid), '--mount', '--', ...argv])
   }
 
-  /** @throws {ProgramFailure} if this user may not do so */
+  /** @throws {ProgramFailure} if this user may not make mounts */
   static async open(run: RunProgram): Promise<HiddenMounts> {
-    // Not by zx, which waits for programs: this one waits for us, and its end of input is our end.
+    // Do without zx, which waits for programs: this one waits for us, and our end is the end of its input.
     const holder = spawn('unshare', ['--mount', '--propagation', 'slave', '--', 'cat'], {
       env: { PATH: safePath },
       stdio: ['pipe', 'pipe', 'pipe'],
     })
     let said = ''
     holder.stderr.on('data', chunk => (said += chunk))
-    holder.stdin.on('error', () => {}) // told by its exit
+    holder.stdin.on('error', () => {}) // its exit tells
     const ended = once(holder, 'exit')
     holder.stdin.write('ready\n')
     await Promise.race([once(holder.stdout, 'data'), ended])
@@ -41,7 +39,7 @@ export class HiddenMounts implements AsyncDisposable {
     return new HiddenMounts(holder, ended, run)
   }
 
-  /** What everybody calls `path`, as it is among these mounts. */
+  /** Return the path that leads to `path` as it is among these mounts. */
   path(path: string): string {
     return `/proc/${this.#holder.pid}/root${path}`
   }

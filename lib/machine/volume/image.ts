@@ -8,18 +8,18 @@ import { openPlain, reasonOf } from '../../system/plain-file.ts'
 import type { RunProgram } from '../../system/programs.ts'
 import { MIB } from '../../text.ts'
 
-/** Below this, what ext4 needs for itself leaves too little. */
+/** The least quota of a volume: below it ext4's own needs leave too little. */
 export const MIN_QUOTA_BYTES = 16 * MIB
 
-/** `ransomEy` in hex: how the filesystems made here begin their identifiers; the rest is random. */
+/** The start of the identifier of every filesystem made here: `ransomEy` in hex. The rest is random. */
 const UUID_START = '72616e73-6f6d-4579'
 
-/** A job's image; `reservedBytes` of its `bytes` are really there on the disk. */
+/** A job's image; `reservedBytes` of its `bytes` are really reserved on the disk. */
 export type Image = { bytes: number; reservedBytes: number }
 
 /**
- * The size of the image for a quota. A thousandth is left for the blocks in which the disk's filesystem notes where the
- * image lies: with them it is within the quota.
+ * Compute the size of the image for a quota. It leaves a thousandth for the blocks in which the disk's filesystem notes
+ * where the image lies: with them the image is within the quota.
  */
 export function imageBytesFor(quotaBytes: number): number {
   const bytes = quotaBytes - quotaBytes / 1024
@@ -27,9 +27,9 @@ export function imageBytesFor(quotaBytes: number): number {
 }
 
 /**
- * Make an image: every block of it reserved on the disk, in it an empty ext4. Replaces a leftover of that name.
+ * Make an image with every block reserved on the disk, and an empty ext4 in it. Replaces a leftover of that name.
  *
- * Without `nodiscard` mkfs would give the blocks back, and a full disk lose data that was reported as written.
+ * Without `nodiscard` mkfs would give the blocks back, and a full disk would lose data that was reported as written.
  *
  * @throws {ProgramFailure}
  */
@@ -48,10 +48,10 @@ export async function makeImage(path: string, bytes: number, job: JobName, run: 
 }
 
 /**
- * Look at a job's image.
+ * Inspect a job's image.
  *
  * @returns undefined if there is none
- * @throws {TrainerError} `storage`: something else has its name
+ * @throws {TrainerError} `storage` if something else has its name
  */
 export function inspectImage(path: string, job: JobName): Image | undefined {
   if (!lstatSync(path, { throwIfNoEntry: false })) return undefined
@@ -65,7 +65,7 @@ function readImage(path: string): Image & { label: string; uuid: string } {
   try {
     const { fd: opened, stats } = openPlain(dirname(path), basename(path))
     fd = opened
-    // The superblock: its identifier at 0x68, its label at 0x78; see ext4(5).
+    // Read the superblock: its identifier stands at 0x68, its label at 0x78; see ext4(5).
     const block = Buffer.alloc(1024)
     readSync(fd, block, 0, 1024, 1024)
     const uuid = block.toString('hex', 0x68, 0x78).replace(/^(.{8})(.{4})(.{4})/, '$1-$2-$3-')

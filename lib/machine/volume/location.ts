@@ -6,12 +6,12 @@ import type { RunProgram } from '../../system/programs.ts'
 import { quoteWord } from '../../text.ts'
 import { loopDevicesOf, mountedOn, strangeDeviceOf } from './mounts.ts'
 
-/** Where one job's volume is, mounted or not, made or not. */
+/** The location of one job's volume, mounted or not, made or not. */
 export type Volume = {
   job: JobName
   quota: Quota
   modelsDir: string
-  /** The job's folder: what the volume is mounted on. */
+  /** The job's folder, on which the volume is mounted. */
   folder: string
   /** Root's own folder of images. */
   volumesDir: string
@@ -19,7 +19,11 @@ export type Volume = {
   run: RunProgram
 }
 
-/** @param modelsDir absolute and real */
+/**
+ * Locate a job's volume.
+ *
+ * @param modelsDir absolute and real
+ */
 export function locateVolume(job: JobName, quota: Quota, modelsDir: string, run: RunProgram): Volume {
   return {
     job,
@@ -34,7 +38,7 @@ export function locateVolume(job: JobName, quota: Quota, modelsDir: string, run:
 /**
  * Is the volume mounted on its folder?
  *
- * @throws {TrainerError} `storage` if something else is
+ * @throws {TrainerError} `storage` if something else is mounted there
  */
 export async function isMounted({ job, folder, image, run }: Volume): Promise<boolean> {
   const source = mountedOn(folder)
@@ -49,7 +53,7 @@ export async function isMounted({ job, folder, image, run }: Volume): Promise<bo
 }
 
 /**
- * Make the folder of images, in which root alone can write, although it lies below a folder of the service's user; that
+ * Make the folder of images. Root alone can write in it, although it lies below a folder of the service's user; that
  * user may see whether there is an image.
  *
  * @throws {TrainerError} `storage` if something else has its name
@@ -64,10 +68,10 @@ export function makeVolumesDir(path: string): void {
   )
 }
 
-/** The service's user. */
+/** The user and group of the service. */
 export type Owner = { uid: number; gid: number }
 
-/** Root's own of these files and folders become the service's: made by root for it, it could not write to them. */
+/** Give the service's user those of `paths` that root owns; otherwise it could not write to them. */
 export function handOver(paths: string[], { uid, gid }: Owner): void {
   for (const path of paths) {
     if (lstatSync(path, { throwIfNoEntry: false })?.uid === 0) lchownSync(path, uid, gid)
@@ -75,9 +79,9 @@ export function handOver(paths: string[], { uid, gid }: Owner): void {
 }
 
 /**
- * Is the image used for nothing but this volume?
+ * Check that the image is used for nothing but this volume.
  *
- * @throws {TrainerError} `storage` with the device that it is attached to
+ * @throws {TrainerError} `storage` with another device that it is attached to
  */
 export async function assertNotElsewhere({ job, folder, image, run }: Volume): Promise<void> {
   const device = await strangeDeviceOf(image, folder, run)
@@ -85,6 +89,6 @@ export async function assertNotElsewhere({ job, folder, image, run }: Volume): P
   throw new TrainerError(
     'storage',
     `Cannot use the image of ${job}'s volume: ${image} is attached to ${device}, which is not mounted on ${folder}; ` +
-      `unmount that where it is, or detach it with losetup -d ${device}`,
+      `unmount it there, or detach it: losetup -d ${device}`,
   )
 }

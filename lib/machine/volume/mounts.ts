@@ -4,12 +4,12 @@ import { isErrno } from '../../errors.ts'
 import { listProcesses, readProc } from '../../system/processes.ts'
 import { ProgramFailure, type RunProgram } from '../../system/programs.ts'
 
-/** Loop devices and busy mounts are let go a moment after the last process that used them. */
+/** The time to wait: the kernel frees loop devices and busy mounts a moment after the last process that used them. */
 const PATIENCE_MS = 3_000
 
 /**
- * What a process, by default this one, sees mounted on a folder: the topmost's device or other source. Undefined if
- * it sees nothing there, or is gone.
+ * Return the device, or other source, of the topmost mount that a process, this one by default, sees on a folder.
+ * Undefined if the process sees none, or is gone.
  */
 export function mountedOn(folder: string, pid: number | 'self' = 'self'): string | undefined {
   const lines = readProc(`${pid}/mountinfo`)?.trimEnd().split('\n') ?? []
@@ -17,22 +17,22 @@ export function mountedOn(folder: string, pid: number | 'self' = 'self'): string
   return line && unescapeOctal(line.split(' - ')[1]!.split(' ')[1]!)
 }
 
-/** A space, tab, newline or backslash in a path is three octal digits there. */
+/** Decode a field of mountinfo, which writes a space, tab, newline or backslash as three octal digits. */
 function unescapeOctal(field: string): string {
   return field.replaceAll(/\\(\d{3})/g, (_, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),
   )
 }
 
-/** The loop devices that an image is attached to, found by its inode. */
+/** List the loop devices that an image is attached to, found by its inode. */
 export async function loopDevicesOf(image: string, run: RunProgram): Promise<string[]> {
   const names = await run(['losetup', '--list', '--noheadings', '--output', 'NAME', '--associated', image])
   return names.split('\n').filter(Boolean)
 }
 
 /**
- * A loop device that an image is attached to, other than the mount of it on `folder`. A sandbox or a container that goes on
- * seeing that mount counts as that mount.
+ * Find a loop device that an image is attached to, other than that of its mount on `folder`. A sandbox or container
+ * that still sees that mount counts as that mount.
  */
 export async function strangeDeviceOf(
   image: string,
@@ -52,15 +52,15 @@ export async function strangeDeviceOf(
   }
 }
 
-/** Mount an image on a folder, so that devices and setuid programs in it count for nothing. */
+/** Mount an image on a folder, with devices and setuid programs in it disabled. */
 export async function mountImage(image: string, folder: string, run: RunProgram): Promise<void> {
   await run(['mount', '-t', 'ext4', '-o', 'loop,nodev,nosuid', image, folder])
 }
 
 /**
- * Take the mount away as soon as nobody has a file in it open.
+ * Unmount a folder as soon as nobody has a file in it open.
  *
- * @throws {ProgramFailure} if that is not within a few seconds
+ * @throws {ProgramFailure} if it stays in use for a few seconds
  */
 export async function unmount(folder: string, run: RunProgram): Promise<void> {
   const end = performance.now() + PATIENCE_MS
@@ -76,14 +76,14 @@ export async function unmount(folder: string, run: RunProgram): Promise<void> {
 }
 
 /**
- * Let a loop device refuse `fstrim`, which would give the reserved blocks of its image back. It stays so while the
- * device exists, for whatever is attached to it next too, which costs that one nothing but trims.
+ * Make a loop device refuse `fstrim`, which would give the reserved blocks of its image back. The device keeps this for
+ * the next image that is attached to it, which costs that one nothing but trims.
  */
 export function refuseTrim(device: string): void {
   try {
     writeFileSync(`${device.replace('/dev/', '/sys/block/')}/queue/discard_max_bytes`, '0')
   } catch (error) {
-    // In a container /sys may be read-only: then a trimmed image is reserved again at its next mount.
+    // A container's /sys may be read-only; the next mount then reserves a trimmed image again.
     if (!isErrno(error, 'EROFS', 'EACCES', 'ENOENT')) throw error
   }
 }

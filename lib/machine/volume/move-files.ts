@@ -24,7 +24,7 @@ import { makeImage } from './image.ts'
 import type { Volume } from './location.ts'
 import { mountImage } from './mounts.ts'
 
-/** Copy the files of a folder, which no training writes to now, into another one; their owners and times too. */
+/** Copy a folder's files into another, with owners and times. No training may write to the folder meanwhile. */
 async function copyFiles({ run }: Volume, from: string, to: string): Promise<void> {
   const { tmpDir } = foldersIn(from)
   if (existsSync(tmpDir)) await emptyFolder(tmpDir)
@@ -33,29 +33,29 @@ async function copyFiles({ run }: Volume, from: string, to: string): Promise<voi
 }
 
 /**
- * Is everything that is in the job's folder now also in an image that is to be mounted over it?
+ * Check that an image, before it is mounted over the job's folder, holds every file that is in the folder now.
  *
- * @throws {TrainerError} `storage` with the first file that is not
+ * @throws {TrainerError} `storage` with the first file that it does not hold
  */
 export async function assertHolds({ job, folder, run }: Volume, file: string): Promise<void> {
   if (!readdirSync(folder).length) return
   await using hidden = await HiddenMounts.open(run)
-  // Not read-only: after a power cut its journal has to be replayed.
+  // Mount it writable: after a power cut its journal must be replayed.
   await mountImage(file, folder, hidden.run)
   const difference = await findDifference(folder, hidden.path(folder))
   await hidden.run(['umount', folder])
   if (difference === undefined) return
   throw new TrainerError(
     'storage',
-    `Cannot use ${job}'s volume: ${difference} in ${folder} is not, or is otherwise, in the volume; ` +
-      "to keep the folder's files remove the volume with --keep-folder, to keep the volume's move those away",
+    `Cannot use ${job}'s volume: it lacks ${difference} of ${folder}, or has it with other content; ` +
+      "to keep the folder's files, remove the volume with --keep-folder; to keep the volume's, move the folder's away",
   )
 }
 
 /**
- * Has the job's folder, as it is now, valid models of its own?
+ * Check that the job's folder, as it is now, has valid models of its own.
  *
- * @throws {TrainerError} `storage` if not: those in the volume are then all that there are
+ * @throws {TrainerError} `storage` if it has none: the volume then holds the only models
  */
 export async function assertPublished({ job, quota, folder }: Volume): Promise<void> {
   const { missing, reason } = await checkPublished(folder, quota.models)
@@ -63,14 +63,14 @@ export async function assertPublished({ job, quota, folder }: Volume): Promise<v
   throw new TrainerError(
     'storage',
     `Cannot remove ${job}'s volume without keeping its files: ${folder} has no valid model of its own (${reason}); ` +
-      'move what is there away, and remove the volume without --keep-folder',
+      'move its files away, and remove the volume without --keep-folder',
   )
 }
 
 /**
- * Delete what lies beneath the mounted volume: what it was copied from, or a copy of it.
+ * Delete the files beneath the mounted volume: those that it was filled from, or a copy of its files.
  *
- * @throws {TrainerError} `storage` with the first file there that is not in the volume too; nothing is deleted then
+ * @throws {TrainerError} `storage` with the first file there that the volume lacks; nothing is deleted then
  */
 export async function reclaim(volume: Volume): Promise<void> {
   await using hidden = await openBeneath(volume)
@@ -78,7 +78,7 @@ export async function reclaim(volume: Volume): Promise<void> {
 }
 
 /**
- * Put a copy of the volume's files beneath it, so that all of them are still there when it is unmounted.
+ * Copy the volume's files beneath it: the folder has all of them when the volume is unmounted.
  *
  * @throws {TrainerError} `no-space`, with both figures; `storage`
  */
@@ -91,10 +91,10 @@ export async function copyBeneath(volume: Volume): Promise<void> {
     throw new TrainerError(
       'no-space',
       `Cannot unmount ${job}'s volume: ${formatBytes(freeBytes)} free on ${modelsDir}, ` +
-        `${formatBytes(neededBytes)} needed for its files; prune it or free some`,
+        `${formatBytes(neededBytes)} needed for its files; prune it or free some space`,
     )
   }
-  // Both by way of the hidden mounts: what is renamed must not change its mount.
+  // Reach both by the hidden mounts: a rename cannot cross mounts.
   const beneath = hidden.path(folder)
   const passage = hidden.path(join(volumesDir, `${job}.out`))
   await run(['rm', '-rf', '--', passage])
@@ -102,7 +102,10 @@ export async function copyBeneath(volume: Volume): Promise<void> {
   await copyFiles(volume, folder, passage)
   const difference = await findDifference(folder, passage)
   if (difference !== undefined) {
-    throw new TrainerError('storage', `Cannot unmount ${job}'s volume: ${difference} is being changed`)
+    throw new TrainerError(
+      'storage',
+      `Cannot unmount ${job}'s volume: ${difference} changed while it was copied; stop what writes to it`,
+    )
   }
   const { uid, gid, mode } = statSync(folder)
   chownSync(beneath, uid, gid)
@@ -127,20 +130,20 @@ async function emptyBeneath({ job, folder, modelsDir }: Volume, hidden: HiddenMo
   if (difference !== undefined) {
     throw new TrainerError(
       'storage',
-      `Cannot free what lies beneath ${job}'s volume: ${difference} there is not, or is otherwise, in the volume; ` +
-        `move it away, it is in /mnt/${job} after mount --bind ${modelsDir} /mnt`,
+      `Cannot free the space beneath ${job}'s volume: the volume lacks ${difference} of the folder beneath, or has it ` +
+        `with other content; move that file away: mount --bind ${modelsDir} /mnt shows it in /mnt/${job}`,
     )
   }
   await emptyFolder(beneath)
 }
 
-/** Left free for the rest of the machine when an image is made. */
+/** Bytes left free for the rest of the machine when an image is made. */
 const RESERVE_BYTES = 64 * MIB
 
 /**
- * Make an image of `bytes` with everything in it that is in the job's folder, out of everyone's sight.
+ * Make an image of `bytes` that holds everything in the job's folder. It is mounted out of everybody's sight.
  *
- * @throws {TrainerError} `no-space`; `quota-exceeded` if the folder has more than fits, and it is not prunable
+ * @throws {TrainerError} `no-space`; `quota-exceeded` if the folder holds more than fits even after pruning
  */
 export async function fillImage(
   volume: Volume,
@@ -161,7 +164,7 @@ export async function fillImage(
   await using hidden = await HiddenMounts.open(run)
   await mountImage(fresh, folder, hidden.run)
   const inside = hidden.path(folder)
-  // Root's alone: a training that measures its folder could not read it.
+  // Remove it: it is root's alone, and a training that measures its folder could not read it.
   rmdirSync(join(inside, 'lost+found'))
   const keep = await publishedFiles(folder, quota.models)
   // Leave 1 % slack: folders may take more blocks on ext4.

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { quoteWord } from '../../text.ts'
 import { UNIT_FOLDER, type Unit } from '../units.ts'
 
-/** The unit that mounts a volume at boot, before any training. */
+/** Write the unit that mounts a volume at boot, before any training. */
 export function mountUnit(image: string, folder: string): Unit {
   const name = `${escapePath(folder)}.mount`
   const text = `# ${UNIT_FOLDER}/${name}
@@ -24,7 +24,7 @@ RequiredBy=ransomeye-trainer.service
   return { name, text }
 }
 
-/** What to do about the unit of a volume that is gone, as a line; none if it is not installed. */
+/** Say how to remove the unit of a volume that is gone, as a line; none if it is not installed. */
 export function removalOf({ name }: Unit): string[] {
   const file = join(UNIT_FOLDER, name)
   if (!existsSync(file)) return []
@@ -32,7 +32,7 @@ export function removalOf({ name }: Unit): string[] {
   return [`the service cannot start while the unit of that volume is enabled; remove it: ${commands}`]
 }
 
-/** As systemd-escape(1) does with `--path`. */
+/** Escape a path as systemd-escape(1) does with `--path`. */
 function escapePath(path: string): string {
   const names = path.split('/').filter(Boolean).join('/')
   const bytes = Array.from(Buffer.from(names), (byte, index) => {

@@ -98,7 +98,7 @@ async function readNext(
 ): Promise<Buffer> {
   const { value: entry } = await entries.next()
   if (entry?.name !== name)
-    throw new UnusableFile(`holds ${shown(entry?.name ?? 'nothing')} where ${name} has to come`)
+    throw new UnusableFile(`holds ${shown(entry?.name ?? 'nothing')} where ${name} must come`)
   if (entry.bytes > maxBytes)
     throw new UnusableFile(`has a ${name} of ${entry.bytes} bytes, at most ${maxBytes} are read`)
   return collect(entry.content)
@@ -119,10 +119,10 @@ async function checkFiles(
     }
     const listedBytes = sizes.get(path)
     if (listedBytes !== undefined && bytes !== listedBytes) {
-      throw new UnusableFile(`holds ${shown(path)} with ${bytes} bytes, published were ${listedBytes}`)
+      throw new UnusableFile(`holds ${shown(path)} with ${bytes} bytes, but ${listedBytes} were published`)
     }
     if ((await sha256Of(content)) !== sha256) {
-      throw new UnusableFile(`holds ${shown(path)} with other content than was published`)
+      throw new UnusableFile(`holds ${shown(path)} with content that was not published`)
     }
     awaited.delete(path)
     verified.push({ path, bytes, sha256 })

@@ -77,7 +77,7 @@ export function parseHeader(header: Buffer): { name: string; bytes: number } {
   }
   const magic = get('magic').toString('latin1')
   if ((magic !== POSIX_MAGIC && magic !== GNU_MAGIC) || numberOf(get('checksum')) !== checksumOf(header)) {
-    throw new UnusableFile('is not a tar file inside, or damaged')
+    throw new UnusableFile('does not hold a tar file, or is damaged')
   }
   // GNU tar keeps other things in the prefix field.
   const prefix = magic === POSIX_MAGIC ? textOf(get('prefix')) : ''
@@ -90,7 +90,7 @@ export function parseHeader(header: Buffer): { name: string; bytes: number } {
   }
   const bytes = numberOf(get('size'))
   if (bytes === undefined)
-    throw new UnusableFile(`holds ${escapeText(name)} of a size that is no plain number`)
+    throw new UnusableFile(`holds ${escapeText(name)} with a size that is not a plain number`)
   return { name, bytes }
 }
 

@@ -31,7 +31,7 @@ export const SIGNATURE = 'manifest.sig'
 
 const PIECE_BYTES = 64 * 1024
 
-/** Where a job's models are published. */
+/** A job and the folder of its published models. */
 type PublishedJob = Place & { job: JobName; jobDir: string }
 
 /**

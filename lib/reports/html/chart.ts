@@ -2,10 +2,10 @@ import { type PlotOptions, plot } from '@observablehq/plot'
 import { DOMImplementation, XMLSerializer } from '@xmldom/xmldom'
 import { Html, html } from './html.ts'
 
-/** Widths in pixels at which a chart is drawn: the page shows the widest that fits, so that no text is scaled. */
+/** Widths in pixels at which a chart is drawn. The page shows the widest that fits, and scales no text. */
 const widths = [328, 512, 736, 880]
 
-/** The page's rules for it; the narrowest chart is shown however little room there is. */
+/** The page's rules that choose a width. The narrowest chart is shown however little room there is. */
 export const chartRules = widths
   .map((width, index) => {
     const fromPx = index === 0 ? 0 : width
@@ -17,7 +17,7 @@ export const chartRules = widths
 /**
  * Draw a chart for screens of several widths, as inline SVG whose colours are the page's.
  *
- * @param optionsAt what the chart shows at this width in pixels; its `ariaLabel` is read out in its place
+ * @param optionsAt describes the chart at a width in pixels; screen readers read its `ariaLabel` in its place
  */
 export function drawChart(optionsAt: (width: number) => PlotOptions): Html {
   const svgs = widths.map(
@@ -36,8 +36,9 @@ function draw(options: PlotOptions): Html {
 const NARROW = /[ ,.:·fijlrt]/g
 
 /**
- * Pixels that a line of text may take, in whichever sans-serif the reader's system has: a browser knows its fonts, and
- * the charts are drawn before. The figures are those of DejaVu and Verdana, the widest that are common.
+ * Estimate the pixels that a line of text takes at most, in whichever sans-serif the reader's system has: only the
+ * browser knows its fonts, after the charts are drawn. The figures are those of DejaVu and Verdana, the widest common
+ * fonts.
  */
 export function widthOf(line: string, fontPx: number, isBold = false): number {
   const narrow = line.match(NARROW)?.length ?? 0
@@ -46,13 +47,13 @@ export function widthOf(line: string, fontPx: number, isBold = false): number {
 
 const stepsS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800]
 
-/** At most `most` round times in seconds, from 0 up to `endS`. */
+/** Choose at most `most` round times in seconds, from 0 up to `endS`. */
 export function ticksUpTo(endS: number, most: number): number[] {
   const stepS = stepsS.find(step => endS / step < most) ?? 86_400 * Math.ceil(endS / 86_400 / most)
   return Array.from({ length: Math.floor(endS / stepS) + 1 }, (_, index) => index * stepS)
 }
 
-/** A round time: `0`, `30 s`, `5 min`, `2 h`. */
+/** Format a round time: `0`, `30 s`, `5 min`, `2 h`. */
 export function formatTick(seconds: number): string {
   if (seconds === 0) return '0'
   if (seconds < 60) return `${seconds} s`

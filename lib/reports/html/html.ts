@@ -1,6 +1,6 @@
 import { escapeText } from '../../text.ts'
 
-/** Markup that is safe to insert as it is. */
+/** Markup that may be inserted as it is. */
 export class Html {
   readonly text: string
   constructor(text: string) {
@@ -11,8 +11,8 @@ export class Html {
 type Insert = string | number | Html | Insert[]
 
 /**
- * Markup with inserted values: text is escaped, whatever it comes from; markup and lists of it are inserted as
- * they are. Values belong between tags or in quoted attributes.
+ * Make markup with inserted values. Text is escaped, whatever its source; markup and lists of it are inserted as they
+ * are. Values belong between tags or in quoted attributes.
  *
  * @example html`<td title="${path}">${path}</td>`
  */

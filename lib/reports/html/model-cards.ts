@@ -7,14 +7,14 @@ import { formatSeconds } from '../../text.ts'
 import { type Html, html } from './html.ts'
 import { formatTime } from './words.ts'
 
-/** Trainers report what matters first; the rest is folded away. */
+/** The metrics shown at once: trainers report those that matter first. The rest is folded away. */
 const SHOWN_METRICS = 8
 const MAX_METRICS = 200
 const MAX_ORIGIN = 400
 
 /**
- * A card a job: is it valid, and what its manifest says of the published files. The check is the cheap one of every
- * boot: no file is read whole unless it was touched.
+ * Draw a card a job: is it valid, and which files does its manifest list? The check is the cheap one of every boot: no
+ * file is read whole unless it was touched.
  *
  * @throws {TrainerError} `storage` if a job's folder cannot be listed
  */
@@ -55,7 +55,7 @@ function listMetrics(metrics: [name: string, value: number][]): Html {
   )}</dl>`
 }
 
-/** When the models were trained, in what time, by which version, and on what. */
+/** Tell when the models were trained, in what time, by which version, and on what. */
 function originOf({ trained_at, training_seconds, version, trained_on }: Record<string, unknown>): string {
   const parts = [
     typeof trained_at === 'string' && `trained ${formatTime(trained_at)}`,

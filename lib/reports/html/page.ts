@@ -15,10 +15,10 @@ import { formatTime } from './words.ts'
 
 const MAX_FAULTS = 10
 
-/** What a report is made of. */
+/** The content of a report. */
 export type PageContent = { modelsDir: string; runs: RunHistory[]; models: Html; madeAt: Date }
 
-/** One HTML file that needs nothing else: it has no script, font or picture of its own, and forbids any other's. */
+/** Draw one self-contained HTML file: it has no script, font or picture, and forbids loading any. */
 export function drawPage({ modelsDir, runs, models, madeAt }: PageContent): string {
   const css = new Html(readFileSync(join(import.meta.dirname, 'page.css'), 'utf8'))
   return html`<!doctype html>
@@ -85,7 +85,7 @@ function guaranteeOf(trainings: Trained[], name: JobName): string {
   return trainings.findLast(({ job }) => job.job === name)?.job.guarantee ?? ''
 }
 
-/** What the page shows, in two sentences. */
+/** Sum the page up in two sentences. */
 function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
   const overlaps = findOverlaps(runs)
   const excesses = runs.flatMap(run =>
@@ -114,7 +114,7 @@ function drawVerdict(runs: RunHistory[], trainings: Trained[]): Html {
 <p class="note">${count(trainings.length, 'training')} in ${count(runs.length, 'run')} since ${formatTime(runs[0]!.startedAt)}. ${faults.slice(0, MAX_FAULTS).join(' ')}</p>`
 }
 
-/** A quota that a training passed, or a limit that it or what pruning left was above. */
+/** The limit that a job exceeded, if any: its quota, or the run's lower limit. */
 function excessOf({ excess, peakBytes, quotaBytes }: JobHistory): Usage | undefined {
   if (excess || quotaBytes === undefined || peakBytes <= quotaBytes) return excess
   return { usedBytes: peakBytes, limitBytes: quotaBytes }

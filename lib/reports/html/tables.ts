@@ -7,7 +7,7 @@ import { formatTime, outcomeOf, resultOf } from './words.ts'
 
 const MAX_DELETIONS = 100
 
-/** A row a run, the latest first: what became of it and of each job; below it what it said, across the table. */
+/** List the runs, the latest first: a row with the result of each job, and below it the messages of the run. */
 export function listRuns(runs: RunHistory[]): Html {
   return table(
     ['Started', 'Result', '#Took', ...jobNames],
@@ -25,7 +25,7 @@ ${jobNames.map(job => drawOutcome(run, job))}
   )
 }
 
-/** With the start of each published file's hash, so that a model can be traced to the run that made it. */
+/** Draw a job's outcome, with the start of each published file's hash: it traces a model to the run that made it. */
 function drawOutcome(run: RunHistory, name: JobName): Html {
   const job = run.jobs.find(it => it.job === name)
   if (!job && !run.asked.includes(name)) return html`<td></td>`
@@ -40,11 +40,11 @@ function drawOutcome(run: RunHistory, name: JobName): Html {
 
 function endOf({ message, exitCode, isRunning }: RunHistory): string {
   if (isRunning) return 'It goes on.'
-  if (exitCode === undefined) return 'It was killed, lost its power or could not note its end on a full disk.'
+  if (exitCode === undefined) return 'It was killed, lost power or could not record its end on a full disk.'
   return message ?? ''
 }
 
-/** The files that were deleted last, the latest first, below the sums of all. */
+/** List the last deleted files, the latest first, below the sums of all deletions. */
 export function listDeletions(runs: RunHistory[]): Html {
   const jobs = runs.flatMap(run => run.jobs.map(job => ({ run, job })))
   const sums = jobNames.flatMap(name => {
@@ -79,8 +79,8 @@ function pathIn({ dir }: JobHistory, path: string): string {
 }
 
 /**
- * A table that where it does not fit becomes a list, whose cells say by their `data-label` what they are; a head with `#`
- * is that of a column of figures.
+ * Make a table. Where it does not fit, the page shows it as a list whose cells are named by their `data-label`. A head
+ * with `#` heads a column of figures.
  */
 function table(heads: readonly string[], rows: Html[]): Html {
   const cells = heads.map(head =>

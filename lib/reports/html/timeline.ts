@@ -13,15 +13,15 @@ const HEADING_FONT_PX = 12
 const LABEL_FONT_PX = 11
 const AXIS_PX = 26
 const LEFT_PX = 1
-/** Room for a heading's second line. */
+/** Height of a heading's second line. */
 const LINE_PX = 16
 const LABEL_GAP_PX = 6
-/** Room for the label of a tick at the right edge, at least. */
+/** The least margin at the right: room for a tick's label. */
 const MIN_MARGIN_PX = 56
 
 /**
- * A row a run, the latest first; in it a lane for each training, from the run's start. A lane begins where the one
- * above it ends: a stair, unless two trainings overlapped, and then both are drawn as wrong.
+ * Draw a row a run, the latest first, with a lane for each training, from the run's start. A lane begins where the one
+ * above it ends: a stair. Two trainings that overlapped are both drawn as wrong.
  */
 export function drawTimeline(runs: RunHistory[]): Html {
   const overlapping = new Set(findOverlaps(runs).flatMap(pair => pair.map(({ job }) => job)))
@@ -124,7 +124,7 @@ function layOut(
   return { headings, lanes, heightPx }
 }
 
-/** The least margin at the right that leaves room for each lane's label after its bar. */
+/** Compute the least margin at the right that leaves room for each lane's label after its bar. */
 function marginFor(lanes: Lane[], longestS: number, widthPx: number): number {
   const margins = lanes.map(lane => {
     const roomPx = widthPx - LEFT_PX - LABEL_GAP_PX - widthOf(labelOf(lane), LABEL_FONT_PX)

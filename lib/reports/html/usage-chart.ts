@@ -7,26 +7,26 @@ import { drawChart, widthOf } from './chart.ts'
 import type { Html } from './html.ts'
 import { formatTime } from './words.ts'
 
-/** The trainings of a job that its chart has room for. */
+/** The most trainings of a job that its chart has room for. */
 export const MAX_STRIPS = 10
 
 const HEIGHT_PX = 220
 const MARGIN_PX = { top: 40, right: 1, bottom: 38 }
 const MIN_LEFT_PX = 64
 const GAP_PX = 4
-/** A strip is at least this wide, and wider in proportion to its time. */
+/** The least width of a strip; its time makes it wider. */
 const MIN_STRIP_PX = 16
 const CAPTION_GAP_PX = 12
 const FONT_PX = 11
-/** Where the strokes for deletions and pauses stand, above the frame. */
+/** The rows of strokes for deletions and pauses, above the frame. */
 const ROWS_PX = { pruned: -30, paused: -14 }
 
-/** One training of the job, from `fromPx` to `toPx` across the chart. */
+/** One training of the job, drawn from `fromPx` to `toPx`. */
 type Strip = Trained & { fromPx: number; toPx: number }
 
 /**
- * Usage of a job's folder over time against its quota: a strip for each of the last trainings, the latest at the
- * right, and above it a stroke for each file pruned and for each pause.
+ * Draw the usage of a job's folder over time against its quota: a strip for each of the last trainings, the latest at
+ * the right, and above it a stroke for each pruned file and for each pause.
  */
 export function drawUsage(job: JobName, runs: RunHistory[]): Html {
   const trainings = trainingsOf(runs)
@@ -158,7 +158,7 @@ const stroke = {
 
 type Caption = { fromPx: number; lines: string; isAtEnd: boolean }
 
-/** Date, duration and peak below each strip that has room for it; the latest always has, from its end to the left. */
+/** Write date, duration and peak below each strip with room for them, and always below the latest, to its left. */
 function captionMarks(strips: Strip[], widthPx: number): Markish[] {
   const captions: Caption[] = []
   for (const { run, job, fromPx } of strips.toReversed()) {

@@ -1,7 +1,7 @@
 import { isTrainingRun, type RunHistory } from '../history.ts'
 import type { JobHistory } from '../job-history.ts'
 
-/** How a result is coloured. */
+/** The colour of a result. */
 export type ResultTone = 'good' | 'bad' | 'muted'
 
 const failures: Record<number, string> = {
@@ -13,7 +13,7 @@ const failures: Record<number, string> = {
   143: 'terminated',
 }
 
-/** What became of a run, in a few words. */
+/** Tell the result of a run in a few words. */
 export function resultOf(run: RunHistory): { text: string; tone: ResultTone } {
   const { exitCode, isRunning, isChecked, jobs } = run
   if (isRunning) return { text: 'running', tone: 'muted' }
@@ -31,7 +31,7 @@ const tones = {
   skipped: 'muted',
 } as const
 
-/** What became of a job of a run; without an entry the run never came to it. */
+/** Tell the outcome of a job of a run. A run without an entry for the job never came to it. */
 export function outcomeOf(job: JobHistory | undefined, run: RunHistory): { text: string; tone: ResultTone } {
   if (!job) return { text: isTrainingRun(run) ? 'not started' : '', tone: 'muted' }
   const { outcome, prunes } = job
@@ -51,7 +51,7 @@ const clock = new Intl.DateTimeFormat('en-GB', {
   second: '2-digit',
 })
 
-/** A date, ISO or in milliseconds, as `24 Nov, 11:42:25` in UTC; what is no date stays as it is. */
+/** Format a date, ISO or in milliseconds, as `24 Nov, 11:42:25` in UTC. Any other text stays as it is. */
 export function formatTime(time: string | number): string {
   const date = new Date(time)
   return Number.isNaN(date.getTime()) ? String(time) : clock.format(date)

@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync, symlinkSync } from 'node:fs'
-import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { TrainerError } from '../../lib/errors.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { facts, readManifest, rejection, sha256Of, snapshot, trainAndPublish } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
 
 const { globs } = facts
 

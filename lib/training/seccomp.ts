@@ -1,0 +1,235 @@
+/**
+ * Makes the filter of system calls that a sandboxed training lives under: a classic BPF program, see seccomp(2), which
+ * bwrap loads (`--seccomp FD`) just before the training's program begins. What a filter can tell apart is a call's number
+ * and the plain numbers among its arguments, not what a pointer leads to.
+ */
+
+/** A call's number on x86-64 and on arm64; see arch/x86/entry/syscalls/syscall_64.tbl and asm-generic/unistd.h. */
+type Call = readonly [x64: number, arm64: number]
+
+/** One refusal; without `when` of every such call. */
+type Rule = {
+  errno: number
+  calls: readonly Call[]
+  when?: {
+    /** Looked at are the lower 32 bits of this argument. */
+    argument: number
+    /** Any of these bits is set in it … */
+    bits?: number
+    /** … or it is one of these values. */
+    values?: readonly number[]
+  }
+}
+
+// errno(3)
+const EPERM = 1
+const ENOTTY = 25
+const ENOSYS = 38
+const EOPNOTSUPP = 95
+
+const IOCTL: Call = [16, 29]
+const CLONE: Call = [56, 220]
+const UNSHARE: Call = [272, 97]
+
+/** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. */
+const NEW_NAMESPACE = 0x7e02_0000
+/** CLONE_NEWTIME; in clone(2) this bit is a part of the signal at the end. */
+const NEW_TIME_NAMESPACE = 0x80
+
+const rules: readonly Rule[] = [
+  {
+    // New mounts would hide files from the account, which walks the machine's own tree. A user namespace is what would
+    // permit them.
+    errno: EPERM,
+    calls: [CLONE],
+    when: { argument: 0, bits: NEW_NAMESPACE },
+  },
+  { errno: EPERM, calls: [UNSHARE], when: { argument: 0, bits: NEW_NAMESPACE | NEW_TIME_NAMESPACE } },
+  // clone3 has its flags behind a pointer. C libraries fall back to clone.
+  { errno: ENOSYS, calls: [[435, 435]] },
+  {
+    errno: EPERM,
+    calls: [
+      [308, 268], // setns
+      [165, 40], // mount
+      [166, 39], // umount2
+      [155, 41], // pivot_root
+      [428, 428], // open_tree
+      [429, 429], // move_mount
+      [430, 430], // fsopen
+      [431, 431], // fsconfig
+      [432, 432], // fsmount
+      [433, 433], // fspick
+      [442, 442], // mount_setattr
+      [467, 467], // open_tree_attr
+    ],
+  },
+  {
+    // Keys belong to the user, not to the sandbox: they would outlive it, and others' could be used.
+    errno: EPERM,
+    calls: [
+      [248, 217], // add_key
+      [249, 218], // request_key
+      [250, 219], // keyctl
+    ],
+  },
+  // A handle opens what lies outside the folders that are shown, on the same filesystem.
+  { errno: EPERM, calls: [[304, 265]] }, // open_by_handle_at
+  {
+    errno: EPERM,
+    calls: [
+      [321, 280], // bpf: programs and maps that outlive their maker
+      [323, 282], // userfaultfd: holds up a process inside a system call for as long as it likes
+      [179, 60], // quotactl
+      [443, 443], // quotactl_fd
+    ],
+  },
+  {
+    // The sandbox's first process is bwrap's: it must neither be made to do anything nor be looked into.
+    errno: EPERM,
+    calls: [[101, 117]], // ptrace
+    when: { argument: 1, values: [1] },
+  },
+  {
+    errno: EPERM,
+    calls: [
+      [310, 270], // process_vm_readv
+      [311, 271], // process_vm_writev
+    ],
+    when: { argument: 0, values: [1] },
+  },
+  {
+    // What is done through a ring is not seen by a filter.
+    errno: ENOSYS,
+    calls: [
+      [425, 425], // io_uring_setup
+      [426, 426], // io_uring_enter
+      [427, 427], // io_uring_register
+    ],
+  },
+  {
+    // A file's project decides whose quota it is charged to; a flag of a folder decides that of what is made in it.
+    errno: EPERM,
+    calls: [IOCTL],
+    when: {
+      argument: 1,
+      values: [
+        0x401c_5820, // FS_IOC_FSSETXATTR
+        0x4008_6602, // FS_IOC_SETFLAGS
+        // A subvolume is another device to whoever walks the tree.
+        0x5000_940e, // BTRFS_IOC_SUBVOL_CREATE
+        0x5000_9418, // BTRFS_IOC_SUBVOL_CREATE_V2
+        0x5000_9401, // BTRFS_IOC_SNAP_CREATE
+        0x5000_9417, // BTRFS_IOC_SNAP_CREATE_V2
+        0x4008_941a, // BTRFS_IOC_SUBVOL_SETFLAGS
+      ],
+    },
+  },
+  { errno: ENOSYS, calls: [[469, 469]] }, // file_setattr, which does the same
+]
+
+/**
+ * Gigabytes in a millisecond, before anybody can look. Without them every way of growing takes the time that writing
+ * takes: posix_fallocate(3) falls back to writing.
+ */
+const bursts: readonly Rule[] = [
+  { errno: EOPNOTSUPP, calls: [[285, 47]] }, // fallocate
+  {
+    errno: ENOTTY,
+    calls: [IOCTL],
+    when: {
+      argument: 1,
+      values: [
+        0x4030_5828, // FS_IOC_RESVSP
+        0x4030_582a, // FS_IOC_RESVSP64
+        0x4030_5839, // FS_IOC_ZERO_RANGE
+        // XFS before Linux 5.17:
+        0x4030_580a, // XFS_IOC_ALLOCSP
+        0x4030_580b, // XFS_IOC_FREESP
+        0x4030_5824, // XFS_IOC_ALLOCSP64
+        0x4030_5825, // XFS_IOC_FREESP64
+      ],
+    },
+  },
+]
+
+// linux/bpf_common.h and linux/seccomp.h
+const LOAD_WORD = 0x20
+const JUMP_IF_EQUAL = 0x15
+const JUMP_IF_AT_LEAST = 0x35
+const JUMP_IF_ANY_BIT = 0x45
+const RETURN = 0x06
+const RETURN_ERRNO = 0x0005_0000
+const RETURN_ALLOW = 0x7fff_0000
+
+/** Where struct seccomp_data has what a filter looks at. */
+const NUMBER_AT = 0
+const ARCHITECTURE_AT = 4
+const lowerHalfAt = (argument: number) => 16 + 8 * argument
+
+/** By Node's name of the processor: the kernel's own, and where a call's two numbers are. */
+const architectures: Partial<Record<NodeJS.Architecture, { audit: number; column: 0 | 1 }>> = {
+  x64: { audit: 0xc000_003e, column: 0 },
+  arm64: { audit: 0xc000_00b7, column: 1 },
+}
+/** From here on are the calls of x32, which are those of x86-64 once more. */
+const X32_CALLS = 0x4000_0000
+
+type Instruction = [code: number, operand: number, ifTrue?: number, ifFalse?: number]
+
+/**
+ * The filter for a training.
+ *
+ * @param allowsBursts on a filesystem of its own, where the kernel bounds every way of growing
+ * @returns undefined on a processor that has none: there `--disable-userns` and the mounts must do
+ * @example const filter = seccompFilter({ allowsBursts: false })
+ */
+export function seccompFilter(
+  { allowsBursts }: { allowsBursts: boolean },
+  processor: NodeJS.Architecture = process.arch,
+): Buffer | undefined {
+  const architecture = architectures[processor]
+  if (!architecture) return undefined
+  const { audit, column } = architecture
+  const program: Instruction[] = [
+    [LOAD_WORD, ARCHITECTURE_AT],
+    // A program for 32 bits, or one that makes their calls, would have other numbers: it has none at all.
+    [JUMP_IF_EQUAL, audit, 1, 0],
+    [RETURN, RETURN_ERRNO | ENOSYS],
+    [LOAD_WORD, NUMBER_AT],
+    [JUMP_IF_AT_LEAST, X32_CALLS, 0, 1],
+    [RETURN, RETURN_ERRNO | ENOSYS],
+    ...[...rules, ...(allowsBursts ? [] : bursts)].flatMap(rule => instructionsOf(rule, column)),
+    [RETURN, RETURN_ALLOW],
+  ]
+  return Buffer.concat(program.map(encode))
+}
+
+/** The accumulator holds the call's number, before and after. */
+function instructionsOf({ errno, calls, when }: Rule, column: 0 | 1): Instruction[] {
+  const refuse: Instruction = [RETURN, RETURN_ERRNO | errno]
+  const refusal: Instruction[] = when
+    ? [
+        [LOAD_WORD, lowerHalfAt(when.argument)],
+        ...(when.bits === undefined
+          ? []
+          : [[JUMP_IF_ANY_BIT, when.bits, 0, 1] satisfies Instruction, refuse]),
+        ...(when.values ?? []).flatMap((value): Instruction[] => [[JUMP_IF_EQUAL, value, 0, 1], refuse]),
+        [LOAD_WORD, NUMBER_AT],
+      ]
+    : [refuse]
+  return calls.flatMap((call): Instruction[] => [
+    [JUMP_IF_EQUAL, call[column], 0, refusal.length],
+    ...refusal,
+  ])
+}
+
+/** struct sock_filter; both processors are little-endian. */
+function encode([code, operand, ifTrue = 0, ifFalse = 0]: Instruction): Buffer {
+  const instruction = Buffer.alloc(8)
+  instruction.writeUInt16LE(code, 0)
+  instruction.writeUInt8(ifTrue, 2)
+  instruction.writeUInt8(ifFalse, 3)
+  instruction.writeUInt32LE(operand >>> 0, 4)
+  return instruction
+}

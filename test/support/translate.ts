@@ -1,0 +1,69 @@
+import { chmodSync, cpSync, readdirSync, symlinkSync } from 'node:fs'
+import { join, relative, sep } from 'node:path'
+import { type BuildOptions, build, type Plugin } from 'esbuild'
+import { root } from './places.ts'
+import { type Sandbox, sandbox } from './sandbox.ts'
+
+/** Folders that the copy does without, or shares. */
+const LEFT_OUT = ['.git', 'node_modules']
+
+/** What nearly every run loads; each becomes one file, because to look for its dozens takes longer than to read them. */
+const PACKAGES = ['@bufbuild/protobuf/wire', 'globby', 'picomatch', 'prom-client', 'valibot', 'zx/core']
+
+/**
+ * Copy the project into a temporary folder, and put beside every .ts file what it is as JavaScript: that starts in a
+ * fifth of the processor time, and the tests start a program some 700 times.
+ */
+export async function translateProject(): Promise<Sandbox> {
+  const copy = await sandbox()
+  chmodSync(copy.dir, 0o755) // other users run it too
+  cpSync(root, copy.dir, { recursive: true, filter: path => !LEFT_OUT.includes(relative(root, path)) })
+  symlinkSync(join(root, 'node_modules'), copy.path('node_modules'))
+  const sources = readdirSync(copy.dir, { recursive: true, encoding: 'utf8' }).filter(
+    name => name.endsWith('.ts') && !name.startsWith(`node_modules${sep}`),
+  )
+  const fileOf = (name: string) => copy.path('packages', name.replaceAll('/', '-'))
+  await Promise.all([
+    build({
+      ...common,
+      entryPoints: sources,
+      outbase: root,
+      outdir: copy.dir,
+      sourcemap: true,
+      treeShaking: false,
+      plugins: [keepImports(name => PACKAGES.includes(name) && `${fileOf(name)}.js`)],
+    }),
+    build({
+      ...common,
+      entryPoints: PACKAGES.map(name => ({ in: name, out: fileOf(name) })),
+      outdir: copy.path('packages'),
+      banner: {
+        js: `import * as module from 'node:module'; const require = module.createRequire(import.meta.url)`,
+      },
+    }),
+  ])
+  return copy
+}
+
+const common = {
+  absWorkingDir: root,
+  bundle: true,
+  format: 'esm',
+  logLevel: 'warning',
+  platform: 'node',
+  target: 'node20.11',
+} satisfies BuildOptions
+
+/** Every import stays one: of the JavaScript beside it, or of a package, which may have a file elsewhere. */
+function keepImports(fileOf: (name: string) => string | false): Plugin {
+  return {
+    name: 'keep-imports',
+    setup({ onResolve }) {
+      onResolve({ filter: /./ }, ({ kind, path }) => {
+        if (kind === 'entry-point') return undefined
+        if (path.startsWith('.')) return { external: true, path: path.replace(/\.ts$/, '.js') }
+        return { external: true, path: fileOf(path) || path }
+      })
+    },
+  }
+}

@@ -1,0 +1,92 @@
+import * as assert from 'uvu/assert'
+import { seccompFilter } from '../../lib/training/seccomp.ts'
+import { test } from '../support/test.ts'
+
+const AUDIT = { x64: 0xc000_003e, arm64: 0xc000_00b7, ia32: 0x4000_0003 }
+const ALLOWED = 0
+
+/** What the kernel does with a filter, for the instructions that ours have; @returns the errno, or ALLOWED */
+function decide(filter: Buffer, audit: number, call: number, args: number[] = []): number {
+  const data = Buffer.alloc(64)
+  data.writeUInt32LE(call >>> 0, 0)
+  data.writeUInt32LE(audit, 4)
+  for (const [index, value] of args.entries()) data.writeBigUInt64LE(BigInt(value), 16 + 8 * index)
+  let accumulator = 0
+  for (let at = 0; ; at += 8) {
+    const operand = filter.readUInt32LE(at + 4)
+    const jump = (isTrue: boolean) => {
+      at += 8 * filter.readUInt8(at + (isTrue ? 2 : 3))
+    }
+    switch (filter.readUInt16LE(at)) {
+      case 0x20:
+        accumulator = data.readUInt32LE(operand)
+        break
+      case 0x15:
+        jump(accumulator === operand)
+        break
+      case 0x35:
+        jump(accumulator >= operand)
+        break
+      case 0x45:
+        jump((accumulator & operand) !== 0)
+        break
+      case 0x06:
+        return operand === 0x7fff_0000 ? ALLOWED : operand & 0xffff
+      default:
+        throw new Error(`no instruction of ours at ${at / 8}`)
+    }
+  }
+}
+
+const calls = {
+  x64: { read: 0, ioctl: 16, clone: 56, ptrace: 101, mount: 165, unshare: 272, fallocate: 285, setns: 308 },
+  arm64: { read: 63, ioctl: 29, clone: 220, ptrace: 117, mount: 40, unshare: 97, fallocate: 47, setns: 268 },
+}
+
+for (const processor of ['x64', 'arm64'] as const) {
+  const { read, ioctl, clone, ptrace, mount, unshare, fallocate, setns } = calls[processor]
+  const audit = AUDIT[processor]
+  const watched = seccompFilter({ allowsBursts: false }, processor)!
+  const capped = seccompFilter({ allowsBursts: true }, processor)!
+
+  test(`the filter for ${processor} refuses what grows at once, but not where the kernel bounds it`, () => {
+    assert.is(decide(watched, audit, fallocate, [3, 1]), 95)
+    assert.is(decide(watched, audit, ioctl, [3, 0x4030_582a]), 25)
+    assert.is(decide(watched, audit, 425), 38)
+
+    assert.is(decide(capped, audit, fallocate, [3, 1]), ALLOWED)
+    assert.is(decide(capped, audit, ioctl, [3, 0x4030_582a]), ALLOWED)
+    assert.is(decide(capped, audit, 425), 38)
+  })
+
+  test(`the filter for ${processor} refuses namespaces and mounts, and threads and processes not`, () => {
+    for (const filter of [watched, capped]) {
+      assert.is(decide(filter, audit, clone, [0x1000_0011]), 1)
+      assert.is(decide(filter, audit, clone, [0x7e02_0011]), 1)
+      assert.is(decide(filter, audit, clone, [0x003d_0f00]), ALLOWED, 'a thread')
+      assert.is(decide(filter, audit, clone, [0x0120_0011]), ALLOWED, 'fork')
+      assert.is(decide(filter, audit, unshare, [0x80]), 1, 'a time namespace')
+      assert.is(decide(filter, audit, unshare, [0x200]), ALLOWED, 'CLONE_FS')
+      for (const call of [mount, setns, 428, 429, 430, 442]) assert.is(decide(filter, audit, call), 1)
+      assert.is(decide(filter, audit, 435), 38, 'clone3')
+    }
+  })
+
+  test(`the filter for ${processor} keeps the first process from being traced, and no other`, () => {
+    assert.is(decide(watched, audit, ptrace, [16, 1]), 1)
+    assert.is(decide(watched, audit, ptrace, [16, 17]), ALLOWED)
+  })
+
+  test(`the filter for ${processor} allows ordinary calls, and none of 32 bits`, () => {
+    assert.is(decide(watched, audit, read), ALLOWED)
+    assert.is(decide(watched, audit, ioctl, [3, 0x5401]), ALLOWED)
+    assert.is(decide(watched, AUDIT.ia32, 3), 38)
+    assert.is(decide(watched, audit, 0x4000_0000 + read), 38, 'x32')
+  })
+}
+
+test('there is no filter for a processor whose calls are not known', () => {
+  assert.is(seccompFilter({ allowsBursts: false }, 'riscv64'), undefined)
+})
+
+test.run()
