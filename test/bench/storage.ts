@@ -98,10 +98,10 @@ async function removeAll(make: (dir: string) => Promise<void>, signal: AbortSign
 }
 
 /** Small files number `from` to `to` in folders of a thousand. */
-export function makeFiles(dir: string, from: number, to: number, suffix: string): void {
+export function makeFiles(dir: string, from: number, to: number, suffix: string, content = 'x'): void {
   for (let index = from; index < to; index++) {
     const folder = join(dir, `part-${Math.floor(index / FILES_A_FOLDER)}`)
     if (index % FILES_A_FOLDER === 0) mkdirSync(folder, { recursive: true })
-    writeFileSync(`${folder}/${index}${suffix}`, 'x')
+    writeFileSync(`${folder}/${index}${suffix}`, content)
   }
 }
