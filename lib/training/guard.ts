@@ -49,6 +49,8 @@ const LATE_FREE_MS = 10_000
 /** How long to watch others write while the training stands still. */
 const OTHERS_MS = 100
 const TELL_EVERY_MS = 1000
+/** So long it is remembered how full it was. */
+const FULLEST_MS = 2000
 
 export type Watch = Limit & {
   /** What was used and free before the training began. */
@@ -71,16 +73,19 @@ export type Watch = Limit & {
  * them the filesystem's own account tells: when it has grown by as much as there is room, the training is stopped first
  * and the folder walked then.
  *
+ * @returns how full it was in the last seconds: a training that finds no room may delete what it could not finish
  * @throws {TrainerError} `quota-exceeded`, or `no-space` if the disk holds no more; the training is dead then
  */
-export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
+export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures> {
   preferUs()
+  const guarding = new Guard(watch, signal)
   try {
-    await new Guard(watch, signal).run()
+    await guarding.run()
   } catch (error) {
     // What ends it is no failure of a look that was under way.
     if (!signal.aborted || error instanceof TrainerError) throw error
   }
+  return guarding.fullest
 }
 
 /** A busy machine must not make the guard late: ask to run first, where that is allowed. */
@@ -122,6 +127,8 @@ class Guard {
   /** Until then it is walked while it runs, because it was stopped for what others had written. */
   #movingUntilMs = 0
   #toldMs = Number.NEGATIVE_INFINITY
+  fullest: Figures
+  #fullestMs = 0
   /** When the training last stood still for a look, and what it held then that nobody may look at. */
   #stoodMs = performance.now()
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
@@ -129,6 +136,7 @@ class Guard {
   constructor(watch: Watch, signal: AbortSignal) {
     this.#watch = watch
     this.#signal = signal
+    this.fullest = watch.start
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
     this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
   }
@@ -139,10 +147,20 @@ class Guard {
     while (!this.#signal.aborted) {
       const now = this.#estimate.now()
       this.#tell(now)
+      this.#remember(now)
       if (isAbove(now, this.#thresholds(now))) await this.#stopAndCount()
       else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now))
     }
+  }
+
+  #remember(figures: Figures): void {
+    const nowMs = performance.now()
+    const { freeBytes, freeInodes } = this.fullest
+    const isFuller = figures.freeBytes < freeBytes || figures.freeInodes < freeInodes
+    if (!isFuller && nowMs - this.#fullestMs < FULLEST_MS) return
+    this.fullest = figures
+    this.#fullestMs = nowMs
   }
 
   #tell(figures: Figures): void {
