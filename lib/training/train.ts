@@ -42,9 +42,9 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(quota, dir, budget.limitBytes)
   const env = trainingEnvironment(name, quota, dir, budget.limitBytes)
-  const isCounted = countsAtOnce(dir)
   const user = budget.isSandboxed ? trainingUser() : undefined
   if (user !== undefined) await giveFolder(workDir, user)
+  const isCounted = countsAtOnce(dir)
   run.signal.throwIfAborted()
   const progress = new Progress(job, budget.limitBytes)
   const over = new AbortController()
