@@ -115,6 +115,8 @@ class Guard {
   readonly #watch: Watch
   readonly #signal: AbortSignal
   readonly #estimate: Estimate
+  /** From the last look at a training that stood still: it can be trusted, but others may have freed space since. */
+  readonly #standing: Estimate
   readonly #sinceMs = Date.now()
   /** What the kernel counts beside files on a filesystem of the job's own. */
   readonly #overheadBytes: number
@@ -138,6 +140,7 @@ class Guard {
     this.#signal = signal
     this.fullest = watch.start
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
+    this.#standing = new Estimate(watch.dir, watch.start, watch.start.account)
     this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
   }
 
@@ -326,6 +329,7 @@ class Guard {
     const isFull = isAbove(look, this.#thresholds(look))
     if (isFull) look = await this.#prune(look)
     this.#estimate.set(look, look.account)
+    if (isStopped) this.#standing.set(look, look.account)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
@@ -369,6 +373,7 @@ class Guard {
   async #lookStanding(isStopped: boolean): Promise<Look> {
     const { dir, isCapped, countsAtOnce } = this.#watch
     const expectedBytes = this.#estimate.now().usedBytes
+    const standingBytes = this.#standing.now().usedBytes
     const counted = await this.#count()
     // There may be a million descriptors: they are looked at only where they can make a difference.
     const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE_BYTES
@@ -376,7 +381,7 @@ class Guard {
       return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
     const look = await this.#addHeld(counted, true)
     if (isCapped || !isStopped) return look
-    const hiddenBytes = await this.#hiddenBytes(look, expectedBytes - look.usedBytes)
+    const hiddenBytes = await this.#hiddenBytes(look, standingBytes - look.usedBytes)
     // What others do meanwhile is none of the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }

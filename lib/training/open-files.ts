@@ -213,9 +213,7 @@ function devicesOf(dir: string): Pick<Set<number>, 'has'> {
   const [major, minor] = mount[2]!.split(':').map(Number)
   devices.add(makedev(major!, minor!))
   if (mount[mount.indexOf('-') + 1] !== 'overlay') return devices
-  const upper = statOrNothing(/(?:^|,)upperdir=([^,]*)/.exec(mount.at(-1)!)?.[1] ?? '')
-  if (upper) return devices.add(upper.dev)
-  // What it lies on is hidden, as in a container: it is none of what is mounted for shared memory.
+  // What it lies on has others, and may be hidden, as in a container: it is none of what is mounted for shared memory.
   const shared = statOrNothing('/dev/shm')?.dev
   return { has: device => device !== shared }
 }
