@@ -169,6 +169,9 @@ async function figuresOf({ dir, isCapped }: Budget): Promise<Figures> {
   return isCapped ? accountOf(dir) : await lookAt(dir, { most: 0 })
 }
 
+/** The kernel's own error for a file that may not grow, as Node.js and Python name it; only RLIMIT_FSIZE causes it. */
+const fileLimitError = /\bEFBIG\b|\[Errno 27\]/
+
 /**
  * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
  * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
@@ -177,7 +180,7 @@ function explainSpace(
   budget: Budget,
   { end, fullest }: { end: Figures; fullest: Figures | undefined },
   { signal }: TrainingExit,
-  { saysOutOfSpace }: Progress,
+  { saysOutOfSpace, lastError = '' }: Progress,
 ): TrainerError | undefined {
   const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
   // On a filesystem of its own the kernel has counted, also what it has deleted by now.
@@ -188,6 +191,8 @@ function explainSpace(
   const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
   // A write of which not all finds room may be refused whole.
   const isFull = isCapped && freeBytes < Math.max(0.03 * limitBytes, 2 * MIB)
+  if (fileLimitError.test(lastError))
+    return limitReached(budget, figures, 'asked for a file beyond its limit')
   if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
     return limitReached(budget, figures, how)
   if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)

@@ -8,7 +8,6 @@ import { measure } from '../../lib/storage/measure.ts'
 import { mendWork } from '../../lib/storage/mend-folder.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { type AbuseRig, abuseRig, asUser, identities, PRELUDE } from '../support/abuse.ts'
-import { untilEvent } from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
@@ -223,19 +222,25 @@ publish()`)
   )
 }
 
-test('a run on another machine is named with it, and nothing here is taken for it', async () => {
-  await using rig = await abuseRig(identities.at(-1)!.uid)
-  const first = rig.begin('time.sleep(60)')
-  await untilEvent(rig, 'train.start')
-  const lock = rig.path('models/.trainer/lock')
-  writeFileSync(lock, `${process.pid}\nhost n2\nboot another\njob 17\n`)
+asRoot(
+  'a holder that cannot be seen from here is named with the machine that it has written down',
+  async () => {
+    const { uid } = identities.at(-1)!
+    await using rig = await abuseRig(uid)
+    await rig.attack('publish()')
+    const lock = rig.path('models/.trainer/lock')
+    writeFileSync(lock, '17\nhost n2\nboot another\njob 4\n')
+    // An ordinary user sees no descriptor of root's, as nobody sees those of another machine.
+    const holder = spawn('flock', [lock, 'sleep', '60'])
+    await until('it is held', () => spawnSync('flock', ['-n', lock, 'true']).status === 1)
 
-  const second = await rig.run(['dpi'], { prefix: asUser(identities.at(-1)!.uid) })
-  first.child.kill('SIGTERM')
-  await first.ended
+    const { exitCode, stderr } = await rig
+      .run(['dpi'], { prefix: asUser(uid) })
+      .finally(() => holder.kill('SIGKILL'))
 
-  assert.is(second.exitCode, 75)
-  assert.match(second.stderr, `${lock}: pid ${process.pid} on n2, Slurm job 17;`)
-})
+    assert.is(exitCode, 75)
+    assert.match(stderr, `${lock}: pid 17 on n2, Slurm job 4;`)
+  },
+)
 
 test.run()
