@@ -13,7 +13,7 @@ import { waitForQuiet } from '../../lib/training/wait-for-quiet.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
 import { readManifest, trainAndPublish } from '../support/publishing.ts'
-import { publishes, type Rig, trainerRig, untilEvent } from '../support/rig.ts'
+import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
@@ -145,6 +145,7 @@ test('a run is in progress while it trains, also when it was killed, until the n
   run.child.kill('SIGKILL')
   await run.ended
   const killed = figuresOf(rig)
+  await until('the kernel has ended its training', () => !survivors(rig).length)
   writeFileSync(join(rig.modelsDir, 'core', 'go'), '')
 
   const { exitCode } = await rig.run(['core'])
