@@ -20,6 +20,7 @@ const AT_A_TIME = Math.min(availableParallelism() + 1, 4)
 /** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [
   'fleet/cluster',
+  'abuse/account',
   'scripts/operation',
   'machine/boot',
   'scripts/one-at-a-time',

@@ -78,10 +78,10 @@ class Emptying {
     const listing = new Listing(reachOf(current))
     try {
       for (let child = listing.nextName(); child !== undefined; child = listing.nextName()) {
-        const file = child
-        descent.attempt(file, reach => {
+        const name = child
+        descent.attempt(name, reach => {
           this.remove(descent, () => {
-            if (!unlinkFile(reach)) folders.push(file)
+            if (!unlinkFile(reach)) folders.push(name)
           })
         })
         if (this.#slice.isOver()) await this.#slice.next()

@@ -49,6 +49,8 @@ const LATE_FREE_MS = 10_000
 /** How long to watch others write while the training stands still. */
 const OTHERS_MS = 100
 const TELL_EVERY_MS = 1000
+/** So long it is remembered how full it was. */
+const FULLEST_MS = 2000
 
 export type Watch = Limit & {
   /** What was used and free before the training began. */
@@ -71,16 +73,19 @@ export type Watch = Limit & {
  * them the filesystem's own account tells: when it has grown by as much as there is room, the training is stopped first
  * and the folder walked then.
  *
+ * @returns how full it was in the last seconds: a training that finds no room may delete what it could not finish
  * @throws {TrainerError} `quota-exceeded`, or `no-space` if the disk holds no more; the training is dead then
  */
-export async function guard(watch: Watch, signal: AbortSignal): Promise<void> {
+export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures> {
   preferUs()
+  const guarding = new Guard(watch, signal)
   try {
-    await new Guard(watch, signal).run()
+    await guarding.run()
   } catch (error) {
     // What ends it is no failure of a look that was under way.
     if (!signal.aborted || error instanceof TrainerError) throw error
   }
+  return guarding.fullest
 }
 
 /** A busy machine must not make the guard late: ask to run first, where that is allowed. */
@@ -110,6 +115,8 @@ class Guard {
   readonly #watch: Watch
   readonly #signal: AbortSignal
   readonly #estimate: Estimate
+  /** From the last look at a training that stood still: it can be trusted, but others may have freed space since. */
+  readonly #standing: Estimate
   readonly #sinceMs = Date.now()
   /** What the kernel counts beside files on a filesystem of the job's own. */
   readonly #overheadBytes: number
@@ -122,6 +129,8 @@ class Guard {
   /** Until then it is walked while it runs, because it was stopped for what others had written. */
   #movingUntilMs = 0
   #toldMs = Number.NEGATIVE_INFINITY
+  fullest: Figures
+  #fullestMs = 0
   /** When the training last stood still for a look, and what it held then that nobody may look at. */
   #stoodMs = performance.now()
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
@@ -129,7 +138,9 @@ class Guard {
   constructor(watch: Watch, signal: AbortSignal) {
     this.#watch = watch
     this.#signal = signal
+    this.fullest = watch.start
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
+    this.#standing = new Estimate(watch.dir, watch.start, watch.start.account)
     this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
   }
 
@@ -139,10 +150,20 @@ class Guard {
     while (!this.#signal.aborted) {
       const now = this.#estimate.now()
       this.#tell(now)
+      this.#remember(now)
       if (isAbove(now, this.#thresholds(now))) await this.#stopAndCount()
       else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now))
     }
+  }
+
+  #remember(figures: Figures): void {
+    const nowMs = performance.now()
+    const { freeBytes, freeInodes } = this.fullest
+    const isFuller = figures.freeBytes < freeBytes || figures.freeInodes < freeInodes
+    if (!isFuller && nowMs - this.#fullestMs < FULLEST_MS) return
+    this.fullest = figures
+    this.#fullestMs = nowMs
   }
 
   #tell(figures: Figures): void {
@@ -203,8 +224,10 @@ class Guard {
     const options = { dir, sinceMs: this.#sinceMs, isThorough, signal }
     const held = await heldFiles(training.processes(), options)
     const { deletedBytes } = held
+    // What was found hidden at the last standstill still is, as long as it is held.
+    const hiddenBytes = !isThorough && held.unseen.size ? this.#held.hiddenBytes : 0
     const countedBytes = look.countedBytes + deletedBytes
-    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes }
+    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes + hiddenBytes }
   }
 
   #isWalkDue(figures: Figures): boolean {
@@ -283,7 +306,8 @@ class Guard {
     if (performance.now() < this.#movingUntilMs) {
       const startedMs = performance.now()
       const look = await this.#lookMoving()
-      if (look && !isAbove(look, this.#thresholds(look))) {
+      const isNew = look && [...look.held.unseen].some(id => !this.#held.unseen.has(id))
+      if (look && !isNew && !isAbove(look, this.#thresholds(look))) {
         this.#estimate.set(look, look.account)
         // It must not take all of the time.
         const tookMs = performance.now() - startedMs
@@ -305,6 +329,7 @@ class Guard {
     const isFull = isAbove(look, this.#thresholds(look))
     if (isFull) look = await this.#prune(look)
     this.#estimate.set(look, look.account)
+    if (isStopped) this.#standing.set(look, look.account)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
@@ -334,9 +359,9 @@ class Guard {
       if (this.#watch.training.stop()) return true
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
+      // It sees less than there is: what is deleted but held is not in it.
       const look = await this.#count()
       if (isAbove(look, limitNow(this.#watch, look))) return false
-      this.#estimate.set(look, look.account)
     }
     return false
   }
@@ -348,6 +373,7 @@ class Guard {
   async #lookStanding(isStopped: boolean): Promise<Look> {
     const { dir, isCapped, countsAtOnce } = this.#watch
     const expectedBytes = this.#estimate.now().usedBytes
+    const standingBytes = this.#standing.now().usedBytes
     const counted = await this.#count()
     // There may be a million descriptors: they are looked at only where they can make a difference.
     const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE_BYTES
@@ -355,7 +381,7 @@ class Guard {
       return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
     const look = await this.#addHeld(counted, true)
     if (isCapped || !isStopped) return look
-    const hiddenBytes = await this.#hiddenBytes(look, expectedBytes - look.usedBytes)
+    const hiddenBytes = await this.#hiddenBytes(look, standingBytes - look.usedBytes)
     // What others do meanwhile is none of the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }

@@ -199,25 +199,29 @@ function chargeRule({ dir, sinceMs }: HeldOptions): (dev: number, path: string, 
   return (dev, path, madeMs) => devices.has(dev) && (isInside(path) || madeMs >= sinceMs)
 }
 
-/** The numbers by which a folder's filesystem goes: on btrfs and overlays stat() and the list of mappings differ. */
+/**
+ * The numbers by which a folder's filesystem goes: on btrfs and overlays stat() and the list of mappings differ. An overlay
+ * gives the files of each of its layers a number that stands nowhere, so there it is any that no other mount has.
+ */
 function devicesOf(dir: string): Pick<Set<number>, 'has'> {
   const devices = new Set([statSync(dir).dev])
-  const mounts = (readProc('self/mountinfo') ?? '').split('\n').map(line => line.split(' '))
-  const isAbove = (point = '/') => `${dir}/`.startsWith(point === '/' ? point : `${point}/`)
+  const mounts = (readProc('self/mountinfo') ?? '').split('\n').flatMap(line => {
+    const fields = line.split(' ')
+    const [major, minor] = fields[2]?.split(':').map(Number) ?? []
+    if (fields.length <= 6 || major === undefined || minor === undefined) return []
+    return [{ point: fields[4]!, device: makedev(major, minor), type: fields[fields.indexOf('-') + 1] }]
+  })
+  const isAbove = (point: string) => `${dir}/`.startsWith(point === '/' ? point : `${point}/`)
   // The last of the deepest covers the others.
   const [mount] = mounts
-    .filter(fields => fields.length > 6 && isAbove(fields[4]))
+    .filter(({ point }) => isAbove(point))
     .reverse()
-    .sort((a, b) => b[4]!.length - a[4]!.length)
+    .sort((a, b) => b.point.length - a.point.length)
   if (!mount) return devices
-  const [major, minor] = mount[2]!.split(':').map(Number)
-  devices.add(makedev(major!, minor!))
-  if (mount[mount.indexOf('-') + 1] !== 'overlay') return devices
-  const upper = statOrNothing(/(?:^|,)upperdir=([^,]*)/.exec(mount.at(-1)!)?.[1] ?? '')
-  if (upper) return devices.add(upper.dev)
-  // What it lies on is hidden, as in a container: it is none of what is mounted for shared memory.
-  const shared = statOrNothing('/dev/shm')?.dev
-  return { has: device => device !== shared }
+  devices.add(mount.device)
+  if (mount.type !== 'overlay') return devices
+  const others = new Set(mounts.map(({ device }) => device).filter(device => !devices.has(device)))
+  return { has: device => !others.has(device) }
 }
 
 function statOrNothing(path: string): Stats | undefined {

@@ -134,6 +134,16 @@ const rules: readonly Rule[] = [
  */
 const bursts: readonly Rule[] = [
   { errno: EOPNOTSUPP, calls: [[285, 47]] }, // fallocate
+  // setxattr, lsetxattr, fsetxattr, setxattrat: on btrfs what they store is in no file's size or blocks.
+  {
+    errno: EOPNOTSUPP,
+    calls: [
+      [188, 5],
+      [189, 6],
+      [190, 7],
+      [463, 463],
+    ],
+  },
   {
     errno: ENOTTY,
     calls: [IOCTL],

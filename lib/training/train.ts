@@ -8,6 +8,7 @@ import { accountOf } from '../storage/capacity.ts'
 import { lookAt } from '../storage/measure.ts'
 import { giveFolder, mendWork } from '../storage/mend-folder.ts'
 import { unlessAborted } from '../system/abort.ts'
+import { MIB } from '../text.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
 import { guard } from './guard.ts'
@@ -81,6 +82,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   }
   const guarding = guard(watch, over.signal)
   let figures: Figures | undefined
+  let fullest: Figures | undefined
   try {
     await unlessAborted(Promise.race([training.exited, guarding]), stop)
     over.abort()
@@ -91,7 +93,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   } finally {
     over.abort()
     await training.kill()
-    await guarding.catch(() => {}) // thrown above, or the run ends for another reason
+    fullest = await guarding.catch(() => undefined) // thrown above, or the run ends for another reason
     progress.close()
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
     // Before temporary files go, which may be what filled it.
@@ -99,7 +101,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
-  const ranOut = explainSpace(budget, figures ?? (await figuresOf(budget)), exit, progress)
+  const ranOut = explainSpace(budget, { end: figures ?? (await figuresOf(budget)), fullest }, exit, progress)
   if (exit.exitCode !== 0) throw ranOut ?? failed(name, exit, progress)
   return { seconds: exit.seconds, ranOut }
 }
@@ -173,15 +175,19 @@ async function figuresOf({ dir, isCapped }: Budget): Promise<Figures> {
  */
 function explainSpace(
   budget: Budget,
-  figures: Figures,
+  { end, fullest }: { end: Figures; fullest: Figures | undefined },
   { signal }: TrainingExit,
   { saysOutOfSpace }: Progress,
 ): TrainerError | undefined {
   const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
+  // On a filesystem of its own the kernel has counted, also what it has deleted by now.
+  const looks = isCapped && (saysOutOfSpace || signal === 'SIGBUS') && fullest ? [end, fullest] : [end]
+  const figures = looks.reduce((a, b) => (b.freeBytes < a.freeBytes || b.freeInodes < a.freeInodes ? b : a))
   const { usedBytes, usedInodes, freeBytes, freeInodes } = figures
   const how = 'ran into its limit'
   const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
-  const isFull = isCapped && freeBytes < 0.03 * limitBytes
+  // A write of which not all finds room may be refused whole.
+  const isFull = isCapped && freeBytes < Math.max(0.03 * limitBytes, 2 * MIB)
   if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
     return limitReached(budget, figures, how)
   if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)

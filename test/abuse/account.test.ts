@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { chownSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chownSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
@@ -10,7 +10,7 @@ import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
-import { hasLoopDevices } from '../support/volume-rig.ts'
+import { hasLoopDevices, must } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const canRun = (...programs: string[]) =>
@@ -79,6 +79,37 @@ libc.pthread_exit(None)`
     assert.ok(events.some(it => it.event === 'quota.exceeded' && it.usedBytes > 60 * MIB))
   })
 }
+
+hostile(
+  'a deleted file that is open and mapped counts once on an overlay, for an ordinary user too',
+  async () => {
+    const script = `
+import mmap, sys, tempfile, time
+f = tempfile.TemporaryFile()
+for _ in range(60): f.write(bytes(2 ** 20))
+f.flush(); m = mmap.mmap(f.fileno(), 0); time.sleep(2)
+open(sys.argv[1] + '/m.bin', 'w').write('x')`
+    for (const sandbox of ['required', 'off'] as const) {
+      await using rig = await trainerRig({
+        core: { maxDiskMb: 100, minFreeMb: 1, sandbox, ...python(script) },
+      })
+      await using _disk = ownDisk(rig, 'ext4', 400)
+      for (const name of ['upper', 'lower', 'work']) mkdirSync(join(rig.modelsDir, name))
+      const folder = (name: string) => `${name}dir=${join(rig.modelsDir, name)}`
+      const at = rig.path('overlay')
+      mkdirSync(at)
+      must('mount', '-t', 'overlay', '-o', ['lower', 'upper', 'work'].map(folder).join(), 'none', at)
+      chownSync(at, STRANGER, STRANGER)
+
+      const args = ['core', '--json', '--models-dir', at]
+      const { exitCode, stdout } = await rig
+        .run(args, { prefix: asStranger, withModelsDir: false })
+        .finally(() => must('umount', at))
+
+      assert.is(exitCode, 0, stdout)
+    }
+  },
+)
 
 hostile('a folder that moves while it is walked does not hide', async () => {
   const script = `

@@ -1,16 +1,17 @@
-import { mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { accountOf } from '../../lib/storage/capacity.ts'
 import { lookAt } from '../../lib/storage/measure.ts'
+import { readProc } from '../../lib/system/processes.ts'
 import { safePath } from '../../lib/system/programs.ts'
-import { MIB } from '../../lib/text.ts'
+import { formatBytes, MIB } from '../../lib/text.ts'
 import { heldFiles } from '../../lib/training/open-files.ts'
 import { Training } from '../../lib/training/process.ts'
 import { type Containment, contain, useSandbox } from '../../lib/training/sandbox.ts'
-import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
-import { sandbox } from '../support/sandbox.ts'
-import { processorMs, untilEnd } from './process.ts'
+import { publishes, type Started, trainerRig } from '../support/rig.ts'
+import { sandbox, until } from '../support/sandbox.ts'
+import { peakBytesOf, processorMs, untilEnd } from './process.ts'
 import { elapsedMs, inTurns, median, runProgram } from './rounds.ts'
 import { makeFiles } from './storage.ts'
 import { type Bench, formatMs, type Row } from './table.ts'
@@ -20,7 +21,8 @@ export async function* measureGuard(bench: Bench): AsyncGenerator<Row> {
   yield* ticking(bench)
   yield await asking(bench)
   yield await freezing(bench)
-  yield await idling(bench)
+  yield* idling(bench)
+  yield await pruningMany(bench)
 }
 
 /** One look of the guard: a walk, and the files that the training has open. */
@@ -127,26 +129,87 @@ async function freezing({ signal }: Bench): Promise<Row> {
   }
 }
 
-/** The orchestrator's share of one core while a training does nothing, far from its limit. */
-async function idling({ signal, idleMs }: Bench): Promise<Row> {
-  const trainer = `
-for (let n = 0; n < 100; n++) fs.writeFileSync(dir + '/' + n, 'x')
-await sleep(1e9)`
-  await using rig = await trainerRig({ core: { maxDiskMb: 3072, trainer } })
-  const run = rig.start(['core'])
-  const end = untilEnd(run, signal)
-  await untilEvent(rig, 'train.start')
-  await delay(3000, undefined, { signal }) // the start itself is not meant
+/** Files that a training may have beside what it writes: a quota is of bytes, and nobody says how many they are in. */
+const COUNTS = [100, 100_000, 600_000]
 
-  const beforeMs = processorMs(run.pid)
-  await Promise.race([end, delay(idleMs, undefined, { signal })])
-  const share = (processorMs(run.pid) - beforeMs) / idleMs
+/** A training with so many empty files that then does nothing. */
+const sleeps = (count: number) => `
+for (let n = 0; n < ${count}; n++) {
+  if (n % 10_000 === 0) fs.mkdirSync(dir + '/part-' + n / 10_000)
+  fs.closeSync(fs.openSync(dir + '/part-' + Math.floor(n / 10_000) + '/' + n, 'w'))
+}
+fs.writeFileSync(dir + '/made', '')
+await sleep(1e9)`
+
+/** The orchestrator's share of one core while a training does nothing, far from its limit; its memory; a signal. */
+async function* idling({ signal, idleMs }: Bench): AsyncGenerator<Row> {
+  for (const count of COUNTS) {
+    const files = `${count.toLocaleString('en')} files`
+    await using rig = await trainerRig({ core: { maxDiskMb: 3072, trainer: sleeps(count) } })
+    const run = rig.start(['core'])
+    const end = untilEnd(run, signal)
+    const workDir = join(rig.modelsDir, 'core', 'work')
+    await until('the files are made', () => existsSync(join(workDir, 'made')), 600_000)
+    await delay(3000, undefined, { signal }) // the start itself is not meant
+
+    const beforeMs = processorMs(run.pid)
+    await Promise.race([end, delay(idleMs, undefined, { signal })])
+    const share = (processorMs(run.pid) - beforeMs) / idleMs
+    const peakKib = Number(/VmHWM:\s+(\d+)/.exec(readProc(`${run.pid}/status`) ?? '')?.[1])
+    const duMs = await elapsedMs(() => runProgram(['du', '-s', workDir], signal))
+    const heardMs = await timeToHear(run)
+    await end
+
+    const watched = `${files} watched far from the limit, for ${formatMs(idleMs)}`
+    yield {
+      what: `share of a core: ${watched}`,
+      ours: share,
+      beside: { what: '`du -s` once a second', value: Math.min(duMs / 1000, 1) },
+      format: part => `${(100 * part).toFixed(2)} %`,
+      aim: { atMost: 0.02, of: 'ours' },
+    }
+    yield {
+      what: `peak memory: ${watched}`,
+      ours: peakKib * 1024,
+      format: formatBytes,
+      aim: { atMost: 120 * MIB, of: 'ours' },
+    }
+    yield {
+      what: `SIGTERM heard: ${watched}`,
+      ours: heardMs,
+      format: formatMs,
+      aim: { atMost: 100, of: 'ours' },
+    }
+  }
+}
+
+/** How long a run takes to say that it is interrupted. */
+async function timeToHear(run: Started): Promise<number> {
+  const startedMs = performance.now()
   run.child.kill('SIGTERM')
-  await end
+  await until('the signal is heard', () => run.output().includes('interrupted by SIGTERM'), 60_000)
+  return performance.now() - startedMs
+}
+
+/** The most memory while checkpoints are pruned for the sake of the quota, all but one. */
+async function pruningMany({ signal }: Bench): Promise<Row> {
+  const count = 400_000
+  const trainer = `
+for (let n = 0; n < ${count}; n++) {
+  if (n % 10_000 === 0) fs.mkdirSync(dir + '/part-' + n / 10_000)
+  fs.writeFileSync(dir + '/part-' + Math.floor(n / 10_000) + '/' + n + '.checkpoint', 'x')
+}
+${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 2048, trainer } })
+  await untilEnd(rig.start(['core']), signal)
+  const smaller = ['core', '--retrain', '--max-disk-mb', '25']
+  const peakBytes = await peakBytesOf(rig.start(smaller, { script: 'scripts/core.ts' }), signal).catch(
+    () => NaN,
+  )
   return {
-    what: `share of a core to watch 100 files far from the limit, over ${formatMs(idleMs)}`,
-    ours: share,
-    format: part => `${(100 * part).toFixed(2)} %`,
-    aim: { atMost: 0.02, of: 'ours' },
+    what: `peak memory: ${count.toLocaleString('en')} checkpoints pruned`,
+    ours: peakBytes,
+    format: formatBytes,
+    aim: { atMost: 120 * MIB, of: 'ours' },
   }
 }

@@ -3,13 +3,15 @@ import { once } from 'node:events'
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { checkUsage } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
 import { root } from '../support/places.ts'
 import { type Rig, trainerRig } from '../support/rig.ts'
 import { untilEnd } from './process.ts'
 import { inTurns, runProgram } from './rounds.ts'
+import { makeFiles } from './storage.ts'
 import { type Bench, formatOvershoot, type Row } from './table.ts'
-import { type Writer, writers } from './writers.ts'
+import { BURST, type Writer, writers } from './writers.ts'
 
 const ROUNDS = 3
 const volumeScript = 'scripts/volume.ts'
@@ -18,11 +20,11 @@ const volumeScript = 'scripts/volume.ts'
 export async function* measureOvershoot({ signal }: Bench): AsyncGenerator<Row> {
   const canCap = process.getuid?.() === 0
   for (const writer of writers) {
-    const { what, watchAimBytes } = writer
+    const { what, watchAimBytes, files } = writer
     const { loop, watch, kernel } = await inTurns(ROUNDS, signal, {
       loop: () => overshootOfLoop(writer, signal),
       watch: () => overshootOfRun(writer, signal, false),
-      kernel: async () => (canCap ? overshootOfRun(writer, signal, true) : Number.NaN),
+      kernel: async () => (canCap && !files ? overshootOfRun(writer, signal, true) : Number.NaN),
     })
     const beside = { what: '`du` every second', value: Math.max(...loop) }
     const row = { beside, format: formatOvershoot }
@@ -32,6 +34,7 @@ export async function* measureOvershoot({ signal }: Bench): AsyncGenerator<Row> 
       ...row,
       ...(watchAimBytes !== undefined && { aim: { atMost: watchAimBytes, of: 'ours' } }),
     }
+    if (files) continue // a volume does not know how many there are
     yield canCap
       ? { what: `${what}: on a volume`, ours: Math.max(...kernel), ...row, aim: { atMost: 0, of: 'ours' } }
       : { what: `${what}: on a volume`, unmeasured: 'needs root' }
@@ -43,7 +46,8 @@ async function overshootOfRun(writer: Writer, signal: AbortSignal, isCapped: boo
   const { rig, tempDir } = setting
   await using _volume = isCapped ? await makeVolume(rig, signal) : undefined
   const jobDir = join(rig.modelsDir, 'core')
-  using sampler = await startSampler([jobDir, tempDir])
+  const ballast = await addBallast(join(jobDir, 'work'), writer)
+  using sampler = await startSampler([ballast.watched ?? jobDir, tempDir])
 
   const { exitCode, events, stderr } = await untilEnd(rig.start(['core', '--json']), signal)
   const peakBytes = await sampler.stop()
@@ -53,7 +57,7 @@ async function overshootOfRun(writer: Writer, signal: AbortSignal, isCapped: boo
   if (start?.guarantee.startsWith('kernel') !== isCapped) throw new Error(`it ran under ${start?.guarantee}`)
   // What the program itself saw counts too: the sampler cannot look at every moment.
   const told = events.flatMap(it => (it.event === 'quota.exceeded' ? [it.usedBytes] : []))
-  return above(writer.quotaMb * MIB, Math.max(peakBytes, ...told))
+  return above(writer.quotaMb * MIB, Math.max(peakBytes + ballast.bytes, ...told))
 }
 
 async function overshootOfLoop(writer: Writer, signal: AbortSignal): Promise<number> {
@@ -61,14 +65,27 @@ async function overshootOfLoop(writer: Writer, signal: AbortSignal): Promise<num
   const { rig, tempDir } = setting
   const dir = rig.path('watched')
   mkdirSync(dir)
-  using sampler = await startSampler([dir, tempDir])
+  const ballast = await addBallast(dir, writer)
+  using sampler = await startSampler([ballast.watched ?? dir, tempDir])
   const command = [process.execPath, rig.path('core.mjs')]
   const env = { ...process.env, RANSOMEYE_OUTPUT_DIR: dir, RANSOMEYE_JOB: 'core' }
   const limitBytes = writer.quotaMb * MIB
   await runProgram([join(import.meta.dirname, 'du-loop.sh'), dir, String(limitBytes), ...command], signal, {
     env,
   })
-  return above(limitBytes, await sampler.stop())
+  return above(limitBytes, (await sampler.stop()) + ballast.bytes)
+}
+
+/** Files that are there before; what is written then goes into a folder of its own, which the sampler sees in time. */
+async function addBallast(
+  dir: string,
+  { files }: Writer,
+): Promise<{ bytes: number; watched: string | undefined }> {
+  if (!files) return { bytes: 0, watched: undefined }
+  const watched = join(dir, BURST)
+  mkdirSync(watched, { recursive: true })
+  makeFiles(join(dir, 'before'), 0, files, '', '')
+  return { bytes: await checkUsage(dir), watched }
 }
 
 function above(limitBytes: number, peakBytes: number): number {

@@ -478,7 +478,7 @@ for (const { when, fails, trainer, calls, reasons } of [
 
 for (const { what, ends, exitCode, timeoutMinutes } of [
   { what: 'interrupted', ends: 'interrupted by SIGTERM', exitCode: 143, timeoutMinutes: 60 },
-  { what: 'late', ends: 'timed out', exitCode: 1, timeoutMinutes: 0.02 },
+  { what: 'late', ends: 'timed out', exitCode: 1, timeoutMinutes: 0.05 },
 ]) {
   hidingSandbox(`a training that is ${what} while its sandbox hangs is ended at once`, async () => {
     await using rig = await trainerRig({ core: { sandbox: 'required', timeoutMinutes } })
