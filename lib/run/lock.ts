@@ -319,7 +319,9 @@ function isOrphanedTraining(pid: number): boolean {
   return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=') || isStopped(pid)
 }
 
-function heldBy(path: string, owner: LockRecord | undefined, holders: number[]): TrainerError {
+function heldBy(path: string, seen: LockRecord | undefined, holders: number[]): TrainerError {
+  // On NFS a file that was opened before its holder wrote into it stays empty: one that is opened anew does not.
+  const owner = seen ?? readOwner(dirname(path))
   const who =
     owner && !holders.length && isElsewhere(owner)
       ? describeElsewhere(owner)

@@ -1,18 +1,17 @@
 # One machine publishes a model with its external data twenty times; the other reads it all the time. Sourced by guest.sh.
 job=$share/models/core
-publish="node --import tsx test/nfs/publish-versions.ts $job"
 if [ "$name" = a ]; then
   mkdir -p "$job"
-  $publish 1 1
+  program test/nfs/publish-versions "$job" 1 1
   mark ready
   await reading
-  $publish 2 21
+  program test/nfs/publish-versions "$job" 2 21
   say "published 20 versions"
   mark published
 else
   await ready
   mkfifo /tmp/until
-  node --import tsx test/support/model-reader.ts "$job" </tmp/until >/tmp/seen 2>&1 &
+  program test/support/model-reader "$job" </tmp/until >/tmp/seen 2>&1 &
   exec 9>/tmp/until
   until grep -q reading /tmp/seen; do sleep 0.2; done
   mark reading

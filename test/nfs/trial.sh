@@ -5,7 +5,7 @@
 # Needs qemu-system-x86, kmod, cpio, and apt to download the kernel and nfs-kernel-server, which are not installed.
 set -euo pipefail
 scenario=$1 folder=${2:-/opt/nfs-trial}
-project=$(cd "$(dirname "$0")/../.." && pwd)
+project=${PROJECT:-$(cd "$(dirname "$0")/../.." && pwd)}
 case $folder$project in /tmp*) echo "not below /tmp, which the machines have for themselves" >&2; exit 64 ;; esac
 mkdir -p "$folder"/{debs,k,b}
 if [ ! -e "$folder/b/usr/sbin/rpc.nfsd" ]; then
@@ -37,6 +37,7 @@ for module in $(for module in $modules; do basename "$module"; done | tr '\n' ' 
 for folder in proc sys dev; do /bin/busybox mount -t \$( [ \$folder = dev ] && echo devtmpfs || echo \$folder\$( [ \$folder = sys ] && echo fs)) none /new/\$folder; done
 for folder in tmp run var/lib srv; do /bin/busybox mount -t tmpfs none /new/\$folder; done
 /bin/busybox mkdir -p /new/run/ctl /new/dev/shm
+/bin/busybox ln -s /proc/self/fd /new/dev/fd
 /bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,cache=none ctl /new/run/ctl
 name=\$(/bin/busybox sed 's/.*machine=\\([ab]\\).*/\\1/' /proc/cmdline)
 exec /bin/busybox switch_root /new /bin/bash "$project/test/nfs/guest.sh" \$name "$project" "$folder/b" "$scenario"
@@ -49,7 +50,7 @@ rm -rf "$root"
 port=$((20000 + RANDOM % 20000))
 machine() {
   local name=$1 link=$2 mac=$3
-  qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 1 -m 2048 -nographic -no-reboot -kernel "$folder"/k/boot/vmlinuz-* \
+  qemu-system-x86_64 -accel "${ACCEL:-tcg}" -cpu max,arch-capabilities=off -smp 1 -m 2048 -nographic -no-reboot -kernel "$folder"/k/boot/vmlinuz-* \
     -initrd "$ctl/initrd" -append "console=ttyS0 quiet panic=1 machine=$name" \
     -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
     -virtfs "local,path=$ctl,mount_tag=ctl,security_model=none" \
