@@ -29,11 +29,18 @@ export class TrainerError extends Error {
   readonly code: ErrorCode
   /** The figures of a limit that the job itself was measured to violate, its quota or what the disk holds of it. */
   readonly usage: Usage | undefined
+  /** The kernel refused the growth: nothing is above the limit, and nothing has to be deleted. */
+  readonly isRefusal: boolean
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; usage?: Usage }) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options?: { cause?: unknown; usage?: Usage; isRefusal?: boolean },
+  ) {
     super(message, options)
     this.code = code
     this.usage = options?.usage
+    this.isRefusal = options?.isRefusal ?? false
   }
 
   /** The process's exit status for this kind of failure. */

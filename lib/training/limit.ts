@@ -101,6 +101,16 @@ export function limitReached(limit: Limit, figures: Figures, how: string): Train
   )
 }
 
+/** The failure of a training that asked for a file beyond its limit, which the kernel refused. */
+export function fileRefused({ job, dir, limitBytes }: Limit, { usedBytes }: Figures): TrainerError {
+  return new TrainerError(
+    'quota-exceeded',
+    `Model too large for quota: ${job}'s training asked for a file larger than its limit of ${formatBytes(limitBytes)} allows, ` +
+      `with ${formatBytes(usedBytes)} used in ${dir}; raise its maxDiskMb or make it write less`,
+    { usage: { usedBytes, limitBytes }, isRefusal: true },
+  )
+}
+
 /** The failure of a training inside its quota on a disk that is full; `isOwn` if others have no part in that. */
 export function diskFull(
   { job, dir, limitBytes }: Limit,

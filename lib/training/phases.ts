@@ -31,7 +31,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     job.state = 'failed'
     // Announce before deleting: afterwards less is used than the message says.
     announce(job, error)
-    if (error instanceof TrainerError && error.usage) {
+    if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
         emit({ event: 'warning', job: name, message })

@@ -13,7 +13,7 @@ import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
 import { guard } from './guard.ts'
 import { assertSameFolder } from './job.ts'
-import { diskFull, type Figures, inodesGone, limitReached } from './limit.ts'
+import { diskFull, type Figures, fileRefused, inodesGone, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
@@ -191,10 +191,9 @@ function explainSpace(
   const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
   // A write of which not all finds room may be refused whole.
   const isFull = isCapped && freeBytes < Math.max(0.03 * limitBytes, 2 * MIB)
-  if (fileLimitError.test(lastError))
-    return limitReached(budget, figures, 'asked for a file beyond its limit')
   if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
     return limitReached(budget, figures, how)
+  if (fileLimitError.test(lastError)) return fileRefused(budget, figures)
   if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
   if (!saysOutOfSpace) return undefined
   if (freeInodes <= reserveInodes) return inodesGone(budget, figures, how)

@@ -275,7 +275,7 @@ for n in range(200): open(f'{out}/part-{n}', 'wb').write(bytes(2 ** 20))`
   assert.equal(readdirSync(join(rig.modelsDir, 'core/work')).sort(), ['step-1.checkpoint', 'tmp'])
 })
 
-for (const words of ['OSError: [Errno 28] No space left on device', 'Error: EFBIG: file too large, write'])
+for (const words of ['OSError: [Errno 28] No space left on device', 'HTTPError: 413: File too large'])
   test(`a training that ends with "${words}" far inside its limit has failed, and nothing of it is deleted`, async () => {
     const trainer = `
 fs.writeFileSync(dir + '/resume.json', '{}'); console.log(${JSON.stringify(words)}); process.exit(1)`
@@ -287,6 +287,20 @@ fs.writeFileSync(dir + '/resume.json', '{}'); console.log(${JSON.stringify(words
     assert.ok(events.some(it => it.event === 'job.fail' && it.message.includes(words)))
     assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
   })
+
+test('a file that the kernel refuses beyond the limit is a violation, and nothing is deleted for it', async () => {
+  const trainer = `
+fs.writeFileSync(dir + '/resume.json', '{}'); fs.writeFileSync(dir + '/big', ''); fs.truncateSync(dir + '/big', 2 ** 30)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 2)
+  assert.ok(
+    events.some(it => it.event === 'quota.exceeded' && it.message.includes('asked for a file larger')),
+  )
+  assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
+})
 
 hostile('SIGTERM is heard at once while a folder of 150,000 files is watched, and pruned', async () => {
   const script = `
