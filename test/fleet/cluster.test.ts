@@ -195,7 +195,8 @@ clusterTest('a job that somebody cancels ends with 143', async () => {
   const { exitCode, events } = await following.ended
 
   assert.is(exitCode, 143)
-  assert.match(failuresOf(events).paris!.message, `its job ${slurmJob} was cancelled: interrupted by SIGTERM`)
+  // Slurm signals the training beside its run: which of the two hears it first is told as the reason.
+  assert.match(failuresOf(events).paris!.message, `its job ${slurmJob} was cancelled`)
 })
 
 clusterTest(

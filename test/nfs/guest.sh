@@ -49,4 +49,5 @@ cd "$project" || exit
 . "$project/test/nfs/$scenario.sh"
 say "ends"
 mark "ended.$name"
+[ "$name" = b ] || await ended.b # the server goes last
 sync
