@@ -7,7 +7,7 @@ import { lookingOptions } from '../lib/run/command-line.ts'
 import { type Job, perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/settings/script.ts'
 import { lookAt } from '../lib/storage/measure.ts'
-import { enforceLimit, type Pruned } from '../lib/storage.ts'
+import { enforceLimit } from '../lib/storage.ts'
 import { formatBytes } from '../lib/text.ts'
 import { announce } from '../lib/training/job.ts'
 
@@ -19,7 +19,7 @@ import { announce } from '../lib/training/job.ts'
  * @throws {TrainerError} of the job with the highest exit code, when all have had their turn
  */
 async function prune(run: Run): Promise<string> {
-  const pruned: Pruned[] = []
+  const pruned: Sum = { count: 0, bytes: 0 }
   const failures: TrainerError[] = []
   for (const job of run.jobs) {
     run.signal.throwIfAborted()
@@ -37,7 +37,7 @@ async function prune(run: Run): Promise<string> {
   return outcome
 }
 
-async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned: Pruned[]): Promise<void> {
+async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned: Sum): Promise<void> {
   if (!existsSync(jobDir)) return
   const { dryRun } = run.command
   const startedMs = performance.now()
@@ -51,7 +51,8 @@ async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned
     keep: await publishedFiles(jobDir, quota.models),
     dryRun,
     onPrune: deletion => {
-      pruned.push(deletion)
+      pruned.count++
+      pruned.bytes += deletion.bytes
       onPrune(deletion)
     },
     signal: run.signal,
@@ -60,10 +61,13 @@ async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned
   if (!dryRun) emit({ event: 'job.done', job: name, seconds, usedBytes: after.usedBytes })
 }
 
-function sumUp(pruned: Pruned[], isDryRun: boolean): string {
-  const freed = formatBytes(pruned.reduce((sum, { bytes }) => sum + bytes, 0))
-  if (isDryRun) return `dry run, nothing was changed; would prune ${pruned.length} (${freed})`
-  return pruned.length ? `pruned ${pruned.length} (${freed})` : 'nothing to prune'
+/** What was pruned: there may be hundreds of thousands. */
+type Sum = { count: number; bytes: number }
+
+function sumUp({ count, bytes }: Sum, isDryRun: boolean): string {
+  const freed = formatBytes(bytes)
+  if (isDryRun) return `dry run, nothing was changed; would prune ${count} (${freed})`
+  return count ? `pruned ${count} (${freed})` : 'nothing to prune'
 }
 
 if (isEntry(import.meta)) {
