@@ -47,7 +47,9 @@ export const WATCHDOG_MARK = 'RANSOMEYE_WATCHDOG='
 /** Rights on the lock's file beyond its owner's: with them others could open it, and so hold it. */
 const OTHERS_RIGHTS = 0o077
 /** A watchdog that holds the lock of a run that is gone holds it until the training is dead, which is soon. */
-const INHERITED_MS = 5_000
+const INHERITED_MS = 20_000
+/** A holder that cannot be seen has just let go, or is another user's, or on another machine. */
+const UNSEEN_MS = 1_000
 /** Another starter may put a new file in the place of an old one meanwhile. */
 const MAX_OPENINGS = 10
 
@@ -111,12 +113,13 @@ async function acquire({ fd, folderFd, isNew }: Opened, path: string): Promise<b
 
 /** Wait for what is left of a run that is gone, and end its training. */
 async function inherit(fd: number, path: string): Promise<void> {
-  for (const end = performance.now() + INHERITED_MS; ; await delay(20)) {
+  for (const startedMs = performance.now(); ; await delay(20)) {
     const owner = readRecord(fd)
     const holders = lockHolders([fstatSync(fd)])
     // Where the folder's lock says nothing, a run that lives is known by what it has written down.
     const isOwned = holders.some(pid => isRecorded(pid, owner?.pid))
-    if (isOwned || !holders.length || performance.now() > end) throw heldBy(path, owner, holders)
+    const patienceMs = holders.length ? INHERITED_MS : UNSEEN_MS
+    if (isOwned || performance.now() - startedMs > patienceMs) throw heldBy(path, owner, holders)
     await killAll(() => lockHolders([fstatSync(fd)]).filter(isOrphanedTraining))
     if (flock(fd)) return
   }
