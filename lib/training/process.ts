@@ -19,6 +19,8 @@ import { SANDBOX_ATTEMPTS } from './sandbox.ts'
 
 /** Time between SIGTERM and SIGKILL. */
 const GRACE_MS = 10_000
+/** Time between two looks at the processes of a training without a sandbox. */
+const NOTE_EVERY_MS = 100
 /** By then its last output has come, however busy the machine, unless a process that got away holds the pipe. */
 const OUTPUT_END_MS = 5000
 
@@ -45,7 +47,8 @@ export class Training {
   readonly #outputEnd: Promise<void>
   readonly #watchdogEnd: Promise<unknown>
   #ending = false
-  /** Every process ever seen, by its start time: one that leaves the tree and the group is still known. */
+  #noting: NodeJS.Timeout | undefined
+  /** Every process ever seen, by its start time: one that leaves the tree and the group stays known. */
   readonly #seen = new Map<number, string>()
 
   private constructor({ pid, exited, output, lifeline }: Launched, command: TrainingCommand) {
@@ -72,7 +75,10 @@ export class Training {
       const launched = await launch(command)
       const training = new Training(launched, command)
       const fault = await training.#begin(launched.hasBegun, listener)
-      if (fault === undefined) return training
+      if (fault === undefined) {
+        if (!command.isSandboxed) training.#note()
+        return training
+      }
       if (!command.isSandboxed || attempt === SANDBOX_ATTEMPTS)
         throw new TrainerError('training-failed', `Cannot start the training: ${fault}`)
       listener.onRetry(fault)
@@ -125,6 +131,17 @@ export class Training {
   }
 
   /**
+   * Look at the processes again and again: without a sandbox one that leaves the tree and clears its environment is known
+   * only if it was seen before. The looks take at most a tenth of the time.
+   */
+  #note(): void {
+    const startedMs = performance.now()
+    this.processes()
+    const tookMs = performance.now() - startedMs
+    this.#noting = setTimeout(() => this.#note(), Math.max(NOTE_EVERY_MS, 10 * tookMs)).unref()
+  }
+
+  /**
    * SIGSTOP every process that is not stopped yet. A thread inside a long system call goes on until it returns:
    * call again until all stand still.
    *
@@ -157,6 +174,7 @@ export class Training {
   /** SIGKILL whatever is left of it, and take in the last of its output. */
   async kill(): Promise<void> {
     this.#ending = true
+    clearTimeout(this.#noting)
     const left = await killAll(() => this.processes())
     if (left.length) {
       throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
