@@ -4,7 +4,7 @@ import { jobNames } from './quotas.ts'
 /** How much an event matters. */
 export type Level = 'debug' | 'info' | 'warning' | 'error' | 'critical'
 
-/** What bounds a training's bytes: a filesystem of its own, or watching; and whether it is in a sandbox. */
+/** Names the bound of a training's bytes, a filesystem of its own or watching, and whether it is in a sandbox. */
 const guarantee = v.picklist(['kernel+sandbox', 'kernel', 'watch+sandbox', 'watch'])
 export type Guarantee = v.InferOutput<typeof guarantee>
 
@@ -77,7 +77,7 @@ const eventBody = v.variant('event', [
   kind('warning', { job: v.exactOptional(job), message: text }),
 ])
 
-/** What an event tells. */
+/** An event's name and fields. */
 export type EventBody = v.InferOutput<typeof eventBody>
 
 const stamp = v.object({

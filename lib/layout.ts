@@ -4,6 +4,10 @@ import type { JobName } from './quotas.ts'
 
 // The layout on disk: only this file spells these names. All paths are absolute.
 
+/** The names of a job's output folder and of the folder for temporary files in it. */
+export const WORK = 'work'
+export const TMP = 'tmp'
+
 /** The folders of one job. */
 export type JobFolders = {
   /** The job's folder; everything in it is charged to the job's quota. */
@@ -21,8 +25,8 @@ export function layout(modelsDir: string, job: JobName): JobFolders {
 
 /** Lay out the folders of the job whose own folder is `jobDir`. */
 export function foldersIn(jobDir: string): JobFolders {
-  const workDir = join(jobDir, 'work')
-  return { jobDir, workDir, tmpDir: join(workDir, 'tmp') }
+  const workDir = join(jobDir, WORK)
+  return { jobDir, workDir, tmpDir: join(workDir, TMP) }
 }
 
 /** Return the folder for the state of runs: lock, journal, metrics, logs, images of volumes. */

@@ -53,7 +53,7 @@ export async function pruneTo(
   limitBytes: number,
   options: EnforceOptions = {},
 ): Promise<{ usedBytes: number; freedBytes: number }> {
-  // What a dry run would delete has to be told whole.
+  // A dry run has to list everything that it would delete.
   const all = options.dryRun ? { most: Number.POSITIVE_INFINITY } : {}
   let freedBytes = 0
   let failures: string[] = []
@@ -102,7 +102,7 @@ export type PruneOptions = Pick<EnforceOptions, 'dryRun' | 'onPrune' | 'signal'>
   targetInodes?: number
 }
 
-/** What pruning has done: the usage as computed, and what could not be deleted, a sentence each. */
+/** The result of pruning: the usage as computed, and a sentence for each entry that could not be deleted. */
 export type PruneResult = { usedBytes: number; freedBytes: number; freedInodes: number; failures: string[] }
 
 /**
@@ -181,7 +181,7 @@ function helps({ bytes, ownInodes, inodes }: Entry, need: { bytes: number; inode
   return inodes.length > 0 || (need.bytes > 0 && bytes > 0) || (need.inodes > 0 && ownInodes > 0)
 }
 
-/** What comes free with an entry: of a hard link nothing, until it is the last. */
+/** Tell what comes free with an entry: a hard link frees nothing until it is the last. */
 function takeOff({ ownBytes, ownInodes, inodes }: Entry): { bytes: number; inodes: number } {
   const last = inodes.filter(inode => ++inode.pruned === inode.names)
   return {

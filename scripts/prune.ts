@@ -61,7 +61,7 @@ async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned
   if (!dryRun) emit({ event: 'job.done', job: name, seconds, usedBytes: after.usedBytes })
 }
 
-/** What was pruned: there may be hundreds of thousands. */
+/** The sum of what was pruned: there may be hundreds of thousands. */
 type Sum = { count: number; bytes: number }
 
 function sumUp({ count, bytes }: Sum, isDryRun: boolean): string {

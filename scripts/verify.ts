@@ -66,7 +66,7 @@ async function verifyBundle(
   return { text, ok }
 }
 
-/** What was found, by job. */
+/** The findings, by job. */
 type Found = Partial<Record<JobName, Verification>>
 
 function describeJobs(modelsDir: string, found: Found): string {

@@ -12,7 +12,7 @@ export function jobNameOf({ name }: Site): string {
   return `ransomeye:${name}`
 }
 
-/** What a site's job prints; the last job's alone. */
+/** The file for the output of a site's job; the next job replaces it. */
 export function logOf({ modelsDir }: Site): string {
   return join(stateDirOf(modelsDir), 'slurm.log')
 }

@@ -6,7 +6,7 @@ import { count, escapeText, formatSeconds } from '../text.ts'
 export const siteStates = ['waiting', 'running', 'done', 'failed'] as const
 export type SiteState = (typeof siteStates)[number]
 
-/** What happens to a fleet besides what its sites' own journals tell. */
+/** Events of the fleet itself; its sites' own journals have the others. */
 export type FleetEventBody =
   | { event: 'fleet.start'; file: string; sites: string[]; attached?: true }
   | { event: 'fleet.done'; exitCode: number; seconds: number; message: string }
@@ -21,7 +21,7 @@ export type FleetEventBody =
 /** An event of a site's own run, with the site that it belongs to. */
 type SiteEvent = TrainerEvent & { site: string }
 
-/** What is told of a fleet: its own events, and those of its sites. */
+/** The events of a fleet: its own, and those of its sites. */
 export type FleetEvent = ({ time: string; level: Level } & FleetEventBody) | SiteEvent
 
 /** Stamp an event with the time and its level. */
@@ -43,7 +43,7 @@ function levelOf(body: FleetEventBody): Level {
   }
 }
 
-/** What of a site's own run a person wants to know beside a hundred others. */
+/** The events of a site's run that a person wants to see beside a hundred other sites. */
 const told: TrainerEvent['event'][] = ['job.done', 'job.fail', 'quota.exceeded', 'warning']
 
 /** Is the event for a person, too? The site's journal has all of them. */

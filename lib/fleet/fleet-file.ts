@@ -11,7 +11,7 @@ const positive = v.pipe(
   v.integer('a whole number'),
   v.minValue(1, 'a whole number of at least 1'),
 )
-/** What a control character would do to a script, a job's name or a terminal nobody wants to find out. */
+/** Refuses control characters: they would be obeyed in a script, a job's name or a terminal. */
 const plain = /^[^\0-\x1f\x7f-\x9f\u2028\u2029]+$/
 const word = v.pipe(v.string('a string'), v.regex(plain, 'a string that is not empty, on one line'))
 const path = v.pipe(v.string('a path'), v.regex(plain, 'a path on one line'))

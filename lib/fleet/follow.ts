@@ -11,7 +11,7 @@ import { cancelJobs, findInAccounting, isNamed, listJobs, NoAnswer, type SlurmJo
 
 /** How often the journals are looked at. */
 const TICK_MS = 1000
-/** Of sites that wait only every so many looks. */
+/** Look at a site that waits only once in so many looks. */
 const WAITING_TICKS = 5
 /** A file that another machine has written may come so late. */
 const LATE_FILE_MS = 3000

@@ -7,7 +7,7 @@ import type { SlurmJob } from './slurm.ts'
 /** How a site ended: one of this project's exit codes, and why. */
 export type Outcome = { exitCode: number; message: string }
 
-/** What an outcome is judged by, besides Slurm's own words. */
+/** The evidence for an outcome, beside Slurm's own words. */
 export type Evidence = {
   jobId: number
   /** The end of the run in the site's journal, if it is there. */
@@ -32,7 +32,7 @@ export function hasEnded({ state }: SlurmJob): boolean {
   return ended.includes(state)
 }
 
-/** What keeps a job in the queue that will not start by itself; undefined if nothing does. */
+/** Say what keeps a job in the queue that will not start by itself; undefined if nothing does. */
 export function obstacleOf({ id, state, reason, restarts }: SlurmJob): Outcome | undefined {
   if (/held|JobHoldMaxRequeue/i.test(reason) || /HOLD|SPECIAL_EXIT/.test(state)) {
     const remedy = `scontrol release ${id}, or scancel ${id}`
@@ -106,7 +106,7 @@ function nameOfSignal(signal: number): string {
   return Object.entries(system.signals).find(([, number]) => number === signal)?.[0] ?? `signal ${signal}`
 }
 
-/** What the job printed last, without our own name; empty if that cannot be read. */
+/** Read the job's last line, without our own name; empty if it cannot be read. */
 function lastWordsOf(log: string): string {
   try {
     const fd = openSync(log, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)

@@ -1,6 +1,6 @@
 const LONGEST_MS = 60_000
 const GROWTH = 1.5
-/** Of the controller's time we take one part in so many. */
+/** Take at most one part in so many of the controller's time. */
 const REST = 10
 
 /**

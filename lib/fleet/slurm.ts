@@ -18,7 +18,7 @@ export type SlurmJob = {
   name: string
 }
 
-/** What `squeue` is asked for; it cuts each value to its width, in bytes. */
+/** The fields that `squeue` is asked for; it cuts each value to its width, in bytes. */
 const columns = {
   JobID: 12,
   State: 20,
@@ -32,7 +32,7 @@ const columns = {
 /** Longest wait for an answer: a controller with too many jobs lets `sbatch` wait without a word. */
 const TIMEOUT_MS = 60_000
 
-/** What a client of Slurm, and a job that it submits, may know of our environment: nothing of another job's. */
+/** The variables that a client of Slurm, and a job that it submits, get from our environment: none of another job's. */
 const inherited = /^(PATH|HOME|USER|LOGNAME|TZ|LANG|LC_[A-Z]+|SLURM_CONF)$/
 
 /** The controller gave no answer: nothing is known, and nothing may be concluded of any job. */
@@ -123,7 +123,7 @@ export async function findInAccounting(id: number): Promise<SlurmJob | undefined
   const [state = '', code = '', nodes = ''] = stdout.split('\n')[0]!.trim().split('|')
   const [own, signal] = code.split(':').map(Number)
   if (exitCode !== 0 || !state || own === undefined || signal === undefined) return undefined
-  // Of a job that somebody has cancelled it says who.
+  // The state of a cancelled job is followed by who cancelled it.
   return {
     id,
     state: state.split(' ')[0]!,

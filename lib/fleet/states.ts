@@ -5,7 +5,7 @@ import { readRecord } from './job-record.ts'
 import { hasEnded, obstacleOf } from './outcome.ts'
 import { isNamed, listJobs, NoAnswer, type SlurmJob } from './slurm.ts'
 
-/** What Slurm has of a site's last job. */
+/** The state of a site's last job in Slurm. */
 export type SiteInSlurm = {
   jobId: number | undefined
   /** `gone` if it has ended, `unknown` if Slurm does not answer, `none` if none was ever submitted. */

@@ -15,7 +15,7 @@ import { cancelJobs, isNamed, listJobs, NoAnswer, type SlurmJob, submit } from '
 /** So many submissions wait for Slurm and for the disk at a time. */
 const AT_A_TIME = 4
 
-/** What became of the submission of a site. */
+/** The outcome of submitting a site. */
 export type Submission = { site: Site } & ({ record: JobRecord } | { refusal: Outcome })
 
 /**

@@ -1,4 +1,5 @@
 import { join, posix } from 'node:path'
+import { TMP, WORK } from '../layout.ts'
 import { reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { inspectOnnx } from './onnx.ts'
 
@@ -14,7 +15,7 @@ export type Model = {
 }
 
 /** Folders of a job that are emptied or hold unpublished files. */
-const unpublishedFolders = ['work', 'tmp']
+const unpublishedFolders = [WORK, TMP]
 /** Files that this program writes itself. */
 const ownFiles = ['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json']
 

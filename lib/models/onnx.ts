@@ -91,10 +91,10 @@ type Level = {
   end: number
   /** Required fields that have not come yet, a bit each. */
   missing: number
-  /** Of a tensor. */
+  /** The facts of a tensor. */
   isExternal: boolean
   entries: Map<string, string> | undefined
-  /** Of an entry, which says something of its tensor's external data. */
+  /** The key and the value of an entry about a tensor's external data. */
   key: string
   value: string
 }
@@ -107,7 +107,7 @@ const requiredBits = new Map(
   ]),
 )
 
-/** Without recursion, so that a file of millions of messages can be walked in slices. */
+/** Walk without recursion: a file of millions of messages can be walked in slices then. */
 async function walk(reader: WireReader, end: number, found: OnnxStructure): Promise<void> {
   const slice = new Slice()
   let level = levelOf('model', end)
@@ -171,7 +171,7 @@ function close(level: Level, outer: Level | undefined, found: OnnxStructure): vo
   outer.entries.set(key, value)
 }
 
-/** What says where external data are. */
+/** An entry that says where external data are. */
 const placeKeys = ['location', 'offset', 'length']
 
 function closeTensor(

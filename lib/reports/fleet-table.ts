@@ -7,7 +7,7 @@ const GAP = '  '
 const MAX_SITE_WIDTH = 24
 const heads = ['site', 'state', 'node', 'last run', 'core', 'dpi', 'agent']
 
-/** What Slurm has of a site's last job; a state of `gone` or `none` tells that it has none. */
+/** The state of a site's last job in Slurm; `gone` and `none` mean that Slurm has none. */
 export type SlurmState = {
   jobId: number | undefined
   state: 'waiting' | 'running' | 'held' | 'gone' | 'unknown' | 'none'
@@ -19,7 +19,7 @@ export type SlurmState = {
 /** A site as `scripts/fleet.ts --status --json` prints it. */
 export type SiteStatus = {
   site: string
-  /** What its last job does; of one that is over, how its last run ended. */
+  /** The activity of its last job, or how its last run ended. */
   state: 'waiting' | 'running' | 'held' | 'done' | 'failed' | 'never' | 'unknown'
   slurmJob: number | null
   node: string | null

@@ -32,7 +32,7 @@ export type RunHistory = {
   jobs: JobHistory[]
 }
 
-/** Whoever holds the lock; `isElsewhere` if that is only what a run on another machine has written down. */
+/** The holder of the lock; `isElsewhere` if only a run on another machine has written itself down. */
 type RunHolder = Holder & { isElsewhere?: boolean }
 
 /**

@@ -9,7 +9,7 @@ import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 /** A site of a fleet: a models folder with quotas of its own. */
 export type SitePlace = { name: string; modelsDir: string; quotasFile: string }
 
-/** What a site has of one job, by its folder alone. */
+/** One job of a site, by its folder alone. */
 export type SiteModel = {
   job: JobName
   valid: boolean

@@ -60,7 +60,7 @@ export type JobStatus = {
   limitBytes: number
   /** Files `*.checkpoint`, and others that the job's `prune` globs match. */
   checkpoints: { count: number; bytes: number } | null
-  /** Those checkpoints and temporary files that may be pruned. */
+  /** The checkpoints and temporary files that may be pruned. */
   prunable: { count: number; bytes: number } | null
   /** The bound of its bytes now. `+sandbox` tells that the last training was in one. */
   guarantee: Guarantee | null

@@ -66,7 +66,7 @@ export class JournalTail {
   }
 }
 
-/** Of a server that is away for a moment nothing is known: the next look tries again. */
+/** Try again at the next look: a server that is away for a moment tells nothing. */
 function statOf(path: string): Stats | undefined {
   try {
     return statSync(path)

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { readProc } from '../system/processes.ts'
 
-/** What a run writes into its lock file: who it is, for whoever finds the lock held. */
+/** The content of a lock file: names the run for whoever finds the lock held. */
 export type LockRecord = {
   pid: number
   host?: string | undefined

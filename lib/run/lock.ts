@@ -38,7 +38,7 @@ const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constan
 /** The held lock: hand `fd` to the training, so that the lock lives as long as either of us. */
 export type Lock = { fd: number; release: () => void }
 
-/** Whoever has the lock, as far as this user can see. */
+/** The holder of the lock, as far as this user can see. */
 export type Holder = Omit<LockRecord, 'pid'> & { pid: number | undefined }
 
 /** In the environment of what holds the lock beside a training until that is dead: a remainder of a run, not one. */
@@ -157,7 +157,7 @@ function isSameFile(fd: number, path: string): boolean {
   return there !== undefined && inodeId(there) === inodeId(fstatSync(fd))
 }
 
-/** Whoever else holds what others can open too is no run. */
+/** Is it a process of our user? Anybody else who holds what others can open too is no run. */
 function isOurs(pid: number): boolean {
   return ownerOf(pid) === process.geteuid?.()
 }
@@ -202,7 +202,7 @@ export function findHolderElsewhere(stateDir: string): LockRecord | undefined {
   return owner && isElsewhere(owner) && owner.host !== hostname() ? owner : undefined
 }
 
-/** What anybody can see of another user's lock. The device is not compared: on btrfs and overlays stat() has another. */
+/** Is the file among the locks that anybody can see? The device is not compared: on btrfs and overlays stat() has another. */
 function isListed({ ino }: { ino: number }): boolean {
   return new RegExp(`^\\d+: FLOCK .*:${ino} `, 'm').test(readProc('locks') ?? '')
 }

@@ -4,7 +4,7 @@ import { priorityPrefix } from '../settings/script.ts'
 import { escapeText, wrap } from '../text.ts'
 import { describeEvent } from './event-text.ts'
 
-/** What a training shows between events: its usage at the last look, and its last line. */
+/** The state of a training between events: its usage at the last look, and its last line. */
 export type Progress = { usedBytes?: number; limitBytes?: number; line?: string }
 
 /** Shows a run: to a program, to a log, or on a screen. */

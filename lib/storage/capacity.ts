@@ -23,10 +23,10 @@ export function capOf(dir: string, quotaBytes: number): number | undefined {
   return sizeBytes !== undefined && sizeBytes <= quotaBytes ? sizeBytes : undefined
 }
 
-/** What a filesystem says of itself. */
+/** A filesystem's own account. */
 export type FilesystemAccount = {
   usedBytes: number
-  /** What a program without privileges can still write. */
+  /** Writable for a program without privileges. */
   freeBytes: number
   usedInodes: number
   /** Infinite where inodes are not counted (btrfs). */
@@ -63,7 +63,7 @@ const inodeBytes = new Map([
   [0x9123683e, 1024], // btrfs: inode, names and references, twice; measured 790 of an empty file
 ])
 
-/** What every file takes of the room for files on the filesystem of `dir`, beside its blocks. */
+/** Tell what every file takes of the room for files on the filesystem of `dir`, beside its blocks. */
 export function inodeBytesOn(dir: string): number {
   return inodeBytes.get(statfsSync(dir).type) ?? 0
 }

@@ -7,13 +7,13 @@ import { FOLDER_FLAGS } from './walk.ts'
 /** Names a folder without a right to read it; see open(2). Node.js has no constant for it. */
 const O_PATH = 0o10000000
 
-/** What is done in each folder on the way. */
+/** The action in each folder on the way. */
 export type Stop = {
   /** Called on the way down, in a folder that can be read; @returns the folders in it to go on to */
   visit: (descent: Descent) => Promise<Bytes[]>
   /** Called on the way up, in the folder above, with the name of the one that was left. */
   leave?: (descent: Descent, name: Bytes) => void
-  /** What is done to it all, as a message has it. */
+  /** Names the action in a message. */
   verb: 'delete' | 'use'
   /** A btrfs subvolume looks like another filesystem, but can be gone into. */
   entersSubvolumes: boolean
@@ -129,7 +129,7 @@ export class Descent {
   }
 }
 
-/** What a system call can name the open folder by. */
+/** Give the path by which a system call names the open folder. */
 export function reachOf(fd: number): Bytes {
   return `/proc/self/fd/${fd}`
 }

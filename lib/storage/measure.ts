@@ -20,14 +20,14 @@ export type MeasureOptions = {
   signal?: AbortSignal
 }
 
-/** What a folder holds. */
+/** The content of a folder, counted. */
 export type Measurement = {
   /** Charged bytes. */
   usedBytes: number
   usedInodes: number
-  /** Of `usedBytes`: what would come free if everything prunable went. */
+  /** The part of `usedBytes` that would come free if everything prunable went. */
   prunableBytes: number
-  /** What may be pruned, oldest first; `isCut` if that is not all. */
+  /** The entries that may be pruned, oldest first; `isCut` if those are not all. */
   prunable: Entry[]
   isCut: boolean
 }
@@ -188,7 +188,7 @@ function isExact(stats: Stats | BigIntStats): stats is BigIntStats {
   return typeof stats.ino === 'bigint'
 }
 
-/** What one inode is charged with, in bytes; `inodeBytes` of them for itself. */
+/** Charge one inode, in bytes; `inodeBytes` of them for itself. */
 export function chargeOf(stats: Stats | BigIntStats, inodeBytes: number): number {
   const blockBytes = Number(stats.blocks) * 512
   return (stats.isFile() ? Math.max(Number(stats.size), blockBytes) : blockBytes) + inodeBytes

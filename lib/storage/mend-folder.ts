@@ -90,7 +90,7 @@ async function visitFolders(dir: string, stop: Stop): Promise<void> {
   }
 }
 
-/** What the owner of a folder needs to use it. */
+/** The rights that the owner of a folder needs to use it. */
 const OWNER = 0o700
 
 const slice = new Slice()

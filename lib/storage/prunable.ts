@@ -20,7 +20,7 @@ export class Entry {
   readonly isFolder: boolean
   readonly dev: bigint
   readonly ino: bigint
-  /** Of a folder: that of the newest thing in it, so that a folder being written is young. */
+  /** A folder has the time of the newest thing in it: one that is being written is young. */
   mtimeNs: bigint
   /** The glob that allows it. */
   readonly rule: string
@@ -78,7 +78,7 @@ export class Entry {
   }
 }
 
-/** Of most entries: shared, and never changed. */
+/** Shared by most entries, and never changed. */
 const none: Inode[] = []
 
 /** So many entries are listed of a folder that has more: enough to free what is needed, and small in memory. */
@@ -106,7 +106,7 @@ export class OldestEntries {
     if (this.#entries.length >= 2 * this.#most) this.#cut()
   }
 
-  /** All that are left, oldest first. */
+  /** The entries that are left, oldest first. */
   list(): Entry[] {
     const youngest = this.#youngest
     // A folder may have become younger since it was found.
@@ -134,7 +134,7 @@ function goesAlone({ isKept, owner }: Entry): boolean {
 }
 
 /**
- * Of all entries that may go, oldest first, keep those whose removal frees anything: a hard link frees nothing while
+ * Keep those entries, oldest first, whose removal frees anything: a hard link frees nothing while
  * another of its names remains.
  */
 export function worthPruning(entries: Entry[]): Entry[] {
@@ -199,7 +199,7 @@ function canonical(path: Bytes): Bytes {
   return folder === undefined ? path : join(folder, basename(path))
 }
 
-/** What `look` says of a path; nothing of one that leads nowhere or, as a measured path may, on beyond PATH_MAX. */
+/** Call `look`; undefined for a path that leads nowhere or, as a measured path may, on beyond PATH_MAX. */
 function reachable<T>(look: () => T): T | undefined {
   try {
     return look()

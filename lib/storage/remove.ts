@@ -10,7 +10,7 @@ import { FOLDER_FLAGS, VANISHED, walk } from './walk.ts'
 const MAX_FOLDERS = 16
 
 /**
- * What became of an entry: `gone` if others have deleted or moved it, `changed` if it was written to or is another one
+ * The fate of an entry: `gone` if others have deleted or moved it, `changed` if it was written to or is another one
  * now; an error that says why it cannot be deleted.
  */
 type Outcome = 'removed' | 'gone' | 'changed' | TrainerError

@@ -3,7 +3,7 @@ import type { Bytes } from '../system/bytes.ts'
 /** Tells which rule allows a name to be pruned, if any does; `any` is for a name of which nothing else is known. */
 export type RuleOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder' | 'any') => string | undefined
 
-/** Of files that may be pruned without a glob. */
+/** The endings of files that may be pruned without a glob. */
 const PRUNABLE_ENDING = /\.(checkpoint|tmp)$/
 
 /**
@@ -27,7 +27,7 @@ export async function compileRules(root: Bytes, globs: string[]): Promise<RuleOf
 
 async function compileGlobs(globs: string[]) {
   const { default: picomatch } = await import('picomatch')
-  // Without the flag, `**` would not match a name with a line break.
+  // The flag makes `**` match a name with a line break.
   const rules = globs.map(glob => ({ glob, matches: picomatch(glob, { dot: true, flags: 's' }) }))
   return (path: string, kind: 'file' | 'folder' | 'any') =>
     rules.find(({ matches }) => matches(path) || (kind !== 'file' && matches(`${path}/`)))?.glob

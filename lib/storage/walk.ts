@@ -12,7 +12,7 @@ import { isErrno, TrainerError } from '../errors.ts'
 import { type Bytes, escapeBytes, type Folder, native } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
 
-/** What is done at each name of a walk. */
+/** The action at each name of a walk. */
 export type Visitor<T> = {
   /** Does `visit` need the nanoseconds and the full inode number? They take longer. */
   isExact: (folder: Folder<T>, name: Bytes) => boolean

@@ -8,9 +8,9 @@ import { isErrno, messageOf, TrainerError } from '../errors.ts'
 export type Subject = {
   /** As in `Cannot read the quotas file`. */
   name: string
-  /** What helps when it cannot be read. */
+  /** The remedy when it cannot be read. */
   remedy: string
-  /** What is expected of a required key that is missing: the validator says only that the object around it is not whole. */
+  /** Names what a missing key should hold: the validator says only that the object around it is not whole. */
   expected: Record<string, string>
 }
 

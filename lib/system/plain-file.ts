@@ -191,7 +191,7 @@ export function makeFolder(path: string): void {
   }
 }
 
-/** What to do about a refusal of the system to make a file, if no inode is left where `path` would be. */
+/** Give the remedy for a refusal of the system to make a file, if no inode is left where `path` would be. */
 export function outOfInodes(cause: unknown, path: string): string | undefined {
   if (!isErrno(cause, 'ENOSPC')) return undefined
   const { files, ffree } = statfsSync(nearestVisible(path))

@@ -4,7 +4,7 @@ import type { Job } from '../run.ts'
 import { safePath } from '../system/programs.ts'
 import { MIB } from '../text.ts'
 
-/** What a training may learn of the environment that started us; anything else has to stand in quotas.json. */
+/** The variables that a training gets from the environment that started us; all others have to stand in quotas.json. */
 const inherited = /^(HOME|USER|LOGNAME|TZ|LANG|LC_[A-Z]+)$/
 
 /**
@@ -14,18 +14,17 @@ const inherited = /^(HOME|USER|LOGNAME|TZ|LANG|LC_[A-Z]+)$/
 export function trainingEnvironment(
   job: JobName,
   quota: Quota,
-  { jobDir, publishedDir }: Pick<Job, 'jobDir' | 'publishedDir'>,
+  { workDir, tmpDir, publishedDir }: Pick<Job, 'workDir' | 'tmpDir' | 'publishedDir'>,
   limitBytes: number,
 ): Record<string, string> {
   const kept = Object.entries(process.env).filter(([name]) => inherited.test(name))
-  const tmp = join(jobDir, 'work', 'tmp')
-  const cache = join(tmp, 'cache')
+  const cache = join(tmpDir, 'cache')
   return {
     ...(Object.fromEntries(kept) as Record<string, string>),
     PATH: safePath,
-    TMPDIR: tmp,
-    TMP: tmp,
-    TEMP: tmp,
+    TMPDIR: tmpDir,
+    TMP: tmpDir,
+    TEMP: tmpDir,
     XDG_CACHE_HOME: cache,
     HF_HOME: join(cache, 'huggingface'),
     TORCH_HOME: join(cache, 'torch'),
@@ -33,7 +32,7 @@ export function trainingEnvironment(
     ...quota.env,
     RANSOMEYE_JOB: job,
     RANSOMEYE_MAX_DISK_MB: wholeMb(limitBytes),
-    RANSOMEYE_OUTPUT_DIR: join(jobDir, 'work'),
+    RANSOMEYE_OUTPUT_DIR: workDir,
     RANSOMEYE_MODEL_DIR: publishedDir,
   }
 }
@@ -44,12 +43,12 @@ export function trainingEnvironment(
  */
 export function trainingArgv(
   quota: Quota,
-  { jobDir, publishedDir }: Pick<Job, 'jobDir' | 'publishedDir'>,
+  { workDir, publishedDir }: Pick<Job, 'workDir' | 'publishedDir'>,
   limitBytes: number,
 ): string[] {
   const values: Record<string, string> = {
     maxDiskMb: wholeMb(limitBytes),
-    outputDir: join(jobDir, 'work'),
+    outputDir: workDir,
     modelDir: publishedDir,
   }
   const placeholder = new RegExp(`\\{(${placeholders.join('|')})\\}`, 'g')

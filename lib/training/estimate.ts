@@ -5,7 +5,7 @@ import { accountOf } from '../storage/capacity.ts'
 import type { Figures } from './limit.ts'
 
 /**
- * What a job uses, between two looks at its folder: what the last look found, and what its filesystem has been filled
+ * Estimates a job's usage between two looks at its folder: what the last look found, and what its filesystem has been filled
  * by since, whoever did that. To ask takes 3 µs, whatever the folder holds. What others write counts as the job's; what
  * others free hides as much of what it writes.
  */

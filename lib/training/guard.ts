@@ -23,7 +23,7 @@ import type { Training } from './process.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
-/** What writers at full speed take in a millisecond, many at once. */
+/** Growth in a millisecond by many writers at full speed. */
 const FASTEST = { bytes: 4 * MIB, inodes: 400 }
 const MIN_WAIT_MS = 5
 const MAX_WAIT_MS = 250
@@ -40,7 +40,7 @@ const MAX_WALK_PAUSE_MS = 1000
 const FAST_BYTES_PER_MS = MIB / 4
 /** Stopping a training because of what others write must not take more of its time than this. */
 const IDLE_STOP_SHARE = 0.05
-/** What filesystems take for themselves while files grow is not others' doing. */
+/** Growth that is not others' doing: filesystems take something for themselves while files grow. */
 const NOISE_BYTES = MIB
 /** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 10_000
@@ -53,11 +53,11 @@ const TELL_EVERY_MS = 1000
 const FULLEST_MS = 2000
 
 export type Watch = Limit & {
-  /** What was used and free before the training began. */
+  /** The figures from before the training began. */
   start: Start
   /** Does the filesystem count at once what is written? */
   countsAtOnce: boolean
-  /** What may be pruned besides checkpoints and temporary files, and what must not. */
+  /** The globs of what may be pruned besides checkpoints and temporary files, and the paths that stay. */
   rules: Pick<MeasureOptions, 'prune' | 'keep'>
   training: Training
   emit: (event: EventBody) => void
@@ -82,7 +82,7 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures>
   try {
     await guarding.run()
   } catch (error) {
-    // What ends it is no failure of a look that was under way.
+    // The end of the training interrupts a look: that is no failure.
     if (!signal.aborted || error instanceof TrainerError) throw error
   }
   return guarding.fullest
@@ -103,7 +103,7 @@ type Look = Figures &
     /** By the walk, and held although deleted. */
     countedBytes: number
     held: HeldFiles
-    /** Of the filesystem, from before the walk. */
+    /** The filesystem's account from before the walk. */
     account: FilesystemAccount
   }
 
@@ -118,7 +118,7 @@ class Guard {
   /** From the last look at a training that stood still: it can be trusted, but others may have freed space since. */
   readonly #standing: Estimate
   readonly #sinceMs = Date.now()
-  /** What the kernel counts beside files on a filesystem of the job's own. */
+  /** The kernel's count beside files, on a filesystem of the job's own. */
   readonly #overheadBytes: number
   /** When pruning found too little, freezing again at once would only stall it: half of the room must go first. */
   #patience: Amounts = { bytes: 0, inodes: 0 }
@@ -224,7 +224,7 @@ class Guard {
     const options = { dir, sinceMs: this.#sinceMs, isThorough, signal }
     const held = await heldFiles(training.processes(), options)
     const { deletedBytes } = held
-    // What was found hidden at the last standstill still is, as long as it is held.
+    // Bytes found hidden at the last standstill stay hidden as long as they are held.
     const hiddenBytes = !isThorough && held.unseen.size ? this.#held.hiddenBytes : 0
     const countedBytes = look.countedBytes + deletedBytes
     return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes + hiddenBytes }
@@ -382,7 +382,7 @@ class Guard {
     const look = await this.#addHeld(counted, true)
     if (isCapped || !isStopped) return look
     const hiddenBytes = await this.#hiddenBytes(look, standingBytes - look.usedBytes)
-    // What others do meanwhile is none of the training's.
+    // Growth by others meanwhile is not the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }
 
@@ -440,7 +440,7 @@ class Guard {
     for (;;) {
       const look = await this.#count()
       const account = accountOf(dir)
-      // What is held has not changed: it stands still, and what it has open was not pruned.
+      // The held files have not changed: the training stands still, and nothing that it has open was pruned.
       const heldBytes = isCapped ? 0 : before.held.deletedBytes + this.#held.hiddenBytes
       const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, account }
       const lateBytes = isCapped
@@ -455,7 +455,7 @@ class Guard {
   }
 
   /**
-   * Without what must stay while the training runs: files that it has open, because unlinking those frees nothing, and
+   * Leave out what must stay while the training runs: files that it has open, because unlinking those frees nothing, and
    * its newest complete checkpoint under all of its names, because that is what it would resume from.
    */
   async #spare({ prunable, isCut }: Look): Promise<Entry[]> {

@@ -7,7 +7,7 @@ import { WATCHDOG_MARK } from '../run/lock.ts'
 import { SHELL, safePath, shellWith } from '../system/programs.ts'
 
 /**
- * What runs beside the training, in a session and with an environment of its own. Once we are gone without a word, the
+ * The helpers beside the training, in a session and with an environment of their own. Once we are gone without a word, the
  * watchdog kills the training's process group, which takes a whole sandbox along. The kernel's parent-death signal alone
  * would leave what has not asked for it yet, such as a sandbox that is being set up. `cat` passes on what the training
  * prints, to the last byte, for it is not stopped or ended with it. The shell that starts both is waited for.
@@ -39,7 +39,7 @@ export type TrainingCommand = {
   argv: string[]
   cwd: string
   env: Record<string, string>
-  /** What `argv` reads before its program begins, on descriptors from 7 on. */
+  /** Read by `argv` before its program begins, on descriptors from 7 on. */
   inputs: Buffer[]
   /**
    * The run's lock, held for as long as the training lives: by the watchdog, and without a sandbox, which nothing can
@@ -52,7 +52,7 @@ export type TrainingCommand = {
 export type Launched = {
   pid: number
   exited: Promise<[code: number | null, signal: NodeJS.Signals | null]>
-  /** All that the training prints; Node.js drops what nobody listens to by the time of its exit. */
+  /** The training's output. Attach a listener before the process exits: Node.js discards unread output. */
   output: Readable
   /** Ended without a word, it makes the watchdog kill the training; closed from the other side, that is gone. */
   lifeline: Socket

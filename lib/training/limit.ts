@@ -3,13 +3,13 @@ import type { JobName } from '../quotas.ts'
 import type { FilesystemAccount } from '../storage/capacity.ts'
 import { count, formatBytes } from '../text.ts'
 
-/** What a job uses of its filesystem, and what that has left for programs without privileges. */
+/** A job's usage of its filesystem, and what that has left for programs without privileges. */
 export type Figures = { usedBytes: number; usedInodes: number; freeBytes: number; freeInodes: number }
 
 /** Before a training: also what a walk found, and what the filesystem said of itself before that. */
 export type Start = Figures & { walkedBytes: number; account: FilesystemAccount }
 
-/** What a training may use, and where. */
+/** The limits of a training, and where they hold. */
 export type Limit = {
   job: JobName
   dir: string
@@ -25,7 +25,7 @@ export type Limit = {
   isCapped: boolean
 }
 
-/** What a training must be able to make for a start to make sense. */
+/** The least number of files that a training must be able to make for a start to make sense. */
 const MIN_FREE_INODES = 64
 
 export type Situation = Figures & {
@@ -33,12 +33,12 @@ export type Situation = Figures & {
   job: string
   dir: string
   quotaBytes: number
-  /** Of `usedBytes`, which are those after pruning: what pruning could not take. */
+  /** The part of `usedBytes` that pruning could not take. */
   keptBytes: number
-  /** Of what is free: not the job's to use. */
+  /** The part of what is free that is not the job's to use. */
   reserveBytes: number
   reserveInodes: number
-  /** What a training must be able to write for a start to make sense. */
+  /** The least that a training must be able to write for a start to make sense. */
   minFreeBytes: number
 }
 
@@ -77,7 +77,7 @@ export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'li
   return { limitBytes, limitInodes: usedInodes + freeInodes - reserveInodes }
 }
 
-/** What a job may use now: its limit, or what others leave of the disk, whichever is less. */
+/** Tell what a job may use now: its limit, or what others leave of the disk, whichever is less. */
 export function limitNow(
   { limitBytes, limitInodes, reserveBytes, reserveInodes }: Limit,
   { usedBytes, usedInodes, freeBytes, freeInodes }: Figures,

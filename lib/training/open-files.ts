@@ -41,7 +41,7 @@ export type HeldOptions = {
 }
 
 const DELETED = ' (deleted)'
-/** Of one read of a list of mappings, or of a folder of descriptors: it takes about a millisecond. */
+/** Read so much of a list of mappings, or of a folder of descriptors, at a time: it takes about a millisecond. */
 const PIECE_BYTES = 64 * 1024
 const NAMES_AT_A_TIME = 256
 
@@ -82,7 +82,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   return held
 }
 
-/** Of entries of the job's folder those that processes have open, or something in them. */
+/** Find the entries of the job's folder that processes have open, or something in them. */
 export async function openEntries(entries: Entry[], pids: number[], dir: string): Promise<Set<Entry>> {
   const files = new Map(entries.map(entry => [inodeId(entry), entry]))
   const folders = new Map(entries.flatMap(it => (it.isFolder ? [[it.path.toString(), it] as const] : [])))

@@ -21,7 +21,7 @@ import { useSandbox } from './sandbox.ts'
 export type Budget = Limit & {
   /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
-  /** What was used and free when the limit was planned. */
+  /** The figures by which the limit was planned. */
   start: Start
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
@@ -113,7 +113,7 @@ async function plan(
   return { ...limits, ...reserve, isDiskLimit, keptBytes, start }
 }
 
-/** What is left to the rest of the machine on a shared disk. */
+/** Reckon what is left to the rest of the machine on a shared disk. */
 function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBytes' | 'reserveInodes'> {
   const reserveInodes = Math.min(RESERVE_INODES, Math.floor((usedInodes + freeInodes) / 20))
   return { reserveBytes: RESERVE_BYTES, reserveInodes }

@@ -87,7 +87,7 @@ export class Training {
 
   /** @returns what came instead of the beginning, if that never came; nothing of the training is left then */
   async #begin(hasBegun: Promise<boolean>, { onLines, signal }: Listener): Promise<string | undefined> {
-    // What is printed before is not the training's.
+    // Earlier output is that of its wrappers.
     const before: string[] = []
     let take: Listener['onLines'] = lines => before.push(...lines)
     const lines = new OutputLines(it => take(it))
@@ -182,7 +182,7 @@ export class Training {
     if (this.#lifeline.writable) this.#lifeline.end('over\n')
     const ends = Promise.all([this.#outputEnd, this.#watchdogEnd]) // the latter holds the lock
     await Promise.race([ends, delay(OUTPUT_END_MS, undefined, { ref: false })])
-    // Whoever may still hold the other ends, or has stopped the watchdog: the run must be able to end.
+    // Somebody may still hold the other ends, or have stopped the watchdog: the run must be able to end.
     this.#output.destroy()
     this.#lifeline.destroy()
   }

@@ -16,10 +16,10 @@ const outOfSpace =
 
 /** How Python and Node.js tell of an uncaught error: `ValueError: …`, `TypeError [CODE]: …`, `Error`. */
 const namesError = /^[\w.$]*(Error|Exception)( \[\w+\])?(:|$)/
-/** What Node.js prints below it: frames, the end of the error's properties, its own version. */
+/** The lines that Node.js prints below it: frames, the end of the error's properties, its own version. */
 const belongsToError = /^(\s|\}$|Node\.js v\d)/
 
-/** What a running training says and uses: all of it to its bounded log and the live list, samples to the journal. */
+/** Passes on a training's output and usage: all of it to its bounded log and the live list, samples to the journal. */
 export class Progress {
   readonly logPath: string
   lastLine = ''

@@ -3,7 +3,7 @@ import { lstatSync, readdirSync, readFileSync, realpathSync, type Stats, statSyn
 import { constants, getPriority } from 'node:os'
 import { dirname, isAbsolute, join } from 'node:path'
 import { isErrno, TrainerError } from '../errors.ts'
-import { stateDirOf } from '../layout.ts'
+import { foldersIn, stateDirOf } from '../layout.ts'
 import type { JobName, Quota } from '../quotas.ts'
 import { readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
@@ -16,7 +16,7 @@ export const temporaryFolder = /^\/((var\/)?tmp|dev\/shm)(?=\/)/
 const coveredFolder = /^\/((var\/)?(tmp|run)|dev\/shm)(?=\/)/
 
 /**
- * Whom root's training runs as: a user that owns nothing on the machine but what it is given, and that is nobody else.
+ * The user of root's trainings: it owns nothing on the machine but what it is given, and is nobody else.
  * systemd's list of users has this number as unused, and as one that 16 bits hold (https://systemd.io/UIDS-GIDS/).
  */
 const TRAINING_USER = 65_530
@@ -37,7 +37,7 @@ export function trainingUser(): number | undefined {
 
 /** One way of making a sandbox. */
 type Way = {
-  /** What bwrap is started by, and its options for the user that the training runs as. */
+  /** Starts bwrap, with its options for the user that the training runs as. */
   wrapper: string[]
   /** May root's training run as {@link TRAINING_USER}? */
   changesUser: boolean
@@ -106,13 +106,13 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
   return `${said || `bwrap ended with ${signal ?? `exit code ${status}`}`}; let this user make namespaces`
 }
 
-/** What root needs to do for a training, and to look into it, when that runs as another user; see capabilities(7). */
+/** The capabilities that root needs to start and look into a training of another user; see capabilities(7). */
 // CHOWN, both DAC_*, FOWNER, KILL, SETGID, SETUID, SETPCAP, SYS_PTRACE
 const OTHERS_CAPABILITIES = [0, 1, 2, 3, 5, 6, 7, 8, 19]
 
 /** The ways of making a sandbox, strongest first. */
 function ways(): Way[] {
-  // What is mounted on the machine later would else come into the sandbox, to be written there.
+  // Later mounts of the machine would else come into the sandbox, to be written there.
   const own = ['--mount', '--propagation', 'private', '--']
   if (process.getuid?.() === 0) {
     const wrapper = ['unshare', ...own, 'bwrap']
@@ -129,7 +129,7 @@ function ways(): Way[] {
   )
 }
 
-/** What a training may do on the machine; all paths are absolute and real. */
+/** The bounds of a training on the machine; all paths are absolute and real. */
 export type Containment = {
   /** The job's folder; in a sandbox its `work/` is the one place that can be written. */
   jobDir: string
@@ -143,14 +143,14 @@ export type Containment = {
   network: Quota['network']
   /** No file that it writes grows larger. */
   maxFileBytes: number
-  /** What its command is looked up on; what the command is wrapped in is looked up on ours. */
+  /** The PATH on which its command is looked up; its wrappers are looked up on ours. */
   path: string
 }
 
 /** A training's command in all that contains it. */
 export type Contained = {
   argv: string[]
-  /** What that reads, on descriptors from {@link FIRST_INPUT} on, before the command begins. */
+  /** Read by `argv`, on descriptors from {@link FIRST_INPUT} on, before the command begins. */
   inputs: Buffer[]
   isSandboxed: boolean
 }
@@ -208,7 +208,7 @@ function capabilityOptions(changesUser: boolean): string[] {
  */
 function identityArgv({ uid, gid }: Pick<Stats, 'uid' | 'gid'>): string[] {
   const groups = [...new Set(accelerators().flatMap(groupsOf))].filter(it => it !== 0)
-  // So that the training can open its output by name, as /dev/stdout.
+  // The training can open its output by name then, as /dev/stdout.
   const begin = `chown "$0" /proc/self/fd/1; exec "$@"`
   return [
     ...['sh', '-c', begin, `${uid}`, 'setpriv', `--reuid=${uid}`, `--regid=${gid}`],
@@ -233,14 +233,14 @@ function accelerators(): string[] {
     .filter(isUsable)
 }
 
-/** Those of an accelerator, or of what is in its folder: its devices are for them as a rule. */
+/** Give the groups of an accelerator, or of the devices in its folder: as a rule they may use it. */
 function groupsOf(path: string): number[] {
   const stats = statSync(path, { throwIfNoEntry: false })
   if (!stats?.isDirectory()) return stats ? [stats.gid] : []
   return readdirSync(path).flatMap(name => statSync(join(path, name), { throwIfNoEntry: false })?.gid ?? [])
 }
 
-/** What container engines keep from a container's root too: by some of these settings it would be the machine's. */
+/** The settings that container engines keep from a container's root too: some make it the machine's root. */
 function kernelSettings(): string[] {
   const names = [
     'acpi',
@@ -292,8 +292,7 @@ function sandboxArgv(
 ): string[] {
   if (!knownWay) findWay(network)
   const way = knownWay ?? ways().at(-1)!
-  const work = join(jobDir, 'work')
-  const tmp = join(work, 'tmp')
+  const { workDir: work, tmpDir: tmp } = foldersIn(jobDir)
   const owner = statSync(work)
   const changesUser = way.changesUser && owner.uid !== 0
   const covered = [...realFolders('/tmp', '/var/tmp'), '/dev/shm']

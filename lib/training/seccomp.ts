@@ -99,7 +99,7 @@ const rules: readonly Rule[] = [
     when: { argument: 0, values: [1] },
   },
   {
-    // What is done through a ring is not seen by a filter.
+    // A filter does not see what is done through a ring.
     errno: ENOSYS,
     calls: [
       [425, 425], // io_uring_setup

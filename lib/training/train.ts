@@ -164,7 +164,7 @@ function tellOfInterruption({ name, run, emit }: Job): void {
   emit({ event: 'warning', job: name, message })
 }
 
-/** What the job uses now. */
+/** Look at what the job uses now. */
 async function figuresOf({ dir, isCapped }: Budget): Promise<Figures> {
   return isCapped ? accountOf(dir) : await lookAt(dir, { most: 0 })
 }
