@@ -149,9 +149,11 @@ class Guard {
     const needsWalks = !isCapped || !countsAtOnce
     while (!this.#signal.aborted) {
       const now = this.#estimate.now()
-      this.#tell(now)
+      const isTight = isAbove(now, this.#thresholds(now))
+      // It may be others who have written so much: only a count tells.
+      if (!isTight) this.#tell(now)
       this.#remember(now)
-      if (isAbove(now, this.#thresholds(now))) await this.#stopAndCount()
+      if (isTight) await this.#stopAndCount()
       else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now))
     }
@@ -323,7 +325,10 @@ class Guard {
     const startedMs = performance.now()
     const before = process.cpuUsage()
     let isStopped = training.stop()
-    emit({ event: 'train.freeze', job, usedBytes: this.#estimate.now().usedBytes })
+    const now = this.#estimate.now()
+    // Only a count may say that the limit was passed.
+    const usedBytes = Math.min(now.usedBytes, limitNow(this.#watch, now).bytes)
+    emit({ event: 'train.freeze', job, usedBytes })
     isStopped ||= await this.#untilStopped(startedMs)
     let look = await this.#lookStanding(isStopped)
     const isFull = isAbove(look, this.#thresholds(look))

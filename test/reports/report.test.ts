@@ -98,7 +98,8 @@ browserTest(
             assert.is((await chart.locator('[aria-label="line"] path').count()) > 0, true)
             assert.is(await chart.locator('.quota line').count(), job === 'dpi' ? 2 : 1)
             assert.is((await chart.locator('.pruned path').count()) > 0, job === 'core')
-            assert.is((await chart.locator('.paused path').count()) > 0, job === 'core')
+            // The others may be paused by what other programs write to the same disk.
+            assert.ok(job !== 'core' || (await chart.locator('.paused path').count()) > 0)
           }
           assert.equal(await labelFaults(page), [])
           assert.ok((await page.evaluate<number>('document.documentElement.scrollWidth')) <= width)
