@@ -5,7 +5,7 @@ const guarantees: Record<Guarantee, string> = {
   'kernel+sandbox': 'kernel+sandbox: its own filesystem caps it, no process escapes',
   kernel: 'kernel: its own filesystem caps it; no sandbox, a process may outlive the training',
   'watch+sandbox':
-    'watch+sandbox: watched and pruned, no process escapes; a burst can pass the quota for a moment',
+    'watch+sandbox: watched and pruned, no process escapes; a fast writer can pass the quota for milliseconds',
   watch:
     'watch: watched and pruned, weaker: no sandbox, so writes outside its folder and escaped processes are not seen',
 }
