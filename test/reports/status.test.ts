@@ -18,7 +18,7 @@ import * as assert from 'uvu/assert'
 import { jobNames, readQuotas } from '../../lib/quotas.ts'
 import { readStatus, type Status } from '../../lib/reports/status.ts'
 import { drawStatus } from '../../lib/reports/status-table.ts'
-import { takeLock } from '../../lib/run/lock.ts'
+import { findHolder, takeLock } from '../../lib/run/lock.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
 import { journalLine, type Sketch } from '../support/journal.ts'
@@ -199,6 +199,8 @@ test('status reads a torn journal, and says that a run was killed', async () => 
   run.child.kill('SIGKILL')
   await run.ended
   await until('the end of its training', () => !survivors(rig).length)
+  // The watchdog lets go of the lock last.
+  await until('the lock is free', () => !findHolder(join(rig.modelsDir, '.trainer')))
   appendFileSync(
     join(rig.modelsDir, '.trainer', 'events.jsonl'),
     '\0\xff{"time":"2026-\n[]\n{"event":"run.start","ti',
