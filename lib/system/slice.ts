@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 
-const SLICE_MS = 8
+const SLICE_MS = 4
 
 /** A share of time for synchronous work: short enough for a live screen, and for signals to be heard. */
 export class Slice {

@@ -295,10 +295,11 @@ class Guard {
       },
     )
     while (!isOver && !this.#signal.aborted) {
-      await Promise.race([ended, this.#wait(most)])
       const { usedBytes, usedInodes } = this.#estimate.now()
-      if (usedBytes - before.usedBytes > most.bytes || usedInodes - before.usedInodes > most.inodes)
-        stop.abort(new Error('it grows too fast'))
+      const bytes = most.bytes - (usedBytes - before.usedBytes)
+      const inodes = most.inodes - (usedInodes - before.usedInodes)
+      if (bytes < 0 || inodes < 0) stop.abort(new Error('it grows too fast'))
+      await Promise.race([ended, this.#wait({ bytes, inodes })])
     }
     return ended
   }

@@ -149,6 +149,8 @@ export class Training {
    */
   stop(): boolean {
     if (this.#ending) return true
+    // Most of it at once: to list processes takes milliseconds, and it writes on meanwhile.
+    signalProcess(-this.pid, 'SIGSTOP')
     const running = this.processes().filter(pid => !isStopped(pid))
     for (const pid of running) signalProcess(pid, 'SIGSTOP')
     return !running.length
