@@ -209,7 +209,8 @@ function devicesOf(dir: string): Pick<Set<number>, 'has'> {
     const fields = line.split(' ')
     const [major, minor] = fields[2]?.split(':').map(Number) ?? []
     if (fields.length <= 6 || major === undefined || minor === undefined) return []
-    return [{ point: fields[4]!, device: makedev(major, minor), type: fields[fields.indexOf('-') + 1] }]
+    const type = fields[fields.indexOf('-') + 1]
+    return [{ point: fields[4]!, device: makedev(major, minor), type, options: fields.at(-1)! }]
   })
   const isAbove = (point: string) => `${dir}/`.startsWith(point === '/' ? point : `${point}/`)
   // The last of the deepest covers the others.
@@ -220,6 +221,9 @@ function devicesOf(dir: string): Pick<Set<number>, 'has'> {
   if (!mount) return devices
   devices.add(mount.device)
   if (mount.type !== 'overlay') return devices
+  // Some kernels give a mapped file the number of the filesystem that the overlay writes to.
+  const upper = statOrNothing(/(?:^|,)upperdir=([^,]*)/.exec(mount.options)?.[1] ?? '')
+  if (upper) devices.add(upper.dev)
   const others = new Set(mounts.map(({ device }) => device).filter(device => !devices.has(device)))
   return { has: device => !others.has(device) }
 }

@@ -3,11 +3,13 @@ import * as assert from 'uvu/assert'
 import { checkUsage } from '../../lib/storage.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
+import { ownDisk } from '../support/own-disk.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent, writesThrice } from '../support/rig.ts'
 import { sampleUsage } from '../support/sampler.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
+import { hasLoopDevices } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
@@ -148,13 +150,14 @@ test('when pruning frees nothing the training is frozen a bounded number of time
   const trainer = `
 fs.writeFileSync(dir + '/ballast', Buffer.alloc(28 * 2 ** 20)); await sleep(2500); ${publishes}`
   await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+  // Others who write to the same disk would cause more.
+  await using _disk = hasLoopDevices ? ownDisk(rig, 'ext4', 400) : undefined
 
   const { exitCode, events } = await rig.run(['core', '--json'])
 
   assert.is(exitCode, 0)
   const freezes = events.filter(it => it.event === 'train.freeze').length
-  // Others who write to the same disk may cause some more.
-  assert.ok(freezes >= 1 && freezes <= 12, `${freezes} freezes`)
+  assert.ok(freezes >= 1 && freezes <= 3, `${freezes} freezes`)
 })
 
 test('one long write during a freeze is waited for, and cut when it passes the quota', async () => {
