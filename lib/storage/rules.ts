@@ -32,3 +32,18 @@ async function compileGlobs(globs: string[]) {
   return (path: string, kind: 'file' | 'folder' | 'any') =>
     rules.find(({ matches }) => matches(path) || (kind !== 'file' && matches(`${path}/`)))?.glob
 }
+
+/**
+ * Make the test for what is below a training's output folder: may a name be pruned, by itself or with a folder that it is
+ * in? Such a file is a checkpoint or a part of one.
+ */
+export async function checkpointTest(globs: string[]): Promise<(name: string) => boolean> {
+  const ruleOf = await compileRules('/job', globs)
+  return name => {
+    const parts = Buffer.from(name).toString('latin1').split('/')
+    return parts.some((part, index) => {
+      const folder = ['/job/work', ...parts.slice(0, index)].join('/')
+      return ruleOf(folder, part, index === parts.length - 1 ? 'file' : 'folder') !== undefined
+    })
+  }
+}
