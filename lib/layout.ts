@@ -8,6 +8,22 @@ import type { JobName } from './quotas.ts'
 export const WORK = 'work'
 export const TMP = 'tmp'
 
+/** The names of the folder of a job's publications, and of the link to the current one. */
+export const GENERATIONS = 'generations'
+export const CURRENT = 'current'
+
+/** The generation that is being made, until it gets its number. */
+export const NEXT_GENERATION = 'next'
+
+/** The link that is about to become {@link CURRENT}. */
+export const NEXT_CURRENT = 'current.next'
+
+/** A hard link that is about to become the name of a published file in the job's folder. */
+export const NEXT_FLAT = 'flat.next'
+
+/** The name of the folder of a model that was not accepted. */
+export const CANDIDATE = 'candidate'
+
 /** The folders of one job. */
 export type JobFolders = {
   /** The job's folder; everything in it is charged to the job's quota. */
@@ -16,6 +32,10 @@ export type JobFolders = {
   workDir: string
   /** The training's temporary files; emptied before and after it. */
   tmpDir: string
+  /** The job's publications, each in a folder called by its number. */
+  generationsDir: string
+  /** The last model that was not accepted. */
+  candidateDir: string
 }
 
 /** Lay out the folders of a job in a models folder. */
@@ -26,7 +46,13 @@ export function layout(modelsDir: string, job: JobName): JobFolders {
 /** Lay out the folders of the job whose own folder is `jobDir`. */
 export function foldersIn(jobDir: string): JobFolders {
   const workDir = join(jobDir, WORK)
-  return { jobDir, workDir, tmpDir: join(workDir, TMP) }
+  return {
+    jobDir,
+    workDir,
+    tmpDir: join(workDir, TMP),
+    generationsDir: join(jobDir, GENERATIONS),
+    candidateDir: join(jobDir, CANDIDATE),
+  }
 }
 
 /** Return the folder for the state of runs: lock, journal, metrics, logs, images of volumes. */

@@ -51,6 +51,7 @@ const jobObject = v.strictObject(
     ),
     models: v.optional(v.pipe(globs, v.minLength(1, 'a list of at least one glob')), ['*.onnx']),
     prune: v.optional(globs, []),
+    keepGenerations: v.optional(v.pipe(wholeNumber, v.minValue(0, 'a whole number of at least 0')), 1),
     timeoutMinutes: v.optional(
       v.pipe(
         v.number('a number'),

@@ -45,7 +45,7 @@ async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned
   const { quotaBytes: limitBytes, maxDiskMb, prune } = quota
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
 
-  if (!dryRun) await recover(jobDir)
+  if (!dryRun) await recover(jobDir, quota.keepGenerations)
   const after = await enforceLimit(jobDir, maxDiskMb, {
     prune,
     keep: await publishedFiles(jobDir, quota.models),

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { messageOf } from '../errors.ts'
 import type { TrainerEvent } from '../events.ts'
 import { layout, stateDirOf } from '../layout.ts'
+import { publishedDirOf } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
 import { type JobName, jobNames, type Quotas } from '../quotas.ts'
 import { capOf, freeSpace } from '../storage/capacity.ts'
@@ -136,8 +137,11 @@ export class Metrics {
 }
 
 function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
-  const { files = {}, metadata } = readManifest(dir) ?? {}
-  const sizes = Object.keys(files).map(name => lstatSync(join(dir, name), { throwIfNoEntry: false })?.size)
+  const publishedDir = publishedDirOf(dir)
+  const { files = {}, metadata } = readManifest(publishedDir) ?? {}
+  const sizes = Object.keys(files).map(
+    name => lstatSync(join(publishedDir, name), { throwIfNoEntry: false })?.size,
+  )
   const trainedAt = metadata?.adopted.length ? Number.NaN : Date.parse(String(metadata?.trained_at))
   // A model with a missing file counts as none.
   return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }

@@ -39,8 +39,15 @@ export async function postflight(
   if (warning) emit({ event: 'warning', job: name, message: warning })
   takeFiles(valid.flatMap(({ path, references }) => [path, ...references]))
   const facts = { globs: quota.models, trainedAt: new Date(), seconds: report.seconds, reported }
-  for (const model of await publish(job.publishedDir, name, await bringModels(job, valid), facts))
-    emit({ event: 'model.publish', job: name, ...model })
+  const brought = await bringModels(job, valid)
+  const { keepGenerations } = quota
+  const options = {
+    keepGenerations,
+    warn: (message: string) => emit({ event: 'warning', job: name, message }),
+  }
+  for (const { generation, ...model } of await publish(job.publishedDir, name, brought, facts, options)) {
+    emit({ event: 'model.publish', job: name, ...model, ...(generation !== undefined && { generation }) })
+  }
 }
 
 function noModel(job: string, workDir: string, globs: string[], reasons: string[]): TrainerError {
