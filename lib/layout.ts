@@ -4,9 +4,11 @@ import type { JobName } from './quotas.ts'
 
 // The layout on disk: only this file spells these names. All paths are absolute.
 
-/** The names of a job's output folder and of the folder for temporary files in it. */
+/** The names of a job's output folder, and of the folders in it for temporary files, caches, and the training's HOME. */
 export const WORK = 'work'
 export const TMP = 'tmp'
+export const CACHE = 'cache'
+export const HOME = 'home'
 
 /** The folders of one job. */
 export type JobFolders = {

@@ -26,8 +26,8 @@ export type Budget = Limit & {
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
-  /** The rules of pruning in this run: `prune` names more than checkpoints, `keep` is published and stays. */
-  rules: { prune: string[]; keep: string[] }
+  /** The rules of pruning in this run; `keep` is published and stays. */
+  rules: Pick<MeasureOptions, 'prune' | 'keepGlobs'> & { keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -41,7 +41,7 @@ const RESERVE_INODES = 1024
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, jobDir: dir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, emit, onPrune, onFault, run } = job
   const { dryRun } = run.command
   const { quotaBytes } = quota
   if (!dryRun) makeFolder(dir)
@@ -57,9 +57,9 @@ export async function preflight(job: Job): Promise<Budget> {
 
   const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
-  const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
+  const rules = { ...quota.globs, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
-    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
+    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
   return { ...place, rules, ...(await plan(job, isCapped, rules)) }
 }
 
