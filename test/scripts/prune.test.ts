@@ -43,7 +43,12 @@ function writeModel(modelsDir: string, job: string, bytes: number): string {
 
 test('prune deletes temporary files and then the oldest checkpoints down to the quota, tells each and the sum', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 3 } })
-  const work = writeCheckpoints(rig.modelsDir, 'core', ['b.checkpoint', 'a.checkpoint', 'c.checkpoint', 'd.tmp'])
+  const work = writeCheckpoints(rig.modelsDir, 'core', [
+    'b.checkpoint',
+    'a.checkpoint',
+    'c.checkpoint',
+    'd.tmp',
+  ])
   const model = writeModel(rig.modelsDir, 'core', 100)
 
   const { exitCode, stdout } = await rig.run([], { script })
