@@ -21,6 +21,8 @@ import { useSandbox } from './sandbox.ts'
 export type Budget = Limit & {
   /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
+  /** The part of the limit that the training may use in its output folder: published models stay beside that. */
+  toldBytes: number
   /** The figures by which the limit was planned. */
   start: Start
   isSandboxed: boolean
@@ -83,7 +85,7 @@ function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
 
 /** Reckon the limit of this run from the bytes used, kept and free. */
 async function plan(
-  { name, quota, jobDir: dir, emit }: Job,
+  { name, quota, jobDir: dir, workDir, emit }: Job,
   isCapped: boolean,
   rules: MeasureOptions,
 ): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId' | 'rules'>> {
@@ -110,7 +112,18 @@ async function plan(
     const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
     emit({ event: 'warning', job: name, message })
   }
-  return { ...limits, ...reserve, isDiskLimit, keptBytes, start }
+  // What the filesystem takes for itself is nobody's to use.
+  const besideBytes = usedBytes - look.prunableBytes - (await ownBytesOf(workDir, rules))
+  return { ...limits, ...reserve, isDiskLimit, keptBytes, toldBytes: limitBytes - besideBytes, start }
+}
+
+/** Measure what a training has left in its output folder that is not prunable: that is the next one's own. */
+async function ownBytesOf(workDir: string, { prune = [] }: MeasureOptions): Promise<number> {
+  if (!existsSync(workDir)) return 0
+  // Globs may begin at the job's folder.
+  const globs = [...prune, ...prune.flatMap(glob => /^work\/(.+)/.exec(glob)?.[1] ?? [])]
+  const { usedBytes, prunableBytes } = await lookAt(workDir, { prune: globs })
+  return usedBytes - prunableBytes
 }
 
 /** Reckon what is left to the rest of the machine on a shared disk. */

@@ -37,11 +37,11 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, workDir, emit, onPrune, run } = job
+  const { name, workDir, emit, onPrune, run } = job
   // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
-  const command = trainingArgv(quota, job, budget.limitBytes)
-  const env = trainingEnvironment(name, quota, job, budget.limitBytes)
+  const command = trainingArgv(job, budget.toldBytes)
+  const env = trainingEnvironment(job, budget.toldBytes)
   const user = budget.isSandboxed ? trainingUser() : undefined
   if (user !== undefined) await giveFolder(workDir, user)
   const isCounted = countsAtOnce(job.jobDir)
