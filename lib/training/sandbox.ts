@@ -12,6 +12,11 @@ import { seccompFilter } from './seccomp.ts'
 /** The folders for temporary data that the sandbox covers with `work/tmp`. */
 export const temporaryFolder = /^\/((var\/)?tmp|dev\/shm)(?=\/)/
 
+/** @returns the short name that `work/tmp` has in a sandbox: in a socket's path Linux takes 107 bytes */
+export function shortTemporaryFolder(): string | undefined {
+  return realFolders('/tmp', '/var/tmp')[0]
+}
+
 /** The folders that the sandbox covers: with `work/tmp`, or, where services have their sockets, with nothing. */
 const coveredFolder = /^\/((var\/)?(tmp|run)|dev\/shm)(?=\/)/
 
@@ -292,7 +297,7 @@ function sandboxArgv(
 ): string[] {
   if (!knownWay) findWay(network)
   const way = knownWay ?? ways().at(-1)!
-  const { workDir: work, tmpDir: tmp } = foldersIn(jobDir)
+  const { workDir: work, tmpDir: tmp, homeDir: home } = foldersIn(jobDir)
   const owner = statSync(work)
   const changesUser = way.changesUser && owner.uid !== 0
   const covered = [...realFolders('/tmp', '/var/tmp'), '/dev/shm']
@@ -313,7 +318,7 @@ function sandboxArgv(
     ...uncovered.flatMap(path => ['--ro-bind-try', path, path]),
     ...state.flatMap(folder => ['--tmpfs', folder, '--remount-ro', folder]),
     ...['--ro-bind', jobDir, jobDir, '--bind', work, work],
-    ...(changesUser ? ['--ro-bind-data', input(usersWith(owner)), '/etc/passwd'] : []),
+    ...(changesUser ? ['--ro-bind-data', input(usersWith(owner, home)), '/etc/passwd'] : []),
     // Last, because what is shown in them needs a place there.
     ...['/dev', ...realFolders('/run', '/var/run')].flatMap(folder => ['--remount-ro', folder]),
     ...(filter ? ['--seccomp', input(filter)] : []),
@@ -322,10 +327,12 @@ function sandboxArgv(
 }
 
 /** The machine's users and the training's, which Python's getpass and others want to find there. */
-function usersWith({ uid, gid }: Pick<Stats, 'uid' | 'gid'>): Buffer {
+function usersWith({ uid, gid }: Pick<Stats, 'uid' | 'gid'>, home: string): Buffer {
   const users = readFileSync('/etc/passwd', 'utf8')
   if (new RegExp(`^[^:]*:[^:]*:${uid}:`, 'm').test(users)) return Buffer.from(users)
-  return Buffer.from(`${users}training:x:${uid}:${gid}:a training:/:/usr/sbin/nologin\n`)
+  // No field may have a colon.
+  const place = home.includes(':') ? '/' : home
+  return Buffer.from(`${users}training:x:${uid}:${gid}:a training:${place}:/usr/sbin/nologin\n`)
 }
 
 /**

@@ -11,6 +11,7 @@ import {
 import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { quote } from 'zx/core'
+import { useSandbox } from '../../lib/training/sandbox.ts'
 import { root } from '../support/places.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
@@ -19,6 +20,7 @@ import { test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const isRoot = process.getuid?.() === 0
+const canSandbox = useSandbox('core', 'auto')
 const asRoot = skipUnless(test, isRoot, 'needs root')
 const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--']
 const isReadable =
@@ -381,11 +383,13 @@ test('NODE_OPTIONS, LD_PRELOAD and PATH of the caller do not reach the training,
   assert.is(dpi.NODE_OPTIONS, '--no-deprecation')
 })
 
-test('the training has its own process group, no stdin, and every home of temporary data inside its folder', async () => {
+test('the training has its own process group, no stdin, and every home of temporary data and caches inside its folder', async () => {
   const trainer = `
-const { TMPDIR, TMP, TEMP, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, MPLCONFIGDIR } = process.env
-fs.writeFileSync(dir + '/facts.json', JSON.stringify({ cwd: process.cwd(), stdin: fs.readFileSync(0, 'utf8'),
-  homes: [TMPDIR, TMP, TEMP, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, MPLCONFIGDIR],
+const { HOME, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, TRITON_CACHE_DIR, TORCHINDUCTOR_CACHE_DIR, NUMBA_CACHE_DIR, MPLCONFIGDIR } = process.env
+fs.writeFileSync(process.env.TMPDIR + '/seen', '')
+fs.writeFileSync(dir + '/facts.json', JSON.stringify({ cwd: process.cwd(), stdin: fs.readFileSync(0, 'utf8'), home: HOME,
+  temporary: [process.env.TMP, process.env.TEMP, dir + '/tmp', '/tmp'].map(it => fs.existsSync(it + '/seen')),
+  caches: [XDG_CACHE_HOME, HF_HOME, TORCH_HOME, TRITON_CACHE_DIR, TORCHINDUCTOR_CACHE_DIR, NUMBA_CACHE_DIR, MPLCONFIGDIR],
   told: ['JOB', 'MAX_DISK_MB', 'OUTPUT_DIR', 'MODEL_DIR'].map(name => process.env['RANSOMEYE_' + name]) })); ${publishes}`
   await using rig = await trainerRig({ core: { trainer } })
 
@@ -395,7 +399,10 @@ fs.writeFileSync(dir + '/facts.json', JSON.stringify({ cwd: process.cwd(), stdin
   const facts = JSON.parse(readFileSync(join(work, 'facts.json'), 'utf8'))
   assert.is(facts.cwd, rig.dir)
   assert.is(facts.stdin, '')
-  assert.ok(facts.homes.every((home: string) => home.startsWith(`${work}/tmp`)))
+  assert.equal(facts.temporary, [true, true, true, canSandbox])
+  assert.is(facts.home, `${work}/home`)
+  assert.is(facts.caches[0], `${work}/cache`)
+  assert.ok(facts.caches.every((cache: string) => `${cache}/`.startsWith(`${work}/cache/`)))
   assert.equal(facts.told, ['core', '20', work, rig.path('models', 'core')])
 })
 
