@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
-import type { Job } from '../run.ts'
+import type { Job, Run } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
@@ -49,7 +49,7 @@ export async function preflight(job: Job): Promise<Budget> {
   if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
-  const isSandboxed = useSandbox(name, quota.sandbox, quota.network)
+  const isSandboxed = useSandbox(name, quota.sandbox, quota.network, fault => warnOnce(job, fault))
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
@@ -63,6 +63,16 @@ export async function preflight(job: Job): Promise<Budget> {
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
   return { ...place, rules, ...(await plan(job, isCapped, rules)) }
+}
+
+const warned = new WeakMap<Run, string>()
+
+/** Say why trainings go without the sandbox: once in a run, not for each of its jobs. */
+function warnOnce({ run, emit }: Job, fault: string): void {
+  if (warned.get(run) === fault) return
+  warned.set(run, fault)
+  const message = `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${fault}`
+  emit({ event: 'warning', message })
 }
 
 /** Say why the job's volume does not bound it, and what would help. */

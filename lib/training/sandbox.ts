@@ -7,6 +7,7 @@ import { foldersIn, stateDirOf } from '../layout.ts'
 import type { JobName, Quota } from '../quotas.ts'
 import { readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
+import { explainFault } from './sandbox-fault.ts'
 import { seccompFilter } from './seccomp.ts'
 
 /** The folders for temporary data that the sandbox covers with `work/tmp`. */
@@ -54,12 +55,14 @@ let knownWay: Way | undefined
 /**
  * Should this job's training run in a bubblewrap sandbox? Found out by making one: a distribution may forbid it.
  *
+ * @param onFault told why a job that is to have the sandbox where that works goes without
  * @throws {TrainerError} `config` if the job requires the sandbox, or one without a network, and it does not work here.
  */
 export function useSandbox(
   job: JobName,
   sandbox: Quota['sandbox'],
   network: Quota['network'] = 'host',
+  onFault?: (fault: string) => void,
 ): boolean {
   const needed = network === 'none' ? 'network is "none"' : sandbox === 'required' && 'sandbox is "required"'
   const refuse = (reason: string, remedy: string) =>
@@ -70,7 +73,10 @@ export function useSandbox(
   }
   const fault = findWay(network)
   if (fault === undefined) return true
-  if (!needed) return false
+  if (!needed) {
+    onFault?.(fault)
+    return false
+  }
   throw refuse(`the sandbox does not work: ${fault}`, network === 'none' ? '"host"' : '"auto"')
 }
 
@@ -108,7 +114,7 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
     return 'bwrap is not installed; install the Debian package bubblewrap'
   }
   if (attempt < SANDBOX_ATTEMPTS) return probe(way, network, attempt + 1)
-  return `${said || `bwrap ended with ${signal ?? `exit code ${status}`}`}; let this user make namespaces`
+  return explainFault(said || `bwrap ended with ${signal ?? `exit code ${status}`}`)
 }
 
 /** The capabilities that root needs to start and look into a training of another user; see capabilities(7). */
