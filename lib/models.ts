@@ -2,6 +2,7 @@ import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { CACHE, HOME, TMP, WORK } from './layout.ts'
 import { type Comparison, compareFile } from './models/compare.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
@@ -27,7 +28,7 @@ export type PublishedCheck = {
 
 /**
  * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
- * its `work/`, or that `work/`, without its `tmp/`. A missing folder has no models.
+ * its `work/`, or that `work/`, without its temporary files and caches. A missing folder has no models.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -161,7 +162,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       followSymbolicLinks: false,
       // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
-      ignore: ['work/**', 'tmp/**'],
+      ignore: [WORK, TMP, CACHE, HOME].map(name => `${name}/**`),
       fs: { readdir: readReachable },
     })
     return names.filter(isPublishable).sort()

@@ -1,5 +1,5 @@
 import { join, posix } from 'node:path'
-import { TMP, WORK } from '../layout.ts'
+import { CACHE, HOME, TMP, WORK } from '../layout.ts'
 import { reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { inspectOnnx } from './onnx.ts'
 
@@ -14,8 +14,8 @@ export type Model = {
   references: string[]
 }
 
-/** Folders of a job that are emptied or hold unpublished files. */
-const unpublishedFolders = [WORK, TMP]
+/** Folders of a job, or of its output folder, that hold nothing of a training's result. */
+const unpublishedFolders = [WORK, TMP, CACHE, HOME]
 /** Files that this program writes itself. */
 const ownFiles = ['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json']
 

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
-import type { Job } from '../run.ts'
+import type { Job, Run } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
@@ -21,6 +21,8 @@ import { useSandbox } from './sandbox.ts'
 export type Budget = Limit & {
   /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
+  /** The part of the limit that the training may use in its output folder: published models stay beside that. */
+  toldBytes: number
   /** The figures by which the limit was planned. */
   start: Start
   isSandboxed: boolean
@@ -47,7 +49,7 @@ export async function preflight(job: Job): Promise<Budget> {
   if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
-  const isSandboxed = useSandbox(name, quota.sandbox, quota.network)
+  const isSandboxed = useSandbox(name, quota.sandbox, quota.network, fault => warnOnce(job, fault))
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
@@ -61,6 +63,16 @@ export async function preflight(job: Job): Promise<Budget> {
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
   return { ...place, rules, ...(await plan(job, isCapped, rules)) }
+}
+
+const warned = new WeakMap<Run, string>()
+
+/** Say why trainings go without the sandbox: once in a run, not for each of its jobs. */
+function warnOnce({ run, emit }: Job, fault: string): void {
+  if (warned.get(run) === fault) return
+  warned.set(run, fault)
+  const message = `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${fault}`
+  emit({ event: 'warning', message })
 }
 
 /** Say why the job's volume does not bound it, and what would help. */
@@ -83,7 +95,7 @@ function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
 
 /** Reckon the limit of this run from the bytes used, kept and free. */
 async function plan(
-  { name, quota, jobDir: dir, emit }: Job,
+  { name, quota, jobDir: dir, workDir, emit }: Job,
   isCapped: boolean,
   rules: MeasureOptions,
 ): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId' | 'rules'>> {
@@ -110,7 +122,18 @@ async function plan(
     const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
     emit({ event: 'warning', job: name, message })
   }
-  return { ...limits, ...reserve, isDiskLimit, keptBytes, start }
+  // What the filesystem takes for itself is nobody's to use.
+  const besideBytes = usedBytes - look.prunableBytes - (await ownBytesOf(workDir, rules))
+  return { ...limits, ...reserve, isDiskLimit, keptBytes, toldBytes: limitBytes - besideBytes, start }
+}
+
+/** Measure what a training has left in its output folder that is not prunable: that is the next one's own. */
+async function ownBytesOf(workDir: string, { prune = [] }: MeasureOptions): Promise<number> {
+  if (!existsSync(workDir)) return 0
+  // Globs may begin at the job's folder.
+  const globs = [...prune, ...prune.flatMap(glob => /^work\/(.+)/.exec(glob)?.[1] ?? [])]
+  const { usedBytes, prunableBytes } = await lookAt(workDir, { prune: globs })
+  return usedBytes - prunableBytes
 }
 
 /** Reckon what is left to the rest of the machine on a shared disk. */
