@@ -76,3 +76,19 @@ async function compileGlobs(globs: string[] = []) {
   return (path: string, kind: Kind) =>
     rules.find(({ matches }) => matches(path) || (kind !== 'file' && matches(`${path}/`)))?.glob
 }
+
+/**
+ * Make the test for what is below a training's output folder: may a name be pruned, by itself or with a folder that it is
+ * in? Such a file is a checkpoint or a part of one.
+ */
+export async function checkpointTest(globs: Globs): Promise<(name: string) => boolean> {
+  const ruleOf = await compileRules('/job', globs)
+  return name => {
+    const parts = Buffer.from(name).toString('latin1').split('/')
+    return parts.some((part, index) => {
+      const folder = ['/job/work', ...parts.slice(0, index)].join('/')
+      const rule = ruleOf(folder, part, index === parts.length - 1 ? 'file' : 'folder')
+      return rule !== undefined && rule !== 'kept'
+    })
+  }
+}

@@ -8,6 +8,7 @@ import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
+import { checkpointTest } from '../storage/rules.ts'
 import { enforceLimit } from '../storage.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
@@ -143,14 +144,16 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ quota, workDir }: Job): Promise<void> {
+async function clearWork({ name, quota, workDir, emit }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
-  const { valid, rejected } = await findModels(workDir, quota.models)
-  const stale = [
-    ...valid.map(({ path }) => path),
-    ...rejected.map(({ path }) => path),
-    join(workDir, 'metadata.json'),
-  ]
-  for (const path of stale) await removeWhole(path)
+  const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
+  await removeWhole(join(workDir, 'metadata.json'))
+  for (const { path } of [...valid, ...rejected]) {
+    await removeWhole(path)
+    const message =
+      `removed ${path}: an earlier training left it unpublished, and models names it as a result; ` +
+      'if a training resumes from it, name it in prune'
+    emit({ event: 'warning', job: name, message })
+  }
 }
