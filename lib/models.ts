@@ -30,10 +30,19 @@ export type PublishedCheck = {
  * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
  * its `work/`, or that `work/`, without its temporary files and caches. A missing folder has no models.
  *
+ * @param isCheckpoint tells of a name below `folder` whether it is a checkpoint or in one: such a file is no model
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
-export async function findModels(folder: string, globs: string[]): Promise<Findings> {
-  return judgeAll(folder, await listNames(folder, globs))
+export async function findModels(
+  folder: string,
+  globs: string[],
+  isCheckpoint: (name: string) => boolean = () => false,
+): Promise<Findings> {
+  const names = await listNames(folder, globs)
+  return judgeAll(
+    folder,
+    names.filter(name => !isCheckpoint(name)),
+  )
 }
 
 /**
@@ -130,7 +139,20 @@ async function compareModel(
   const comparison = comparisons.get(model.name)
   if (!isOnnx(model.name) && comparison === 'differs') return 'is not what was published'
   if (!isOnnx(model.name) && comparison === 'unlisted') return 'is in no manifest'
+  // The graph is the one that was published: its data was made with it, and nobody's own is shorter.
+  if (comparison === 'same' || comparison === 'touched') {
+    for (const [name, compared] of comparisons) {
+      if (compared !== 'differs') continue
+      const [bytes, publishedBytes] = [sizeOf(jobDir, name), manifest!.metadata.sizes[name]]
+      if (bytes < (publishedBytes ?? 0))
+        return `needs ${name}, which is damaged: it has ${bytes} of the ${publishedBytes} bytes that were published`
+    }
+  }
   return comparisons
+}
+
+function sizeOf(folder: string, name: string): number {
+  return lstatSync(join(folder, name)).size
 }
 
 /** List a model's files relative to its folder, in the order to publish them: external data first. */

@@ -1,6 +1,7 @@
 import { dirname, resolve } from 'node:path'
 import { distance } from 'fastest-levenshtein'
 import * as v from 'valibot'
+import { frameworks, globsOf } from './quotas/frameworks.ts'
 import { readJsonFile } from './system/json-file.ts'
 import { MIB } from './text.ts'
 
@@ -55,7 +56,10 @@ const jobObject = v.strictObject(
       v.minLength(1, 'a command as a list of at least one string'),
     ),
     models: v.optional(v.pipe(globs, v.minLength(1, 'a list of at least one glob')), ['*.onnx']),
+    framework: v.optional(v.picklist(frameworks, frameworks.map(name => `"${name}"`).join(', '))),
     prune: v.optional(globs, []),
+    keep: v.optional(globs, []),
+    resume: v.optional(v.picklist(['unpublished', 'always'], '"unpublished" or "always"'), 'unpublished'),
     timeoutMinutes: v.optional(
       v.pipe(
         v.number('a number'),
@@ -91,10 +95,14 @@ const jobObject = v.strictObject(
   'an object',
 )
 
-/** The one place where a quota in MiB becomes bytes. */
+/** The one place where a quota in MiB becomes bytes, and a framework the globs of its checkpoints. */
 const jobSchema = v.pipe(
   jobObject,
-  v.transform(job => ({ ...job, quotaBytes: job.maxDiskMb * MIB })),
+  v.transform(({ prune, keep, ...job }) => ({
+    ...job,
+    quotaBytes: job.maxDiskMb * MIB,
+    globs: globsOf(job.framework, prune, keep),
+  })),
 )
 
 const modelsDirSchema = v.pipe(
@@ -112,6 +120,9 @@ export const quotasSchema = v.strictObject(
   },
   'an object',
 )
+
+/** One job's settings, as they are written. */
+export type QuotaSettings = v.InferInput<typeof jobSchema>
 
 /** One job's settings, defaults filled in. */
 export type Quota = v.InferOutput<typeof jobSchema>

@@ -50,10 +50,10 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
  * Delete all unpublished files but the checkpoints that fit, after a violation that was measured, of the quota or of what
  * a smaller disk leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
  */
-async function emptyWork({ quota, jobDir, run, onPrune }: Job): Promise<void> {
+async function emptyWork({ quota, jobDir, run, onPrune, onFault }: Job): Promise<void> {
   if (run.command.dryRun) return
   const keep = await publishedFiles(jobDir, quota.models)
-  const { prune, quotaBytes } = quota
-  await removeUnnamed(jobDir, { prune, keep, onPrune })
-  await pruneTo(jobDir, quotaBytes, { prune, keep, onPrune }).catch(() => {}) // announced above
+  const options = { ...quota.globs, keep, onPrune, onFault }
+  await removeUnnamed(jobDir, options)
+  await pruneTo(jobDir, quota.quotaBytes, options).catch(() => {}) // announced above
 }

@@ -8,6 +8,7 @@ import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
+import { checkpointTest } from '../storage/rules.ts'
 import { enforceLimit } from '../storage.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
@@ -28,8 +29,8 @@ export type Budget = Limit & {
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
-  /** The rules of pruning in this run: `prune` names more than checkpoints, `keep` is published and stays. */
-  rules: { prune: string[]; keep: string[] }
+  /** The rules of pruning in this run; `keep` is published and stays. */
+  rules: Pick<MeasureOptions, 'prune' | 'keepGlobs'> & { keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -43,7 +44,7 @@ const RESERVE_INODES = 1024
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, jobDir: dir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, emit, onPrune, onFault, run } = job
   const { dryRun } = run.command
   const { quotaBytes } = quota
   if (!dryRun) makeFolder(dir)
@@ -59,9 +60,9 @@ export async function preflight(job: Job): Promise<Budget> {
 
   const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
-  const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
+  const rules = { ...quota.globs, keep: await publishedFiles(dir, quota.models) }
   if (folderExists)
-    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
+    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
   return { ...place, rules, ...(await plan(job, isCapped, rules)) }
 }
 
@@ -143,14 +144,16 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ quota, workDir }: Job): Promise<void> {
+async function clearWork({ name, quota, workDir, emit }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
-  const { valid, rejected } = await findModels(workDir, quota.models)
-  const stale = [
-    ...valid.map(({ path }) => path),
-    ...rejected.map(({ path }) => path),
-    join(workDir, 'metadata.json'),
-  ]
-  for (const path of stale) await removeWhole(path)
+  const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
+  await removeWhole(join(workDir, 'metadata.json'))
+  for (const { path } of [...valid, ...rejected]) {
+    await removeWhole(path)
+    const message =
+      `removed ${path}: an earlier training left it unpublished, and models names it as a result; ` +
+      'if a training resumes from it, name it in prune'
+    emit({ event: 'warning', job: name, message })
+  }
 }

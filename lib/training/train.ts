@@ -38,7 +38,7 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, workDir, emit, onPrune, run } = job
+  const { name, quota, workDir, emit, onPrune, onFault, run } = job
   // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(job, budget.toldBytes)
@@ -80,6 +80,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     training,
     emit,
     onPrune,
+    onFault,
     onLook,
   }
   const guarding = guard(watch, over.signal)

@@ -12,10 +12,11 @@ import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { quote } from 'zx/core'
 import { useSandbox } from '../../lib/training/sandbox.ts'
-import { root } from '../support/places.ts'
+import { isSweep, programOf, root } from '../support/places.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
+import { onTerminal } from '../support/terminal.ts'
 import { test } from '../support/test.ts'
 
 const MIB = 2 ** 20
@@ -140,10 +141,10 @@ test('a quota that published models alone fill is refused before the training, w
   )
 })
 
-test('a training that prints 300 MB, without newlines and with escapes, costs neither memory nor disk', async () => {
+test('a training that prints very much, without newlines and with escapes, costs neither memory nor disk', async () => {
   const trainer = `
 const chunk = Buffer.from(('x'.repeat(100) + '\\x1b[2J\\x07').repeat(10_000))
-for (let n = 0; n < 300; n++) fs.writeSync(1, chunk.subarray(0, 2 ** 20))
+for (let n = 0; n < ${isSweep ? 300 : 100}; n++) fs.writeSync(1, chunk.subarray(0, 2 ** 20))
 fs.writeSync(1, '\\nthe end\\n'); ${publishes}`
   await using rig = await trainerRig({ core: { trainer } })
   const run = rig.start(['core', '--json'])
@@ -223,24 +224,17 @@ withFaketime(
 
 test('a reader that leaves (| head) does not stop the work', async () => {
   await using rig = await trainerRig()
-  const script =
-    'set -o pipefail; node --import tsx tasks.ts --quotas "$1" --models-dir "$2" | head -n 1; echo "$?"'
+  const script = 'set -o pipefail; "$@" | head -n 1; echo "$?"'
+  const places = ['--quotas', rig.path('quotas.json'), '--models-dir', rig.modelsDir]
+  const program = [process.execPath, ...programOf('tasks.ts'), ...places]
 
-  const { stdout } = spawnSync('bash', ['-c', script, 'bash', rig.path('quotas.json'), rig.modelsDir], {
-    cwd: root,
-  })
+  const { stdout } = spawnSync('bash', ['-c', script, 'bash', ...program], { cwd: root })
 
   const lines = String(stdout).trim().split('\n')
   assert.match(lines[0]!, 'ransomeye-trainer')
   assert.is(lines.at(-1), '0')
   assert.ok(existsSync(rig.path('models', 'agent', 'agent.onnx')))
 })
-
-/** What a run of one job writes to a terminal that is set up so. */
-function runOnTerminal(rig: Rig, setup: string, job: string): string {
-  const command = `${setup}; node --import tsx tasks.ts ${job} --quotas ${rig.path('quotas.json')} --models-dir ${rig.modelsDir}`
-  return spawnSync('script', ['-qec', command, '/dev/null'], { cwd: root, encoding: 'utf8' }).stdout
-}
 
 test('no name that a training gives commands the terminal: of a model, a metric, a checkpoint', async () => {
   const evil = String.raw`'\x1b]0;evil\x07\x9b31m'`
@@ -254,9 +248,7 @@ fs.writeFileSync(dir + '/metadata.json', JSON.stringify({ performance_metrics: {
     dpi: { maxDiskMb: 40, trainer: leaves("'garbage'") },
   })
 
-  const shown = ['core', 'core', 'dpi'].map(job =>
-    runOnTerminal(rig, 'stty cols 100; export TERM=xterm', job),
-  )
+  const shown = ['core', 'core', 'dpi'].map(job => onTerminal(rig, 'stty cols 100; export TERM=xterm', [job]))
 
   assert.match(shown[0]!, /published .*evil/)
   assert.match(shown[0]!, /^holdout +\\x1b\]0;evil/m)
@@ -269,9 +261,9 @@ test('a terminal without columns, and one that is dumb, get a line an event', as
   await using rig = await trainerRig()
 
   const [zero, dumb, wide] = [
-    runOnTerminal(rig, 'stty cols 0', 'core'),
-    runOnTerminal(rig, 'stty cols 100; export TERM=dumb', 'dpi'),
-    runOnTerminal(rig, 'stty cols 100; export TERM=xterm NO_COLOR=1', 'agent'),
+    onTerminal(rig, 'stty cols 0', ['core']),
+    onTerminal(rig, 'stty cols 100; export TERM=dumb', ['dpi']),
+    onTerminal(rig, 'stty cols 100; export TERM=xterm NO_COLOR=1', ['agent']),
   ]
 
   assert.match(zero, /Z core: done in/)
