@@ -67,6 +67,15 @@ const jobObject = v.strictObject(
         v.maxValue(35_000, 'a number of at most 35000'),
       ),
     ),
+    graceSeconds: v.optional(
+      v.pipe(
+        v.number('a number'),
+        v.minValue(0, 'a number of at least 0'),
+        // The systemd unit waits somewhat longer than that.
+        v.maxValue(300, 'a number of at most 300'),
+      ),
+      10,
+    ),
     env: v.optional(
       v.record(
         v.pipe(v.string(), v.regex(/^[^=\0]+$/, 'a variable name without "="')),

@@ -155,6 +155,20 @@ const faults: [what: string, change: Change, key: string, was: string, expected:
   ],
   ['a number in env', q => Object.assign(q.jobs.core, { env: { A: 1 } }), 'jobs.core.env.A', '1', 'a string'],
   [
+    'a negative grace',
+    q => Object.assign(q.jobs.core, { graceSeconds: -1 }),
+    'jobs.core.graceSeconds',
+    '-1',
+    'at least 0',
+  ],
+  [
+    'a grace that systemd would cut',
+    q => Object.assign(q.jobs.core, { graceSeconds: 301 }),
+    'jobs.core.graceSeconds',
+    '301',
+    'at most 300',
+  ],
+  [
     'a time-out of 0',
     q => Object.assign(q.jobs.core, { timeoutMinutes: 0 }),
     'jobs.core.timeoutMinutes',

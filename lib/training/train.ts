@@ -38,7 +38,7 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, workDir, emit, onPrune, onFault, run } = job
+  const { name, quota, workDir, emit, onPrune, onFault, run } = job
   // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(job, budget.toldBytes)
@@ -91,7 +91,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     over.abort()
     await guarding // if the guard has ended it, this says why
   } catch (error) {
-    await training.end()
+    await training.end(quota.graceSeconds * 1000)
     throw error
   } finally {
     over.abort()
@@ -162,8 +162,8 @@ function timeoutOf({ name, quota: { timeoutMinutes } }: Job, over: AbortSignal):
   return late.signal
 }
 
-function tellOfInterruption({ name, run, emit }: Job): void {
-  const message = `${messageOf(run.signal.reason)}; its training is being ended, with 10 s to save`
+function tellOfInterruption({ name, quota, run, emit }: Job): void {
+  const message = `${messageOf(run.signal.reason)}; its training is being ended, with ${quota.graceSeconds} s to save`
   emit({ event: 'warning', job: name, message })
 }
 
