@@ -91,6 +91,20 @@ const faults: [what: string, change: Change, key: string, was: string, expected:
     'no {modeldir}; did you mean {modelDir}?',
   ],
   [
+    'a placeholder with letters the wrong way round',
+    q => Object.assign(q.jobs.dpi, { train: ['t', '{outptuDir}'] }),
+    'jobs.dpi.train.1',
+    '"{outptuDir}"',
+    'no {outptuDir}; did you mean {outputDir}?',
+  ],
+  [
+    'a misspelt placeholder in env',
+    q => Object.assign(q.jobs.core, { env: { TRITON_HOME: '{output-dir}/triton' } }),
+    'jobs.core.env.TRITON_HOME',
+    '"{output-dir}/triton"',
+    'no {output-dir}; did you mean {outputDir}?',
+  ],
+  [
     'a placeholder with dashes',
     q => Object.assign(q.jobs.dpi, { train: ['{Max-Disk-MB}'] }),
     'jobs.dpi.train.0',
@@ -165,10 +179,19 @@ for (const [what, change, key, was, expected] of faults) {
 
 test('readQuotas() leaves braces alone that are no placeholder of ours', async () => {
   const quotas = good()
-  quotas.jobs.core.train = ['t', 'ckpt-{epoch}', '{outputDir}/{max_disk}', '$' + '{OUTPUT_DIR}', '{}']
+  quotas.jobs.core.train = [
+    't',
+    'ckpt-{epoch}',
+    '{outputDir}/{max_disk}',
+    '$' + '{OUTPUT_DIR}',
+    '{}',
+    '{outputFile}',
+  ]
+  quotas.jobs.core.env = { NAME: 'run-{step}', OPTIONS: '{"model": 1}', SHELL_WORD: '$' + '{model_dir}' }
   await using box = await sandbox({ 'quotas.json': JSON.stringify(quotas) })
 
-  assert.equal(readQuotas(box.path('quotas.json')).jobs.core.train, quotas.jobs.core.train)
+  const { train, env } = readQuotas(box.path('quotas.json')).jobs.core
+  assert.equal([train, env], [quotas.jobs.core.train, quotas.jobs.core.env])
 })
 
 test('readQuotas() names every fault of a file, a line each', async () => {

@@ -173,7 +173,18 @@ traceTest('status never writes, and never takes the lock, not even for a moment'
   const before = traceOf(rig.modelsDir)
   const trace = rig.path('trace')
 
-  await jsonOf(rig, ['strace', '-f', '-qq', '-s', '4096', '-o', trace, '-e', 'trace=flock,fcntl,execve'])
+  await jsonOf(rig, [
+    'strace',
+    '-f',
+    '--seccomp-bpf',
+    '-qq',
+    '-s',
+    '4096',
+    '-o',
+    trace,
+    '-e',
+    'trace=flock,fcntl,execve',
+  ])
 
   assert.equal(traceOf(rig.modelsDir), before)
   const calls = readFileSync(trace, 'utf8')

@@ -297,7 +297,7 @@ traceTest(
   async () => {
     await using rig = await trainerRig()
     const trace = rig.path('trace')
-    const prefix = ['strace', '-f', '-qq', '-o', trace, '-e', 'trace=open,openat']
+    const prefix = ['strace', '-f', '--seccomp-bpf', '-qq', '-o', trace, '-e', 'trace=open,openat']
     await rig.run(['core'], { prefix })
     const before = figuresOf(rig)
 
