@@ -1,6 +1,6 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from '../errors.ts'
-import { CACHE, HOME, TMP, WORK } from '../layout.ts'
+import { WORK } from '../layout.ts'
 import type { Bytes, Folder } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { accountOf, inodeBytesOn } from './capacity.ts'
@@ -9,7 +9,7 @@ import { Keeper } from './keeper.ts'
 import { MOST_ENTRIES, OldestEntries } from './oldest-entries.ts'
 import { isPointerName, MOST_POINTERS, notePointers, type Pointer } from './pointers.ts'
 import { arrange, compareSets, worthPruning } from './prunable-set.ts'
-import { compileRules, type Globs, LEFTOVER, RANK, type Rule, type RuleOf } from './rules.ts'
+import { compileRules, type Globs, LEFTOVER, OURS, RANK, type Rule, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
 
 export type MeasureOptions = Globs & {
@@ -213,8 +213,6 @@ function isWithin(path: Bytes, folder: Bytes): boolean {
   return `${path}/`.startsWith(`${folder}/`)
 }
 
-/** The folders in `work/` that are not a training's to make. */
-const OURS = [TMP, CACHE, HOME]
 /** How deletions after a violation are told. */
 const UNNAMED: Rule = { name: `${WORK}/**`, rank: RANK.temporary }
 

@@ -25,34 +25,64 @@ export function isStagingName(name: Bytes): boolean {
 }
 
 /**
- * The path of the checkpoint that a file or folder belongs to, below `root`. Files of one checkpoint lie in a folder that is
- * named as one, or have names that agree up to the ending, or up to what follows the last number.
+ * Tells the path of the checkpoint that a file or folder below a folder `root` belongs to. Files of one checkpoint lie in a
+ * folder that is named as one, or have names that agree up to the ending, or up to what follows the last number.
  */
-export function checkpointOf(root: Bytes, folder: Bytes, name: Bytes): Bytes {
-  let parent: Bytes | undefined
-  for (let path = folder; path.length > root.length; path = dirname(path))
-    if (CHECKPOINT_FOLDER.test(basename(path))) parent = path
-  const stem = stemOf(name)
-  if (parent === undefined && folder.length > root.length && !/\d/.test(stem) && /\d/.test(basename(folder)))
-    parent = folder
-  return parent === undefined ? `${folder}/${stem}` : `${dirname(parent)}/${stemOf(basename(parent))}`
+export class Belonging {
+  readonly #root: Bytes
+  /** The last folder that was asked about: most are asked about many times in a row. */
+  #folder: Bytes = ''
+  #checkpoint: Bytes | undefined
+  #isNumbered = false
+
+  constructor(root: Bytes) {
+    this.#root = root
+  }
+
+  checkpointOf(folder: Bytes, name: Bytes): Bytes {
+    if (folder !== this.#folder) this.#enter(folder)
+    if (this.#checkpoint !== undefined) return this.#checkpoint
+    const stem = stemOf(name)
+    return this.#isNumbered && !/\d/.test(stem) ? named(folder) : `${folder}/${stem}`
+  }
+
+  #enter(folder: Bytes): void {
+    this.#folder = folder
+    this.#isNumbered = folder.length > this.#root.length && /\d/.test(basename(folder))
+    this.#checkpoint = undefined
+    for (let path = folder; path.length > this.#root.length; path = dirname(path))
+      if (CHECKPOINT_FOLDER.test(basename(path))) this.#checkpoint = named(path)
+  }
+}
+
+/** The checkpoint that a folder is. */
+function named(folder: Bytes): Bytes {
+  return `${dirname(folder)}/${stemOf(basename(folder))}`
 }
 
 function stemOf(name: Bytes): Bytes {
-  const stem = name.replace(INDEX_OF_SHARDS, '').replaceAll(SHARD, '').replace(ENDING, '')
+  const stem = name.replace(INDEX_OF_SHARDS, '').replace(SHARD, '').replace(ENDING, '')
   return stem.replace(AFTER_LAST_NUMBER, '') || name
 }
 
 /** A checkpoint's place among those of the same pattern, which compares as text; undefined without a number. */
-export function placeOf(checkpoint: Bytes): { pattern: Bytes; place: string } | undefined {
-  const name = basename(checkpoint)
+export function placeOf(checkpoint: Bytes): Place | undefined {
+  const start = checkpoint.lastIndexOf('/') + 1
+  let pattern = checkpoint.slice(0, start)
   let place = ''
-  const pattern = name.replace(NUMBERS, number => {
+  let end = start
+  NUMBERS.lastIndex = start
+  for (let found = NUMBERS.exec(checkpoint); found; found = NUMBERS.exec(checkpoint)) {
+    const [number] = found
+    pattern += `${checkpoint.slice(end, found.index)}#`
+    end = NUMBERS.lastIndex
     if (!number.includes('.')) place += comparable(number)
-    return '#'
-  })
-  return place ? { pattern: `${dirname(checkpoint)}/${pattern}`, place } : undefined
+  }
+  return place ? { pattern: pattern + checkpoint.slice(end), place } : undefined
 }
+
+/** Where something stands among what has the same pattern of a name: those places compare as text. */
+export type Place = { pattern: Bytes; place: string }
 
 /** Make a name compare as if its numbers were compared as numbers: each is preceded by its length. */
 export function comparable(name: Bytes): string {

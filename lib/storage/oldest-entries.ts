@@ -1,6 +1,6 @@
 import type { Bytes } from '../system/bytes.ts'
 import { compare, compareAge, type Entry } from './entry.ts'
-import { checkpointOf, placeOf } from './naming.ts'
+import { Belonging, type Place, placeOf } from './naming.ts'
 import { RANK } from './rules.ts'
 
 /** So many entries are listed of a folder that has more: enough to free what is needed, and small in memory. */
@@ -13,7 +13,7 @@ export const MOST_ENTRIES = 16_384
 export class OldestEntries {
   /** Has any been left out for being too young? */
   isCut = false
-  readonly #root: Bytes
+  readonly #belonging: Belonging
   readonly #most: number
   #entries: Entry[] = []
   /** The oldest of those that were left out is no older than this. */
@@ -23,19 +23,20 @@ export class OldestEntries {
 
   /** @param root the measured folder */
   constructor(root: Bytes, most: number) {
-    this.#root = root
+    this.#belonging = new Belonging(root)
     this.#most = most
   }
 
   add(entry: Entry): void {
-    if (this.#isTooYoung(entry)) this.keep(entry.folder, entry.name)
+    const aged = this.#youngest && this.#age(entry)
+    if (aged && compareAged(aged, this.#youngest!) > 0) this.#staying.add(aged.checkpoint)
     else this.#entries.push(entry)
     if (this.#entries.length >= 2 * this.#most) this.#cut()
   }
 
   /** It stays, and so does what belongs to it. */
   keep(folder: Bytes, name: Bytes): void {
-    this.#staying.add(checkpointOf(this.#root, folder, name))
+    this.#staying.add(this.#belonging.checkpointOf(folder, name))
   }
 
   /** The entries that are left, each with what it belongs to. */
@@ -47,10 +48,8 @@ export class OldestEntries {
       .filter(([, checkpoint]) => !this.#staying.has(checkpoint))
   }
 
-  #checkpointOf(entry: Entry): Bytes {
-    return entry.rank === RANK.checkpoint
-      ? checkpointOf(this.#root, entry.folder, entry.name)
-      : entry.pathBytes
+  #checkpointOf({ rank, folder, name, pathBytes }: Entry): Bytes {
+    return rank === RANK.checkpoint ? this.#belonging.checkpointOf(folder, name) : pathBytes
   }
 
   #isTooYoung(entry: Entry): boolean {
@@ -58,7 +57,8 @@ export class OldestEntries {
   }
 
   #age(entry: Entry): Aged {
-    return { entry, place: entry.rank === RANK.checkpoint ? placeOf(this.#checkpointOf(entry)) : undefined }
+    const checkpoint = this.#checkpointOf(entry)
+    return { entry, checkpoint, place: entry.rank === RANK.checkpoint ? placeOf(checkpoint) : undefined }
   }
 
   #cut(): void {
@@ -76,14 +76,14 @@ export class OldestEntries {
   #leave(isLeft: (entry: Entry) => boolean): void {
     this.#entries = this.#entries.filter(entry => {
       if (!isLeft(entry)) return true
-      if (entry.isKept || goesAlone(entry)) this.keep(entry.folder, entry.name)
+      if (entry.isKept || goesAlone(entry)) this.#staying.add(this.#checkpointOf(entry))
       return false
     })
   }
 }
 
 /** An entry, and where it stands among those of its pattern. */
-type Aged = { entry: Entry; place: ReturnType<typeof placeOf> }
+type Aged = { entry: Entry; checkpoint: Bytes; place: Place | undefined }
 
 /** Order by age, and by number what is of one pattern. */
 function compareAged(a: Aged, b: Aged): number {

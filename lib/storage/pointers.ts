@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readlinkSync, readSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type Bytes, native } from '../system/bytes.ts'
-import { checkpointOf } from './naming.ts'
+import { Belonging } from './naming.ts'
 import type { PrunableSet } from './prunable-set.ts'
 
 // Which checkpoint a training would go on with, or wants in the end, is said by links and small files beside them.
@@ -62,8 +62,9 @@ export function isPointerName(name: Bytes): boolean {
  */
 export function notePointers(root: Bytes, pointers: Pointer[], sets: PrunableSet[]): void {
   const byPath = new Map(sets.map(set => [set.path, set]))
+  const belonging = new Belonging(root)
   const note = (folder: Bytes, target: Bytes | undefined, pointer: Bytes) => {
-    const set = target ? findSet(root, folder, target, byPath) : undefined
+    const set = target ? findSet(root, folder, target, belonging, byPath) : undefined
     if (set) set.pointer ??= pointer
   }
   for (const { folder, name, isLink } of pointers) {
@@ -91,13 +92,16 @@ function findSet(
   root: Bytes,
   folder: Bytes,
   target: Bytes,
+  belonging: Belonging,
   sets: Map<Bytes, PrunableSet>,
 ): PrunableSet | undefined {
   for (let path = resolve(folder, target); path.length > root.length; path = dirname(path)) {
-    const set = sets.get(checkpointOf(root, dirname(path), basename(path))) ?? sets.get(path)
+    const set = sets.get(belonging.checkpointOf(dirname(path), basename(path))) ?? sets.get(path)
     if (set) return set
   }
-  return sets.get(checkpointOf(root, folder, basename(target))) ?? sets.get(join(folder, basename(target)))
+  return (
+    sets.get(belonging.checkpointOf(folder, basename(target))) ?? sets.get(join(folder, basename(target)))
+  )
 }
 
 function targetOf(link: Bytes): Bytes | undefined {

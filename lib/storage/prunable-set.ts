@@ -1,6 +1,6 @@
 import type { Bytes } from '../system/bytes.ts'
 import { compare, compareAge, type Entry, type Inode } from './entry.ts'
-import { placeOf } from './naming.ts'
+import { type Place, placeOf } from './naming.ts'
 import { RANK, type Rank } from './rules.ts'
 
 /** What goes or stays as one: the files and folders of a checkpoint, or a single entry of another kind. */
@@ -19,7 +19,7 @@ export class PrunableSet {
   /** The path of a link or file that names it as one to go on with. */
   pointer: Bytes | undefined
   /** Where it stands among those of its pattern, if it has a number. */
-  readonly place: ReturnType<typeof placeOf>
+  readonly place: Place | undefined
 
   constructor(path: Bytes, rank: Rank) {
     this.path = path

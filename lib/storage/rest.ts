@@ -3,7 +3,7 @@ import { WORK } from '../layout.ts'
 import { type Bytes, escapeBytes, type Folder } from '../system/bytes.ts'
 import { count, formatBytes } from '../text.ts'
 import { chargeOf, findRoot, type MeasureOptions } from './measure.ts'
-import { checkpointOf } from './naming.ts'
+import { Belonging } from './naming.ts'
 import type { PrunableSet } from './prunable-set.ts'
 import { compileRules, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
@@ -43,6 +43,7 @@ export async function describeRest(
 /** Sorts what is in a folder by why it stayed. */
 class Rest {
   readonly #root: Bytes
+  readonly #belonging: Belonging
   readonly #work: Bytes
   readonly #ruleOf: RuleOf
   readonly #published = new Set<Bytes>()
@@ -56,6 +57,7 @@ class Rest {
     spared: Map<PrunableSet, string>,
   ) {
     this.#root = root
+    this.#belonging = new Belonging(root)
     this.#work = `${root}/${WORK}`
     this.#ruleOf = ruleOf
     this.#reasons = new Map([...spared].map(([{ path }, why]) => [path, why]))
@@ -116,7 +118,7 @@ class Rest {
     if (rule === 'kept') return 'named by keep'
     if (rule === undefined) return isNamed ? 'not in work/' : 'no rule names them'
     const reason =
-      this.#reasons.get(checkpointOf(this.#root, folder, name)) ?? this.#reasons.get(`${folder}/${name}`)
+      this.#reasons.get(this.#belonging.checkpointOf(folder, name)) ?? this.#reasons.get(`${folder}/${name}`)
     return reason ?? 'could not be deleted'
   }
 }

@@ -30,6 +30,9 @@ export type Globs = {
 const CHECKPOINT: Rule = { name: '*.checkpoint', rank: RANK.checkpoint }
 const TEMPORARY: Rule = { name: '*.tmp', rank: RANK.temporary }
 const SET_ASIDE: Rule = { name: ASIDE, rank: RANK.temporary }
+const SUPERSEDED: Rule = { name: 'superseded', rank: RANK.superseded }
+/** The folders in `work/` that are not a training's to make. */
+export const OURS = [TMP, CACHE, HOME]
 /** What a training was writing when it died, by its name; while it may live still, see `liveSinceNs` of a measurement. */
 export const LEFTOVER: Rule = { name: 'leftover', rank: RANK.temporary }
 
@@ -41,29 +44,33 @@ export async function compileRules(
   root: Bytes,
   { prune, keepGlobs, superseded = [] }: Globs,
 ): Promise<RuleOf> {
+  const work = `${root}/${WORK}`
+  const aside = `${root}/${ASIDE}`
+  const caches = [CACHE, HOME].map(name => `${work}/${name}`)
+  const past = new Set(superseded.map(path => Buffer.from(path).toString('latin1')))
+  const isInWork = (folder: Bytes) => folder.startsWith(work) && `${folder}/`[work.length] === '/'
   const pruneGlobOf = await compileGlobs(prune)
   const keepGlobOf = await compileGlobs(keepGlobs)
-  const past = new Set(superseded.map(path => Buffer.from(path).toString('latin1')))
-  const work = `${root}/${WORK}`
-  const caches = [CACHE, HOME].map(name => `${work}/${name}`)
-  const aside = `${root}/${ASIDE}`
-  const ours = [work, `${work}/${TMP}`, ...caches]
-  return (folder, name, kind) => {
+  const find = (globOf: typeof pruneGlobOf, folder: Bytes, name: Bytes, kind: Kind) => {
     const path = `${folder}/${name}`
-    const isBelow = (base: Bytes) => path.startsWith(base) && path[base.length] === '/'
-    const globOf = (find: typeof pruneGlobOf) =>
-      find && ((isBelow(work) && find(relative(work, path), kind)) || find(relative(root, path), kind))
-    if (globOf(keepGlobOf)) return 'kept'
-    if (past.has(path)) return { name: 'superseded', rank: RANK.superseded }
+    return (
+      globOf &&
+      ((isInWork(folder) && globOf(relative(work, path), kind)) || globOf(relative(root, path), kind))
+    )
+  }
+  return (folder, name, kind) => {
+    if (find(keepGlobOf, folder, name, kind)) return 'kept'
+    if (past.size && past.has(`${folder}/${name}`)) return SUPERSEDED
     if (folder === aside) return SET_ASIDE
     if (name.endsWith('.checkpoint')) return CHECKPOINT
     if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
-    if (ours.includes(path)) return undefined
+    if (folder === root ? name === WORK : folder === work && OURS.includes(name)) return undefined
     if (caches.includes(folder)) return { name: relative(root, folder), rank: RANK.cache }
-    if (isPointerName(name) && kind !== 'folder' && isBelow(work)) return undefined
-    const glob = globOf(pruneGlobOf)
+    const isOutput = isInWork(folder)
+    if (isOutput && isPointerName(name) && kind !== 'folder') return undefined
+    const glob = find(pruneGlobOf, folder, name, kind)
     if (glob !== undefined) return { name: glob, rank: RANK.checkpoint }
-    return isBelow(work) && isStagingName(name) ? LEFTOVER : undefined
+    return isOutput && isStagingName(name) ? LEFTOVER : undefined
   }
 }
 

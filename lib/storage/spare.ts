@@ -47,6 +47,10 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
   if (isCut) newest = counts.at(-1)
   newest ??= checkpoints.findLast(set => !spared.has(set))
   if (newest && !spared.has(newest)) spared.set(newest, 'the newest complete checkpoint')
+  // Of several models that are trained together each has checkpoints of its own.
+  for (const set of newest?.place ? counts : [])
+    if (!spared.has(set) && set.place?.place === newest!.place!.place)
+      spared.set(set, 'of the same number as the newest complete checkpoint')
   for (const set of sets) if (!spared.has(set) && isOpen(set)) spared.set(set, 'in use')
   return spared
 }

@@ -280,6 +280,17 @@ test('the newest complete checkpoint is spared, and so is what is being written 
   assert.equal(await sparedIn(box, ['*']), { 'checkpoint-3': 'the newest complete checkpoint' })
 })
 
+test('checkpoints of several models of one number are spared together', async () => {
+  await using box = await sandbox({
+    'work/G_100.pth': 9000,
+    'work/D_100.pth': 9000,
+    'work/G_200.pth': 9000,
+    'work/D_200.pth': 9000,
+  })
+
+  assert.equal(Object.keys(await sparedIn(box, ['*.pth'])).sort(), ['D_200', 'G_200'])
+})
+
 test('a checkpoint that has grown since the last look, is open or was broken is not the newest complete one', async () => {
   await using box = await sandbox({
     'work/epoch=1.ckpt': 9000,
