@@ -4,9 +4,13 @@ import type { JobName } from './quotas.ts'
 
 // The layout on disk: only this file spells these names. All paths are absolute.
 
-/** The names of a job's output folder and of the folder for temporary files in it. */
+/** The names of a job's output folder and of the folders in it that are no output. */
 export const WORK = 'work'
 export const TMP = 'tmp'
+export const CACHE = 'cache'
+export const HOME = 'home'
+/** The folder beside it for checkpoints that no training is to find. */
+export const ASIDE = 'aside'
 
 /** The names of the folder of a job's publications, and of the link to the current one. */
 export const GENERATIONS = 'generations'
@@ -32,6 +36,10 @@ export type JobFolders = {
   workDir: string
   /** The training's temporary files; emptied before and after it. */
   tmpDir: string
+  /** The caches of the programs that it uses. They last, until their room is needed. */
+  cacheDir: string
+  /** Its HOME; lasts as the caches do. */
+  homeDir: string
   /** The job's publications, each in a folder called by its number. */
   generationsDir: string
   /** The last model that was not accepted. */
@@ -46,10 +54,13 @@ export function layout(modelsDir: string, job: JobName): JobFolders {
 /** Lay out the folders of the job whose own folder is `jobDir`. */
 export function foldersIn(jobDir: string): JobFolders {
   const workDir = join(jobDir, WORK)
+  const inWork = (name: string) => join(workDir, name)
   return {
     jobDir,
     workDir,
-    tmpDir: join(workDir, TMP),
+    tmpDir: inWork(TMP),
+    cacheDir: inWork(CACHE),
+    homeDir: inWork(HOME),
     generationsDir: join(jobDir, GENERATIONS),
     candidateDir: join(jobDir, CANDIDATE),
   }

@@ -2,7 +2,7 @@ import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { CANDIDATE, foldersIn, GENERATIONS, TMP, WORK } from './layout.ts'
+import { CACHE, CANDIDATE, GENERATIONS, HOME, TMP, WORK } from './layout.ts'
 import { type Comparison, compareFile, describeFile } from './models/compare.ts'
 import { flatNamesOf } from './models/flat-names.ts'
 import {
@@ -36,7 +36,7 @@ export type PublishedCheck = {
 
 /**
  * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
- * its `work/`, or that `work/`, without its `tmp/`. A missing folder has no models.
+ * its `work/`, or that `work/`, without its temporary files and caches. A missing folder has no models.
  *
  * @param isCheckpoint tells of a name below `folder` whether it is a checkpoint or in one: such a file is no model
  * @throws {TrainerError} `storage` if the folder cannot be listed
@@ -92,21 +92,35 @@ function nameOf(jobDir: string, path: string): string {
 }
 
 /**
- * List what must never be pruned: all generations, the flat names of models, valid or not, the manifest, and the external
- * data that either names.
+ * List what must never be pruned: the current generation, the flat names of models, valid or not, the manifests, and the
+ * external data that either names.
  *
- * @returns absolute paths: of the regular files among them, and of the folder of generations
+ * @returns absolute paths: of the regular files among them, and of the folder of the current generation
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed; the caller must then prune nothing
  */
 export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
   const names = await listNames(jobDir, globs)
-  const listed = [MANIFEST, ...Object.keys(readManifest(publishedDirOf(jobDir))?.files ?? {}), ...names]
+  const current = currentGeneration(jobDir)
+  const listed = [MANIFEST, ...Object.keys(readManifest(current?.dir ?? jobDir)?.files ?? {}), ...names]
   const references = (await judgeAll(jobDir, names)).valid.flatMap(model => model.references)
-  const paths = new Set([...listed.map(name => join(jobDir, name)), ...references])
-  const { generationsDir } = foldersIn(jobDir)
-  const folders = lstatSync(generationsDir, { throwIfNoEntry: false })?.isDirectory() ? [generationsDir] : []
-  return [...[...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile()), ...folders]
+  const manifests = listGenerations(jobDir).map(({ dir }) => join(dir, MANIFEST))
+  const paths = new Set([...listed.map(name => join(jobDir, name)), ...references, ...manifests])
+  const files = [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
+  return current ? [...files, current.dir] : files
+}
+
+/**
+ * List what goes before any checkpoint when there must be room: the files of the generations that are not current, but
+ * for their manifests, by which a model is known again.
+ *
+ * @returns absolute paths
+ */
+export function supersededFiles(jobDir: string): string[] {
+  const current = currentGeneration(jobDir)
+  return listGenerations(jobDir)
+    .filter(({ number }) => number !== current?.number)
+    .flatMap(({ dir }) => Object.keys(readManifest(dir)?.files ?? {}).map(name => join(dir, name)))
 }
 
 /** The published models, and how each file of the valid ones compares with the manifest. */
@@ -274,7 +288,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       followSymbolicLinks: false,
       // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
-      ignore: [WORK, TMP, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
+      ignore: [WORK, TMP, CACHE, HOME, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
       fs: { readdir: readReachable },
     })
     return names.filter(isPublishable).sort()

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { TrainerError } from '../lib/errors.ts'
 import { recover } from '../lib/models/recovery.ts'
-import { publishedFiles } from '../lib/models.ts'
+import { publishedFiles, supersededFiles } from '../lib/models.ts'
 import { lookingOptions } from '../lib/run/command-line.ts'
 import { type Job, perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/settings/script.ts'
@@ -37,19 +37,24 @@ async function prune(run: Run): Promise<string> {
   return outcome
 }
 
-async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned: Sum): Promise<void> {
+async function pruneJob(
+  { name, quota, jobDir, run, emit, onPrune, onFault }: Job,
+  pruned: Sum,
+): Promise<void> {
   if (!existsSync(jobDir)) return
   const { dryRun } = run.command
   const startedMs = performance.now()
   const { usedBytes, freeBytes } = await lookAt(jobDir)
-  const { quotaBytes: limitBytes, maxDiskMb, prune } = quota
+  const { quotaBytes: limitBytes, maxDiskMb, globs } = quota
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
 
   if (!dryRun) await recover(jobDir, quota.keepGenerations)
   const after = await enforceLimit(jobDir, maxDiskMb, {
-    prune,
+    ...globs,
+    superseded: supersededFiles(jobDir),
     keep: await publishedFiles(jobDir, quota.models),
     dryRun,
+    onFault,
     onPrune: deletion => {
       pruned.count++
       pruned.bytes += deletion.bytes

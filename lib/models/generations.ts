@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync, readlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isErrno } from '../errors.ts'
-import { CURRENT, foldersIn, GENERATIONS, NEXT_GENERATION } from '../layout.ts'
+import { CURRENT, foldersIn, GENERATIONS, NEXT_FLAT, NEXT_GENERATION } from '../layout.ts'
 import type { Recognise } from '../system/plain-file.ts'
 
 /** A publication of a job: a folder of its own, which never changes once it is current. */
@@ -48,12 +48,12 @@ export function listGenerations(jobDir: string): Generation[] {
 export function ownNames(folder: string): Recognise {
   return (name, { dev, ino }) => {
     const jobDir = jobDirOf(folder)
-    const folders = [
-      jobDir,
-      ...namesIn(foldersIn(jobDir).generationsDir).map(it => join(jobDir, GENERATIONS, it)),
-    ]
-    return folders.filter(it => {
-      const stats = lstatSync(join(it, name), { bigint: true, throwIfNoEntry: false })
+    const { generationsDir } = foldersIn(jobDir)
+    const folders = [jobDir, ...namesIn(generationsDir).map(it => join(generationsDir, it))]
+    // The last is a name for a moment only.
+    const paths = [...folders.map(it => join(it, name)), join(jobDir, NEXT_FLAT)]
+    return paths.filter(path => {
+      const stats = lookAt(path)
       return stats?.ino === ino && stats.dev === dev
     }).length
   }

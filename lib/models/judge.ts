@@ -1,5 +1,16 @@
 import { join, posix } from 'node:path'
-import { CANDIDATE, CURRENT, GENERATIONS, NEXT_CURRENT, NEXT_FLAT, TMP, WORK } from '../layout.ts'
+import {
+  ASIDE,
+  CACHE,
+  CANDIDATE,
+  CURRENT,
+  GENERATIONS,
+  HOME,
+  NEXT_CURRENT,
+  NEXT_FLAT,
+  TMP,
+  WORK,
+} from '../layout.ts'
 import { type Recognise, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { ownNames as recogniserFor } from './generations.ts'
 import { inspectOnnx, type OnnxStructure } from './onnx.ts'
@@ -17,7 +28,7 @@ export type Model = {
 
 /** Names in a job's folder that are ours, or that a trainer describes its models in. A model's own folder may have such too. */
 const ownNames = new Set([
-  ...[WORK, TMP, GENERATIONS, CANDIDATE, CURRENT, NEXT_CURRENT, NEXT_FLAT],
+  ...[WORK, ASIDE, TMP, CACHE, HOME, GENERATIONS, CANDIDATE, CURRENT, NEXT_CURRENT, NEXT_FLAT],
   ...['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json'],
 ])
 

@@ -2,7 +2,7 @@ import { lstatSync } from 'node:fs'
 import { rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { CURRENT, foldersIn, NEXT_CURRENT } from '../layout.ts'
+import { CURRENT, foldersIn, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
 import { ownModels } from '../models.ts'
 import { renameDurably, storageError } from '../system/durable.ts'
 import { folderExists } from '../system/plain-file.ts'
@@ -41,6 +41,7 @@ export async function recover(jobDir: string, keepGenerations?: number): Promise
     }
   }
   try {
+    await rm(join(jobDir, NEXT_FLAT), { force: true })
     await finishPublication(jobDir)
     await finishSwitch(jobDir)
     await rm(nextGenerationDir(jobDir), { recursive: true, force: true })

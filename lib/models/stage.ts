@@ -293,8 +293,16 @@ async function linkIn(folder: string, dir: string, name: string): Promise<void> 
   }
 }
 
+/** Make the folders on the way to a name. (Node's `recursive: true` hides why the system refuses one.) */
 async function makeParents(dir: string, name: string): Promise<void> {
-  await mkdir(dirname(join(dir, name)), { recursive: true })
+  const parts = name.split('/').slice(0, -1)
+  for (const index of parts.keys()) {
+    try {
+      await mkdir(join(dir, ...parts.slice(0, index + 1)))
+    } catch (error) {
+      if (!isErrno(error, 'EEXIST')) throw error
+    }
+  }
 }
 
 /** The number of the generation that is being made: larger than any that is there. */

@@ -48,7 +48,7 @@ test('findModels() takes no checkpoint for a model, nor anything inside one', as
   ]
   await using box = await sandbox(Object.fromEntries(names.map(name => [name, 'weights'])))
 
-  const isCheckpoint = await checkpointTest(['checkpoint-*', '**/checkpoint-*'])
+  const isCheckpoint = await checkpointTest({ prune: ['checkpoint-*', '**/checkpoint-*'] })
   const { valid } = await findModels(box.dir, ['**/*.bin', '**/*.tmp'], isCheckpoint)
 
   assert.equal(
@@ -129,7 +129,7 @@ test('findModels() refuses a name that is not UTF-8, and takes its twin with a r
   )
 })
 
-test('publishedFiles() names models, valid or not, external data, the manifest and all generations', async () => {
+test('publishedFiles() names models, valid or not, external data, the manifest and the generation', async () => {
   await using box = await sandbox({ 'folder.onnx/x': 1, 'other.tmp': 1, 'work/c.onnx': onnxModel() })
   await trainAndPublish(box.dir, {
     'a.onnx': onnxModel({ external: [{ location: 'a.tmp' }] }),
@@ -142,7 +142,16 @@ test('publishedFiles() names models, valid or not, external data, the manifest a
 
   const files = await publishedFiles(box.dir)
 
-  const names = ['a.onnx', 'a.tmp', 'b.onnx', 'b.tmp', 'broken.onnx', 'generations', 'manifest.json']
+  const names = [
+    'a.onnx',
+    'a.tmp',
+    'b.onnx',
+    'b.tmp',
+    'broken.onnx',
+    'generations/1',
+    'generations/1/manifest.json',
+    'manifest.json',
+  ]
   assert.equal(
     files.sort(),
     names.map(name => box.path(name)),
@@ -159,7 +168,12 @@ test('publishedFiles() keeps what the manifest lists even if its model is gone',
 
   const files = await publishedFiles(box.dir)
 
-  assert.equal(files.sort(), [box.path('a.tmp'), box.path('generations'), box.path('manifest.json')])
+  assert.equal(files.sort(), [
+    box.path('a.tmp'),
+    box.path('generations/1'),
+    box.path('generations/1/manifest.json'),
+    box.path('manifest.json'),
+  ])
 })
 
 test('publishedFiles() fails where it cannot list, so that nothing is pruned', async () => {

@@ -2,7 +2,7 @@
  * Publishing under faults, made by strace in real processes: killed at every system call that changes the disk, and
  * with every such call refused. In a sweep a set of 21 files is published, in a sample three.
  */
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile, execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
@@ -168,22 +168,38 @@ async function inject(box: Sandbox, tracing: string[], [command, ...names]: stri
   })
 }
 
+/** Made once, and copied with its times and links for each point. */
+const templates: { prepared?: Promise<Sandbox>; interrupted?: Promise<Sandbox> } = {}
+test.after(async () => {
+  for (const template of Object.values(templates)) await (await template)[Symbol.asyncDispose]()
+})
+
+async function copyOf(template: Sandbox): Promise<Sandbox> {
+  const box = await sandbox()
+  execFileSync('cp', ['--archive', `${template.dir}/.`, box.dir])
+  return box
+}
+
 /** The old set is published, the new one is in `work/`. */
 async function prepared(): Promise<Sandbox> {
-  const box = await sandbox()
-  await trainAndPublish(box.dir, old)
-  writeFiles(box.path('work'), next)
-  return box
+  templates.prepared ??= sandbox().then(async box => {
+    await trainAndPublish(box.dir, old)
+    writeFiles(box.path('work'), next)
+    return box
+  })
+  return copyOf(await templates.prepared)
 }
 
 /** A publication that was killed when it had made its generation and was about to make it current. */
 async function interrupted(): Promise<Sandbox> {
-  const box = await prepared()
-  const path = box.path('current.next')
-  const tracing = ['-P', path, '-e', 'trace=rename', '-e', 'inject=rename:signal=KILL:when=1']
-  await inject(box, tracing, publishNext)
-  assert.is(readlinkSync(path), 'generations/2')
-  return box
+  templates.interrupted ??= prepared().then(async box => {
+    const path = box.path('current.next')
+    const tracing = ['-P', path, '-e', 'trace=rename', '-e', 'inject=rename:signal=KILL:when=1']
+    await inject(box, tracing, publishNext)
+    assert.is(readlinkSync(path), 'generations/2')
+    return box
+  })
+  return copyOf(await templates.interrupted)
 }
 
 /** A set as it was published before there were generations. */

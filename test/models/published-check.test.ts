@@ -236,7 +236,11 @@ skipUnless(
   )
 
   const log = box.path('log')
-  const { stdout } = checkApart(box.dir, ['*'], ['strace', '-f', '-e', 'trace=openat', '-o', log])
+  const { stdout } = checkApart(
+    box.dir,
+    ['*'],
+    ['strace', '-f', '--seccomp-bpf', '-e', 'trace=openat', '-o', log],
+  )
   const opened = readFileSync(log, 'utf8')
 
   assert.is(JSON.parse(stdout).reason, 'a.pkl, b.onnx as published')

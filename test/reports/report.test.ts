@@ -8,6 +8,7 @@ import { writeReport } from '../../scripts/report.ts'
 import { failure } from '../support/failure.ts'
 import { journalLine, type Sketch } from '../support/journal.ts'
 import { type OwnDisk, ownDisk } from '../support/own-disk.ts'
+import { isSweep } from '../support/places.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -48,8 +49,11 @@ ${publishes}`,
 /** The runs take seconds, and the tests that look at them change nothing. */
 let history: Promise<Rig> | undefined
 let disk: OwnDisk | undefined
+let browser: Promise<Browser> | undefined
+const startedBrowser = () => (browser ??= startBrowser())
 const rigWithHistory = () => (history ??= makeHistory())
 test.after(async () => {
+  await (await browser)?.close()
   const rig = await history
   await disk?.[Symbol.asyncDispose]()
   await rig?.[Symbol.asyncDispose]()
@@ -85,43 +89,41 @@ browserTest(
   async () => {
     const rig = await rigWithHistory()
     const url = pathToFileURL(await reportOf(rig)).href
-    const browser = await startBrowser()
-    try {
-      const backgrounds = new Set<string>()
-      for (const colorScheme of ['light', 'dark'] as const) {
-        for (const width of [1280, 390]) {
-          const page = await browser.newPage({ colorScheme, viewport: { width, height: 844 } })
-          const { requests, faults } = listen(page)
-          await page.goto(url)
+    const browser = await startedBrowser()
+    const backgrounds = new Set<string>()
+    const all = [1280, 390].flatMap(width => [
+      { colorScheme: 'light' as const, width },
+      { colorScheme: 'dark' as const, width },
+    ])
+    for (const { colorScheme, width } of isSweep ? all : [all[0]!, all[3]!]) {
+      const page = await browser.newPage({ colorScheme, viewport: { width, height: 844 } })
+      const { requests, faults } = listen(page)
+      await page.goto(url)
 
-          const bars = await barsOf(page)
-          assert.equal(
-            bars.map(({ fill }) => fill),
-            ['var(--dpi)', 'var(--core)', 'var(--dpi)', 'var(--agent)'],
-          )
-          const [, core, dpi, agent] = bars
-          assert.ok(core!.right <= dpi!.left + 0.01 && dpi!.right <= agent!.left + 0.01)
+      const bars = await barsOf(page)
+      assert.equal(
+        bars.map(({ fill }) => fill),
+        ['var(--dpi)', 'var(--core)', 'var(--dpi)', 'var(--agent)'],
+      )
+      const [, core, dpi, agent] = bars
+      assert.ok(core!.right <= dpi!.left + 0.01 && dpi!.right <= agent!.left + 0.01)
 
-          for (const job of ['core', 'dpi', 'agent']) {
-            const chart = page.locator(`svg[aria-label^="Disk usage of ${job} "]`).filter({ visible: true })
-            assert.is((await chart.locator('[aria-label="line"] path').count()) > 0, true)
-            assert.is(await chart.locator('.quota line').count(), job === 'dpi' ? 2 : 1)
-            assert.is((await chart.locator('.pruned path').count()) > 0, job === 'core')
-            assert.is((await chart.locator('.paused path').count()) > 0, job === 'core')
-          }
-          assert.equal(await labelFaults(page), [])
-          assert.ok((await page.evaluate<number>('document.documentElement.scrollWidth')) <= width)
-          assert.is(await page.locator('img, script, svg[onload]').count(), 0)
-          backgrounds.add(await page.evaluate<string>('getComputedStyle(document.body).backgroundColor'))
-          assert.equal(requests, [url])
-          assert.equal(faults, [])
-          await page.close()
-        }
+      for (const job of ['core', 'dpi', 'agent']) {
+        const chart = page.locator(`svg[aria-label^="Disk usage of ${job} "]`).filter({ visible: true })
+        assert.is((await chart.locator('[aria-label="line"] path').count()) > 0, true)
+        assert.is(await chart.locator('.quota line').count(), job === 'dpi' ? 2 : 1)
+        assert.is((await chart.locator('.pruned path').count()) > 0, job === 'core')
+        assert.is((await chart.locator('.paused path').count()) > 0, job === 'core')
       }
-      assert.is(backgrounds.size, 2)
-    } finally {
-      await browser.close()
+      assert.equal(await labelFaults(page), [])
+      assert.ok((await page.evaluate<number>('document.documentElement.scrollWidth')) <= width)
+      assert.is(await page.locator('img, script, svg[onload]').count(), 0)
+      backgrounds.add(await page.evaluate<string>('getComputedStyle(document.body).backgroundColor'))
+      assert.equal(requests, [url])
+      assert.equal(faults, [])
+      await page.close()
     }
+    assert.is(backgrounds.size, 2)
   },
 )
 
@@ -130,27 +132,29 @@ browserTest(
   async () => {
     await using box = await sandbox({ '.trainer/events.jsonl': crowdedJournal() })
     await writeReport(['--models-dir', box.dir, '--out', box.path('r.html')])
-    const browser = await startBrowser()
-    try {
-      for (const colorScheme of ['light', 'dark'] as const) {
-        for (const width of [360, 420, 600, 820, 900, 1280, 1600]) {
-          const page = await browser.newPage({ colorScheme, viewport: { width, height: 844 } })
-          await page.goto(pathToFileURL(box.path('r.html')).href)
+    const browser = await startedBrowser()
+    const page = await browser.newPage()
+    await page.goto(pathToFileURL(box.path('r.html')).href)
+    for (const { colorScheme, width } of screens) {
+      await page.emulateMedia({ colorScheme })
+      await page.setViewportSize({ width, height: 844 })
 
-          assert.equal([...(await labelFaults(page)), ...(await roomFaults(page))], [], `${width} px`)
-          const labels = await page.locator('.chart text').filter({ visible: true }).allTextContents()
-          for (const label of ['disk full or not writable', 'peak 90 %', 'quota 99999 MiB', 'cut off'])
-            assert.ok(
-              labels.some(text => text.includes(label)),
-              label,
-            )
-          await page.close()
-        }
-      }
-    } finally {
-      await browser.close()
+      assert.equal([...(await labelFaults(page)), ...(await roomFaults(page))], [], `${width} px`)
+      const labels = await page.locator('.chart text').filter({ visible: true }).allTextContents()
+      for (const label of ['disk full or not writable', 'peak 90 %', 'quota 99999 MiB', 'cut off'])
+        assert.ok(
+          labels.some(text => text.includes(label)),
+          label,
+        )
     }
   },
+)
+
+/** The narrowest, one between and the widest stand for those of the sweep. */
+const screens = (['light', 'dark'] as const).flatMap(colorScheme =>
+  (isSweep ? [360, 420, 600, 820, 900, 1280, 1600] : colorScheme === 'light' ? [360, 1600] : [820]).map(
+    width => ({ colorScheme, width }),
+  ),
 )
 
 /** Hours beside seconds, hundreds of prunes and pauses, failures with long words, quotas with many digits. */

@@ -173,7 +173,18 @@ traceTest('status never writes, and never takes the lock, not even for a moment'
   const before = traceOf(rig.modelsDir)
   const trace = rig.path('trace')
 
-  await jsonOf(rig, ['strace', '-f', '-qq', '-s', '4096', '-o', trace, '-e', 'trace=flock,fcntl,execve'])
+  await jsonOf(rig, [
+    'strace',
+    '-f',
+    '--seccomp-bpf',
+    '-qq',
+    '-s',
+    '4096',
+    '-o',
+    trace,
+    '-e',
+    'trace=flock,fcntl,execve',
+  ])
 
   assert.equal(traceOf(rig.modelsDir), before)
   const calls = readFileSync(trace, 'utf8')
@@ -251,7 +262,7 @@ test('status advises to prune only where that helps, and only when no run holds 
   const advice = 'core uses more than its quota; the next run prunes it'
   assert.match(
     texts[0]!.replaceAll('\n ', ''),
-    new RegExp(`^${advice}, or now: scripts/prune\\.ts core$`, 'm'),
+    new RegExp(`^${advice}, or now: node --import tsx scripts/prune\\.ts core$`, 'm'),
   )
   assert.match(texts[1]!, new RegExp(`^${advice}$`, 'm'))
   assert.is(pruning.exitCode, 0)

@@ -1,18 +1,12 @@
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { formatLine } from '../../lib/run/output.ts'
 import { programOf, root } from '../support/places.ts'
-import { type Rig, trainerRig } from '../support/rig.ts'
+import { trainerRig } from '../support/rig.ts'
+import { onTerminal } from '../support/terminal.ts'
 import { test } from '../support/test.ts'
-
-/** What a run shows on a terminal that is set up so. */
-function onTerminal(rig: Rig, setUp: string, args: string[]): string {
-  const places = `--quotas ${rig.path('quotas.json')} --models-dir ${rig.modelsDir}`
-  const command = `${setUp}; node --import tsx tasks.ts ${args.join(' ')} ${places}`
-  return spawnSync('script', ['-qec', command, '/dev/null'], { cwd: root, encoding: 'utf8' }).stdout
-}
 
 test('formatLine() begins with the time, and names the level where it is not ordinary, and the job', () => {
   const time = '2026-01-01T00:00:00.000Z'

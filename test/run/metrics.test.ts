@@ -268,7 +268,7 @@ test('a model of which a file is missing has no bytes', async () => {
   }
 
   const whole = await bytes()
-  rmSync(join(core, 'weights.bin'))
+  rmSync(join(core, 'current/weights.bin'))
   const half = await bytes()
 
   assert.equal([whole, half], [model.length + 7, 0])
@@ -297,7 +297,7 @@ traceTest(
   async () => {
     await using rig = await trainerRig()
     const trace = rig.path('trace')
-    const prefix = ['strace', '-f', '-qq', '-o', trace, '-e', 'trace=open,openat']
+    const prefix = ['strace', '-f', '--seccomp-bpf', '-qq', '-o', trace, '-e', 'trace=open,openat']
     await rig.run(['core'], { prefix })
     const before = figuresOf(rig)
 

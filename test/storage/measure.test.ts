@@ -129,11 +129,10 @@ test('measure() passes over what others delete meanwhile', async () => {
     await until('the other process is at work', () => readdirSync(box.path('work')).length > 5)
 
     const looks: number[] = []
-    for (const end = performance.now() + 1500; performance.now() < end; )
+    for (const end = performance.now() + 1500; performance.now() < end || looks.length <= 20; )
       looks.push(await checkUsage(box.dir))
 
     const most = steady + 10 * (40 * 4096 + 2 * 4096)
-    assert.ok(looks.length > 20, `${looks.length} looks`)
     assert.ok(
       Math.min(...looks) >= steady && Math.max(...looks) <= most,
       `${Math.min(...looks)} to ${Math.max(...looks)}`,
@@ -165,7 +164,10 @@ test('measure() can run twice at a time', async () => {
 
   const measured = await Promise.all([measure(box.dir), measure(box.dir), measure(box.dir)])
 
-  const looks = measured.map(({ usedBytes, prunable }) => ({ usedBytes, prunable }))
+  const looks = measured.map(({ usedBytes, prunable }) => ({
+    usedBytes,
+    prunable: prunable.map(({ path, bytes, timeNs }) => `${path} ${bytes} ${timeNs}`),
+  }))
   assert.equal(looks[1], looks[0])
   assert.equal(looks[2], looks[0])
   assert.is(looks[0]?.prunable.length, 300)

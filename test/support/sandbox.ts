@@ -27,7 +27,10 @@ export async function sandbox(files: Record<string, number | string | Buffer> = 
   }
 }
 
-/** Poll until `condition` gives something truthy, and return it; throw after `deadlineMs`. */
+/**
+ * Poll until `condition` gives something truthy, and return it; throw after `deadlineMs`. A condition that looks at every
+ * process is polled less often, so that what it waits for has the processor.
+ */
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
@@ -35,9 +38,10 @@ export async function until<T>(
 ): Promise<NonNullable<T>> {
   const end = performance.now() + deadlineMs
   for (;;) {
+    const startedMs = performance.now()
     const value = await condition()
     if (value) return value
     if (performance.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`)
-    await delay(10)
+    await delay(Math.min(Math.max(10, 4 * (performance.now() - startedMs)), 100))
   }
 }
