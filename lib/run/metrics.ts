@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { messageOf } from '../errors.ts'
 import type { TrainerEvent } from '../events.ts'
 import { layout, stateDirOf } from '../layout.ts'
-import { publishedDirOf } from '../models/generations.ts'
+import { currentGeneration, publishedDirOf } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
 import { type JobName, jobNames, type Quotas } from '../quotas.ts'
 import { capOf, freeSpace } from '../storage/capacity.ts'
@@ -61,6 +61,15 @@ export class Metrics {
         break
       case 'train.freeze':
         this.#add('freezes_total', 1, event.job)
+        break
+      case 'model.refuse':
+        this.#set('model_refused', 1, event.job)
+        break
+      case 'model.publish':
+        this.#set('model_refused', 0, event.job)
+        break
+      case 'model.rollback':
+        this.#write()
         break
       case 'job.done':
       case 'job.fail':
@@ -124,6 +133,10 @@ export class Metrics {
     this.#set('free_bytes', freeSpace(isThere ? dir : this.#modelsDir), job)
     this.#add('pruned_bytes_total', 0, job)
     this.#add('freezes_total', 0, job)
+    this.#add('model_refused', 0, job)
+    const { number } = currentGeneration(dir) ?? {}
+    if (number !== undefined) this.#set('model_generation', number, job)
+    else this.#samples.delete(nameSample('model_generation', job))
     const { bytes, trainedAt } = lookAtModel(dir)
     this.#set('model_bytes', bytes, job)
     const trained = nameSample('model_trained_timestamp_seconds', job)

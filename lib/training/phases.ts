@@ -16,7 +16,8 @@ export type Phases = { preflight: typeof preflight; train: typeof train; postfli
 /**
  * Go through the phases of one job when the machine is quiet; tell how it ends, and clean up after a failure.
  *
- * @throws {TrainerError} of the phase that failed; by then it is an event and nothing published has changed
+ * @throws {TrainerError} of the phase that failed, but for a model that was not accepted; by then it is an event and
+ * nothing published has changed
  */
 export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>): Promise<void> {
   const { name, publishedDir, workDir, run, emit } = job
@@ -30,9 +31,15 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     job.state = 'trained'
     if (!run.command.dryRun) await noteSuccess(job)
   } catch (error) {
-    job.state = 'failed'
+    const isRefused = error instanceof TrainerError && error.code === 'not-accepted'
+    job.state = isRefused ? 'refused' : 'failed'
     // Announce before deleting: afterwards less is used than the message says.
     announce(job, error)
+    // The training itself went well: the others have their turn, and the run ends with the exit code of this.
+    if (isRefused) {
+      await noteSuccess(job)
+      return
+    }
     if (error instanceof TrainerError && error.code === 'training-failed') await noteFailure(job)
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job).catch(reason => {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
-import { imageOf } from '../layout.ts'
+import { foldersIn, imageOf } from '../layout.ts'
 import { findModels, publishedFiles, supersededFiles } from '../models.ts'
 import type { Job, Run } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
@@ -153,11 +153,13 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ name, quota, workDir, emit }: Job): Promise<void> {
+async function clearWork({ name, quota, workDir, publishedDir, emit }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
   const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
   await removeWhole(join(workDir, 'metadata.json'))
+  // The last model that was not accepted: this training makes another.
+  await removeWhole(foldersIn(publishedDir).candidateDir)
   for (const { path } of [...valid, ...rejected]) {
     await removeWhole(path)
     const message =
