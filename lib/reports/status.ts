@@ -9,7 +9,7 @@ import { type JobName, jobNames, type Quota, type Quotas } from '../quotas.ts'
 import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { measure } from '../storage/measure.ts'
-import { RANK } from '../storage/rules.ts'
+import { RANK } from '../storage/rank.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
 
