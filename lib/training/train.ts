@@ -62,6 +62,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     },
     {
       onLines: lines => progress.takeLines(lines),
+      onRedraw: line => progress.takeRedraw(line),
       onRetry: fault =>
         emit({ event: 'warning', job: name, message: `The sandbox failed and is made anew: ${fault}` }),
       signal: stop,
