@@ -9,6 +9,8 @@ export const WORK = 'work'
 export const TMP = 'tmp'
 export const CACHE = 'cache'
 export const HOME = 'home'
+/** The folder beside it for checkpoints that no training is to find. */
+export const ASIDE = 'aside'
 
 /** The folders of one job. */
 export type JobFolders = {

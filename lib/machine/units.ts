@@ -76,7 +76,7 @@ StartLimitIntervalSec=0
 Type=oneshot
 User=${SERVICE_USER}
 Group=${SERVICE_USER}
-Environment=TSX_DISABLE_CACHE=1 ${quote(`RANSOMEYE_MODELS_DIR=${modelsDir}`)}
+Environment=${[...(args.includes('--import') ? ['TSX_DISABLE_CACHE=1'] : []), quote(`RANSOMEYE_MODELS_DIR=${modelsDir}`)].join(' ')}
 ExecStart=${[quote(program!), ...args.map(argument => quote(argument).replaceAll('$', '$$$$'))].join(' ')}
 SyslogIdentifier=${name}
 

@@ -1,5 +1,5 @@
 import { join, posix } from 'node:path'
-import { CACHE, HOME, TMP, WORK } from '../layout.ts'
+import { ASIDE, CACHE, HOME, TMP, WORK } from '../layout.ts'
 import { type Recognise, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { inspectOnnx, type OnnxStructure } from './onnx.ts'
 
@@ -15,7 +15,7 @@ export type Model = {
 }
 
 /** Folders of a job, or of its output folder, that hold nothing of a training's result. */
-const unpublishedFolders = [WORK, TMP, CACHE, HOME]
+const unpublishedFolders = [WORK, ASIDE, TMP, CACHE, HOME]
 /** Files that this program writes itself. */
 const ownFiles = ['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json']
 

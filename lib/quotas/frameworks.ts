@@ -25,6 +25,15 @@ const presets = {
   megatron: { prune: ['**/iter_[0-9]*/'], keepGlobs: [] },
 } satisfies Record<string, CheckpointGlobs>
 
+/** What is taken for a checkpoint of a finished training where the job names no framework. */
+export const usualCheckpoints = [
+  presets.huggingface,
+  presets.tensorflow,
+  presets.deepspeed,
+  presets.megatron,
+  { prune: ['**/*epoch*[0-9]*.ckpt', '**/*step*[0-9]*.ckpt', '**/last*.ckpt'] },
+].flatMap(({ prune }) => prune)
+
 export type Framework = keyof typeof presets
 
 export const frameworks = Object.keys(presets) as Framework[]

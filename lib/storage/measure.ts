@@ -35,6 +35,8 @@ export type Measurement = {
   /** The entries that may be pruned, in the order in which they go, those of a set together; `isCut` if those are not all. */
   prunable: Entry[]
   isCut: boolean
+  /** The links and files in it that name a checkpoint to go on with. */
+  pointers: Bytes[]
   /** Something in it that has a time in the future, which is not believed. */
   fromFuture: Bytes | undefined
 }
@@ -158,6 +160,7 @@ class Account {
       prunableBytes: isCut ? this.#named : prunable.reduce((sum, { bytes }) => sum + bytes, 0),
       prunable,
       isCut,
+      pointers: this.#pointers.map(({ folder, name }) => `${folder}/${name}`),
       fromFuture: this.#fromFuture,
     }
   }

@@ -1,4 +1,4 @@
-import { CACHE, HOME, TMP, WORK } from '../layout.ts'
+import { ASIDE, CACHE, HOME, TMP, WORK } from '../layout.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { isStagingName } from './naming.ts'
 import { isPointerName } from './pointers.ts'
@@ -29,6 +29,7 @@ export type Globs = {
 /** Names that may be pruned without a glob: a folder `*.tmp` is one that is being written. */
 const CHECKPOINT: Rule = { name: '*.checkpoint', rank: RANK.checkpoint }
 const TEMPORARY: Rule = { name: '*.tmp', rank: RANK.temporary }
+const SET_ASIDE: Rule = { name: ASIDE, rank: RANK.temporary }
 /** What a training was writing when it died, by its name; while it may live still, see `liveSinceNs` of a measurement. */
 export const LEFTOVER: Rule = { name: 'leftover', rank: RANK.temporary }
 
@@ -45,6 +46,7 @@ export async function compileRules(
   const past = new Set(superseded.map(path => Buffer.from(path).toString('latin1')))
   const work = `${root}/${WORK}`
   const caches = [CACHE, HOME].map(name => `${work}/${name}`)
+  const aside = `${root}/${ASIDE}`
   const ours = [work, `${work}/${TMP}`, ...caches]
   return (folder, name, kind) => {
     const path = `${folder}/${name}`
@@ -53,6 +55,7 @@ export async function compileRules(
       find && ((isBelow(work) && find(relative(work, path), kind)) || find(relative(root, path), kind))
     if (globOf(keepGlobOf)) return 'kept'
     if (past.has(path)) return { name: 'superseded', rank: RANK.superseded }
+    if (folder === aside) return SET_ASIDE
     if (name.endsWith('.checkpoint')) return CHECKPOINT
     if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
     if (ours.includes(path)) return undefined

@@ -2,6 +2,7 @@ import { messageOf, TrainerError } from '../errors.ts'
 import { publishedFiles } from '../models.ts'
 import type { Job } from '../run.ts'
 import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
+import { noteFailure, noteSuccess } from './attempts.ts'
 import { announce } from './job.ts'
 import { postflight } from './postflight.ts'
 import { preflight } from './preflight.ts'
@@ -27,10 +28,12 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     await openScratch(job)
     await steps({ preflight, train, postflight })
     job.state = 'trained'
+    if (!run.command.dryRun) await noteSuccess(job)
   } catch (error) {
     job.state = 'failed'
     // Announce before deleting: afterwards less is used than the message says.
     announce(job, error)
+    if (error instanceof TrainerError && error.code === 'training-failed') await noteFailure(job)
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`

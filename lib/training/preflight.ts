@@ -10,10 +10,12 @@ import { lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
 import { checkpointTest } from '../storage/rules.ts'
 import { enforceLimit } from '../storage.ts'
+import { escapeBytes } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
+import { beginAttempt } from './attempts.ts'
 import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
@@ -61,6 +63,7 @@ export async function preflight(job: Job): Promise<Budget> {
   const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
   const rules = { ...quota.globs, keep: await publishedFiles(dir, quota.models) }
+  if (!dryRun) await beginAttempt(job)
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
   return { ...place, rules, ...(await plan(job, isCapped, rules)) }
@@ -104,7 +107,12 @@ async function plan(
   const account = accountOf(nearestVisible(dir))
   const look = existsSync(dir)
     ? await lookAt(dir, rules)
-    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0 }
+    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0, fromFuture: undefined }
+  if (look.fromFuture !== undefined) {
+    const what = escapeBytes(look.fromFuture)
+    const message = `${what} has a time in the future, which is not believed; when it was last changed counts`
+    emit({ event: 'warning', job: name, message })
+  }
   const keptBytes = look.usedBytes - look.prunableBytes
   // The kernel counts more than files on a filesystem of its own.
   const { usedBytes, usedInodes, freeBytes, freeInodes } = isCapped ? account : look
