@@ -21,7 +21,7 @@ import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { storageError } from '../system/durable.ts'
 import { accessRemedy } from '../system/owner.ts'
 import { inodeId, outOfInodes, readPlain } from '../system/plain-file.ts'
-import { isStopped, killAll, listProcesses, readProc } from '../system/processes.ts'
+import { environmentOf, isStopped, killAll, listProcesses, readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
 import { assertSharedLocks } from './lock-mount.ts'
 import {
@@ -50,6 +50,9 @@ const OTHERS_RIGHTS = 0o077
 const INHERITED_MS = 20_000
 /** A holder that cannot be seen has just let go, or is another user's, or on another machine. */
 const UNSEEN_MS = 1_000
+/** Between two attempts every process is looked at. */
+const MIN_PAUSE_MS = 10
+const MAX_PAUSE_MS = 160
 /** Another starter may put a new file in the place of an old one meanwhile. */
 const MAX_OPENINGS = 10
 
@@ -113,15 +116,21 @@ async function acquire({ fd, folderFd, isNew }: Opened, path: string): Promise<b
 
 /** Wait for what is left of a run that is gone, and end its training. */
 async function inherit(fd: number, path: string): Promise<void> {
-  for (const startedMs = performance.now(); ; await delay(20)) {
+  const startedMs = performance.now()
+  let seenMs = startedMs
+  for (let pauseMs = MIN_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_PAUSE_MS)) {
     const owner = readRecord(fd)
     const holders = lockHolders([fstatSync(fd)])
     // Where the folder's lock says nothing, a run that lives is known by what it has written down.
     const isOwned = holders.some(pid => isRecorded(pid, owner?.pid))
-    const patienceMs = holders.length ? INHERITED_MS : UNSEEN_MS
-    if (isOwned || performance.now() - startedMs > patienceMs) throw heldBy(path, owner, holders)
+    const nowMs = performance.now()
+    if (holders.length) seenMs = nowMs
+    // One that was seen until now has just let go, however long it has held it.
+    const isUnseen = nowMs - seenMs > UNSEEN_MS
+    if (isOwned || isUnseen || nowMs - startedMs > INHERITED_MS) throw heldBy(path, owner, holders)
     await killAll(() => lockHolders([fstatSync(fd)]).filter(isOrphanedTraining))
     if (flock(fd)) return
+    await delay(pauseMs)
   }
 }
 
@@ -181,8 +190,7 @@ export function findHolder(stateDir: string): Holder | undefined {
     const locked = file ? [folder, file] : [folder]
     const holders = lockHolders(locked, `${path} (deleted)`).filter(pid => ownerOf(pid) === uid)
     if (!holders.length && !(file && isListed(file))) return undefined
-    if (holders.length && holders.every(pid => readProc(`${pid}/environ`)?.includes(WATCHDOG_MARK)))
-      return undefined
+    if (holders.length && holders.every(pid => environmentOf(pid)?.includes(WATCHDOG_MARK))) return undefined
     const owner = readOwner(stateDir)
     return { ...owner, pid: namedHolders(owner, holders)[0] }
   } catch (cause) {
@@ -295,20 +303,30 @@ function readRecord(fd: number): LockRecord | undefined {
  */
 function lockHolders(locked: Stats[], link?: string): number[] {
   const ids = new Set(locked.map(inodeId))
-  const holdsIt = (pid: number, name: string) => {
-    const path = `/proc/${pid}/fd/${name}`
+  const holdsIt = (thread: string, name: string) => {
+    const path = `/proc/${thread}/fd/${name}`
     // A descriptor may be closed meanwhile: that says nothing of the others.
     const stats = statSync(path, { throwIfNoEntry: false })
     const counts = stats && (ids.has(inodeId(stats)) || (link && !stats.nlink && readlinkSync(path) === link))
-    return counts && readProc(`${pid}/fdinfo/${name}`)?.includes('FLOCK')
+    return counts && readProc(`${thread}/fdinfo/${name}`)?.includes('FLOCK')
   }
   return listProcesses().flatMap(({ pid }) => {
     try {
-      return readdirSync(`/proc/${pid}/fd`).some(name => holdsIt(pid, name)) ? [pid] : []
+      return descriptorsOf(pid).some(({ thread, name }) => holdsIt(thread, name)) ? [pid] : []
     } catch {
       return [] // gone, or another user's
     }
   })
+}
+
+/** The descriptors of a process. Once its first thread has ended they are those of another. */
+function descriptorsOf(pid: number): { thread: string; name: string }[] {
+  const listed = (thread: string) => readdirSync(`/proc/${thread}/fd`).map(name => ({ thread, name }))
+  const own = listed(`${pid}`)
+  if (own.length) return own
+  return readdirSync(`/proc/${pid}/task`).flatMap(tid =>
+    tid === `${pid}` ? [] : listed(`${pid}/task/${tid}`),
+  )
 }
 
 /** Is it the run that has written down its pid, which in a container is another number than out here? */
@@ -319,7 +337,7 @@ function isRecorded(pid: number, recorded: number | undefined): boolean {
 
 /** A training started by us, or anything stopped for ever: a starting orchestrator is neither. */
 function isOrphanedTraining(pid: number): boolean {
-  return !!readProc(`${pid}/environ`)?.includes('RANSOMEYE_OUTPUT_DIR=') || isStopped(pid)
+  return !!environmentOf(pid)?.includes('RANSOMEYE_OUTPUT_DIR=') || isStopped(pid)
 }
 
 function heldBy(path: string, seen: LockRecord | undefined, holders: number[]): TrainerError {

@@ -1,6 +1,7 @@
 import { statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
+import { areOnOneMount } from '../system/mount-id.ts'
 
 /** The size of the folder's own filesystem; undefined if it shares that of the folder it is in. */
 export function ownSizeOf(dir: string): number | undefined {
@@ -10,8 +11,10 @@ export function ownSizeOf(dir: string): number | undefined {
     return blocks * bsize
   }
   const sizeBytes = sizeOf(dir)
-  const isOwn = statSync(dir).dev !== statSync(parentDir).dev || sizeBytes !== sizeOf(parentDir)
-  return isOwn ? sizeBytes : undefined
+  const isShared =
+    sizeBytes === sizeOf(parentDir) &&
+    (statSync(dir).dev === statSync(parentDir).dev || areOnOneMount(dir, parentDir))
+  return isShared ? undefined : sizeBytes
 }
 
 /**

@@ -1,11 +1,8 @@
 import { chmodSync, closeSync, fstatSync, openSync } from 'node:fs'
 import { isErrno, TrainerError } from '../errors.ts'
 import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
-import { readProc } from '../system/processes.ts'
+import { mountIdOf, O_PATH } from '../system/mount-id.ts'
 import { FOLDER_FLAGS } from './walk.ts'
-
-/** Names a folder without a right to read it; see open(2). Node.js has no constant for it. */
-const O_PATH = 0o10000000
 
 /** The action in each folder on the way. */
 export type Stop = {
@@ -15,8 +12,6 @@ export type Stop = {
   leave?: (descent: Descent, name: Bytes) => void
   /** Names the action in a message. */
   verb: 'delete' | 'use'
-  /** A btrfs subvolume looks like another filesystem, but can be gone into. */
-  entersSubvolumes: boolean
 }
 
 /** A folder on the way down: how to know it again on the way up, and its folders that are still to be visited. */
@@ -89,20 +84,17 @@ export class Descent {
 
   /** @returns whether `name`, a folder in the current one, is the current one now */
   #descend(name: Bytes): boolean {
-    const { verb, entersSubvolumes } = this.#stop
     const above = this.#current
     this.attempt(name, reach => {
       const fd = openFolder(reach)
-      if (fstatSync(fd, { bigint: true }).dev === this.#device) return this.#goTo(fd)
-      const isSubvolume = mountOf(fd) === mountOf(above)
-      if (isSubvolume && entersSubvolumes) return this.#goTo(fd)
+      // A btrfs subvolume has a device of its own, but is gone into like a folder.
+      const isWithin =
+        fstatSync(fd, { bigint: true }).dev === this.#device || mountIdOf(fd) === mountIdOf(above)
+      if (isWithin) return this.#goTo(fd)
       closeSync(fd)
-      const path = escapeBytes(this.pathOf(name))
       throw new TrainerError(
         'storage',
-        isSubvolume
-          ? `Cannot ${verb} ${path}: it is a btrfs subvolume; as root: btrfs subvolume delete ${path}`
-          : `Cannot ${verb} ${path}: another filesystem is mounted on it; unmount it`,
+        `Cannot ${this.#stop.verb} ${escapeBytes(this.pathOf(name))}: another filesystem is mounted on it; unmount it`,
       )
     })
     return this.#current !== above
@@ -157,10 +149,6 @@ function remedyFor(cause: unknown, name: string): string {
   if (isErrno(cause, 'EROFS', 'ENOTEMPTY', 'EBUSY'))
     return `; if it is a btrfs subvolume or in one, as root: btrfs subvolume delete ${name}`
   return ''
-}
-
-function mountOf(fd: number): string | undefined {
-  return /^mnt_id:\s*(\d+)/m.exec(readProc(`self/fdinfo/${fd}`) ?? '')?.[1]
 }
 
 /** Open a folder, even one whose mode keeps its owner out. */

@@ -37,7 +37,6 @@ export async function emptyOpen(fd: number, path: Bytes): Promise<void> {
     leave: (descent, name) => {
       descent.attempt(name, reach => emptying.remove(descent, () => rmdirSync(reach)))
     },
-    entersSubvolumes: true,
   }).run()
 }
 

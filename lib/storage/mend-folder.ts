@@ -27,7 +27,7 @@ export async function mendWork(workDir: string): Promise<void> {
     makeFolder(dir)
   }
   await emptyFolder(tmpDir)
-  await visitFolders(workDir, { visit: openUp, verb: 'use', entersSubvolumes: false })
+  await visitFolders(workDir, { visit: openUp, verb: 'use' })
 }
 
 function openToOwner(path: string): void {
@@ -52,7 +52,6 @@ export async function giveFolder(dir: string, uid: number): Promise<boolean> {
         descent.attempt(name, reach => lchownSync(reach, uid, uid))
       },
       verb: 'use',
-      entersSubvolumes: true,
     }).then(() => lchownSync(dir, uid, uid))
   try {
     await give().catch(async error => {

@@ -10,6 +10,7 @@ import {
 } from 'node:fs'
 import { isErrno, TrainerError } from '../errors.ts'
 import { type Bytes, escapeBytes, type Folder, native } from '../system/bytes.ts'
+import { areOnOneMount } from '../system/mount-id.ts'
 import { Slice } from '../system/slice.ts'
 
 /** The action at each name of a walk. */
@@ -51,6 +52,7 @@ export async function walk<T>(
 ): Promise<Stats> {
   const rootStats = statRoot(root)
   const pending: Pending<T> = [{ path: root, reach: root, data }]
+  const devices = new Set([rootStats.dev])
   const slice = new Slice()
   try {
     for (let next = pending.pop(); next; next = pending.pop()) {
@@ -62,7 +64,7 @@ export async function walk<T>(
       if (!listing) continue
       try {
         for (let name = nextName(listing, next); name !== undefined; name = nextName(listing, next)) {
-          visitName(next, name, rootStats.dev, visitor, pending)
+          visitName(next, name, devices, visitor, pending)
           if (!slice.isOver()) continue
           await slice.next()
           signal?.throwIfAborted()
@@ -130,7 +132,7 @@ export class Listing {
 function visitName<T>(
   folder: Folder<T>,
   name: Bytes,
-  device: number,
+  devices: Set<number>,
   visitor: Visitor<T>,
   pending: Pending<T>,
 ): void {
@@ -140,13 +142,27 @@ function visitName<T>(
   const data = visitor.visit(folder, name, stats)
   if (!stats.isDirectory()) return
   const path = `${folder.path}/${name}`
-  if (Number(stats.dev) !== device) {
-    throw new TrainerError(
-      'storage',
-      `Cannot measure ${escapeBytes(path)}: another filesystem is mounted on it; unmount it or mount it elsewhere`,
-    )
+  const device = Number(stats.dev)
+  if (!devices.has(device)) {
+    if (!isSubvolume(folder, reach)) {
+      throw new TrainerError(
+        'storage',
+        `Cannot measure ${escapeBytes(path)}: another filesystem is mounted on it; unmount it or mount it elsewhere`,
+      )
+    }
+    devices.add(device)
   }
   pending.push({ path, reach, data })
+}
+
+/** A btrfs subvolume has a device of its own, but is on the mount of the folder that it is in. */
+function isSubvolume<T>(folder: Folder<T>, reach: Bytes): boolean {
+  try {
+    return areOnOneMount(native(folder.reach), native(reach))
+  } catch (cause) {
+    if (isErrno(cause, ...VANISHED)) return true // nothing will be found in it
+    throw unreadable(folder.path, cause)
+  }
 }
 
 function look<T>(folder: Folder<T>, reach: Bytes, isExact: boolean): Stats | BigIntStats | undefined {

@@ -42,11 +42,16 @@ function liveThreadState(pid: number): string {
 
 /** Return the state of each thread. Threads that end meanwhile are left out. */
 function threadStates(pid: number): string[] {
+  return threadsOf(pid).flatMap(tid => {
+    const stat = readProc(`${pid}/task/${tid}/stat`)
+    return stat === undefined ? [] : [stat.charAt(stat.lastIndexOf(')') + 2)]
+  })
+}
+
+/** List the threads of a process, by number; none if it is gone. */
+function threadsOf(pid: number): string[] {
   try {
-    return readdirSync(`/proc/${pid}/task`).flatMap(tid => {
-      const stat = readProc(`${pid}/task/${tid}/stat`)
-      return stat === undefined ? [] : [stat.charAt(stat.lastIndexOf(')') + 2)]
-    })
+    return readdirSync(`/proc/${pid}/task`)
   } catch {
     return []
   }
@@ -60,6 +65,14 @@ export function readProc(path: string): string | undefined {
   } catch {
     return undefined
   }
+}
+
+/** Read the environment of a process, NUL between its variables. Once its first thread has ended another one tells it. */
+export function environmentOf(pid: number): string | undefined {
+  const text = readProc(`${pid}/environ`)
+  if (text) return text
+  const threads = threadsOf(pid).filter(tid => tid !== `${pid}`)
+  return threads.map(tid => readProc(`${pid}/task/${tid}/environ`)).find(Boolean) ?? text
 }
 
 /**
@@ -76,7 +89,7 @@ export function trainingProcesses(outputDir: string, all = listProcesses()): num
   }
   return all
     .filter(({ pid, state }) => !ours.has(pid) && state !== 'Z')
-    .filter(({ pid }) => `\0${readProc(`${pid}/environ`)}`.includes(wanted))
+    .filter(({ pid }) => `\0${environmentOf(pid)}`.includes(wanted))
     .filter(({ pid }) => !folder || folderSeenBy(pid, outputDir) === folder)
     .map(({ pid }) => pid)
 }

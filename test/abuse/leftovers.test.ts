@@ -1,11 +1,21 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { emptyFolder } from '../../lib/storage/empty-folder.ts'
 import { measure } from '../../lib/storage/measure.ts'
 import { mendWork } from '../../lib/storage/mend-folder.ts'
+import { checkUsage } from '../../lib/storage.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { type AbuseRig, abuseRig, asUser, identities, PRELUDE } from '../support/abuse.ts'
 import { sandbox, until } from '../support/sandbox.ts'
@@ -129,37 +139,38 @@ asRoot(
   },
 )
 
-onBtrfs(
-  'subvolumes go like folders where they must go, and are named with the remedy elsewhere',
-  async () => {
-    await using rig = await abuseRig(0, { sandbox: 'off', maxDiskMb: 50 })
-    execFileSync('truncate', ['-s', '300M', rig.path('image')])
-    execFileSync('mkfs.btrfs', ['-q', rig.path('image')])
-    execFileSync('mount', ['-o', 'loop', rig.path('image'), rig.modelsDir])
-    try {
-      const make = (...names: string[]) =>
-        names.map(
-          name => `subprocess.run(['btrfs', '-q', 'subvolume', 'create', out + '/${name}'], check=True)`,
-        )
-      await rig.attack(`
-${make('tmp/a', 'tmp/a/b').join('\n')}
+onBtrfs('subvolumes go like folders where they must go, and are charged and pruned elsewhere', async () => {
+  await using rig = await abuseRig(0, { sandbox: 'off', maxDiskMb: 50, prune: ['step-*'] })
+  execFileSync('truncate', ['-s', '300M', rig.path('image')])
+  execFileSync('mkfs.btrfs', ['-q', rig.path('image')])
+  execFileSync('mount', ['-o', 'loop', rig.path('image'), rig.modelsDir])
+  try {
+    const make = (...names: string[]) =>
+      names
+        .map(name => `subprocess.run(['btrfs', '-q', 'subvolume', 'create', out + '/${name}'], check=True)\n`)
+        .join('')
+    await rig.attack(`
+${make('tmp/a', 'tmp/a/b')}
 open(out + '/tmp/a/b/file', 'w').close()
 sys.exit(1)`)
-      const first = await rig.attack(`${make('kept').join('\n')}\npublish()`)
-      const second = await rig.attack('publish()', ['--retrain'])
+    const first = await rig.attack(`
+${make('kept', 'kept/inner', 'step-1', 'step-1/inner')}
+for name, mib in [('kept/inner', 10), ('step-1/inner', 30)]:
+    with open(out + '/' + name + '/file', 'wb') as file: file.write(bytes(mib * 2 ** 20))
+publish()`)
+    const usedBytes = await checkUsage(rig.path('models/core'))
+    const quotas = readFileSync(rig.path('quotas.json'), 'utf8')
+    writeFileSync(rig.path('quotas.json'), quotas.replace('"maxDiskMb":50', '"maxDiskMb":20'))
+    const second = await rig.attack('publish()', ['--retrain'])
 
-      assert.equal([first.exitCode, second.exitCode], [3, 3])
-      const [failure] = second.events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
-      const kept = rig.path('models/core/work/kept')
-      assert.is(
-        failure,
-        `Cannot use ${kept}: it is a btrfs subvolume; as root: btrfs subvolume delete ${kept}`,
-      )
-    } finally {
-      execFileSync('umount', [rig.modelsDir])
-    }
-  },
-)
+    assert.equal([first.exitCode, second.exitCode], [0, 0], JSON.stringify(second.events.at(-1)))
+    assert.ok(usedBytes > 40 * 2 ** 20 && usedBytes < 41 * 2 ** 20, `${usedBytes} bytes`)
+    assert.ok(existsSync(rig.path('models/core/work/kept/inner/file')))
+    assert.not(existsSync(rig.path('models/core/work/step-1')))
+  } finally {
+    execFileSync('umount', [rig.modelsDir])
+  }
+})
 
 const READER = 12_346
 const lockIt =

@@ -8,6 +8,7 @@ import { stateDirOf } from '../../lib/layout.ts'
 import { findHolder, takeLock } from '../../lib/run/lock.ts'
 import { listProcesses, readProc } from '../../lib/system/processes.ts'
 import { type FleetRig, failuresOf, fleetRig, untilFleet } from '../support/fleet-rig.ts'
+import { isSweep } from '../support/places.ts'
 import { publishes } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -69,10 +70,10 @@ clusterTest('a fleet ends with the worst exit code; each site with its own', asy
 })
 
 clusterTest('sites train beside each other, but never two on one node', async () => {
-  const names = Array.from({ length: 6 }, (_, index) => `site ${index}`)
+  const names = Array.from({ length: isSweep ? 6 : 4 }, (_, index) => `site ${index}`)
   const settings = { trainer: `await sleep(500); ${publishes}`, trainsAll: true }
   const sites = Object.fromEntries(names.map(name => [name, settings]))
-  await using fleet = await fleetRig(cluster, sites, { options: ['--exclude=n[1-7]'] })
+  await using fleet = await fleetRig(cluster, sites, { options: ['--exclude=n[1-8]'] })
 
   const { exitCode, output } = await fleet.run('--retrain')
 

@@ -2,12 +2,14 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, closeSync, existsSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { findHolder, findHolderElsewhere, takeLock } from '../../lib/run/lock.ts'
 import { formatRecord } from '../../lib/run/lock-record.ts'
 import { freeSpace } from '../../lib/storage/capacity.ts'
 import { readProc } from '../../lib/system/processes.ts'
+import { root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
@@ -51,6 +53,47 @@ test('takeLock() is refused while a child that inherited the descriptor lives, a
       () => undefined,
     ),
   )
+})
+
+test('takeLock() waits for a holder that has been seen for long and cannot be seen any more', async () => {
+  await using box = await sandbox()
+  const lock = await takeLock(box.dir)
+  // A descriptor on its way through a socket is nobody's.
+  const script = `
+import os, socket, time
+here, there = socket.socketpair()
+time.sleep(1.3)
+socket.send_fds(here, [b'x'], [3])
+os.close(3)
+time.sleep(0.6)`
+  const child = spawn('/usr/bin/python3', ['-c', script], { stdio: ['ignore', 'ignore', 'ignore', lock.fd] })
+  lock.release()
+
+  const taken = await takeLock(box.dir)
+
+  taken.release()
+  child.kill('SIGKILL')
+})
+
+test('takeLock() sees a holder whose first thread has ended, and ends it if it is an orphaned training', async () => {
+  await using box = await sandbox({ beats: '' })
+  const lock = await takeLock(box.dir)
+  const env = { ...process.env, RANSOMEYE_OUTPUT_DIR: box.path('core', 'work') }
+  const program = join(root, 'test/fixtures/headless.py')
+  const child = spawn('/usr/bin/python3', [program, box.path('beats')], {
+    env,
+    stdio: ['ignore', 'ignore', 'ignore', lock.fd],
+  })
+  const ended = once(child, 'exit')
+  await until('its first thread has ended', () =>
+    / Z /.test(readProc(`${child.pid}/task/${child.pid}/stat`) ?? ''),
+  )
+  lock.release()
+
+  const taken = await takeLock(box.dir)
+
+  assert.is((await ended)[1], 'SIGKILL')
+  taken.release()
 })
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')

@@ -113,7 +113,7 @@ for (const sandbox of ['auto', 'off'] as const) {
 
       const second = await rig.run(['core'])
 
-      assert.is(second.exitCode, 0)
+      assert.is(second.exitCode, 0, second.stdout + second.stderr)
       assert.is(readFileSync(rig.path('models', 'core', 'work', 'notes'), 'utf8'), 'start\nstart\nend\n')
       assert.equal(survivors(rig), [])
     },

@@ -129,11 +129,10 @@ test('measure() passes over what others delete meanwhile', async () => {
     await until('the other process is at work', () => readdirSync(box.path('work')).length > 5)
 
     const looks: number[] = []
-    for (const end = performance.now() + 1500; performance.now() < end; )
+    for (const end = performance.now() + 1500; performance.now() < end || looks.length <= 20; )
       looks.push(await checkUsage(box.dir))
 
     const most = steady + 10 * (40 * 4096 + 2 * 4096)
-    assert.ok(looks.length > 20, `${looks.length} looks`)
     assert.ok(
       Math.min(...looks) >= steady && Math.max(...looks) <= most,
       `${Math.min(...looks)} to ${Math.max(...looks)}`,
