@@ -1,9 +1,10 @@
 import { join } from 'node:path'
 import { stateDirOf } from '../layout.ts'
-import type { Job } from '../run.ts'
+import type { Job, PrunedPath } from '../run.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
 import type { Figures } from './limit.ts'
+import { findPruned, isComplaint } from './pruned-paths.ts'
 import { tellsOfReadOnly } from './refused-write.ts'
 import { isProgressLine, ToldProgress } from './told-progress.ts'
 
@@ -27,6 +28,9 @@ const belongsToError = /^(\s|\}$|Node\.js v\d)/
 /** Of a flood of output so many lines are searched for what they tell of progress. */
 const READ_AT_A_TIME = 100
 
+/** A line that complains of something missing, and what that is, which this run has pruned. */
+export type Complaint = { line: string; pruned: PrunedPath }
+
 /**
  * Passes on a training's output, what that tells of its progress, and its usage: all of it to its bounded log and the live
  * list, samples to the journal.
@@ -36,6 +40,8 @@ export class Progress {
   lastLine = ''
   /** The error that the output ends with, if it does: the last line may be one of its trace. */
   lastError: string | undefined
+  /** The last of them. */
+  complaint: Complaint | undefined
   #readOnly: { line: string; at: number } | undefined
   #lines = 0
   readonly #told = new ToldProgress()
@@ -60,7 +66,10 @@ export class Progress {
   takeLines(lines: string[]): void {
     const text = lines.join('\n')
     this.#log.append(`${text}\n`)
-    for (const line of lines.slice(-READ_AT_A_TIME)) this.#told.take(line, performance.now())
+    for (const line of lines.slice(-READ_AT_A_TIME)) {
+      this.#told.take(line, performance.now())
+      this.#noteComplaint(line)
+    }
     this.lastLine = lines.findLast(line => !isProgressLine(line)) ?? this.lastLine
     this.#lines += lines.length
     const refused = lines.findLast(tellsOfReadOnly)
@@ -104,6 +113,12 @@ export class Progress {
     this.#shownLine = this.lastLine
     this.#journalLine()
     this.#log.close()
+  }
+
+  #noteComplaint(line: string): void {
+    const { pruned } = this.#job
+    const found = pruned.length && isComplaint(line) ? findPruned(line, pruned) : undefined
+    if (found) this.complaint = { line, pruned: found }
   }
 
   #show(line: string): void {
