@@ -30,6 +30,8 @@ export type Status = {
     job: JobName | null
     /** `null` if it is not in the journal: it has just begun, or is no run but moves a volume. */
     step: RunStage | null
+    /** How far the training says it is: a share of 1, and the seconds left by its pace; `null` if it does not say. */
+    progress: { share: number; secondsLeft: number | null } | null
   } | null
   /** The last training run before that one; it has no exit code if it was killed or lost power. */
   lastRun: { startedAt: string | null; exitCode: number | null; message: string | null } | null
@@ -112,6 +114,7 @@ export async function readStatus(
             : null,
           startedAt: isoOf(current?.startedAt),
           ...stageOf(current),
+          progress: progressOf(current),
         }
       : null,
     lastRun: last
@@ -208,6 +211,18 @@ function stageOf(run: RunHistory | undefined): { job: JobName | null; step: RunS
   if (!isTrainingRun(run)) return { job, step: 'pruning' }
   if (!training) return { job, step: 'pre-flight' }
   return { job, step: training.exit ? 'post-flight' : 'training' }
+}
+
+/** What the training of a run that goes on says, brought up to now. */
+function progressOf(run: RunHistory | undefined): NonNullable<Status['running']>['progress'] {
+  const training = run && stageOf(run).step === 'training' ? run.jobs.at(-1)?.training : undefined
+  if (!training?.told) return null
+  const { share, secondsLeft, at } = training.told
+  const elapsedSeconds = Math.max(0, Date.now() - Date.parse(at)) / 1000
+  return {
+    share,
+    secondsLeft: secondsLeft === undefined ? null : Math.max(0, Math.round(secondsLeft - elapsedSeconds)),
+  }
 }
 
 function lastResultOf(name: JobName, runs: RunHistory[]): JobStatus['lastResult'] {
