@@ -4,6 +4,7 @@ const exitCodes = {
   'quota-exceeded': 2,
   'no-space': 3,
   storage: 3,
+  'not-accepted': 4,
   usage: 64,
   locked: 75,
   unavailable: 75,

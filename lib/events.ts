@@ -74,8 +74,18 @@ const eventBody = v.variant('event', [
     path: text,
     bytes: number,
     sha256: text,
+    /** Left out on a filesystem without links. */
+    generation: v.exactOptional(number),
     metrics: v.optional(v.record(v.string(), v.number()), {}),
   }),
+  kind('model.refuse', {
+    job,
+    reason: text,
+    /** The figures that were asked for, by name; `null` where the trainer told none. */
+    metrics: v.record(v.string(), v.object({ figure: v.nullable(number), limit: number })),
+  }),
+  /** `from` was current before. */
+  kind('model.rollback', { job, generation: number, from: number, dryRun: yes }),
   kind('warning', { job: v.exactOptional(job), message: text }),
 ])
 
@@ -114,6 +124,7 @@ function levelOf(body: EventBody): Level {
     case 'job.fail':
       return 'error'
     case 'warning':
+    case 'model.refuse':
       return 'warning'
     case 'run.done':
       return body.exitCode === 0 ? 'info' : 'error'

@@ -12,6 +12,22 @@ export const HOME = 'home'
 /** The folder beside it for checkpoints that no training is to find. */
 export const ASIDE = 'aside'
 
+/** The names of the folder of a job's publications, and of the link to the current one. */
+export const GENERATIONS = 'generations'
+export const CURRENT = 'current'
+
+/** The generation that is being made, until it gets its number. */
+export const NEXT_GENERATION = 'next'
+
+/** The link that is about to become {@link CURRENT}. */
+export const NEXT_CURRENT = 'current.next'
+
+/** A hard link that is about to become the name of a published file in the job's folder. */
+export const NEXT_FLAT = 'flat.next'
+
+/** The name of the folder of a model that was not accepted. */
+export const CANDIDATE = 'candidate'
+
 /** The folders of one job. */
 export type JobFolders = {
   /** The job's folder; everything in it is charged to the job's quota. */
@@ -24,6 +40,10 @@ export type JobFolders = {
   cacheDir: string
   /** Its HOME; lasts as the caches do. */
   homeDir: string
+  /** The job's publications, each in a folder called by its number. */
+  generationsDir: string
+  /** The last model that was not accepted. */
+  candidateDir: string
 }
 
 /** Lay out the folders of a job in a models folder. */
@@ -35,7 +55,15 @@ export function layout(modelsDir: string, job: JobName): JobFolders {
 export function foldersIn(jobDir: string): JobFolders {
   const workDir = join(jobDir, WORK)
   const inWork = (name: string) => join(workDir, name)
-  return { jobDir, workDir, tmpDir: inWork(TMP), cacheDir: inWork(CACHE), homeDir: inWork(HOME) }
+  return {
+    jobDir,
+    workDir,
+    tmpDir: inWork(TMP),
+    cacheDir: inWork(CACHE),
+    homeDir: inWork(HOME),
+    generationsDir: join(jobDir, GENERATIONS),
+    candidateDir: join(jobDir, CANDIDATE),
+  }
 }
 
 /** Return the folder for the state of runs: lock, journal, metrics, logs, images of volumes. */

@@ -2,8 +2,16 @@ import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { CACHE, HOME, TMP, WORK } from './layout.ts'
-import { type Comparison, compareFile } from './models/compare.ts'
+import { CACHE, CANDIDATE, GENERATIONS, HOME, TMP, WORK } from './layout.ts'
+import { type Comparison, compareFile, describeFile } from './models/compare.ts'
+import { flatNamesOf } from './models/flat-names.ts'
+import {
+  currentGeneration,
+  type Generation,
+  isSameFile,
+  listGenerations,
+  publishedDirOf,
+} from './models/generations.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
 import { folderExists, reasonOf } from './system/plain-file.ts'
@@ -51,22 +59,24 @@ export async function findModels(
  * made for other globs, every valid model counts.
  *
  * A set is valid as a whole: one invalid model of the manifest makes the job's training missing. An ONNX model that is
- * whole stays valid if its content was not published here. An opaque model is valid only as published, because nothing
- * else vouches for it.
+ * whole stays valid if its content was not published here, also where it stands in the place of a flat name. An opaque
+ * model is valid only as published, because nothing else vouches for it.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
 export async function checkPublished(jobDir: string, globs: string[]): Promise<PublishedCheck> {
   const { valid, rejected, comparisons, listed, manifest } = await inspectPublished(jobDir, globs)
   const missing = valid.length === 0 || (listed && rejected.length > 0)
-  const described = listed && [...comparisons.values()].every(comparison => comparison === 'same')
+  const isSettled = currentGeneration(jobDir) !== undefined || manifest?.metadata.flat === true
+  const isOwn = valid.some(model => folderOf(model) !== publishedDirOf(jobDir))
+  const described = listed && isSettled && !isOwn && [...comparisons.values()].every(it => it === 'same')
   const names = [...comparisons.keys()]
   const foreign = names.filter(name => ['differs', 'unlisted'].includes(comparisons.get(name)!))
   const adopted = names.filter(name => foreign.includes(name) || manifest?.metadata.adopted.includes(name))
-  const reasons = rejected.map(({ path, reason }) => `${relative(jobDir, path)} ${reason}`)
+  const reasons = rejected.map(({ path, reason }) => `${nameOf(jobDir, path)} ${reason}`)
   if (!missing || !reasons.length) reasons.push(summariseValid(valid, comparisons, adopted))
   return {
-    models: valid.map(({ path }) => path),
+    models: valid.map(({ path, name }) => (isSameFile(join(jobDir, name), path) ? join(jobDir, name) : path)),
     missing,
     reason: reasons.join(', '),
     foreign,
@@ -75,20 +85,42 @@ export async function checkPublished(jobDir: string, globs: string[]): Promise<P
   }
 }
 
+/** Name a published file as the manifest does. */
+function nameOf(jobDir: string, path: string): string {
+  const publishedDir = publishedDirOf(jobDir)
+  return relative(path.startsWith(`${publishedDir}/`) ? publishedDir : jobDir, path)
+}
+
 /**
- * List what must never be pruned: published models, valid or not, the manifest, and the external data that either
- * names.
+ * List what must never be pruned: the current generation, the flat names of models, valid or not, the manifests, and the
+ * external data that either names.
  *
- * @returns absolute paths of the regular files among them
+ * @returns absolute paths: of the regular files among them, and of the folder of the current generation
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed; the caller must then prune nothing
  */
 export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
   const names = await listNames(jobDir, globs)
-  const listed = [MANIFEST, ...Object.keys(readManifest(jobDir)?.files ?? {}), ...names]
+  const current = currentGeneration(jobDir)
+  const listed = [MANIFEST, ...Object.keys(readManifest(current?.dir ?? jobDir)?.files ?? {}), ...names]
   const references = (await judgeAll(jobDir, names)).valid.flatMap(model => model.references)
-  const paths = new Set([...listed.map(name => join(jobDir, name)), ...references])
-  return [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
+  const manifests = listGenerations(jobDir).map(({ dir }) => join(dir, MANIFEST))
+  const paths = new Set([...listed.map(name => join(jobDir, name)), ...references, ...manifests])
+  const files = [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
+  return current ? [...files, current.dir] : files
+}
+
+/**
+ * List what goes before any checkpoint when there must be room: the files of the generations that are not current, but
+ * for their manifests, by which a model is known again.
+ *
+ * @returns absolute paths
+ */
+export function supersededFiles(jobDir: string): string[] {
+  const current = currentGeneration(jobDir)
+  return listGenerations(jobDir)
+    .filter(({ number }) => number !== current?.number)
+    .flatMap(({ dir }) => Object.keys(readManifest(dir)?.files ?? {}).map(name => join(dir, name)))
 }
 
 /** The published models, and how each file of the valid ones compares with the manifest. */
@@ -100,19 +132,25 @@ export type Inspection = Findings & {
 }
 
 /**
- * Inspect the published models.
+ * Inspect the published models: those of the current generation, or what an operator has put in the place of their flat
+ * names.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
 export async function inspectPublished(jobDir: string, globs: string[]): Promise<Inspection> {
-  const manifest = readManifest(jobDir)
+  const current = currentGeneration(jobDir)
+  const dir = current?.dir ?? jobDir
+  const manifest = readManifest(dir)
   const { models = [], model_globs } = manifest?.metadata ?? {}
   const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
-  const candidates = listed ? await judgeAll(jobDir, models) : await findModels(jobDir, globs)
+  const candidates = listed ? await judgeAll(dir, models) : await findModels(dir, globs)
 
-  const inspection: Inspection = { ...candidates, valid: [], comparisons: new Map(), listed, manifest }
-  for (const model of candidates.valid) {
-    const compared = await compareModel(jobDir, model, manifest)
+  const inspection: Inspection = { valid: [], rejected: [], comparisons: new Map(), listed, manifest }
+  const own = current ? (await ownModels(jobDir, current)).models : []
+  const isOwn = (path: string) => own.some(({ name }) => path === join(dir, name))
+  inspection.rejected.push(...candidates.rejected.filter(({ path }) => !isOwn(path)))
+  for (const model of [...candidates.valid.filter(({ path }) => !isOwn(path)), ...own]) {
+    const compared = await compareModel(model, manifest)
     if (typeof compared === 'string') inspection.rejected.push({ path: model.path, reason: compared })
     else {
       inspection.valid.push(model)
@@ -122,16 +160,81 @@ export async function inspectPublished(jobDir: string, globs: string[]): Promise
   return inspection
 }
 
+/**
+ * Find an operator's own models in the place of flat names of the current generation: valid ones whose files no generation
+ * knows.
+ *
+ * @returns the models; the flat names that are theirs; and a note on each file that is in such a place but of no use
+ */
+export async function ownModels(
+  jobDir: string,
+  current: Generation,
+): Promise<{ models: Model[]; leave: Set<string>; notes: string[] }> {
+  const manifest = readManifest(current.dir)
+  const own = { models: [] as Model[], leave: new Set<string>(), notes: [] as string[] }
+  const files = manifest ? flatNamesOf(manifest).files : []
+  const foreign: string[] = []
+  for (const name of files)
+    if (name !== MANIFEST && (await isForeign(jobDir, current, name))) foreign.push(name)
+  if (!foreign.length) return own
+  const used = new Set<string>()
+  for (const name of manifest!.metadata.models.filter(it => isOnnx(it) && files.includes(it))) {
+    const { valid } = await judgeAll(jobDir, [name])
+    const names = valid.flatMap(model => namesOf(jobDir, model))
+    if (!valid[0] || !names.some(it => foreign.includes(it))) continue
+    if (typeof (await compareModel(valid[0], manifest)) === 'string') continue
+    own.models.push(valid[0])
+    for (const it of names) used.add(it)
+  }
+  for (const name of used) own.leave.add(name)
+  for (const name of foreign.filter(it => !used.has(it))) {
+    own.notes.push(`${name} in ${jobDir} was no model that can be used; it is put back as published`)
+  }
+  return own
+}
+
+/**
+ * List the external data that an operator's models in the job's folder need: ONNX models that no generation has.
+ *
+ * @returns names below the job's folder
+ */
+export async function foreignReferences(jobDir: string): Promise<string[]> {
+  const known = new Set(
+    listGenerations(jobDir).flatMap(({ dir }) => Object.keys(readManifest(dir)?.files ?? {})),
+  )
+  const names = (await listNames(jobDir, [ANY_ONNX])).filter(name => !known.has(name))
+  const { valid } = await judgeAll(jobDir, names)
+  return valid.flatMap(({ references }) => references.map(path => relative(jobDir, path)))
+}
+
+/** Matches every ONNX model: only those refer to other files. */
+const ANY_ONNX = '**/*.[oO][nN][nN][xX]'
+
+/** Is there a file under a flat name whose content no generation has had under it? */
+async function isForeign(jobDir: string, current: Generation, name: string): Promise<boolean> {
+  const path = join(jobDir, name)
+  if (!lstatSync(path, { throwIfNoEntry: false }) || isSameFile(path, join(current.dir, name))) return false
+  const generations = listGenerations(jobDir)
+  if (generations.some(({ dir }) => isSameFile(path, join(dir, name)))) return false
+  try {
+    const { sha256 } = await describeFile(jobDir, name)
+    return !generations.some(({ dir }) => readManifest(dir)?.files[name] === sha256)
+  } catch (error) {
+    reasonOf(error)
+    return true
+  }
+}
+
 /** @returns the comparison of each file of a model by name, or the reason why the model is not valid after all */
 async function compareModel(
-  jobDir: string,
   model: Model,
   manifest: Manifest | undefined,
 ): Promise<Map<string, Comparison> | string> {
+  const folder = folderOf(model)
   const comparisons = new Map<string, Comparison>()
   try {
-    for (const name of namesOf(jobDir, model)) {
-      comparisons.set(name, await compareFile(jobDir, name, manifest))
+    for (const name of namesOf(folder, model)) {
+      comparisons.set(name, await compareFile(folder, name, manifest))
     }
   } catch (error) {
     return reasonOf(error)
@@ -143,7 +246,7 @@ async function compareModel(
   if (comparison === 'same' || comparison === 'touched') {
     for (const [name, compared] of comparisons) {
       if (compared !== 'differs') continue
-      const [bytes, publishedBytes] = [sizeOf(jobDir, name), manifest!.metadata.sizes[name]]
+      const [bytes, publishedBytes] = [lstatSync(join(folder, name)).size, manifest!.metadata.sizes[name]]
       if (bytes < (publishedBytes ?? 0))
         return `needs ${name}, which is damaged: it has ${bytes} of the ${publishedBytes} bytes that were published`
     }
@@ -151,13 +254,14 @@ async function compareModel(
   return comparisons
 }
 
-function sizeOf(folder: string, name: string): number {
-  return lstatSync(join(folder, name)).size
-}
-
 /** List a model's files relative to its folder, in the order to publish them: external data first. */
 export function namesOf(folder: string, model: Model): string[] {
   return [...model.references.map(path => relative(folder, path)), model.name]
+}
+
+/** Return the folder that a model's name is relative to. */
+export function folderOf({ path, name }: Model): string {
+  return path.slice(0, -name.length - 1)
 }
 
 async function judgeAll(folder: string, names: string[]): Promise<Findings> {
@@ -184,7 +288,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       followSymbolicLinks: false,
       // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
-      ignore: [WORK, TMP, CACHE, HOME].map(name => `${name}/**`),
+      ignore: [WORK, TMP, CACHE, HOME, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
       fs: { readdir: readReachable },
     })
     return names.filter(isPublishable).sort()

@@ -95,6 +95,26 @@ function globsOf(framework: Framework | undefined, prune: string[], keep: string
     keepGlobs: [...(preset?.keepGlobs ?? []), ...keep],
   }
 }
+const figure = v.number('a number')
+
+/** What a new model must reach: a figure, and how far below that of the current model it may fall. */
+const metricBounds = v.strictObject(
+  { min: v.optional(figure), maxDrop: v.optional(v.pipe(figure, v.minValue(0, 'a number of at least 0'))) },
+  'an object with min or maxDrop',
+)
+
+const accept = v.strictObject(
+  {
+    metrics: v.optional(v.record(v.string(), metricBounds, 'an object of bounds by metric'), {}),
+    command: v.optional(
+      v.pipe(
+        v.array(text, 'a command as a list of strings'),
+        v.minLength(1, 'a command as a list of at least one string'),
+      ),
+    ),
+  },
+  'an object with metrics or command',
+)
 
 const jobObject = v.strictObject(
   {
@@ -108,6 +128,8 @@ const jobObject = v.strictObject(
     prune: v.optional(globs, []),
     keep: v.optional(globs, []),
     resume: v.optional(v.picklist(['unpublished', 'always'], '"unpublished" or "always"'), 'unpublished'),
+    accept: v.optional(accept),
+    keepGenerations: v.optional(v.pipe(wholeNumber, v.minValue(0, 'a whole number of at least 0')), 1),
     timeoutMinutes: v.optional(
       v.pipe(
         v.number('a number'),

@@ -49,7 +49,7 @@ export type Job = JobFolders & {
   /** The result of the day-1 check; undefined before it. */
   check: PublishedCheck | undefined
   /** How far the run has come with it; in a dry run `trained` means that it would be trained. */
-  state: 'asked' | 'skipped' | 'training' | 'trained' | 'failed'
+  state: 'asked' | 'skipped' | 'training' | 'trained' | 'refused' | 'failed'
   emit: (event: EventBody) => void
   onPrune: (pruned: Pruned) => void
   /** What {@link onPrune} was told, as far as it is remembered; the newest last. */
@@ -143,7 +143,7 @@ async function performOnce(
     output.close()
     const seconds = (performance.now() - startedMs) / 1000
     journal.emit({ event: 'run.done', exitCode, seconds, message })
-    return { exitCode, trained: namesOf(run, 'trained'), journal }
+    return { exitCode, trained: [...namesOf(run, 'trained'), ...namesOf(run, 'refused')], journal }
   }
   try {
     const { dryRun, jobs } = command
@@ -156,7 +156,11 @@ async function performOnce(
       ...(dryRun && { dryRun }),
       ...whereabouts(),
     })
-    return finish(0, await body(run))
+    const message = await body(run)
+    const refused = namesOf(run, 'refused')
+    if (refused.length)
+      throw new TrainerError('not-accepted', `not accepted: ${refused.join(', ')}; ${message}`)
+    return finish(0, message)
   } catch (error) {
     if (!(error instanceof TrainerError)) process.stderr.write(`${stackOf(error)}\n`)
     return finish(exitCodeOf(error), messageOf(error))

@@ -5,6 +5,7 @@ import { TrainerError } from '../lib/errors.ts'
 import { layout } from '../lib/layout.ts'
 import { readPrivateKey } from '../lib/models/bundle/signature.ts'
 import { writeBundle } from '../lib/models/bundle/write.ts'
+import { chooseGeneration } from '../lib/models/rollback.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
 import { chooseOneJob, placeOptions, readPlace } from '../lib/settings/place.ts'
@@ -15,6 +16,11 @@ import { escapeText, formatBytes } from '../lib/text.ts'
 const options = {
   key: { type: 'string', value: 'FILE', help: 'the private key that signs: PEM, RSA, 3072 bits or more' },
   out: { type: 'string', value: 'FILE', help: 'the bundle, replaced as a whole (default: JOB.tar.gz)' },
+  generation: {
+    type: 'string',
+    value: 'N',
+    help: 'an earlier one, as status lists them',
+  },
   ...placeOptions,
   json: { type: 'boolean', help: 'what was bundled as one JSON object on stdout' },
 } as const
@@ -55,7 +61,10 @@ async function bundle(args: string[]): Promise<string> {
   }
 
   const { signal, close } = listenForSignals()
-  const source = { job, jobDir: layout(modelsDir, job).jobDir, modelsDir, quotasFile }
+  const { jobDir } = layout(modelsDir, job)
+  const { generation: number } = values
+  const generation = number === undefined ? undefined : chooseGeneration(job, jobDir, number)
+  const source = { job, jobDir, generation, modelsDir, quotasFile }
   const files = await writeBundle(source, key, out, signal)
   close()
 

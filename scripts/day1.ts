@@ -16,7 +16,9 @@ export async function checkDay1({ command, jobs }: Run): Promise<void> {
     const { name, publishedDir, quota, emit } = job
     if (!command.dryRun) {
       makeFolder(publishedDir)
-      await recover(publishedDir)
+      for (const message of await recover(publishedDir, quota.keepGenerations)) {
+        emit({ event: 'warning', job: name, message })
+      }
     }
     const check = await checkPublished(publishedDir, quota.models)
     job.check = check

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { TrainerError } from '../lib/errors.ts'
 import { recover } from '../lib/models/recovery.ts'
-import { publishedFiles } from '../lib/models.ts'
+import { publishedFiles, supersededFiles } from '../lib/models.ts'
 import { lookingOptions } from '../lib/run/command-line.ts'
 import { type Job, perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/settings/script.ts'
@@ -48,9 +48,10 @@ async function pruneJob(
   const { quotaBytes: limitBytes, maxDiskMb, globs } = quota
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
 
-  if (!dryRun) await recover(jobDir)
+  if (!dryRun) await recover(jobDir, quota.keepGenerations)
   const after = await enforceLimit(jobDir, maxDiskMb, {
     ...globs,
+    superseded: supersededFiles(jobDir),
     keep: await publishedFiles(jobDir, quota.models),
     dryRun,
     onFault,

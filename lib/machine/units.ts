@@ -83,7 +83,7 @@ SyslogIdentifier=${name}
 # A failed training, a full disk or a held lock may pass, on whatever day, so no limit on starts ends this; a broken
 # quota, wrong usage or wrong quotas.json do not.
 Restart=on-failure
-RestartPreventExitStatus=2 64 78
+RestartPreventExitStatus=2 4 64 78
 SuccessExitStatus=130 143
 ${backOff(systemdVersion)}
 

@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs'
 import { openPlain, sha256, statPlain } from '../system/plain-file.ts'
+import { ownNames } from './generations.ts'
 import type { Manifest, ManifestEntry } from './manifest.ts'
 
 /** How a file on disk relates to a manifest; `touched` means the same content with another time. */
@@ -19,7 +20,8 @@ export async function compareFile(
   if (!listed) return 'unlisted'
   if (knownEntry(folder, name, manifest)) return 'same'
   const listedBytes = manifest.metadata.sizes[name]
-  if (listedBytes !== undefined && listedBytes !== Number(statPlain(folder, name).size)) return 'differs'
+  if (listedBytes !== undefined && listedBytes !== Number(statPlain(folder, name, ownNames(folder)).size))
+    return 'differs'
   return (await describeFile(folder, name)).sha256 === listed ? 'touched' : 'differs'
 }
 
@@ -31,7 +33,7 @@ export function knownEntry(
 ): ManifestEntry | undefined {
   const sha256 = manifest?.files[name]
   if (!sha256) return undefined
-  const { size, mtimeNs } = statPlain(folder, name)
+  const { size, mtimeNs } = statPlain(folder, name, ownNames(folder))
   const entry = { sha256, bytes: Number(size), mtimeNs: String(mtimeNs) }
   const { sizes, mtimes_ns } = manifest.metadata
   return sizes[name] === entry.bytes && mtimes_ns[name] === entry.mtimeNs ? entry : undefined
@@ -39,7 +41,7 @@ export function knownEntry(
 
 /** Describe a file for a manifest. Reads the whole file. */
 export async function describeFile(folder: string, name: string): Promise<ManifestEntry> {
-  const { fd, stats } = openPlain(folder, name)
+  const { fd, stats } = openPlain(folder, name, ownNames(folder))
   try {
     return { sha256: await sha256(fd), bytes: Number(stats.size), mtimeNs: String(stats.mtimeNs) }
   } finally {

@@ -1,6 +1,18 @@
 import { join, posix } from 'node:path'
-import { ASIDE, CACHE, HOME, TMP, WORK } from '../layout.ts'
+import {
+  ASIDE,
+  CACHE,
+  CANDIDATE,
+  CURRENT,
+  GENERATIONS,
+  HOME,
+  NEXT_CURRENT,
+  NEXT_FLAT,
+  TMP,
+  WORK,
+} from '../layout.ts'
 import { type Recognise, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
+import { ownNames as recogniserFor } from './generations.ts'
 import { inspectOnnx, type OnnxStructure } from './onnx.ts'
 
 /** A file that can be used as a model. */
@@ -14,16 +26,17 @@ export type Model = {
   references: string[]
 }
 
-/** Folders of a job, or of its output folder, that hold nothing of a training's result. */
-const unpublishedFolders = [WORK, ASIDE, TMP, CACHE, HOME]
-/** Files that this program writes itself. */
-const ownFiles = ['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json']
+/** Names in a job's folder that are ours, or that a trainer describes its models in. A model's own folder may have such too. */
+const ownNames = new Set([
+  ...[WORK, ASIDE, TMP, CACHE, HOME, GENERATIONS, CANDIDATE, CURRENT, NEXT_CURRENT, NEXT_FLAT],
+  ...['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json'],
+])
 
-/** Can a file be published under this name in a job's folder? No part may climb out or be a name of our own. */
+/** Can a file be published under this name in a job's folder? No part may climb out, nor the first be a name of our own. */
 export function isPublishable(name: string): boolean {
   const parts = name.split('/')
   if (name.includes('\0') || parts.some(part => ['', '.', '..'].includes(part))) return false
-  return !unpublishedFolders.includes(parts[0]!) && !ownFiles.includes(parts.at(-1)!)
+  return !ownNames.has(parts[0]!)
 }
 
 /** Is this the name of an ONNX model? Only those are parsed; a model of any other kind is opaque. */
@@ -36,11 +49,11 @@ export function isOnnx(name: string): boolean {
  * tells, with its external data beside or below it.
  *
  * @param folder the job's folder, its `work/` or one of its generations; external data must be in it
- * @param recognise counts the names of a file that are known, where it may have several
  * @returns the model, or a promise of it if its structure is large
  * @throws {UnusableFile} with the reason why the file is not a model
  */
-export function judgeModel(folder: string, name: string, recognise?: Recognise): Model | Promise<Model> {
+export function judgeModel(folder: string, name: string): Model | Promise<Model> {
+  const recognise = recogniserFor(folder)
   if (!isPublishable(name)) throw new UnusableFile('has a name that cannot be published')
   const { size } = statPlain(folder, name, recognise)
   if (size === 0n) throw new UnusableFile('is empty')
@@ -51,7 +64,7 @@ export function judgeModel(folder: string, name: string, recognise?: Recognise):
     const references = Array.from(externalData, it => referenceOf(folder, name, it, recognise))
     return { ...model, references }
   }
-  const structure = inspectOnnx(path, recognise && ((_, stats) => recognise(name, stats)))
+  const structure = inspectOnnx(path, (_, stats) => recognise(name, stats))
   return structure instanceof Promise ? structure.then(complete) : complete(structure)
 }
 
@@ -59,7 +72,7 @@ function referenceOf(
   folder: string,
   name: string,
   [location, neededBytes]: [location: string, neededBytes: number],
-  recognise: Recognise | undefined,
+  recognise: Recognise,
 ): string {
   const reference = posix.normalize(posix.join(posix.dirname(name), location))
   const outside = posix.isAbsolute(location) || location.split('/').includes('..')
@@ -73,12 +86,7 @@ function referenceOf(
   return join(folder, reference)
 }
 
-function referenceBytes(
-  folder: string,
-  reference: string,
-  location: string,
-  recognise: Recognise | undefined,
-): number {
+function referenceBytes(folder: string, reference: string, location: string, recognise: Recognise): number {
   try {
     return Number(statPlain(folder, reference, recognise).size)
   } catch (error) {

@@ -1,9 +1,11 @@
-import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
+import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
-import { renameDurably, writeDurably } from '../system/durable.ts'
+import { writeDurably } from '../system/durable.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
+import { formatBytes } from '../text.ts'
+import { ownNames } from './generations.ts'
 import { isOnnx, isPublishable } from './judge.ts'
 
 export const MANIFEST = 'manifest.json'
@@ -11,7 +13,7 @@ export const MANIFEST = 'manifest.json'
 /** The manifest of a publication in progress. Its files are whole and durable, in place or still in `work/`. */
 export const NEXT_MANIFEST = 'manifest.json.next'
 
-/** The most that is read into memory: a manifest is small. */
+/** The most that is written, and read into memory: enough for 10,000 files. */
 export const MANIFEST_MAX_BYTES = 4 * 2 ** 20
 
 const name = v.pipe(v.string(), v.check(isPublishable))
@@ -25,8 +27,12 @@ const manifestSchema = v.object({
     sizes: v.optional(v.record(v.string(), v.number()), {}),
     /** Modification times in nanoseconds, as decimal strings: more digits than a JSON number keeps. */
     mtimes_ns: v.optional(v.record(v.string(), v.string()), {}),
-    /** External data of replaced models, kept for readers until the next run begins. */
+    /** External data of replaced models, kept for readers until the next run begins; only where there are no generations. */
     superseded: v.optional(v.array(name), []),
+    /** Published on a filesystem without links, as files beside each other. */
+    flat: v.optional(v.boolean()),
+    /** What a training called external data that was published under another name, by that name. */
+    renamed: v.optional(v.record(name, name)),
     /** The listed files that no training here made; they were found in place and kept. */
     adopted: v.optional(v.array(name), []),
   }),
@@ -42,10 +48,13 @@ export type Manifest = v.InferOutput<typeof manifestSchema>
 /** A manifest's description of one file. */
 export type ManifestEntry = { sha256: string; bytes: number; mtimeNs: string }
 
-/** Read a manifest. Returns undefined without a readable one; published models are then judged by themselves. */
-export function readManifest(jobDir: string, file = MANIFEST): Manifest | undefined {
+/**
+ * Read the manifest in a folder: a job's or that of a generation. Returns undefined without a readable one; published
+ * models are then judged by themselves.
+ */
+export function readManifest(folder: string, file = MANIFEST): Manifest | undefined {
   try {
-    return parseManifest(readPlain(jobDir, file, MANIFEST_MAX_BYTES))
+    return parseManifest(readPlain(folder, file, MANIFEST_MAX_BYTES, ownNames(folder)))
   } catch (error) {
     reasonOf(error) // throws again what is a defect of ours
     return undefined
@@ -119,13 +128,14 @@ export type Contents = {
   entries: Map<string, ManifestEntry>
   /** Other metadata of the models, such as what the trainer reported. The manifest's own keys win over it. */
   metadata: Record<string, unknown>
-  superseded: string[]
+  superseded?: string[]
+  renamed?: Record<string, string>
   adopted: string[]
 }
 
 /** Compose a manifest with every key that RansomEye's consumers expect. */
 export function composeManifest(contents: Contents): Manifest {
-  const { job, globs, models, entries, metadata, superseded, adopted } = contents
+  const { job, globs, models, entries, metadata, superseded = [], renamed, adopted } = contents
   const byName = <T>(pick: (entry: ManifestEntry) => T) =>
     Object.fromEntries(Array.from(entries, ([name, entry]) => [name, pick(entry)]))
   return {
@@ -143,18 +153,28 @@ export function composeManifest(contents: Contents): Manifest {
       sizes: byName(({ bytes }) => bytes),
       mtimes_ns: byName(({ mtimeNs }) => mtimeNs),
       superseded,
+      renamed: renamed && Object.keys(renamed).length ? renamed : undefined,
+      flat: undefined,
       adopted,
     },
     files: byName(entry => entry.sha256),
   }
 }
 
-/** Write the next manifest durably. The current one stands until the next is committed. */
-export async function planManifest(jobDir: string, manifest: Manifest): Promise<void> {
-  await writeDurably(join(jobDir, NEXT_MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`)
-}
-
-/** Make the next manifest the current one, durably. */
-export async function commitManifest(jobDir: string): Promise<void> {
-  await renameDurably(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
+/**
+ * Write a manifest durably.
+ *
+ * @throws {TrainerError} `training-failed` if it describes more files than could be read back
+ */
+export async function writeManifest(path: string, manifest: Manifest): Promise<void> {
+  const text = `${JSON.stringify(manifest, null, 2)}\n`
+  const bytes = Buffer.byteLength(text)
+  if (bytes > MANIFEST_MAX_BYTES) {
+    throw new TrainerError(
+      'training-failed',
+      `Cannot publish ${Object.keys(manifest.files).length} files: their manifest would have ${formatBytes(bytes)}, ` +
+        `at most ${formatBytes(MANIFEST_MAX_BYTES)} are read; publish fewer files, or one archive of them`,
+    )
+  }
+  await writeDurably(path, text)
 }

@@ -22,8 +22,8 @@ export class WireReader {
   wireType = 0
   /** A varint's value; exact up to 2^53. */
   value = 0
-  /** Where the field begins, with its tag. */
-  start = 0
+  /** Where what follows the field's tag begins: of text or a message its length. */
+  lengthStart = 0
   #position = 0
   #stop = 0
   readonly #fd: number
@@ -44,8 +44,8 @@ export class WireReader {
   next(end: number): boolean {
     this.#position = this.#stop
     if (this.#position === end) return false
-    this.start = this.#position
     const tag = this.#varint(end)
+    this.lengthStart = this.#position
     this.field = Math.floor(tag / 8)
     this.wireType = tag % 8
     if (this.field < 1 || this.field >= 2 ** 29) throw damaged(this.#stop)

@@ -1,104 +1,165 @@
-import { rm } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { existsSync } from 'node:fs'
+import { rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
-import { inspectPublished, namesOf } from '../models.ts'
+import { folderOf } from '../models.ts'
 import type { JobName } from '../quotas.ts'
-import { storageError, syncFile } from '../system/durable.ts'
-import { reasonOf } from '../system/plain-file.ts'
-import { describeFile, knownEntry } from './compare.ts'
-import { judgeModel, type Model } from './judge.ts'
+import { storageError } from '../system/durable.ts'
+import { hasLinks, makeCurrent, retire } from './commit.ts'
+import { flatNamesOf } from './flat-names.ts'
 import {
-  commitManifest,
+  currentGeneration,
+  type Generation,
+  isSameFile,
+  nextGenerationDir,
+  publishedDirOf,
+} from './generations.ts'
+import type { Model } from './judge.ts'
+import {
   composeManifest,
+  MANIFEST,
   type Manifest,
   type ManifestEntry,
-  planManifest,
   readManifest,
+  writeManifest,
 } from './manifest.ts'
-import { assertReplaceable, moveIntoPlace } from './move-into-place.ts'
-import { metricsOf, type Reported } from './trainer-metadata.ts'
-
-/** Facts about a training, for the manifest. */
-export type TrainingFacts = {
-  /** The job's `models` globs. */
-  globs: string[]
-  trainedAt: Date
-  seconds: number
-  reported: Reported
-}
+import { adoptFlat, publishFlat, removeFormer } from './publish-flat.ts'
+import {
+  describeModels,
+  nextNumber,
+  type Staged,
+  stageLinks,
+  stageModels,
+  type TrainingFacts,
+} from './stage.ts'
+import { metricsOf } from './trainer-metadata.ts'
 
 /** A published model. */
-export type Published = { path: string; bytes: number; sha256: string; metrics: Record<string, number> }
+export type Published = {
+  path: string
+  bytes: number
+  sha256: string
+  /** Undefined on a filesystem without links. */
+  generation: number | undefined
+  metrics: Record<string, number>
+}
+
+export type PublishOptions = {
+  /** How many generations are kept beside the current one. */
+  keepGenerations?: number
+  /** Looks at what would be published, in a folder of its own, beside the current one; throws unless it is accepted. */
+  accept?: (candidate: Staged, current: Generation | undefined) => Promise<void>
+  /** Told what an operator should know. */
+  warn?: (message: string) => void
+}
 
 /**
- * Publish valid models of `work/` with their external data. They replace published models of the same name; other
- * models stay published. At every moment a reader finds each old model or the new one, whole:
+ * Publish valid models of `work/` with their external data, as a generation: everything that this training made, and
+ * nothing of the last one but an operator's own models. At every moment, and after a power cut, `current` is the old
+ * generation or the new one, whole:
  *
- * 1. Every file is made durable.
- * 2. The manifest of the new state is written beside the current one.
- * 3. The files are renamed into place, external data first, and that manifest last.
+ * 1. The generation is made beside the current one, its manifest last, and everything in it is made durable.
+ * 2. `accept` has agreed; a model that it refuses is set aside as the candidate.
+ * 3. One rename makes the generation current. Flat names follow.
  *
- * A crash before the end of step 2 has changed nothing that is published; after it `recover()` finishes the publication.
- * External data never replaces other content, because a reader of the published model would get half of each.
+ * A crash before the third step has changed nothing that is published; after it `recover()` puts the flat names.
  *
- * @throws {TrainerError} `training-failed` if the files do not fit beside the published ones; `storage` if the system
- * refuses a step. Either leaves the published files unchanged, unless one of them had already been replaced; then the
- * publication is finished as after a crash
+ * @throws {TrainerError} `training-failed` if a model has changed or a name is taken; `storage` if the system refuses a
+ * step; what `accept` throws. What is published is unchanged then, or it is the new generation, of which some flat names
+ * are missing until the next start
  */
 export async function publish(
   jobDir: string,
   job: JobName,
   models: Model[],
-  { globs, trainedAt, seconds, reported }: TrainingFacts,
+  facts: TrainingFacts,
+  { keepGenerations = 1, accept, warn = () => {} }: PublishOptions = {},
 ): Promise<Published[]> {
   const names = models.map(({ name }) => name)
   try {
-    const arrivals = await sealModels(foldersIn(jobDir).workDir, names)
-    const published = await inspectPublished(jobDir, globs)
-    const kept = published.valid.filter(({ name }) => !arrivals.has(name))
-    const keptData = kept.flatMap(({ references }) => references.map(path => relative(jobDir, path)))
-    const ownData = [...arrivals.keys()].filter(name => !names.includes(name))
-    await assertReplaceable(jobDir, arrivals, new Set([...ownData, ...keptData]))
-
-    const previous = readManifest(jobDir)
-    const keptEntries = await describeModels(jobDir, kept, previous)
-    const entries = new Map([...arrivals, ...keptEntries])
-    const trained_at = trainedAt.toISOString()
-    const manifest = composeManifest({
-      job,
-      globs,
-      models: [...names, ...kept.map(({ name }) => name)],
-      entries,
-      metadata: { version: trained_at, ...reported, trained_at, training_seconds: seconds },
-      superseded: supersededBy(entries, previous),
-      adopted: adoptedAmong(keptEntries, previous),
-    })
-    await planManifest(jobDir, manifest)
-    await moveIntoPlace(jobDir, [...arrivals.keys()])
-
-    const metrics = metricsOf(reported)
+    const current = currentGeneration(jobDir)
+    const former = readManifest(publishedDirOf(jobDir))
+    const staged = await stageModels(jobDir, job, models, facts)
+    await accept?.(staged, current)
+    const { metadata, files } = staged.manifest
+    let dir = jobDir
+    let generation: Generation | undefined
+    if (await hasLinks(jobDir, join(staged.dir, MANIFEST))) {
+      tellOfHidden(jobDir, current, staged.manifest, warn)
+      generation = await makeCurrent(jobDir, nextNumber(jobDir), staged.manifest)
+      dir = generation.dir
+      if (!current && former) await removeFormer(jobDir, former, staged.manifest)
+      await retire(jobDir, keepGenerations, current)
+    } else {
+      warn(
+        `the filesystem of ${jobDir} has no links, so models are published file by file: a reader of several files may ` +
+          'get some of the old model and some of the new, and there is no rollback',
+      )
+      await publishFlat(jobDir, staged, former)
+    }
+    await rm(foldersIn(jobDir).candidateDir, { recursive: true, force: true })
+    const metrics = metricsOf(metadata)
     return names.map(name => {
-      const { bytes, sha256 } = arrivals.get(name)!
-      return { path: join(jobDir, name), bytes, sha256, metrics }
+      const flat = join(jobDir, name)
+      const path = isSameFile(flat, join(dir, name)) ? flat : join(dir, name)
+      return {
+        path,
+        bytes: metadata.sizes[name]!,
+        sha256: files[name]!,
+        generation: generation?.number,
+        metrics,
+      }
     })
   } catch (cause) {
+    await discard(jobDir, cause)
     throw storageError(`Cannot publish ${names.join(', ')} in ${jobDir}`, cause)
   }
 }
 
+/** Set aside a generation that was not accepted; remove one that could not be published. */
+async function discard(jobDir: string, cause: unknown): Promise<void> {
+  const [next, { candidateDir }] = [nextGenerationDir(jobDir), foldersIn(jobDir)]
+  const isRefused = cause instanceof TrainerError && cause.code === 'not-accepted'
+  const settled = async () => {
+    if (!existsSync(next)) return
+    if (isRefused) {
+      await rm(candidateDir, { recursive: true, force: true })
+      await rename(next, candidateDir)
+    } else await rm(next, { recursive: true, force: true })
+  }
+  await settled().catch(() => {}) // the disk is failing; the next start settles it
+}
+
+/** Tell that flat names go, the first time that they do. */
+function tellOfHidden(
+  jobDir: string,
+  current: Generation | undefined,
+  manifest: Manifest,
+  warn: (message: string) => void,
+): void {
+  const gone = flatNamesOf(manifest).hidden.filter(name => existsSync(join(jobDir, name)))
+  if (!gone.length || !current) return
+  const [first, ...others] = gone
+  warn(
+    `${first}${others.length ? ` and ${others.length} more` : ''} no longer stand in ${jobDir} itself, where a reader would ` +
+      `get some of each training: they belong together, and are found in ${jobDir}/current`,
+  )
+}
+
 /**
- * Take valid models into the manifest as they are on disk: an operator's own, or published ones whose times have
- * changed. The reported metadata is kept only if no content has changed. A file with other content counts as adopted
- * from now on, until a training replaces it.
+ * Take valid models into a generation and its manifest as they are on disk: an operator's own, published ones whose times
+ * have changed, or what was published before there were generations. The reported metadata is kept only if no content has
+ * changed. A file with other content counts as adopted from now on, until a training replaces it.
  *
  * @throws {TrainerError} `storage`
  */
 export async function adopt(jobDir: string, job: JobName, models: Model[], globs: string[]): Promise<void> {
   const names = models.map(({ name }) => name)
   try {
-    const previous = readManifest(jobDir)
-    const entries = await describeModels(jobDir, models, previous)
+    const publishedDir = publishedDirOf(jobDir)
+    const previous = readManifest(publishedDir)
+    const entries = await describeModels(models, previous)
     const isKnown = Array.from(entries).every(([name, { sha256 }]) => previous?.files[name] === sha256)
     const manifest = composeManifest({
       job,
@@ -106,57 +167,28 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
       models: names,
       entries,
       metadata: isKnown ? previous!.metadata : {},
-      superseded: supersededBy(entries, previous),
+      renamed: previous?.metadata.renamed ?? {},
       adopted: adoptedAmong(entries, previous),
     })
-    await planManifest(jobDir, manifest)
-    await commitManifest(jobDir)
+    const current = currentGeneration(jobDir)
+    const isInPlace = current && models.every(model => folderOf(model) === current.dir)
+    if (isInPlace) {
+      await writeManifest(join(current.dir, MANIFEST), manifest)
+      await makeCurrent(jobDir, current.number)
+      return
+    }
+    const staged = await stageLinks(jobDir, models, manifest)
+    if (await hasLinks(jobDir, join(staged.dir, MANIFEST))) {
+      await makeCurrent(jobDir, nextNumber(jobDir), manifest)
+      if (!current && previous) await removeFormer(jobDir, previous, manifest)
+    } else {
+      await rm(staged.dir, { recursive: true, force: true })
+      await adoptFlat(jobDir, manifest, previous)
+    }
   } catch (cause) {
+    await discard(jobDir, cause)
     throw storageError(`Cannot take ${names.join(', ')} into the manifest of ${jobDir}`, cause)
   }
-}
-
-/** Judge models once more, and make them and their external data durable. Lists external data first. */
-async function sealModels(work: string, models: string[]): Promise<Map<string, ManifestEntry>> {
-  const entries = new Map<string, ManifestEntry>()
-  const judged = await Promise.all(models.map(name => judgeAgain(work, name)))
-  const names = judged.flatMap(model => namesOf(work, model))
-  for (const name of new Set(names)) {
-    try {
-      await syncFile(join(work, name))
-    } catch (error) {
-      // Drop the file: a second fsync would succeed without the data that this one has lost.
-      await rm(join(work, name), { force: true })
-      throw error
-    }
-    entries.set(name, await describeFile(work, name))
-  }
-  return entries
-}
-
-async function judgeAgain(work: string, name: string): Promise<Model> {
-  try {
-    return await judgeModel(work, name)
-  } catch (cause) {
-    throw new TrainerError('training-failed', `Cannot publish ${join(work, name)}: it ${reasonOf(cause)}`, {
-      cause,
-    })
-  }
-}
-
-/**
- * Describe published models and their external data. Reads only files that the manifest does not describe as they are.
- */
-async function describeModels(
-  jobDir: string,
-  models: Model[],
-  manifest: Manifest | undefined,
-): Promise<Map<string, ManifestEntry>> {
-  const entries = new Map<string, ManifestEntry>()
-  for (const name of models.flatMap(model => namesOf(jobDir, model))) {
-    entries.set(name, knownEntry(jobDir, name, manifest) ?? (await describeFile(jobDir, name)))
-  }
-  return entries
 }
 
 /** List the files that no training here made: new to the manifest in name or content, or adopted before. */
@@ -164,13 +196,4 @@ function adoptedAmong(entries: Map<string, ManifestEntry>, manifest: Manifest | 
   const isAdopted = ([name, { sha256 }]: [string, ManifestEntry]) =>
     manifest?.files[name] !== sha256 || manifest.metadata.adopted.includes(name)
   return [...entries].filter(isAdopted).map(([name]) => name)
-}
-
-/** List the external data that no model needs once `entries` are published. The next start removes it. */
-function supersededBy(entries: Map<string, ManifestEntry>, manifest: Manifest | undefined): string[] {
-  if (!manifest) return []
-  const { models, superseded } = manifest.metadata
-  // A manifest that names no models was not written here; nothing of it is known to be external data.
-  const data = models.length ? Object.keys(manifest.files).filter(name => !models.includes(name)) : []
-  return [...new Set([...superseded, ...data])].filter(name => !entries.has(name))
 }

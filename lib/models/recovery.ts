@@ -1,93 +1,96 @@
 import { lstatSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
+import { rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { foldersIn } from '../layout.ts'
-import { publishedFiles } from '../models.ts'
-import { moveDurably, storageError } from '../system/durable.ts'
-import { folderExists, reasonOf, statPlain } from '../system/plain-file.ts'
-import { compareFile } from './compare.ts'
+import { CURRENT, foldersIn, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
+import { ownModels } from '../models.ts'
+import { renameDurably, storageError } from '../system/durable.ts'
+import { folderExists } from '../system/plain-file.ts'
+import { dropGeneration, isWhole, retire } from './commit.ts'
 import {
-  commitManifest,
-  MANIFEST,
-  type Manifest,
-  NEXT_MANIFEST,
-  planManifest,
-  readManifest,
-} from './manifest.ts'
-
-/** Matches every ONNX model: only those refer to other files. */
-const ANY_ONNX = '**/*.[oO][nN][nN][xX]'
+  currentGeneration,
+  type Generation,
+  isSameFile,
+  listGenerations,
+  nextGenerationDir,
+} from './generations.ts'
+import { MANIFEST, readManifest } from './manifest.ts'
+import { dropSuperseded, finishPublication } from './publish-flat.ts'
+import { putFlatNames } from './put-flat-names.ts'
 
 /**
- * Settle a publication that was cut off, and remove the external data of replaced models, which was kept for readers
- * that were just loading them. Must run under the lock, before anything else touches the job's folder.
+ * Settle a publication or a rollback that was cut off, put the flat names of the current generation, and remove what is
+ * left of others: flat names of external data that readers were just loading, and generations beyond `keepGenerations`.
+ * Must run under the lock, before anything else touches the job's folder.
  *
- * @throws {TrainerError} `storage`, also if something else has the place of the manifest or of the folder: a training
- * would be in vain
+ * An operator's own models among the flat names stay, for the day-1 check to adopt.
+ *
+ * @returns what an operator should know
+ * @throws {TrainerError} `storage`, also if something else has the place of the manifest, of `current` or of the folder:
+ * a training would be in vain
  */
-export async function recover(jobDir: string): Promise<void> {
-  if (!folderExists(jobDir)) return
-  const manifest = join(jobDir, MANIFEST)
-  if (lstatSync(manifest, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new TrainerError('storage', `${manifest} is a folder, expected a file; move it away`)
+export async function recover(jobDir: string, keepGenerations?: number): Promise<string[]> {
+  if (!folderExists(jobDir)) return []
+  for (const [name, expected] of [
+    [MANIFEST, 'a file'],
+    [CURRENT, 'a link'],
+  ] as const) {
+    if (lstatSync(join(jobDir, name), { throwIfNoEntry: false })?.isDirectory()) {
+      const message = `${join(jobDir, name)} is a folder, expected ${expected}; move it away`
+      throw new TrainerError('storage', message)
+    }
   }
   try {
+    await rm(join(jobDir, NEXT_FLAT), { force: true })
     await finishPublication(jobDir)
+    await finishSwitch(jobDir)
+    await rm(nextGenerationDir(jobDir), { recursive: true, force: true })
+    const current = currentGeneration(jobDir)
+    if (current) return await settle(jobDir, current, keepGenerations)
+    // A link that leads nowhere hides what is published as flat files.
+    await rm(join(jobDir, CURRENT), { force: true })
+    await mendDoubleNames(jobDir, jobDir)
     await dropSuperseded(jobDir)
+    return []
   } catch (cause) {
     throw storageError(`Cannot finish the last publication in ${jobDir}`, cause)
   }
 }
 
-/**
- * Finish a publication that was cut off. If its manifest is on disk, move everything that it lists into place. Without
- * one it had changed nothing that is published, and its leftovers are removed.
- */
-export async function finishPublication(jobDir: string): Promise<void> {
-  const planned = readManifest(jobDir, NEXT_MANIFEST)
-  if (planned) await redo(jobDir, planned)
-  await rm(join(jobDir, NEXT_MANIFEST), { force: true })
+/** Go on where a switch of `current` was cut off: the generation that the next link names is complete, or not there yet. */
+async function finishSwitch(jobDir: string): Promise<void> {
+  const next = join(jobDir, NEXT_CURRENT)
+  if (!lstatSync(next, { throwIfNoEntry: false })) return
+  const generation = currentGeneration(jobDir, NEXT_CURRENT)
+  if (generation && isWhole(generation)) await renameDurably(next, join(jobDir, CURRENT))
+  else await rm(next, { force: true })
 }
 
-async function redo(jobDir: string, planned: Manifest): Promise<void> {
+async function settle(
+  jobDir: string,
+  current: Generation,
+  keepGenerations: number | undefined,
+): Promise<string[]> {
+  for (const generation of listGenerations(jobDir)) {
+    // Of one that the job was rolled back from the manifest is enough to know it again.
+    const isKnown = generation.number > current.number && readManifest(generation.dir)
+    if (generation.number === current.number || isKnown || isWhole(generation)) continue
+    await dropGeneration(jobDir, generation)
+  }
+  await mendDoubleNames(jobDir, current.dir)
+  const { leave, notes } = await ownModels(jobDir, current)
+  await putFlatNames(jobDir, current, { leave })
+  if (keepGenerations !== undefined) await retire(jobDir, keepGenerations)
+  return notes
+}
+
+/** Remove the names that published files have had in `work/`: after a power cut a moved file may have both (btrfs). */
+async function mendDoubleNames(jobDir: string, dir: string): Promise<void> {
+  const { files = {}, metadata } = readManifest(dir) ?? {}
   const { workDir } = foldersIn(jobDir)
-  const arrivals: string[] = []
-  for (const name of Object.keys(planned.files)) {
-    if (await isAsPlanned(workDir, name, planned)) arrivals.push(name)
-    // Stop where somebody has removed or changed a file: the files in place stay, each whole.
-    else if (!(await isAsPlanned(jobDir, name, planned))) return
-  }
-  for (const name of arrivals) await moveDurably(workDir, jobDir, name)
-  await commitManifest(jobDir)
-}
-
-async function isAsPlanned(folder: string, name: string, planned: Manifest): Promise<boolean> {
-  try {
-    return ['same', 'touched'].includes(await compareFile(folder, name, planned))
-  } catch (error) {
-    reasonOf(error)
-    return false
-  }
-}
-
-async function dropSuperseded(jobDir: string): Promise<void> {
-  const manifest = readManifest(jobDir)
-  if (!manifest?.metadata.superseded.length) return
-  const used = new Set(await publishedFiles(jobDir, [ANY_ONNX]))
-  for (const name of manifest.metadata.superseded) {
-    // Never remove through a folder that has become a link.
-    if (!used.has(join(jobDir, name)) && isPlainFile(jobDir, name)) await rm(join(jobDir, name))
-  }
-  await planManifest(jobDir, { ...manifest, metadata: { ...manifest.metadata, superseded: [] } })
-  await commitManifest(jobDir)
-}
-
-function isPlainFile(folder: string, name: string): boolean {
-  try {
-    return statPlain(folder, name).isFile()
-  } catch (error) {
-    reasonOf(error)
-    return false
+  for (const name of Object.keys(files)) {
+    for (const former of [name, metadata?.renamed?.[name] ?? name]) {
+      if (isSameFile(join(dir, name), join(workDir, former))) await unlink(join(workDir, former))
+    }
   }
 }

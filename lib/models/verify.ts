@@ -1,13 +1,23 @@
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { NEXT_CURRENT } from '../layout.ts'
 import { findModels, namesOf } from '../models.ts'
-import { assertFolder, readPlain, reasonOf, UnusableFile } from '../system/plain-file.ts'
+import { assertFolder, readPlain, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { describeFile } from './compare.ts'
+import { flatNamesOf } from './flat-names.ts'
+import { type Generation, isSameFile, listGenerations, ownNames, publishedDirOf } from './generations.ts'
 import { judgeModel } from './judge.ts'
-import { contradictionsIn, MANIFEST, MANIFEST_MAX_BYTES, NEXT_MANIFEST, parseManifest } from './manifest.ts'
+import {
+  contradictionsIn,
+  MANIFEST,
+  MANIFEST_MAX_BYTES,
+  NEXT_MANIFEST,
+  parseManifest,
+  readManifest,
+} from './manifest.ts'
 
-/** A job's published files compared with its manifest. Paths are relative to the job's folder. */
+/** A job's published files compared with their manifest. Paths are relative to its current generation, or to its folder. */
 export type Verification = {
   /** Files with the content that the manifest states; the models among them are also whole in structure. */
   verified: { path: string; bytes: number; sha256: string }[]
@@ -35,17 +45,63 @@ export async function verifyPublished(jobDir: string, globs: string[]): Promise<
     return { verified: [], adopted: [], differences: [{ path: jobDir, reason: reasonOf(error) }] }
   }
   for (let round = 1; ; round++) {
-    const manifest = readText(jobDir)
-    const verification = await verifyAgainst(manifest, jobDir, globs)
+    const dir = publishedDirOf(jobDir)
+    const manifest = readText(dir)
+    const verification = await verifyAgainst(manifest, dir, globs)
+    if (dir !== jobDir) verification.differences.push(...(await flatDifferences(jobDir, dir, globs)))
     if (!verification.differences.length) return verification
-    const isUnfinished = existsSync(join(jobDir, NEXT_MANIFEST))
-    const isSettled = !isUnfinished && readText(jobDir).text === manifest.text
-    if (isSettled || round === MAX_ROUNDS) {
+    const unfinished = [NEXT_MANIFEST, NEXT_CURRENT].filter(name => existsSync(join(jobDir, name)))
+    const isSame = publishedDirOf(jobDir) === dir && readText(dir).text === manifest.text
+    if ((isSame && !unfinished.length) || round === MAX_ROUNDS) {
       const reason = 'is left over from a publication that was cut off; the next run finishes it'
-      if (isUnfinished) verification.differences.push({ path: NEXT_MANIFEST, reason })
+      for (const path of unfinished) verification.differences.push({ path, reason })
       return verification
     }
     await delay(100)
+  }
+}
+
+/**
+ * Check every file that the manifest of a generation lists, in the way of {@link verifyPublished}.
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed
+ */
+export async function verifyGeneration({ dir }: Generation): Promise<Verification> {
+  return verifyAgainst(readText(dir), dir, [])
+}
+
+/**
+ * Name the flat names that are not the files of the current generation, for readers of those find something else, and the
+ * models in the job's folder that no generation has.
+ */
+async function flatDifferences(
+  jobDir: string,
+  dir: string,
+  globs: string[],
+): Promise<Verification['differences']> {
+  const manifest = readManifest(dir)
+  const flat = manifest ? flatNamesOf(manifest).files : []
+  const changed = flat.filter(name => !isSameFile(join(dir, name), join(jobDir, name)))
+  const { valid, rejected } = await findModels(jobDir, globs)
+  const found = [...valid, ...rejected].map(({ path }) => relative(jobDir, path))
+  const generations = listGenerations(jobDir)
+  const foreign = found.filter(
+    name =>
+      !flat.includes(name) && !generations.some(it => isSameFile(join(it.dir, name), join(jobDir, name))),
+  )
+  return [
+    ...changed.map(path => ({ path, reason: flatReason(jobDir, path) })),
+    ...foreign.map(path => ({ path, reason: UNLISTED })),
+  ]
+}
+
+function flatReason(jobDir: string, name: string): string {
+  try {
+    statPlain(jobDir, name, ownNames(jobDir))
+    return 'is not the file of the current generation'
+  } catch (error) {
+    const reason = reasonOf(error)
+    return reason === 'is missing' ? `${reason}; the next run puts it back` : reason
   }
 }
 
@@ -98,7 +154,10 @@ async function checkFile(
 /** Read the manifest's text, empty if it cannot be read, and the fault to name if it lists no files. */
 function readText(jobDir: string): { text: string; reason: string } {
   try {
-    return { text: readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES), reason: 'is not a manifest of any files' }
+    return {
+      text: readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES, ownNames(jobDir)),
+      reason: 'is not a manifest of any files',
+    }
   } catch (error) {
     return { text: '', reason: reasonOf(error) }
   }

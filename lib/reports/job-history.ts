@@ -34,7 +34,7 @@ export type TrainingSpan = {
 /** One job of one run. */
 export type JobHistory = {
   job: JobName
-  outcome: 'done' | 'failed' | 'interrupted' | 'skipped' | 'unfinished'
+  outcome: 'done' | 'refused' | 'failed' | 'interrupted' | 'skipped' | 'unfinished'
   /** The reason why it failed, was interrupted or was skipped. */
   reason: string
   startMs: number
@@ -105,7 +105,7 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       history.outcome = 'done'
       return
     case 'job.fail':
-      history.outcome = event.code.startsWith('sig') ? 'interrupted' : 'failed'
+      history.outcome = outcomeOf(event.code)
       history.reason = event.message
       return
     case 'train.start':
@@ -151,6 +151,8 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       return
     case 'storage.usage':
     case 'train.output':
+    case 'model.refuse':
+    case 'model.rollback':
       return
     default:
       event satisfies never
@@ -163,6 +165,11 @@ function toldBy({
   time,
 }: Extract<JobEvent, { event: 'train.progress' }>): TrainingSpan['told'] {
   return share === null ? undefined : { share, secondsLeft, at: time }
+}
+
+function outcomeOf(code: string): JobHistory['outcome'] {
+  if (code === 'not-accepted') return 'refused'
+  return code.startsWith('sig') ? 'interrupted' : 'failed'
 }
 
 function keepLast<T>(list: T[], item: T): void {

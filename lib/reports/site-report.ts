@@ -1,5 +1,6 @@
 import { messageOf, TrainerError } from '../errors.ts'
 import { layout, stateDirOf } from '../layout.ts'
+import { publishedDirOf } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
 import { checkPublished } from '../models.ts'
@@ -55,7 +56,7 @@ export async function readSite(
 
 async function readModel(job: JobName, jobDir: string, globs: string[]): Promise<SiteModel> {
   const { missing, reason, adopted } = await checkPublished(jobDir, globs)
-  const metadata: Record<string, unknown> = readManifest(jobDir)?.metadata ?? {}
+  const metadata: Record<string, unknown> = readManifest(publishedDirOf(jobDir))?.metadata ?? {}
   const trainedAt = Date.parse(String(metadata.trained_at))
   return {
     job,

@@ -17,6 +17,7 @@ type Cell = [text: string, tone: CellTone]
 const colours: Record<CellTone, string> = { good: '\x1b[32m', bad: '\x1b[31m', plain: '' }
 const outcomeTones: Record<string, CellTone> = {
   done: 'good',
+  refused: 'bad',
   failed: 'bad',
   interrupted: 'bad',
   'cut off': 'bad',
@@ -75,8 +76,10 @@ function describeFaults(status: JobStatus, isRunning: boolean): string[] {
   const isAsTrained = valid && !adopted.length
   const faults = isAsTrained ? [] : [`${job}${valid === false ? ' is not valid' : ''}: ${escapeText(reason)}`]
   faults.push(...describeExcess(status, isRunning))
-  if (lastResult?.outcome === 'failed') {
-    faults.push(`${job} failed at ${formatMoment(lastResult.at)}: ${escapeText(lastResult.reason)}`)
+  if (lastResult?.outcome === 'failed' || lastResult?.outcome === 'refused') {
+    faults.push(
+      `${job} ${lastResult.outcome === 'failed' ? 'failed' : 'was not accepted'} at ${formatMoment(lastResult.at)}: ${escapeText(lastResult.reason)}`,
+    )
   }
   return faults
 }

@@ -3,8 +3,9 @@ import { relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import type { Guarantee } from '../events.ts'
 import { layout, stateDirOf } from '../layout.ts'
+import { publishedDirOf } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
-import { checkPublished, publishedFiles } from '../models.ts'
+import { checkPublished, publishedFiles, supersededFiles } from '../models.ts'
 import { type JobName, jobNames, type Quota, type Quotas } from '../quotas.ts'
 import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
@@ -69,7 +70,7 @@ export type JobStatus = {
   guarantee: Guarantee | null
   /** The result of the last training, and the time of its end. */
   lastResult: {
-    outcome: 'done' | 'failed' | 'interrupted' | 'cut off' | 'running'
+    outcome: 'done' | 'refused' | 'failed' | 'interrupted' | 'cut off' | 'running'
     at: string | null
     reason: string
   } | null
@@ -151,10 +152,12 @@ async function inspectJob(
     const { models, missing, reason, adopted } = await checkPublished(dir, quota.models)
     return {
       job,
-      models: models.map(path => relative(dir, path)),
+      models: models.map(path =>
+        relative(path.startsWith(`${publishedDirOf(dir)}/`) ? publishedDirOf(dir) : dir, path),
+      ),
       valid: !missing,
       reason,
-      trainedAt: adopted.length ? null : isoOf(readManifest(dir)?.metadata.trained_at),
+      trainedAt: adopted.length ? null : isoOf(readManifest(publishedDirOf(dir))?.metadata.trained_at),
       adopted,
       ...(await measureJob(dir, quota, limitBytes, sandbox)),
     }
@@ -175,7 +178,11 @@ async function measureJob(
     return { usedBytes: 0, limitBytes: quotaBytes, checkpoints: none, prunable: none, guarantee: null }
   }
   const keep = await publishedFiles(dir, quota.models)
-  const { usedBytes, prunable } = await measure(dir, { ...quota.globs, keep })
+  const { usedBytes, prunable } = await measure(dir, {
+    ...quota.globs,
+    superseded: supersededFiles(dir),
+    keep,
+  })
   const { prunable: matching } = await measure(dir, quota.globs)
   const capBytes = capOf(dir, quotaBytes)
   return {

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
 import { type Option, parseDuration, readOptions } from '../settings/options.ts'
-import { chooseJobs, chooseQuotasFile, placeOptions } from '../settings/place.ts'
+import { chooseJobs, chooseOneJob, chooseQuotasFile, placeOptions } from '../settings/place.ts'
 import type { Output } from './output.ts'
 
 /** The command line of a run, read. */
@@ -21,6 +21,10 @@ export type Command = {
   retrain: boolean
   dryRun: boolean
   json: boolean
+  /** The generation to go back to; undefined means the one before the current. */
+  to: string | undefined
+  /** Let trainings publish again after going back. */
+  release: boolean
   /** Stay in the foreground, and retrain at this interval. */
   everyMs: number | undefined
   /** Wait at most this long for a quiet machine between jobs; undefined means not at all. */
@@ -32,6 +36,8 @@ const runOptions = {
   retrain: { type: 'boolean', help: 'train although the published models are valid' },
   'dry-run': { type: 'boolean', help: 'say what would be done; change nothing' },
   json: { type: 'boolean', help: 'one JSON object a line, nothing else, on stdout' },
+  to: { type: 'string', value: 'N', help: 'the generation to make current (default: the one before)' },
+  release: { type: 'boolean', help: 'let the next training be published after a rollback' },
   'max-disk-mb': { type: 'string', value: 'N', help: 'the limit of this run in MiB, instead of the quota' },
   scratch: { type: 'string', value: 'DIR', help: "train in this folder of the machine's own" },
   every: { type: 'string', value: 'TIME', help: 'stay, and retrain at this interval, such as 24h' },
@@ -54,13 +60,23 @@ export type Runner = {
   job?: JobName
   /** Refuse a missing models folder: it has nothing to do in a new one. */
   needsModelsDir?: true
+  /** It is for one job, which has to be named. */
+  needsOneJob?: true
   /** Makes what shows its run unless JSON is asked for; by default text lines do. */
   screen?: () => Output
 }
 
-const exitCodes = `2 quota violated, 3 disk full or not
-writable, 64 wrong usage, 75 another run holds the lock, 78 quotas.json
-invalid, 129 SIGHUP, 130 SIGINT, 143 SIGTERM`
+const endings = `64 wrong usage,
+75 another run holds the lock, 78 quotas.json invalid, 129 SIGHUP, 130 SIGINT,
+143 SIGTERM`
+
+/** Tell what a runner can end with, on lines that fit a screen. */
+function exitCodesOf(trains: boolean, goesBack: boolean): string {
+  if (trains)
+    return `0 done, 1 training failed, 2 quota violated, 3 disk full or not\nwritable, 4 model not accepted, ${endings}`
+  if (goesBack) return `0 done, 1 nothing to go back to, 3 disk full or not writable,\n${endings}`
+  return `0 done, 2 quota violated, 3 disk full or not writable,\n${endings}`
+}
 
 /**
  * Read the command line of a run.
@@ -69,7 +85,7 @@ invalid, 129 SIGHUP, 130 SIGINT, 143 SIGTERM`
  * @throws {TrainerError} `usage`
  */
 export function parseCommand(args: string[], runner: Runner): Command | string {
-  const { name, summary, takes, job, needsModelsDir = false } = runner
+  const { name, summary, takes, job, needsModelsDir = false, needsOneJob = false } = runner
   const trains = takes.includes('retrain')
   const taken = takes.map(option => [option, runOptions[option]])
   const options: typeof placeOptions & Partial<typeof runOptions> = {
@@ -80,9 +96,9 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
     name,
     summary,
     options: options as typeof placeOptions & typeof runOptions,
-    ...(!job && { positionals: '[core] [dpi] [agent]' }),
-    example: `${job ? '' : 'agent '}${trains ? '--retrain' : '--dry-run'} --models-dir /tmp/m`,
-    notes: `Exit codes: 0 done, ${trains ? '1 training failed, ' : ''}${exitCodes}`,
+    ...(!job && { positionals: needsOneJob ? 'JOB' : '[core] [dpi] [agent]' }),
+    example: `${job ? '' : 'agent '}${trains ? '--retrain ' : needsOneJob ? '' : '--dry-run '}--models-dir /tmp/m`,
+    notes: `Exit codes: ${exitCodesOf(trains, needsOneJob)}`,
   })
   if (typeof read === 'string') return read
   const { values, positionals } = read
@@ -92,7 +108,7 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
   }
   const maxWait = values['max-wait'] ?? (everyMs && '10m')
   return {
-    jobs: job ? [job] : chooseJobs(positionals),
+    jobs: job ? [job] : needsOneJob ? [chooseOneJob(positionals, `${name} core`)] : chooseJobs(positionals),
     trains,
     quotasFile: chooseQuotasFile(values),
     modelsDir: values['models-dir'],
@@ -102,6 +118,8 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
     retrain: values.retrain ?? false,
     dryRun: values['dry-run'] ?? false,
     json: values.json ?? false,
+    to: values.to,
+    release: values.release ?? false,
     everyMs,
     maxWaitMs: maxWait ? parseDuration('--max-wait', maxWait) : undefined,
   }

@@ -57,6 +57,10 @@ export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee
       return event.message
     case 'model.publish':
       return `published ${event.path} (${event.bytes} bytes, sha256 ${event.sha256})${Object.keys(event.metrics).length ? `: ${formatMetrics(event.metrics)}` : ''}`
+    case 'model.refuse':
+      return `not accepted: ${event.reason}; what is published stays`
+    case 'model.rollback':
+      return `${event.dryRun ? 'would make' : 'made'} generation ${event.generation} current, from ${event.from}`
     case 'warning':
       return event.message
     default:

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { messageOf } from '../errors.ts'
 import type { TrainerEvent } from '../events.ts'
 import { layout, stateDirOf } from '../layout.ts'
+import { currentGeneration, publishedDirOf } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
 import { type JobName, jobNames, type Quotas } from '../quotas.ts'
 import { capOf, freeSpace } from '../storage/capacity.ts'
@@ -68,6 +69,15 @@ export class Metrics {
         break
       case 'train.freeze':
         this.#add('freezes_total', 1, event.job)
+        break
+      case 'model.refuse':
+        this.#set('model_refused', 1, event.job)
+        break
+      case 'model.publish':
+        this.#set('model_refused', 0, event.job)
+        break
+      case 'model.rollback':
+        this.#write()
         break
       case 'job.done':
       case 'job.fail':
@@ -142,6 +152,10 @@ export class Metrics {
     this.#set('free_bytes', freeSpace(isThere ? dir : this.#modelsDir), job)
     this.#add('pruned_bytes_total', 0, job)
     this.#add('freezes_total', 0, job)
+    this.#add('model_refused', 0, job)
+    const { number } = currentGeneration(dir) ?? {}
+    if (number !== undefined) this.#set('model_generation', number, job)
+    else this.#samples.delete(nameSample('model_generation', job))
     const { bytes, trainedAt } = lookAtModel(dir)
     this.#set('model_bytes', bytes, job)
     const trained = nameSample('model_trained_timestamp_seconds', job)
@@ -155,8 +169,11 @@ export class Metrics {
 }
 
 function lookAtModel(dir: string): { bytes: number; trainedAt: number } {
-  const { files = {}, metadata } = readManifest(dir) ?? {}
-  const sizes = Object.keys(files).map(name => lstatSync(join(dir, name), { throwIfNoEntry: false })?.size)
+  const publishedDir = publishedDirOf(dir)
+  const { files = {}, metadata } = readManifest(publishedDir) ?? {}
+  const sizes = Object.keys(files).map(
+    name => lstatSync(join(publishedDir, name), { throwIfNoEntry: false })?.size,
+  )
   const trainedAt = metadata?.adopted.length ? Number.NaN : Date.parse(String(metadata?.trained_at))
   // A model with a missing file counts as none.
   return { bytes: sizes.reduce<number>((sum, size) => sum + (size ?? Number.NaN), 0) || 0, trainedAt }

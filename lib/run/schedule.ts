@@ -3,6 +3,8 @@ import type { JobName } from '../quotas.ts'
 import { MINUTE_MS } from '../settings/options.ts'
 
 const FIRST_BACKOFF_MS = MINUTE_MS
+/** The exit code of a run whose trainings went well. */
+const NOT_ACCEPTED = 4
 
 /** The next pass of a run that repeats; `failures` counts the passes in a row that failed. */
 export type Due = { jobs: JobName[]; retrain: boolean; failures: number }
@@ -13,7 +15,8 @@ export type Due = { jobs: JobName[]; retrain: boolean; failures: number }
  * @param asked the jobs that the run is for
  */
 export function nextDue(due: Due, asked: JobName[], pass: { exitCode: number; trained: JobName[] }): Due {
-  return pass.exitCode === 0
+  // A model that was not accepted comes out the same if the same data are trained again at once.
+  return pass.exitCode === 0 || pass.exitCode === NOT_ACCEPTED
     ? { jobs: asked, retrain: true, failures: 0 }
     : { ...due, jobs: due.jobs.filter(job => !pass.trained.includes(job)), failures: due.failures + 1 }
 }

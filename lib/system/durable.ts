@@ -9,7 +9,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises'
+import { copyFile, lstat, mkdir, open, rename, rm, utimes, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
@@ -71,6 +71,19 @@ export async function writeDurably(path: string, content: string): Promise<void>
     await syncFolder(dirname(path))
   } catch (error) {
     await rm(path, { force: true })
+    throw error
+  }
+}
+
+/** Copy a file to a new name, with its modification time, so that the copy survives a power cut; a failure leaves none. */
+export async function copyDurably(from: string, to: string): Promise<void> {
+  try {
+    await copyFile(from, to, constants.COPYFILE_EXCL)
+    const { atime, mtime } = await lstat(from)
+    await utimes(to, atime, mtime)
+    await syncFile(to)
+  } catch (error) {
+    await rm(to, { force: true })
     throw error
   }
 }
@@ -146,7 +159,8 @@ export async function moveDurably(from: string, to: string, name: string): Promi
   await syncFolder(folder)
 }
 
-async function makeFolderDurably(path: string): Promise<void> {
+/** Make a folder (0750) in one that is there, durably, unless it is there itself. */
+export async function makeFolderDurably(path: string): Promise<void> {
   try {
     await mkdir(path, 0o750)
   } catch (error) {

@@ -1,5 +1,5 @@
 import { messageOf, TrainerError } from '../errors.ts'
-import { publishedFiles } from '../models.ts'
+import { publishedFiles, supersededFiles } from '../models.ts'
 import type { Job } from '../run.ts'
 import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
 import { noteFailure, noteSuccess } from './attempts.ts'
@@ -16,7 +16,8 @@ export type Phases = { preflight: typeof preflight; train: typeof train; postfli
 /**
  * Go through the phases of one job when the machine is quiet; tell how it ends, and clean up after a failure.
  *
- * @throws {TrainerError} of the phase that failed; by then it is an event and nothing published has changed
+ * @throws {TrainerError} of the phase that failed, but for a model that was not accepted; by then it is an event and
+ * nothing published has changed
  */
 export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>): Promise<void> {
   const { name, publishedDir, workDir, run, emit } = job
@@ -30,9 +31,15 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     job.state = 'trained'
     if (!run.command.dryRun) await noteSuccess(job)
   } catch (error) {
-    job.state = 'failed'
+    const isRefused = error instanceof TrainerError && error.code === 'not-accepted'
+    job.state = isRefused ? 'refused' : 'failed'
     // Announce before deleting: afterwards less is used than the message says.
     announce(job, error)
+    // The training itself went well: the others have their turn, and the run ends with the exit code of this.
+    if (isRefused) {
+      await noteSuccess(job)
+      return
+    }
     if (error instanceof TrainerError && error.code === 'training-failed') await noteFailure(job)
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job).catch(reason => {
@@ -56,7 +63,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
 async function emptyWork({ quota, jobDir, run, onPrune, onFault }: Job): Promise<void> {
   if (run.command.dryRun) return
   const keep = await publishedFiles(jobDir, quota.models)
-  const options = { ...quota.globs, keep, onPrune, onFault }
+  const options = { ...quota.globs, superseded: supersededFiles(jobDir), keep, onPrune, onFault }
   await removeUnnamed(jobDir, options)
   await pruneTo(jobDir, quota.quotaBytes, options).catch(() => {}) // announced above
 }

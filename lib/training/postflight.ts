@@ -1,5 +1,7 @@
 import { TrainerError } from '../errors.ts'
+import type { Generation } from '../models/generations.ts'
 import { publish } from '../models/publish.ts'
+import type { Staged } from '../models/stage.ts'
 import { readReported } from '../models/trainer-metadata.ts'
 import { findModels } from '../models.ts'
 import type { Job } from '../run.ts'
@@ -7,22 +9,21 @@ import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
 import { checkpointTest } from '../storage/rules.ts'
 import { pruneTo } from '../storage.ts'
+import { judgeCandidate } from './accept.ts'
 import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
 import { bringModels } from './scratch.ts'
 import type { Report } from './train.ts'
 
 /**
- * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them.
+ * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them if they are
+ * accepted.
  *
- * @throws {TrainerError} `quota-exceeded` if they do not fit, `training-failed` if none is valid; the published models
- * stay as they are then
+ * @throws {TrainerError} `quota-exceeded` if they do not fit, `training-failed` if none is valid, `not-accepted`; the
+ * published models stay as they are then
  */
-export async function postflight(
-  job: Job,
-  { limitBytes, folderId, rules }: Budget,
-  report: Report,
-): Promise<void> {
+export async function postflight(job: Job, budget: Budget, report: Report): Promise<void> {
+  const { limitBytes, folderId, rules } = budget
   const { name, quota, jobDir: dir, workDir, emit, onPrune, onFault, run } = job
   run.signal.throwIfAborted()
   assertSameFolder(job, folderId)
@@ -39,8 +40,16 @@ export async function postflight(
   if (warning) emit({ event: 'warning', job: name, message: warning })
   takeFiles(valid.flatMap(({ path, references }) => [path, ...references]))
   const facts = { globs: quota.models, trainedAt: new Date(), seconds: report.seconds, reported }
-  for (const model of await publish(job.publishedDir, name, await bringModels(job, valid), facts))
-    emit({ event: 'model.publish', job: name, ...model })
+  const brought = await bringModels(job, valid)
+  const { keepGenerations } = quota
+  const options = {
+    keepGenerations,
+    accept: (staged: Staged, current: Generation | undefined) => judgeCandidate(job, budget, staged, current),
+    warn: (message: string) => emit({ event: 'warning', job: name, message }),
+  }
+  for (const { generation, ...model } of await publish(job.publishedDir, name, brought, facts, options)) {
+    emit({ event: 'model.publish', job: name, ...model, ...(generation !== undefined && { generation }) })
+  }
 }
 
 function noModel(job: string, workDir: string, globs: string[], reasons: string[]): TrainerError {

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
-import { imageOf } from '../layout.ts'
-import { findModels, publishedFiles } from '../models.ts'
+import { foldersIn, imageOf } from '../layout.ts'
+import { findModels, publishedFiles, supersededFiles } from '../models.ts'
 import type { Job, Run } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
@@ -32,7 +32,7 @@ export type Budget = Limit & {
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
   /** The rules of pruning in this run; `keep` is published and stays. */
-  rules: Pick<MeasureOptions, 'prune' | 'keepGlobs'> & { keep: string[] }
+  rules: Pick<MeasureOptions, 'prune' | 'keepGlobs' | 'superseded'> & { keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -62,7 +62,8 @@ export async function preflight(job: Job): Promise<Budget> {
 
   const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
-  const rules = { ...quota.globs, keep: await publishedFiles(dir, quota.models) }
+  const keep = await publishedFiles(dir, quota.models)
+  const rules = { ...quota.globs, superseded: supersededFiles(dir), keep }
   if (!dryRun) await beginAttempt(job)
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
@@ -152,11 +153,13 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ name, quota, workDir, emit }: Job): Promise<void> {
+async function clearWork({ name, quota, workDir, publishedDir, emit }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
   const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
   await removeWhole(join(workDir, 'metadata.json'))
+  // The last model that was not accepted: this training makes another.
+  await removeWhole(foldersIn(publishedDir).candidateDir)
   for (const { path } of [...valid, ...rejected]) {
     await removeWhole(path)
     const message =

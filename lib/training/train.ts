@@ -2,6 +2,8 @@ import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { messageOf, TrainerError } from '../errors.ts'
+import { NEXT_CURRENT } from '../layout.ts'
+
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
@@ -116,8 +118,9 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
   const { name, jobDir: dir, workDir, emit } = job
   try {
     assertSameFolder(job, folderId)
-    // The next start would finish it as if it were a publication of ours.
-    rmSync(join(dir, NEXT_MANIFEST), { recursive: true, force: true })
+    // The next start would go on with them as if they were a publication of ours.
+    for (const name of [NEXT_MANIFEST, NEXT_CURRENT])
+      rmSync(join(dir, name), { recursive: true, force: true })
     if (lstatSync(workDir, { throwIfNoEntry: false })?.isDirectory() === false) {
       rmSync(workDir)
       throw new TrainerError(

@@ -123,7 +123,7 @@ test('install never lets systemd try again what cannot help', async () => {
   const shown = await install(['--print'])
 
   assert.match(shown, /^Restart=on-failure$/m)
-  assert.match(shown, /^RestartPreventExitStatus=2 64 78$/m)
+  assert.match(shown, /^RestartPreventExitStatus=2 4 64 78$/m)
 })
 
 test('install refuses intervals that no calendar can repeat', async () => {

@@ -18,7 +18,7 @@ import type { Manifest } from '../../lib/models/manifest.ts'
 import { failure } from '../support/failure.ts'
 import { rsaPair, writeKey } from '../support/keys.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { filesBelow, trainAndPublish } from '../support/publishing.ts'
+import { filesBelow, sha256Of, trainAndPublish } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
@@ -164,7 +164,7 @@ for (const [what, spoil, reason] of [
 ] as const) {
   test(`a job with ${what} is not bundled, and an earlier bundle stays as it is`, async () => {
     await using box = await publishedBox({ 'out/core.tar.gz': 'an earlier bundle' })
-    spoil(box.path('core', 'core.onnx'))
+    spoil(box.path('core', spoil === replaceByLink ? 'core.onnx' : 'generations/1/core.onnx'))
 
     const { exitCode, message } = await failure(() => bundleOf(box, 'out/core.tar.gz'))
 
@@ -176,6 +176,33 @@ for (const [what, spoil, reason] of [
     assert.is(readFileSync(box.path('out', 'core.tar.gz'), 'utf8'), 'an earlier bundle')
   })
 }
+
+test('an earlier generation can be bundled too', async () => {
+  await using box = await publishedBox()
+  await trainAndPublish(box.path('core'), { 'core.onnx': onnxModel({ producer: 'next' }) })
+
+  const generation = { number: 1, dir: box.path('core/generations/1') }
+  await writeBundle(
+    {
+      job: 'core',
+      jobDir: box.path('core'),
+      generation,
+      modelsDir: box.dir,
+      quotasFile: box.path('quotas.json'),
+    },
+    createPrivateKey(privateKey),
+    box.path('old.tar.gz'),
+    new AbortController().signal,
+  )
+
+  const { verified } = await checkBundle(box.path('old.tar.gz'), createPublicKey(publicKey))
+  assert.equal(
+    verified.map(({ path, sha256 }) => [path, sha256]).sort(),
+    Object.entries(trained)
+      .map(([path, content]) => [path, sha256Of(content)])
+      .sort(),
+  )
+})
 
 test('a job that this user may not read is not called unpublished', async () => {
   await using box = await publishedBox()

@@ -129,7 +129,7 @@ test('findModels() refuses a name that is not UTF-8, and takes its twin with a r
   )
 })
 
-test('publishedFiles() names models, valid or not, external data and the manifest, and only files', async () => {
+test('publishedFiles() names models, valid or not, external data, the manifest and the generation', async () => {
   await using box = await sandbox({ 'folder.onnx/x': 1, 'other.tmp': 1, 'work/c.onnx': onnxModel() })
   await trainAndPublish(box.dir, {
     'a.onnx': onnxModel({ external: [{ location: 'a.tmp' }] }),
@@ -142,7 +142,16 @@ test('publishedFiles() names models, valid or not, external data and the manifes
 
   const files = await publishedFiles(box.dir)
 
-  const names = ['a.onnx', 'a.tmp', 'b.onnx', 'b.tmp', 'broken.onnx', 'manifest.json']
+  const names = [
+    'a.onnx',
+    'a.tmp',
+    'b.onnx',
+    'b.tmp',
+    'broken.onnx',
+    'generations/1',
+    'generations/1/manifest.json',
+    'manifest.json',
+  ]
   assert.equal(
     files.sort(),
     names.map(name => box.path(name)),
@@ -159,7 +168,12 @@ test('publishedFiles() keeps what the manifest lists even if its model is gone',
 
   const files = await publishedFiles(box.dir)
 
-  assert.equal(files.sort(), [box.path('a.tmp'), box.path('manifest.json')])
+  assert.equal(files.sort(), [
+    box.path('a.tmp'),
+    box.path('generations/1'),
+    box.path('generations/1/manifest.json'),
+    box.path('manifest.json'),
+  ])
 })
 
 test('publishedFiles() fails where it cannot list, so that nothing is pruned', async () => {

@@ -142,8 +142,12 @@ test('checkPublished() wants every model of the manifest', async () => {
   await using box = await sandbox()
   await trainAndPublish(box.dir, { 'a.onnx': onnxModel(), 'b.onnx': onnxModel() })
   rmSync(box.path('b.onnx'))
+  const withoutFlatName = await checkPublished(box.dir, globs)
+  rmSync(box.path('current/b.onnx'))
 
   const { missing, reason, models } = await checkPublished(box.dir, globs)
+
+  assert.equal(withoutFlatName.models, [box.path('a.onnx'), box.path('generations/1/b.onnx')])
 
   assert.equal(
     { missing, reason, models },
@@ -154,8 +158,8 @@ test('checkPublished() wants every model of the manifest', async () => {
 test('checkPublished() does not follow a folder that has become a link', async () => {
   await using box = await sandbox()
   await trainAndPublish(box.path('core'), { 'sub/a.onnx': onnxModel() })
-  renameSync(box.path('core/sub'), box.path('elsewhere'))
-  symlinkSync('../elsewhere', box.path('core/sub'))
+  renameSync(box.path('core/generations/1/sub'), box.path('elsewhere'))
+  symlinkSync('../../../elsewhere', box.path('core/generations/1/sub'))
 
   const { missing, reason } = await checkPublished(box.path('core'), globs)
 
@@ -187,7 +191,7 @@ test('checkPublished() takes no opaque file for a model that no manifest vouches
 test('checkPublished() takes a manifest that is garbage, a link, huge or lists outside files for none', async () => {
   await using box = await sandbox({ 'good.json': 1 })
   await trainAndPublish(box.dir, { 'core.onnx': onnxModel() })
-  const manifest = box.path('manifest.json')
+  const manifest = box.path('generations/1/manifest.json')
   const good = readFileSync(manifest, 'utf8')
   const bad = [
     '',
@@ -205,7 +209,7 @@ test('checkPublished() takes a manifest that is garbage, a link, huge or lists o
   }
   writeFileSync(manifest, good)
   renameSync(manifest, box.path('good.json'))
-  symlinkSync('good.json', manifest)
+  symlinkSync('../../good.json', manifest)
   const linked = await checkPublished(box.dir, globs)
   assert.is(linked.reason, 'core.onnx valid, not in a manifest')
 })
@@ -240,8 +244,8 @@ skipUnless(
   const opened = readFileSync(log, 'utf8')
 
   assert.is(JSON.parse(stdout).reason, 'a.pkl, b.onnx as published')
-  assert.ok(opened.includes(box.path('b.onnx')))
-  assert.not(opened.includes(box.path('a.pkl')))
+  assert.ok(opened.includes(box.path('generations/1/b.onnx')))
+  assert.not(opened.includes('a.pkl'))
   assert.not(opened.includes('node_modules/globby/'))
 })
 

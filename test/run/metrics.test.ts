@@ -268,7 +268,7 @@ test('a model of which a file is missing has no bytes', async () => {
   }
 
   const whole = await bytes()
-  rmSync(join(core, 'weights.bin'))
+  rmSync(join(core, 'current/weights.bin'))
   const half = await bytes()
 
   assert.equal([whole, half], [model.length + 7, 0])

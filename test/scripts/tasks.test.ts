@@ -192,7 +192,7 @@ test("an operator's own valid model is kept, and taken into the manifest", async
 
   const { events } = await rig.run(['core', '--json'])
   const again = await rig.run(['core', '--json'])
-  rmSync(rig.path('models/core/manifest.json'))
+  rmSync(rig.path('models/core/current/manifest.json'))
   const unlisted = await rig.run(['core', '--json'])
 
   const isWarned = (it: TrainerEvent) =>

@@ -11,7 +11,6 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
-import { NEXT_MANIFEST } from '../../lib/models/manifest.ts'
 import { type Verification, verifyPublished } from '../../lib/models/verify.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { readManifest, sha256Of, snapshot, trainAndPublish } from '../support/publishing.ts'
@@ -84,9 +83,12 @@ test('verifyPublished() names what is missing, a link in its place, and a model 
   assert.equal(sentences(verification).sort(), [
     'core.onnx is a symbolic link, not a regular file',
     'sub/foreign.onnx is not among the files in manifest.json',
-    'weights.bin is missing',
+    'weights.bin is missing; the next run puts it back',
   ])
-  assert.equal(verification.verified, [])
+  assert.equal(
+    verification.verified.map(({ path }) => path),
+    ['weights.bin', 'core.onnx'],
+  )
 })
 
 test('verifyPublished() names a model whose structure is broken though its SHA-256 is right', async () => {
@@ -95,7 +97,7 @@ test('verifyPublished() names a model whose structure is broken though its SHA-2
   writeFileSync(job.path('core.onnx'), broken)
   const manifest = readManifest(job.dir)
   manifest.files['core.onnx'] = sha256Of(broken)
-  writeFileSync(job.path('manifest.json'), JSON.stringify(manifest))
+  writeFileSync(job.path('current/manifest.json'), JSON.stringify(manifest))
 
   const verification = await job.verify()
 
@@ -106,7 +108,7 @@ test('verifyPublished() names external data that the manifest leaves out', async
   await using job = await publishedJob()
   const manifest = readManifest(job.dir)
   delete manifest.files['weights.bin']
-  writeFileSync(job.path('manifest.json'), JSON.stringify(manifest))
+  writeFileSync(job.path('current/manifest.json'), JSON.stringify(manifest))
 
   const verification = await job.verify()
 
@@ -117,17 +119,21 @@ test('verifyPublished() trusts no manifest that is missing, no manifest, or empt
   await using job = await publishedJob()
   const reasons: string[][] = []
   for (const text of [undefined, 'garbage', '{"metadata": {}, "files": {}}']) {
-    rmSync(job.path('manifest.json'))
-    if (text !== undefined) writeFileSync(job.path('manifest.json'), text)
+    rmSync(job.path('current/manifest.json'))
+    if (text !== undefined) writeFileSync(job.path('current/manifest.json'), text)
     reasons.push(sentences(await job.verify()))
-    writeFileSync(job.path('manifest.json'), '')
+    writeFileSync(job.path('current/manifest.json'), '')
   }
 
   const unlisted = 'core.onnx is not among the files in manifest.json'
   assert.equal(reasons, [
     ['manifest.json is missing', unlisted],
     ['manifest.json is not a manifest of any files', unlisted],
-    ['manifest.json is not a manifest of any files', unlisted],
+    [
+      'manifest.json is not a manifest of any files',
+      unlisted,
+      'manifest.json is not the file of the current generation',
+    ],
   ])
 })
 
@@ -140,7 +146,7 @@ test('verifyPublished() names metadata that the files do not bear out', async ()
     models: ['core.onnx', 'more.onnx'],
     superseded: ['weights.bin'],
   })
-  writeFileSync(job.path('manifest.json'), JSON.stringify(manifest))
+  writeFileSync(job.path('current/manifest.json'), JSON.stringify(manifest))
 
   const verification = await job.verify()
 
@@ -178,14 +184,13 @@ test('verifyPublished() hashes models of any other kind without looking into the
   assert.match(sentences(after).join(), /^core\.pkl differs: /)
 })
 
-/** The moment at which a publication has put its files in place, but not yet its manifest. */
+/** The moment at which a generation is complete, but not yet current. */
 async function midPublication(): Promise<Awaited<ReturnType<typeof publishedJob>> & { commit: () => void }> {
   const job = await publishedJob()
-  const old = readFileSync(job.path('manifest.json'))
   await trainAndPublish(job.dir, { 'core.onnx': onnxModel({ producer: 'next' }) })
-  renameSync(job.path('manifest.json'), job.path(NEXT_MANIFEST))
-  writeFileSync(job.path('manifest.json'), old)
-  return { ...job, commit: () => renameSync(job.path(NEXT_MANIFEST), job.path('manifest.json')) }
+  renameSync(job.path('current'), job.path('current.next'))
+  symlinkSync('generations/1', job.path('current'))
+  return { ...job, commit: () => renameSync(job.path('current.next'), job.path('current')) }
 }
 
 test('verifyPublished() looks again when a publication went on meanwhile', async () => {
@@ -209,7 +214,7 @@ test('verifyPublished() says that a publication was cut off', async () => {
 
   assert.match(
     sentences(verification).join('\n'),
-    /^core\.onnx differs: .*\nmanifest\.json\.next is left over from a publication that was cut off; the next run finishes it$/,
+    /^core\.onnx is not the file of the current generation\n(.*\n)*current\.next is left over from a publication that was cut off; the next run finishes it$/,
   )
 })
 

@@ -24,6 +24,8 @@ const leftOut: Record<Name, object> = {
   'train.resume': { job: 'core', usedBytes: 0, pausedMs: 0 },
   'quota.exceeded': { job: 'core', usedBytes: 0, limitBytes: 0, message: '' },
   'model.publish': { job: 'core', path: '', bytes: 0, sha256: '', metrics: {} },
+  'model.refuse': { job: 'core', reason: '', metrics: {} },
+  'model.rollback': { job: 'core', generation: 1, from: 2 },
   warning: { message: '' },
 }
 

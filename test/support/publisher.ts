@@ -4,6 +4,7 @@
  *   node --import tsx test/support/publisher.ts publish JOBDIR MODEL…
  *   node --import tsx test/support/publisher.ts recover JOBDIR
  *   node --import tsx test/support/publisher.ts check JOBDIR GLOB…
+ *   node --import tsx test/support/publisher.ts start JOBDIR GLOB…
  */
 import { join } from 'node:path'
 import { messageOf } from '../../lib/errors.ts'
@@ -11,6 +12,7 @@ import { judgeModel } from '../../lib/models/judge.ts'
 import { publish } from '../../lib/models/publish.ts'
 import { recover } from '../../lib/models/recovery.ts'
 import { checkPublished } from '../../lib/models.ts'
+import { startAgain } from './publishing.ts'
 
 const [command, jobDir, ...names] = process.argv.slice(2) as [string, string, ...string[]]
 try {
@@ -18,10 +20,12 @@ try {
     console.log(JSON.stringify(await checkPublished(jobDir, names)))
   } else if (command === 'recover') {
     await recover(jobDir)
+  } else if (command === 'start') {
+    await startAgain(jobDir, names)
   } else {
     const models = await Promise.all(names.map(name => judgeModel(join(jobDir, 'work'), name)))
     const facts = { globs: ['**/*.onnx'], trainedAt: new Date(), seconds: 1, reported: {} }
-    await publish(jobDir, 'core', models, facts)
+    await publish(jobDir, 'core', models, facts, { warn: console.log })
   }
 } catch (error) {
   console.error(messageOf(error))

@@ -3,7 +3,10 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { judgeModel } from '../../lib/models/judge.ts'
-import { type Published, publish, type TrainingFacts } from '../../lib/models/publish.ts'
+import { adopt, type Published, type PublishOptions, publish } from '../../lib/models/publish.ts'
+import { recover } from '../../lib/models/recovery.ts'
+import type { TrainingFacts } from '../../lib/models/stage.ts'
+import { checkPublished } from '../../lib/models.ts'
 import { programOf } from './places.ts'
 
 /** A training as the manifest tells of it. */
@@ -20,13 +23,14 @@ export async function trainAndPublish(
   files: Record<string, Buffer | string>,
   {
     models = Object.keys(files).filter(name => name.endsWith('.onnx')),
+    options = {},
     ...known
-  }: Partial<TrainingFacts> & { models?: string[] } = {},
+  }: Partial<TrainingFacts> & { models?: string[]; options?: PublishOptions } = {},
 ): Promise<Published[]> {
   const work = join(jobDir, 'work')
   writeFiles(work, files)
   const judged = await Promise.all(models.map(name => judgeModel(work, name)))
-  return publish(jobDir, 'core', judged, { ...facts, ...known })
+  return publish(jobDir, 'core', judged, { ...facts, ...known }, options)
 }
 
 /** Write files below a folder. */
@@ -76,15 +80,51 @@ export function readManifest(jobDir: string): {
   return JSON.parse(readFileSync(join(jobDir, 'manifest.json'), 'utf8'))
 }
 
-/** Names of all files below a folder, in order. */
+/** Published files as they were before there were generations: beside each other, with their manifest. */
+export function publishFlatFiles(
+  jobDir: string,
+  files: Record<string, Buffer | string>,
+  globs = facts.globs,
+): void {
+  writeFiles(jobDir, files)
+  const names = Object.keys(files)
+  const stats = names.map(name => [name, statSync(join(jobDir, name), { bigint: true })] as const)
+  const metadata = {
+    name: 'core',
+    trained_at: '2026-01-02T03:04:05.000Z',
+    performance_metrics: { auc: 0.9 },
+    models: names.filter(name => !name.endsWith('.bin')),
+    model_globs: globs,
+    sizes: Object.fromEntries(stats.map(([name, { size }]) => [name, Number(size)])),
+    mtimes_ns: Object.fromEntries(stats.map(([name, { mtimeNs }]) => [name, String(mtimeNs)])),
+    superseded: [],
+    adopted: [],
+  }
+  const hashes = Object.fromEntries(Object.entries(files).map(([name, content]) => [name, sha256Of(content)]))
+  writeFileSync(join(jobDir, 'manifest.json'), JSON.stringify({ metadata, files: hashes }))
+}
 
+/** What the day-1 check does with a job's folder. */
+export async function startAgain(
+  jobDir: string,
+  globs = facts.globs,
+  keepGenerations = 1,
+): Promise<string[]> {
+  const notes = await recover(jobDir, keepGenerations)
+  const { adopt: models } = await checkPublished(jobDir, globs)
+  if (models.length) await adopt(jobDir, 'core', models, globs)
+  return notes
+}
+
+/** Names of all files below a folder, in order, but for those of generations. */
 export function filesBelow(folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter(name => !/^(generations|current)(\/|$)/.test(name))
     .filter(name => !statSync(join(folder, name)).isDirectory())
     .sort()
 }
 
-/** Everything outside `work/`: names and content. */
+/** Everything outside `work/` and generations: names and content. */
 
 export function snapshot(jobDir: string): [name: string, content: string][] {
   return filesBelow(jobDir)

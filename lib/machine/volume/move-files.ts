@@ -11,7 +11,7 @@ import {
 import { join } from 'node:path'
 import { TrainerError } from '../../errors.ts'
 import { foldersIn } from '../../layout.ts'
-import { checkPublished, publishedFiles } from '../../models.ts'
+import { checkPublished, publishedFiles, supersededFiles } from '../../models.ts'
 import { accountOf, freeSpace } from '../../storage/capacity.ts'
 import { emptyFolder } from '../../storage/empty-folder.ts'
 import type { Pruned } from '../../storage/prune.ts'
@@ -169,7 +169,9 @@ export async function fillImage(
   rmdirSync(join(inside, 'lost+found'))
   const keep = await publishedFiles(folder, quota.models)
   // Leave 1 % slack: folders may take more blocks on ext4.
-  await pruneTo(folder, accountOf(inside).freeBytes * 0.99, { ...quota.globs, keep, onPrune })
+  const superseded = supersededFiles(folder)
+  const rules = { ...quota.globs, superseded, keep, onPrune }
+  await pruneTo(folder, accountOf(inside).freeBytes * 0.99, rules)
   await copyFiles(volume, folder, inside)
   chmodSync(inside, 0o750)
   await hidden.run(['umount', folder])

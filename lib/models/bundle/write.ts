@@ -15,6 +15,7 @@ import {
   UnusableFile,
 } from '../../system/plain-file.ts'
 import { commandFor, type Place } from '../../system/start-command.ts'
+import { type Generation, ownNames, publishedDirOf } from '../generations.ts'
 import {
   adoptionIn,
   contradictionsIn,
@@ -31,8 +32,16 @@ export const SIGNATURE = 'manifest.sig'
 
 const PIECE_BYTES = 64 * 1024
 
-/** A job and the folder of its published models. */
-type PublishedJob = Place & { job: JobName; jobDir: string }
+/** A job, and what of it is bundled. */
+type PublishedJob = Place & {
+  job: JobName
+  jobDir: string
+  /** By default the current one, or the job's folder itself where there are none. */
+  generation?: Generation | undefined
+}
+
+/** A job, and the folder of what is bundled. */
+type Source = PublishedJob & { dir: string }
 
 /**
  * Bundle a job's published models: a gzip tar with the published manifest, its signature, and the files that it lists,
@@ -52,14 +61,15 @@ export async function writeBundle(
   out: string,
   signal: AbortSignal,
 ): Promise<string[]> {
-  const { text, manifest } = readPublished(published)
+  const source: Source = { ...published, dir: published.generation?.dir ?? publishedDirOf(published.jobDir) }
+  const { text, manifest } = readPublished(source)
   const target = outputFile(out)
   if (target.startsWith(`${realpathSync(published.jobDir)}/`)) {
     throw new TrainerError('usage', `--out is ${out}, expected a place outside ${published.jobDir}`)
   }
   const write = (temporary: string) =>
     pipeline(
-      writeTar(entriesOf(published, text, manifest, key)),
+      writeTar(entriesOf(source, text, manifest, key)),
       // Stored, not compressed: weights hardly shrink, and compressed bytes depend on zlib's version and on the
       // processor. Pieces of a fixed size keep the framing the same too.
       createGzip({ level: 0, chunkSize: PIECE_BYTES }),
@@ -76,15 +86,15 @@ export async function writeBundle(
 }
 
 /** Read the published manifest, once: the same text is signed and compared with the files. */
-function readPublished(published: PublishedJob): { text: string; manifest: Manifest } {
-  const { jobDir } = published
+function readPublished(published: Source): { text: string; manifest: Manifest } {
+  const { jobDir, dir } = published
   try {
     assertFolder(jobDir)
   } catch (cause) {
     throw unbundled(published, jobDir, cause)
   }
   try {
-    const text = readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES)
+    const text = readPlain(dir, MANIFEST, MANIFEST_MAX_BYTES, ownNames(dir))
     const manifest = parseManifest(text)
     if (!manifest || !Object.keys(manifest.files).length) throw new UnusableFile('describes no model')
     const adoption = adoptionIn(manifest)
@@ -92,12 +102,12 @@ function readPublished(published: PublishedJob): { text: string; manifest: Manif
       throw new UnusableFile(`${adoption}, and stays until it is removed or a training replaces it`)
     return { text, manifest }
   } catch (cause) {
-    throw unbundled(published, join(jobDir, MANIFEST), cause)
+    throw unbundled(published, join(dir, MANIFEST), cause)
   }
 }
 
 function* entriesOf(
-  published: PublishedJob,
+  published: Source,
   text: string,
   manifest: Manifest,
   key: KeyObject,
@@ -112,7 +122,7 @@ function* entriesOf(
   }
   const [contradiction] = contradictionsIn(manifest, bytesByName)
   if (contradiction) {
-    throw unbundled(published, join(published.jobDir, MANIFEST), new UnusableFile(contradiction))
+    throw unbundled(published, join(published.dir, MANIFEST), new UnusableFile(contradiction))
   }
 }
 
@@ -121,9 +131,9 @@ function textEntry(name: string, text: string): TarEntry {
   return { name, bytes: content.length, content: [content] }
 }
 
-function sizeOf(published: PublishedJob, name: string): number {
+function sizeOf(published: Source, name: string): number {
   try {
-    return Number(statPlain(published.jobDir, name).size)
+    return Number(statPlain(published.dir, name, ownNames(published.dir)).size)
   } catch (cause) {
     throw unbundled(published, name, cause)
   }
@@ -131,12 +141,12 @@ function sizeOf(published: PublishedJob, name: string): number {
 
 /** Read a published file's content into the bundle; throws at its end if it was not the published content. */
 async function* publishedContent(
-  published: PublishedJob,
+  published: Source,
   name: string,
   sha256: string,
 ): AsyncGenerator<Buffer, void> {
   try {
-    const { fd } = openPlain(published.jobDir, name)
+    const { fd } = openPlain(published.dir, name, ownNames(published.dir))
     const hash = createHash('sha256')
     for await (const piece of createReadStream('', { fd, start: 0, highWaterMark: PIECE_BYTES })) {
       hash.update(piece)
@@ -148,7 +158,7 @@ async function* publishedContent(
   }
 }
 
-function unbundled({ job, ...place }: PublishedJob, what: string, cause: unknown): TrainerError {
+function unbundled({ job, ...place }: Source, what: string, cause: unknown): TrainerError {
   const remedy = isErrno(cause, 'EACCES', 'EPERM')
     ? 'run the same command as root'
     : `train it: ${commandFor(place, 'tasks.ts', job, '--retrain')}`

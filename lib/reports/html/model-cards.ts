@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { publishedDirOf } from '../../models/generations.ts'
 import { readManifest } from '../../models/manifest.ts'
 import { metricsOf } from '../../models/trainer-metadata.ts'
 import { checkPublished } from '../../models.ts'
@@ -27,7 +28,7 @@ export async function listModels(modelsDir: string, quotas: Quotas): Promise<Htm
 
 async function drawCard(job: JobName, jobDir: string, globs: string[]): Promise<Html> {
   const { missing, reason } = await checkPublished(jobDir, globs)
-  const manifest = readManifest(jobDir)
+  const manifest = readManifest(publishedDirOf(jobDir))
   const metadata: Record<string, unknown> = manifest?.metadata ?? {}
   const metrics = Object.entries(metricsOf(metadata)).slice(0, MAX_METRICS)
   const files = Object.entries(manifest?.files ?? {}).map(([name, sha256]) => {

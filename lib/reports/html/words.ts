@@ -26,6 +26,7 @@ export function resultOf(run: RunHistory): { text: string; tone: ResultTone } {
 
 const tones = {
   done: 'good',
+  refused: 'bad',
   failed: 'bad',
   interrupted: 'bad',
   skipped: 'muted',

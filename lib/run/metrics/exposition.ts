@@ -19,6 +19,8 @@ const families = {
   progress_left_seconds: 'Seconds that it has left by its pace so far; absent if that is unknown.',
   freezes_total: 'How often a training was paused to prune.',
   model_bytes: 'Bytes of the published model with its external data; 0 if none is published.',
+  model_generation: 'Number of the current generation; absent where nothing is published as one.',
+  model_refused: '1 if the last model that was trained was not accepted, else 0.',
   model_trained_timestamp_seconds: 'When the published model was trained; absent if it was not trained here.',
   run_in_progress: '1 while a run trains, else 0; stays 1 if it is killed.',
   run_start_timestamp_seconds: 'When the last run began.',

@@ -3,30 +3,11 @@ import * as assert from 'uvu/assert'
 import type { TrainerError } from '../../lib/errors.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { facts, readManifest, rejection, sha256Of, snapshot, trainAndPublish } from '../support/publishing.ts'
+import { facts, rejection, snapshot, trainAndPublish } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
 
 const { globs } = facts
-
-test('publish() refuses external data whose name other content has, and takes the same content', async () => {
-  await using box = await sandbox()
-  const model = (producer: string) => onnxModel({ producer, external: [{ location: 'w.bin' }] })
-  await trainAndPublish(box.dir, { 'core.onnx': model('old'), 'w.bin': 'old' })
-  const before = snapshot(box.dir)
-
-  const error = await rejection(trainAndPublish(box.dir, { 'core.onnx': model('new'), 'w.bin': 'new' }))
-  const after = snapshot(box.dir)
-  await trainAndPublish(box.dir, { 'core.onnx': model('new'), 'w.bin': 'old' })
-
-  assert.is((error as TrainerError).code, 'training-failed')
-  assert.match(
-    (error as TrainerError).message,
-    /w\.bin.*give external data a new name each time, or remove that model$/,
-  )
-  assert.equal(after, before)
-  assert.equal(readManifest(box.dir).files, { 'w.bin': sha256Of('old'), 'core.onnx': sha256Of(model('new')) })
-})
 
 test('publish() refuses a model in the place of external data that another model needs', async () => {
   await using box = await sandbox()

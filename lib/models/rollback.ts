@@ -1,0 +1,95 @@
+import { TrainerError } from '../errors.ts'
+import type { JobName } from '../quotas.ts'
+import { storageError } from '../system/durable.ts'
+import { dropGeneration, isWhole, makeCurrent } from './commit.ts'
+import { currentGeneration, type Generation, generationOf, listGenerations } from './generations.ts'
+import { verifyGeneration } from './verify.ts'
+
+/**
+ * Return the generation that an operator names by its number.
+ *
+ * @throws {TrainerError} `usage`, with those that there are
+ */
+export function chooseGeneration(job: JobName, jobDir: string, text: string): Generation {
+  const there = listGenerations(jobDir).filter(isWhole)
+  const chosen = there.find(({ number }) => String(number) === text)
+  if (chosen) return chosen
+  const numbers = there.map(({ number }) => number).join(', ') || 'none'
+  throw new TrainerError('usage', `${job} has no generation ${text}; there are: ${numbers}`)
+}
+
+/**
+ * Return the generation that an operator means by going back: the last one before the current.
+ *
+ * @throws {TrainerError} `training-failed` if none is kept
+ */
+export function formerGeneration(job: JobName, jobDir: string): Generation {
+  const current = currentGeneration(jobDir)
+  const former = listGenerations(jobDir).filter(it => isWhole(it) && current && it.number < current.number)
+  const last = former.at(-1)
+  if (last) return last
+  throw new TrainerError(
+    'training-failed',
+    `Cannot roll back ${job}: no generation before the current one is kept in ${jobDir}; keepGenerations says how many are`,
+  )
+}
+
+/**
+ * Make another generation current, as one step, if each of its files has the content that was published.
+ *
+ * @returns the number of the generation that was current
+ * @throws {TrainerError} `training-failed` if it is damaged; `storage`. What is current has not changed then, or it is the
+ * other generation, of which some flat names are missing until the next start
+ */
+export async function rollBack(job: JobName, jobDir: string, to: Generation): Promise<number> {
+  const from = currentGeneration(jobDir)
+  if (!from || from.number === to.number) {
+    throw new TrainerError(
+      'usage',
+      `Cannot roll back ${job}: generation ${to.number} is current; name another by --to`,
+    )
+  }
+  await assertAsPublished(job, to)
+  try {
+    await makeCurrent(jobDir, to.number)
+    return from.number
+  } catch (cause) {
+    throw storageError(`Cannot make generation ${to.number} of ${job} current`, cause)
+  }
+}
+
+/**
+ * Assert that each file of a generation has the content that was published. Reads every file whole.
+ *
+ * @throws {TrainerError} `training-failed` with the first difference
+ */
+export async function assertAsPublished(job: JobName, generation: Generation): Promise<void> {
+  const { differences } = await verifyGeneration(generation)
+  const [difference] = differences
+  if (!difference) return
+  const { path, reason } = difference
+  const message = `Cannot roll back ${job} to generation ${generation.number}: its ${path} ${reason}`
+  throw new TrainerError('training-failed', message)
+}
+
+/** List the generations that a job was rolled back from: those after the current one. */
+export function rolledBackFrom(jobDir: string): Generation[] {
+  const current = currentGeneration(jobDir)
+  return current ? listGenerations(jobDir).filter(({ number }) => number > current.number) : []
+}
+
+/**
+ * Forget what a job was rolled back from: those generations go, and the next training is published as any other.
+ *
+ * @returns their numbers
+ * @throws {TrainerError} `storage`
+ */
+export async function release(job: JobName, jobDir: string): Promise<number[]> {
+  const newer = rolledBackFrom(jobDir)
+  try {
+    for (const { number } of newer) await dropGeneration(jobDir, generationOf(jobDir, number))
+  } catch (cause) {
+    throw storageError(`Cannot remove the generations that ${job} was rolled back from`, cause)
+  }
+  return newer.map(({ number }) => number)
+}

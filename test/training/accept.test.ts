@@ -1,0 +1,174 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as assert from 'uvu/assert'
+import type { TrainerEvent } from '../../lib/events.ts'
+import { type Rig, trainerRig } from '../support/rig.ts'
+import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
+
+/** Tells the figures in `figures.json`, and makes a model that differs each time. */
+const telling = `
+const { figures, trained_on } = JSON.parse(fs.readFileSync('figures.json', 'utf8'))
+fs.writeFileSync(dir + '/metadata.json', JSON.stringify({ performance_metrics: figures, ...(trained_on && { trained_on }) }))
+const model = fs.readFileSync(fixture)
+const at = model.indexOf('test')
+model.write(figures.letters ?? 'test', at)
+fs.writeFileSync(dir + '/core.onnx', model)`
+
+const canSandbox = spawnSync('bwrap', ['--ro-bind', '/', '/', '--unshare-net', 'true']).status === 0
+
+function tell(rig: Rig, figures: Record<string, unknown>, more = {}): void {
+  writeFileSync(rig.path('figures.json'), JSON.stringify({ figures, ...more }))
+}
+
+const refusalIn = (events: TrainerEvent[]) =>
+  events.find((it): it is Extract<TrainerEvent, { event: 'model.refuse' }> => it.event === 'model.refuse')
+const current = (rig: Rig) => readlinkSync(join(rig.modelsDir, 'core/current'))
+
+test('a model is accepted by its figures: least ones at once, drops against the current model', async () => {
+  const accept = { metrics: { recall: { min: 0.7 }, auc: { maxDrop: 0.02 } } }
+  await using rig = await trainerRig({ core: { trainer: telling, accept } })
+  const train = async (figures: object) => {
+    tell(rig, { ...figures })
+    const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+    return { exitCode, refusal: refusalIn(events) }
+  }
+
+  const tooFew = await train({ recall: 0.69, auc: 0.9 })
+  const first = await train({ recall: 0.7, auc: 0.9, letters: 'aaaa' })
+  const slightly = await train({ recall: 0.8, auc: 0.89, letters: 'bbbb' })
+  const worse = await train({ recall: 0.8, auc: 0.86, letters: 'cccc' })
+  const silent = await train({ auc: 0.9 })
+
+  assert.equal(
+    [tooFew, first, slightly, worse, silent].map(it => it.exitCode),
+    [4, 0, 0, 4, 4],
+  )
+  assert.equal(tooFew.refusal?.metrics, { recall: { figure: 0.69, limit: 0.7 } })
+  assert.is(tooFew.refusal?.reason, 'recall is 0.69, at least 0.7 is asked for')
+  assert.equal(worse.refusal?.metrics.auc, { figure: 0.86, limit: 0.89 - 0.02 })
+  assert.match(silent.refusal?.reason ?? '', /^recall is not told, at least 0\.7 is asked for/)
+  assert.is(current(rig), 'generations/2')
+  assert.ok(existsSync(join(rig.modelsDir, 'core/candidate/core.onnx')))
+})
+
+test('a refused model keeps no other job from its training, and is told by status and metrics', async () => {
+  const accept = { metrics: { recall: { min: 0.7 } } }
+  await using rig = await trainerRig({ core: { trainer: telling, accept } })
+  tell(rig, { recall: 0.5 })
+
+  const { exitCode, events } = await rig.run(['--json'])
+  const status = await rig.run(['--json'], { script: 'scripts/status.ts' })
+  const metrics = readFileSync(join(rig.modelsDir, '.trainer/metrics.prom'), 'utf8')
+
+  const published = events.flatMap(it => (it.event === 'model.publish' ? it.job : []))
+  const [core] = JSON.parse(status.stdout).jobs
+  assert.equal([exitCode, published], [4, ['dpi', 'agent']])
+  assert.equal([core.lastResult.outcome, core.valid], ['refused', false])
+  assert.match(core.lastResult.reason, /recall is 0\.5, at least 0\.7 is asked for/)
+  assert.match(metrics, /^ransomeye_trainer_model_refused\{model="core"\} 1$/m)
+  assert.match(metrics, /^ransomeye_trainer_model_refused\{model="dpi"\} 0$/m)
+})
+
+skipUnless(
+  test,
+  canSandbox,
+  'needs bubblewrap',
+)('a command accepts by its exit code, sees both models and no network, and cannot change them', async () => {
+  const script = `
+      import fs from 'node:fs'
+      import os from 'node:os'
+      const [candidate, model] = process.argv.slice(2)
+      console.log(fs.existsSync(candidate + '/core.onnx'), fs.existsSync(model + '/core.onnx'))
+      console.log(Object.keys(os.networkInterfaces()).filter(it => it !== 'lo').length)
+      try { fs.writeFileSync(candidate + '/core.onnx', '') } catch (error) { console.log(error.code) }
+      process.exit(fs.readFileSync(candidate + '/core.onnx').includes('bad!') ? 3 : 0)`
+  const command = ['node', 'judge.mjs', '{candidateDir}', '{modelDir}']
+  await using rig = await trainerRig({ core: { trainer: telling, accept: { metrics: {}, command } } })
+  writeFileSync(rig.path('judge.mjs'), script)
+  const train = async (letters: string) => {
+    tell(rig, { letters })
+    return rig.run(['core', '--retrain', '--json'])
+  }
+
+  const good = await train('good')
+  const bad = await train('bad!')
+
+  const log = readFileSync(join(rig.modelsDir, '.trainer/core.log'), 'utf8')
+  assert.equal([good.exitCode, bad.exitCode], [0, 4])
+  assert.match(log, 'true false\n0\nEROFS\n')
+  assert.match(log, 'true true\n0\nEROFS\n')
+  assert.match(
+    refusalIn(bad.events)?.reason ?? '',
+    /^accept's command ended with exit code 3; its last line was/,
+  )
+  assert.is(current(rig), 'generations/1')
+})
+
+test('rollback makes the model before current again, and no training of the same data undoes it', async () => {
+  await using rig = await trainerRig({ core: { trainer: telling } })
+  const train = async (letters: string, trained_on = 'week 1') => {
+    tell(rig, { letters }, { trained_on })
+    return rig.run(['core', '--retrain', '--json'])
+  }
+  await train('aaaa')
+  await train('bbbb')
+  const script = 'scripts/rollback.ts'
+
+  const dry = await rig.run(['core', '--dry-run'], { script })
+  const before = current(rig)
+  const back = await rig.run(['core', '--json'], { script })
+  const after = current(rig)
+  const flat = readFileSync(join(rig.modelsDir, 'core/core.onnx')).includes('aaaa')
+  const [same, again] = [await train('bbbb'), await train('cccc')]
+  const other = await train('dddd', 'week 2')
+
+  assert.equal(
+    [dry.exitCode, before, back.exitCode, after, flat],
+    [0, 'generations/2', 0, 'generations/1', true],
+  )
+  const told = back.events.find(it => it.event === 'model.rollback')
+  assert.ok(told?.event === 'model.rollback' && told.generation === 1 && told.from === 2)
+  assert.equal([same.exitCode, again.exitCode, other.exitCode], [4, 4, 0])
+  assert.match(
+    refusalIn(same.events)?.reason ?? '',
+    /^it is the model of generation 2, from which core was rolled back$/,
+  )
+  assert.match(
+    refusalIn(again.events)?.reason ?? '',
+    /^core was rolled back from generation 2, and nothing says/,
+  )
+  assert.is(current(rig), 'generations/3')
+})
+
+test('rollback refuses what is not there or is damaged, and is released on demand', async () => {
+  await using rig = await trainerRig({ core: { trainer: telling } })
+  const script = 'scripts/rollback.ts'
+  const train = async (letters: string) => {
+    tell(rig, { letters })
+    return rig.run(['core', '--retrain'])
+  }
+  await train('aaaa')
+  const none = await rig.run(['core'], { script })
+  await train('bbbb')
+  const unknown = await rig.run(['core', '--to', '7'], { script })
+  const noJob = await rig.run([], { script })
+  await rig.run(['core'], { script })
+  const released = await rig.run(['core', '--release'], { script })
+  const next = await train('cccc')
+  const bytes = readFileSync(join(rig.modelsDir, 'core/generations/1/core.onnx'))
+  bytes[bytes.length - 1]! ^= 1
+  writeFileSync(join(rig.modelsDir, 'core/generations/1/core.onnx'), bytes)
+  const damaged = await rig.run(['core'], { script })
+
+  assert.equal([none.exitCode, unknown.exitCode, noJob.exitCode], [1, 64, 64])
+  assert.match(unknown.stdout, 'core has no generation 7; there are: 1, 2')
+  assert.equal([released.exitCode, next.exitCode], [0, 0])
+  assert.match(released.stdout, '1 generation of core removed (2)')
+  assert.is(damaged.exitCode, 1)
+  assert.match(damaged.stdout, /Cannot roll back core to generation 1: its core\.onnx differs/)
+  assert.is(current(rig), 'generations/2')
+})
+
+test.run()
