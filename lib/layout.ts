@@ -4,9 +4,13 @@ import type { JobName } from './quotas.ts'
 
 // The layout on disk: only this file spells these names. All paths are absolute.
 
-/** The names of a job's output folder and of the folder for temporary files in it. */
+/** The names of a job's output folder and of the folders in it that are no output. */
 export const WORK = 'work'
 export const TMP = 'tmp'
+export const CACHE = 'cache'
+export const HOME = 'home'
+/** The folder beside it for checkpoints that no training is to find. */
+export const ASIDE = 'aside'
 
 /** The folders of one job. */
 export type JobFolders = {
@@ -16,6 +20,10 @@ export type JobFolders = {
   workDir: string
   /** The training's temporary files; emptied before and after it. */
   tmpDir: string
+  /** The caches of the programs that it uses. They last, until their room is needed. */
+  cacheDir: string
+  /** Its HOME; lasts as the caches do. */
+  homeDir: string
 }
 
 /** Lay out the folders of a job in a models folder. */
@@ -26,7 +34,8 @@ export function layout(modelsDir: string, job: JobName): JobFolders {
 /** Lay out the folders of the job whose own folder is `jobDir`. */
 export function foldersIn(jobDir: string): JobFolders {
   const workDir = join(jobDir, WORK)
-  return { jobDir, workDir, tmpDir: join(workDir, TMP) }
+  const inWork = (name: string) => join(workDir, name)
+  return { jobDir, workDir, tmpDir: inWork(TMP), cacheDir: inWork(CACHE), homeDir: inWork(HOME) }
 }
 
 /** Return the folder for the state of runs: lock, journal, metrics, logs, images of volumes. */

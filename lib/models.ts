@@ -2,6 +2,7 @@ import { lstatSync, readdir } from 'node:fs'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { isErrno, messageOf, TrainerError } from './errors.ts'
+import { CACHE, HOME, TMP, WORK } from './layout.ts'
 import { type Comparison, compareFile } from './models/compare.ts'
 import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
 import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
@@ -27,12 +28,21 @@ export type PublishedCheck = {
 
 /**
  * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
- * its `work/`, or that `work/`, without its `tmp/`. A missing folder has no models.
+ * its `work/`, or that `work/`, without its temporary files and caches. A missing folder has no models.
  *
+ * @param isCheckpoint tells of a name below `folder` whether it is a checkpoint or in one: such a file is no model
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
-export async function findModels(folder: string, globs: string[]): Promise<Findings> {
-  return judgeAll(folder, await listNames(folder, globs))
+export async function findModels(
+  folder: string,
+  globs: string[],
+  isCheckpoint: (name: string) => boolean = () => false,
+): Promise<Findings> {
+  const names = await listNames(folder, globs)
+  return judgeAll(
+    folder,
+    names.filter(name => !isCheckpoint(name)),
+  )
 }
 
 /**
@@ -129,7 +139,20 @@ async function compareModel(
   const comparison = comparisons.get(model.name)
   if (!isOnnx(model.name) && comparison === 'differs') return 'is not what was published'
   if (!isOnnx(model.name) && comparison === 'unlisted') return 'is in no manifest'
+  // The graph is the one that was published: its data was made with it, and nobody's own is shorter.
+  if (comparison === 'same' || comparison === 'touched') {
+    for (const [name, compared] of comparisons) {
+      if (compared !== 'differs') continue
+      const [bytes, publishedBytes] = [sizeOf(jobDir, name), manifest!.metadata.sizes[name]]
+      if (bytes < (publishedBytes ?? 0))
+        return `needs ${name}, which is damaged: it has ${bytes} of the ${publishedBytes} bytes that were published`
+    }
+  }
   return comparisons
+}
+
+function sizeOf(folder: string, name: string): number {
+  return lstatSync(join(folder, name)).size
 }
 
 /** List a model's files relative to its folder, in the order to publish them: external data first. */
@@ -161,7 +184,7 @@ async function listNames(folder: string, globs: string[]): Promise<string[]> {
       followSymbolicLinks: false,
       // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
-      ignore: ['work/**', 'tmp/**'],
+      ignore: [WORK, TMP, CACHE, HOME].map(name => `${name}/**`),
       fs: { readdir: readReachable },
     })
     return names.filter(isPublishable).sort()

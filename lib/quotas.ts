@@ -1,5 +1,7 @@
 import { dirname, resolve } from 'node:path'
+import { distance } from 'fastest-levenshtein'
 import * as v from 'valibot'
+import { frameworks, globsOf } from './quotas/frameworks.ts'
 import { readJsonFile } from './system/json-file.ts'
 import { MIB } from './text.ts'
 
@@ -11,25 +13,29 @@ const wholeNumber = v.pipe(v.number('a whole number'), v.integer('a whole number
 const positive = v.pipe(wholeNumber, v.minValue(1, 'a whole number of at least 1'))
 const text = v.pipe(v.string('a string'), v.regex(/^[^\0]+$/, 'a string that is not empty'))
 
-/** The names that are filled in where they stand in braces in a training's command. */
+/** The names that are filled in where they stand in braces in a training's command or environment. */
 export const placeholders = ['maxDiskMb', 'outputDir', 'modelDir'] as const
 
 /** Name the placeholder that a misspelt one was meant to be; `${WORD}` is a shell's own. */
 function misspelling(argument: string): string | undefined {
   const plain = (word: string) => word.replaceAll(/[-_]/g, '').toLowerCase()
   for (const [found, word] of argument.matchAll(/(?<!\$)\{([\w-]+)\}/g)) {
-    const meant = placeholders.find(it => plain(it) === plain(word!))
+    const meant = placeholders.find(it => isNear(plain(it), plain(word!)))
     if (meant && meant !== word) return `no ${found}; did you mean {${meant}}?`
   }
   return undefined
 }
 
+/** A letter too many or too few, or two that are wrong: more makes another word. */
+function isNear(name: string, word: string): boolean {
+  return Math.abs(name.length - word.length) <= 1 && distance(name, word) <= 2
+}
+
+const misspellingIn = ({ input }: { input: string }) => misspelling(input)!
+
 const argument = v.pipe(
   text,
-  v.check(
-    it => !misspelling(it),
-    ({ input }) => misspelling(input)!,
-  ),
+  v.check(it => !misspelling(it), misspellingIn),
 )
 
 /** A glob below the trainer's output folder; it must not be able to name anything outside. */
@@ -50,7 +56,10 @@ const jobObject = v.strictObject(
       v.minLength(1, 'a command as a list of at least one string'),
     ),
     models: v.optional(v.pipe(globs, v.minLength(1, 'a list of at least one glob')), ['*.onnx']),
+    framework: v.optional(v.picklist(frameworks, frameworks.map(name => `"${name}"`).join(', '))),
     prune: v.optional(globs, []),
+    keep: v.optional(globs, []),
+    resume: v.optional(v.picklist(['unpublished', 'always'], '"unpublished" or "always"'), 'unpublished'),
     timeoutMinutes: v.optional(
       v.pipe(
         v.number('a number'),
@@ -58,10 +67,23 @@ const jobObject = v.strictObject(
         v.maxValue(35_000, 'a number of at most 35000'),
       ),
     ),
+    graceSeconds: v.optional(
+      v.pipe(
+        v.number('a number'),
+        v.minValue(0, 'a number of at least 0'),
+        // The systemd unit waits somewhat longer than that.
+        v.maxValue(300, 'a number of at most 300'),
+      ),
+      10,
+    ),
     env: v.optional(
       v.record(
         v.pipe(v.string(), v.regex(/^[^=\0]+$/, 'a variable name without "="')),
-        v.pipe(v.string('a string'), v.regex(/^[^\0]*$/, 'a string without NUL')),
+        v.pipe(
+          v.string('a string'),
+          v.regex(/^[^\0]*$/, 'a string without NUL'),
+          v.check(it => !misspelling(it), misspellingIn),
+        ),
         'an object of strings',
       ),
       {},
@@ -73,10 +95,14 @@ const jobObject = v.strictObject(
   'an object',
 )
 
-/** The one place where a quota in MiB becomes bytes. */
+/** The one place where a quota in MiB becomes bytes, and a framework the globs of its checkpoints. */
 const jobSchema = v.pipe(
   jobObject,
-  v.transform(job => ({ ...job, quotaBytes: job.maxDiskMb * MIB })),
+  v.transform(({ prune, keep, ...job }) => ({
+    ...job,
+    quotaBytes: job.maxDiskMb * MIB,
+    globs: globsOf(job.framework, prune, keep),
+  })),
 )
 
 const modelsDirSchema = v.pipe(
@@ -94,6 +120,9 @@ export const quotasSchema = v.strictObject(
   },
   'an object',
 )
+
+/** One job's settings, as they are written. */
+export type QuotaSettings = v.InferInput<typeof jobSchema>
 
 /** One job's settings, defaults filled in. */
 export type Quota = v.InferOutput<typeof jobSchema>

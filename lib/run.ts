@@ -12,7 +12,7 @@ import { type Due, nextDue, untilNextPassMs, waitFor } from './run/schedule.ts'
 import { listenForSignals } from './run/signals.ts'
 import { packageVersion } from './settings/options.ts'
 import { exitCodeOf, reportFailure, runScript, stackOf } from './settings/script.ts'
-import type { Pruned } from './storage.ts'
+import type { Pruned } from './storage/prune.ts'
 import { whereabouts } from './system/whereabouts.ts'
 
 /** One run, as its steps share it. */
@@ -46,6 +46,8 @@ export type Job = JobFolders & {
   state: 'asked' | 'skipped' | 'training' | 'trained' | 'failed'
   emit: (event: EventBody) => void
   onPrune: (pruned: Pruned) => void
+  /** Warns of what could not be deleted. */
+  onFault: (message: string) => void
 }
 
 /** A step of a run: the day-1 check or one job. */
@@ -210,6 +212,12 @@ function openJob(name: JobName, run: Run): Job {
     check: undefined,
     state: 'asked',
     emit,
-    onPrune: pruned => emit({ event: 'storage.prune', job: name, ...pruned, ...dryRun }),
+    onPrune({ pointer, ...pruned }) {
+      emit({ event: 'storage.prune', job: name, ...pruned, ...dryRun })
+      if (pointer === undefined) return
+      const message = `pruned ${pruned.path}, which ${pointer} names: nothing else was left to prune`
+      emit({ event: 'warning', job: name, message })
+    },
+    onFault: message => emit({ event: 'warning', job: name, message }),
   }
 }

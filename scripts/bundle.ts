@@ -9,6 +9,7 @@ import { listenForSignals } from '../lib/run/signals.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
 import { chooseOneJob, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
+import { nameCommand } from '../lib/system/start-command.ts'
 import { escapeText, formatBytes } from '../lib/text.ts'
 
 const options = {
@@ -43,7 +44,7 @@ async function bundle(args: string[]): Promise<string> {
   const read = readOptions(args, program)
   if (typeof read === 'string') return read
   const { values, positionals } = read
-  const job = chooseOneJob(positionals, 'scripts/bundle.ts core --key private.pem')
+  const job = chooseOneJob(positionals, nameCommand(program.name, 'core', '--key', 'private.pem'))
   if (values.key === undefined) throw new TrainerError('usage', 'Name the private key that signs: --key FILE')
   const { modelsDir, quotasFile } = readPlace(values)
   const out = resolve(values.out ?? `${job}.tar.gz`)

@@ -17,7 +17,7 @@ import { readSite } from '../lib/reports/site-report.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
 import { type Program, parseDuration, readOptions, type Values } from '../lib/settings/options.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
-import { root, startOf } from '../lib/system/start-command.ts'
+import { nameCommand, root, startOf } from '../lib/system/start-command.ts'
 import { count, escapeText, quoteWord } from '../lib/text.ts'
 
 const options = {
@@ -37,7 +37,7 @@ const program: Program<typeof options> = {
   positionals: 'FILE [SITE ...]',
   options,
   example: 'fleet.json --detach',
-  notes: `Exit codes: 0 all sites done, else that of the worst site, as of tasks.ts:
+  notes: `Exit codes: 0 all sites done, else that of the worst site, as of a run:
 75 also a node lost or a job held, 78 also refused by Slurm, 143 cancelled;
 129 terminal gone (the jobs go on), 130 SIGINT, 143 SIGTERM (all are ended)`,
 }
@@ -62,7 +62,7 @@ async function manageFleet(args: string[]): Promise<number> {
   const { values, positionals } = read
   const [file, ...names] = positionals
   if (file === undefined)
-    throw new TrainerError('usage', 'Name the fleet file, as in scripts/fleet.ts fleet.json')
+    throw new TrainerError('usage', `Name the fleet file, as in ${nameCommand(program.name, 'fleet.json')}`)
   const chosen = modes.filter(mode => values[mode])
   if (chosen.length > 1)
     throw new TrainerError('usage', `Choose one of ${chosen.map(mode => `--${mode}`).join(' and ')}`)

@@ -37,19 +37,23 @@ async function prune(run: Run): Promise<string> {
   return outcome
 }
 
-async function pruneJob({ name, quota, jobDir, run, emit, onPrune }: Job, pruned: Sum): Promise<void> {
+async function pruneJob(
+  { name, quota, jobDir, run, emit, onPrune, onFault }: Job,
+  pruned: Sum,
+): Promise<void> {
   if (!existsSync(jobDir)) return
   const { dryRun } = run.command
   const startedMs = performance.now()
   const { usedBytes, freeBytes } = await lookAt(jobDir)
-  const { quotaBytes: limitBytes, maxDiskMb, prune } = quota
+  const { quotaBytes: limitBytes, maxDiskMb, globs } = quota
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
 
   if (!dryRun) await recover(jobDir)
   const after = await enforceLimit(jobDir, maxDiskMb, {
-    prune,
+    ...globs,
     keep: await publishedFiles(jobDir, quota.models),
     dryRun,
+    onFault,
     onPrune: deletion => {
       pruned.count++
       pruned.bytes += deletion.bytes

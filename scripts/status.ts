@@ -11,7 +11,7 @@ const options = {
   fleet: {
     type: 'string',
     value: 'FILE',
-    help: 'how all sites of this fleet stand, as fleet.ts --status',
+    help: 'how all sites of this fleet stand, as fleet --status does',
   },
   json: { type: 'boolean', help: 'one JSON object on stdout, sizes in bytes' },
 } as const

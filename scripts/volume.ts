@@ -19,6 +19,7 @@ import { didYouMean, type Program, readOptions } from '../lib/settings/options.t
 import { chooseOneJob, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'
 import { programRunner, type RunProgram } from '../lib/system/programs.ts'
+import { nameCommand } from '../lib/system/start-command.ts'
 import { formatBytes } from '../lib/text.ts'
 
 const commands = ['create', 'mount', 'unmount', 'remove', 'status'] as const
@@ -131,7 +132,7 @@ function chooseCommand([word = '', ...names]: string[]): [Command, JobName] {
       `${fault}; the commands are ${commands.join(', ')}${didYouMean(word, commands)}`,
     )
   }
-  return [command, chooseOneJob(names, `scripts/volume.ts ${command} core`)]
+  return [command, chooseOneJob(names, nameCommand(program.name, command, 'core'))]
 }
 
 async function findUser(name: string, run: RunProgram): Promise<Owner> {
@@ -160,7 +161,7 @@ function describeUnit({ job, image, folder }: Volume, { state }: VolumeStatus): 
   if (state !== 'none') return mountUnit(image, folder).text.trimEnd()
   throw new TrainerError(
     'storage',
-    `There is no unit for ${job}: it has no volume; make one by volume.ts create ${job}`,
+    `There is no unit for ${job}: it has no volume; make one by ${nameCommand(program.name, 'create', job)}`,
   )
 }
 

@@ -91,6 +91,20 @@ const faults: [what: string, change: Change, key: string, was: string, expected:
     'no {modeldir}; did you mean {modelDir}?',
   ],
   [
+    'a placeholder with letters the wrong way round',
+    q => Object.assign(q.jobs.dpi, { train: ['t', '{outptuDir}'] }),
+    'jobs.dpi.train.1',
+    '"{outptuDir}"',
+    'no {outptuDir}; did you mean {outputDir}?',
+  ],
+  [
+    'a misspelt placeholder in env',
+    q => Object.assign(q.jobs.core, { env: { TRITON_HOME: '{output-dir}/triton' } }),
+    'jobs.core.env.TRITON_HOME',
+    '"{output-dir}/triton"',
+    'no {output-dir}; did you mean {outputDir}?',
+  ],
+  [
     'a placeholder with dashes',
     q => Object.assign(q.jobs.dpi, { train: ['{Max-Disk-MB}'] }),
     'jobs.dpi.train.0',
@@ -141,6 +155,20 @@ const faults: [what: string, change: Change, key: string, was: string, expected:
   ],
   ['a number in env', q => Object.assign(q.jobs.core, { env: { A: 1 } }), 'jobs.core.env.A', '1', 'a string'],
   [
+    'a negative grace',
+    q => Object.assign(q.jobs.core, { graceSeconds: -1 }),
+    'jobs.core.graceSeconds',
+    '-1',
+    'at least 0',
+  ],
+  [
+    'a grace that systemd would cut',
+    q => Object.assign(q.jobs.core, { graceSeconds: 301 }),
+    'jobs.core.graceSeconds',
+    '301',
+    'at most 300',
+  ],
+  [
     'a time-out of 0',
     q => Object.assign(q.jobs.core, { timeoutMinutes: 0 }),
     'jobs.core.timeoutMinutes',
@@ -165,10 +193,19 @@ for (const [what, change, key, was, expected] of faults) {
 
 test('readQuotas() leaves braces alone that are no placeholder of ours', async () => {
   const quotas = good()
-  quotas.jobs.core.train = ['t', 'ckpt-{epoch}', '{outputDir}/{max_disk}', '$' + '{OUTPUT_DIR}', '{}']
+  quotas.jobs.core.train = [
+    't',
+    'ckpt-{epoch}',
+    '{outputDir}/{max_disk}',
+    '$' + '{OUTPUT_DIR}',
+    '{}',
+    '{outputFile}',
+  ]
+  quotas.jobs.core.env = { NAME: 'run-{step}', OPTIONS: '{"model": 1}', SHELL_WORD: '$' + '{model_dir}' }
   await using box = await sandbox({ 'quotas.json': JSON.stringify(quotas) })
 
-  assert.equal(readQuotas(box.path('quotas.json')).jobs.core.train, quotas.jobs.core.train)
+  const { train, env } = readQuotas(box.path('quotas.json')).jobs.core
+  assert.equal([train, env], [quotas.jobs.core.train, quotas.jobs.core.env])
 })
 
 test('readQuotas() names every fault of a file, a line each', async () => {

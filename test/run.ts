@@ -40,7 +40,7 @@ const LONGEST_FIRST = [
 ].map(name => `${name}.test.ts`)
 
 /** What is about the project as it stands there, its files, its command line and how it is installed: not translated. */
-const AS_IT_STANDS = ['architecture', 'machine/boot', 'machine/install', 'pages'].map(
+const AS_IT_STANDS = ['architecture', 'machine/boot', 'machine/install', 'pages', 'system/tsx-cache'].map(
   name => `${name}.test.ts`,
 )
 

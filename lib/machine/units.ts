@@ -76,7 +76,7 @@ StartLimitIntervalSec=0
 Type=oneshot
 User=${SERVICE_USER}
 Group=${SERVICE_USER}
-Environment=TSX_DISABLE_CACHE=1 ${quote(`RANSOMEYE_MODELS_DIR=${modelsDir}`)}
+Environment=${[...(args.includes('--import') ? ['TSX_DISABLE_CACHE=1'] : []), quote(`RANSOMEYE_MODELS_DIR=${modelsDir}`)].join(' ')}
 ExecStart=${[quote(program!), ...args.map(argument => quote(argument).replaceAll('$', '$$$$'))].join(' ')}
 SyslogIdentifier=${name}
 
@@ -87,9 +87,9 @@ RestartPreventExitStatus=2 64 78
 SuccessExitStatus=130 143
 ${backOff(systemdVersion)}
 
-# The main process ends a training within 10 s; whatever is left of the unit after that is killed.
+# The main process ends a training within its graceSeconds, 300 at most; whatever is left of the unit after that is killed.
 KillMode=mixed
-TimeoutStopSec=30s
+TimeoutStopSec=330s
 
 # All of it after the rest of the machine; a training that is killed for want of memory is a failed training.
 OOMPolicy=continue

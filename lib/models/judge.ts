@@ -1,7 +1,7 @@
 import { join, posix } from 'node:path'
-import { TMP, WORK } from '../layout.ts'
-import { reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
-import { inspectOnnx } from './onnx.ts'
+import { ASIDE, CACHE, HOME, TMP, WORK } from '../layout.ts'
+import { type Recognise, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
+import { inspectOnnx, type OnnxStructure } from './onnx.ts'
 
 /** A file that can be used as a model. */
 export type Model = {
@@ -14,8 +14,8 @@ export type Model = {
   references: string[]
 }
 
-/** Folders of a job that are emptied or hold unpublished files. */
-const unpublishedFolders = [WORK, TMP]
+/** Folders of a job, or of its output folder, that hold nothing of a training's result. */
+const unpublishedFolders = [WORK, ASIDE, TMP, CACHE, HOME]
 /** Files that this program writes itself. */
 const ownFiles = ['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json']
 
@@ -32,39 +32,55 @@ export function isOnnx(name: string): boolean {
 }
 
 /**
- * Judge one file. A model is a regular file that is not empty; an ONNX model is also whole in structure, with its
- * external data beside or below it.
+ * Judge one file. A model is a regular file that is not empty; an ONNX model can also be loaded, as far as its structure
+ * tells, with its external data beside or below it.
  *
- * @param folder the job's folder or its `work/`; external data must be in it
+ * @param folder the job's folder, its `work/` or one of its generations; external data must be in it
+ * @param recognise counts the names of a file that are known, where it may have several
+ * @returns the model, or a promise of it if its structure is large
  * @throws {UnusableFile} with the reason why the file is not a model
  */
-export async function judgeModel(folder: string, name: string): Promise<Model> {
+export function judgeModel(folder: string, name: string, recognise?: Recognise): Model | Promise<Model> {
   if (!isPublishable(name)) throw new UnusableFile('has a name that cannot be published')
-  const { size } = statPlain(folder, name)
+  const { size } = statPlain(folder, name, recognise)
   if (size === 0n) throw new UnusableFile('is empty')
   const path = join(folder, name)
-  return { path, name, bytes: Number(size), references: isOnnx(name) ? await referencesOf(folder, name) : [] }
+  const model = { path, name, bytes: Number(size), references: [] }
+  if (!isOnnx(name)) return model
+  const complete = ({ externalData }: OnnxStructure): Model => {
+    const references = Array.from(externalData, it => referenceOf(folder, name, it, recognise))
+    return { ...model, references }
+  }
+  const structure = inspectOnnx(path, recognise && ((_, stats) => recognise(name, stats)))
+  return structure instanceof Promise ? structure.then(complete) : complete(structure)
 }
 
-async function referencesOf(folder: string, name: string): Promise<string[]> {
-  const { externalData } = await inspectOnnx(join(folder, name))
-  return Array.from(externalData, ([location, neededBytes]) => {
-    const reference = posix.normalize(posix.join(posix.dirname(name), location))
-    const outside = posix.isAbsolute(location) || location.split('/').includes('..')
-    if (outside || !isPublishable(reference)) {
-      throw new UnusableFile(`keeps data in ${location}, which is not beside or below it`)
-    }
-    const bytes = referenceBytes(folder, reference, location)
-    if (bytes < neededBytes) {
-      throw new UnusableFile(`needs ${neededBytes} bytes of ${location}, which has ${bytes}`)
-    }
-    return join(folder, reference)
-  })
+function referenceOf(
+  folder: string,
+  name: string,
+  [location, neededBytes]: [location: string, neededBytes: number],
+  recognise: Recognise | undefined,
+): string {
+  const reference = posix.normalize(posix.join(posix.dirname(name), location))
+  const outside = posix.isAbsolute(location) || location.split('/').includes('..')
+  if (outside || !isPublishable(reference)) {
+    throw new UnusableFile(`keeps data in ${location}, which is not beside or below it`)
+  }
+  const bytes = referenceBytes(folder, reference, location, recognise)
+  if (bytes < neededBytes) {
+    throw new UnusableFile(`needs ${neededBytes} bytes of ${location}, which has ${bytes}`)
+  }
+  return join(folder, reference)
 }
 
-function referenceBytes(folder: string, reference: string, location: string): number {
+function referenceBytes(
+  folder: string,
+  reference: string,
+  location: string,
+  recognise: Recognise | undefined,
+): number {
   try {
-    return Number(statPlain(folder, reference).size)
+    return Number(statPlain(folder, reference, recognise).size)
   } catch (error) {
     throw new UnusableFile(`needs ${location}, which ${reasonOf(error)}`, { cause: error })
   }

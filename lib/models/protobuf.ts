@@ -1,7 +1,11 @@
 import { readSync } from 'node:fs'
+import type { Bytes } from '../system/bytes.ts'
 import { UnusableFile } from '../system/plain-file.ts'
 
-const WINDOW_BYTES = 4096
+/** The least that is read at a time: a walk that passes over tensors wants no more between them. */
+const LEAST_WINDOW_BYTES = 4096
+/** The most, in a file that is read without a gap; also the longest text. */
+const MOST_WINDOW_BYTES = 64 * 1024
 
 /** Protobuf's wire types; the two of groups (3, 4) were obsolete before ONNX began. */
 export const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const
@@ -18,12 +22,15 @@ export class WireReader {
   wireType = 0
   /** A varint's value; exact up to 2^53. */
   value = 0
+  /** Where the field begins, with its tag. */
+  start = 0
   #position = 0
   #stop = 0
   readonly #fd: number
-  readonly #window = Buffer.allocUnsafe(WINDOW_BYTES)
+  readonly #window = Buffer.allocUnsafe(MOST_WINDOW_BYTES)
   #windowStart = 0
   #windowStop = 0
+  #windowBytes = LEAST_WINDOW_BYTES
 
   constructor(fd: number) {
     this.#fd = fd
@@ -37,6 +44,7 @@ export class WireReader {
   next(end: number): boolean {
     this.#position = this.#stop
     if (this.#position === end) return false
+    this.start = this.#position
     const tag = this.#varint(end)
     this.field = Math.floor(tag / 8)
     this.wireType = tag % 8
@@ -46,9 +54,29 @@ export class WireReader {
     return true
   }
 
+  /**
+   * Step over fields of the same number and type that follow at once, at most `most` of them.
+   *
+   * @returns how many there were
+   */
+  skipRun(end: number, most: number): number {
+    const tag = this.field * 8 + this.wireType
+    let count = 0
+    while (count < most && this.#stop < end && this.#byteAt(this.#stop) === tag) {
+      this.next(end)
+      count++
+    }
+    return count
+  }
+
   /** Length of the field's payload in bytes. */
   get length(): number {
     return this.#stop - this.#position
+  }
+
+  /** Where the field's payload begins. */
+  get payloadStart(): number {
+    return this.#position
   }
 
   /** Enter the field's payload as a message, whose first field is then the next. Returns its end, for `next`. */
@@ -61,14 +89,34 @@ export class WireReader {
   /**
    * Read the field's payload as text.
    *
-   * @throws {UnusableFile} if it is longer than a path can be
+   * @throws {UnusableFile} if it is longer than any name
    */
   text(): string {
+    const at = this.#load()
+    return this.#window.toString('utf8', at, at + this.length)
+  }
+
+  /** Read the field's payload as a name, a character for each byte: that is enough, and faster, to compare names. */
+  bytes(): Bytes {
+    const at = this.#load()
+    return this.#window.toString('latin1', at, at + this.length)
+  }
+
+  /** Read the field's payload as varints, one after another, as packed fields have them. */
+  *varints(): Generator<number, void> {
+    const end = this.#stop
+    while (this.#position < end) yield this.#varint(end)
+  }
+
+  /** @returns where the payload is in the window */
+  #load(): number {
     const bytes = this.length
-    if (bytes > WINDOW_BYTES) throw damaged(this.#position)
-    const text = Buffer.alloc(bytes)
-    if (readSync(this.#fd, text, 0, bytes, this.#position) < bytes) throw damaged(this.#position)
-    return text.toString('utf8')
+    if (bytes > MOST_WINDOW_BYTES) throw damaged(this.#position)
+    if (bytes && (this.#position < this.#windowStart || this.#stop > this.#windowStop)) {
+      this.#fill(this.#position, Math.max(bytes, this.#windowBytes))
+      if (this.#stop > this.#windowStop) throw damaged(this.#position)
+    }
+    return this.#position - this.#windowStart
   }
 
   #payloadStop(end: number): number {
@@ -91,23 +139,29 @@ export class WireReader {
 
   #varint(end: number): number {
     let value = 0
-    for (let shift = 0; shift < 70; shift += 7) {
+    let factor = 1
+    for (let bytes = 0; bytes < 10; bytes++) {
       if (this.#position >= end) break
-      const byte = this.#byte()
-      value += (byte & 0x7f) * 2 ** shift
-      if (byte < 0x80) return value
+      const byte = this.#byteAt(this.#position++)
+      if (byte < 0x80) return value + byte * factor
+      value += (byte & 0x7f) * factor
+      factor *= 128
     }
     throw damaged(this.#position)
   }
 
-  #byte(): number {
-    const position = this.#position++
-    if (position < this.#windowStart || position >= this.#windowStop) {
-      this.#windowStart = position
-      this.#windowStop = position + readSync(this.#fd, this.#window, 0, WINDOW_BYTES, position)
-      if (this.#windowStop === position) throw damaged(position)
-    }
+  #byteAt(position: number): number {
+    if (position < this.#windowStart || position >= this.#windowStop) this.#fill(position, this.#windowBytes)
     return this.#window[position - this.#windowStart]!
+  }
+
+  #fill(position: number, bytes: number): void {
+    // Read more at a time while nothing is passed over.
+    const isNext = position === this.#windowStop && position > 0
+    this.#windowBytes = isNext ? Math.min(2 * this.#windowBytes, MOST_WINDOW_BYTES) : LEAST_WINDOW_BYTES
+    this.#windowStart = position
+    this.#windowStop = position + readSync(this.#fd, this.#window, 0, bytes, position)
+    if (this.#windowStop === position) throw damaged(position)
   }
 }
 

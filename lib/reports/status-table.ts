@@ -1,3 +1,4 @@
+import { nameCommand } from '../system/start-command.ts'
 import { escapeText, formatBar, formatBytes, formatSeconds, wrap } from '../text.ts'
 import type { JobStatus, Status } from './status.ts'
 
@@ -80,7 +81,9 @@ function describeExcess({ job, usedBytes, limitBytes, prunable }: JobStatus, isR
   const excess = `${job} uses more than its quota`
   if (usedBytes - (prunable?.bytes ?? 0) > limitBytes)
     return [`${excess}, and pruning cannot change that: raise its maxDiskMb or remove what is not needed`]
-  return [`${excess}; the next run prunes it${isRunning ? '' : `, or now: scripts/prune.ts ${job}`}`]
+  return [
+    `${excess}; the next run prunes it${isRunning ? '' : `, or now: ${nameCommand('scripts/prune.ts', job)}`}`,
+  ]
 }
 
 function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {

@@ -7,8 +7,9 @@ import { readManifest } from '../models/manifest.ts'
 import { checkPublished, publishedFiles } from '../models.ts'
 import { type JobName, jobNames, type Quota, type Quotas } from '../quotas.ts'
 import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
+import type { Entry } from '../storage/entry.ts'
 import { measure } from '../storage/measure.ts'
-import type { Entry } from '../storage/prunable.ts'
+import { RANK } from '../storage/rules.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
 
@@ -171,13 +172,13 @@ async function measureJob(
     return { usedBytes: 0, limitBytes: quotaBytes, checkpoints: none, prunable: none, guarantee: null }
   }
   const keep = await publishedFiles(dir, quota.models)
-  const { usedBytes, prunable } = await measure(dir, { prune: quota.prune, keep })
-  const { prunable: matching } = await measure(dir, { prune: quota.prune })
+  const { usedBytes, prunable } = await measure(dir, { ...quota.globs, keep })
+  const { prunable: matching } = await measure(dir, quota.globs)
   const capBytes = capOf(dir, quotaBytes)
   return {
     usedBytes: capBytes === undefined ? usedBytes : accountOf(dir).usedBytes,
     limitBytes: capBytes ?? quotaBytes,
-    checkpoints: sumUp(matching.filter(({ rule }) => rule !== '*.tmp')),
+    checkpoints: sumUpSets(matching.filter(({ rank }) => rank === RANK.checkpoint)),
     prunable: sumUp(prunable),
     guarantee: `${capBytes === undefined ? 'watch' : 'kernel'}${sandbox}`,
   }
@@ -185,6 +186,11 @@ async function measureJob(
 
 function sumUp(entries: Entry[]): { count: number; bytes: number } {
   return { count: entries.length, bytes: entries.reduce((sum, { bytes }) => sum + bytes, 0) }
+}
+
+/** Files that belong together are one checkpoint. */
+function sumUpSets(entries: Entry[]): { count: number; bytes: number } {
+  return { ...sumUp(entries), count: new Set(entries.map(({ set }) => set)).size }
 }
 
 function jobIn({ jobs }: RunHistory, name: JobName): JobHistory | undefined {

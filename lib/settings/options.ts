@@ -3,7 +3,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
-import { root } from '../system/start-command.ts'
+import { nameCommand, root } from '../system/start-command.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -65,7 +65,7 @@ export function readOptions<O extends Record<string, Option>>(
   } catch (cause) {
     if (!isErrno(cause, ...parseFaults)) throw cause
     const reason = reword(messageOf(cause).split(/\.\s/)[0]!, options)
-    throw new TrainerError('usage', `${reason}; see node --import tsx ${program.name} --help`, { cause })
+    throw new TrainerError('usage', `${reason}; see ${nameCommand(program.name, '--help')}`, { cause })
   }
 }
 
@@ -115,7 +115,7 @@ function helpOf(program: Program<Record<string, Option>>, options: Record<string
     const value = option.type === 'string' ? ` ${option.value}` : ''
     return `  ${`--${name}${short}${value}`.padEnd(20)} ${option.help}`
   })
-  const command = `node --import tsx ${program.name}`
+  const command = nameCommand(program.name)
   const positionals = program.positionals ? ` ${program.positionals}` : ''
   return [
     program.summary,

@@ -1,7 +1,7 @@
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { type JobName, jobNames, type Quotas, readQuotas } from '../quotas.ts'
-import { type Place, root } from '../system/start-command.ts'
+import { defaultQuotasFile, isPackaged, type Place } from '../system/start-command.ts'
 import { chooseModelsDir } from './folders.ts'
 import { didYouMean, type Option, type Values } from './options.ts'
 
@@ -12,12 +12,16 @@ export const placeOptions = {
     value: 'DIR',
     help: 'models and state (else RANSOMEYE_MODELS_DIR, modelsDir)',
   },
-  quotas: { type: 'string', value: 'FILE', help: 'the quotas (default: quotas.json of this project)' },
+  quotas: {
+    type: 'string',
+    value: 'FILE',
+    help: `the quotas (default: ${isPackaged ? defaultQuotasFile : 'quotas.json of this project'})`,
+  },
 } as const satisfies Record<string, Option>
 
-/** Return the absolute path of the quotas file that was named, or of the project's own. */
+/** Return the absolute path of the quotas file that was named, or of this installation's own. */
 export function chooseQuotasFile(values: Values<typeof placeOptions>): string {
-  return resolve(values.quotas ?? join(root, 'quotas.json'))
+  return resolve(values.quotas ?? defaultQuotasFile)
 }
 
 /**

@@ -1,21 +1,26 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from '../errors.ts'
+import { WORK } from '../layout.ts'
 import type { Bytes, Folder } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { accountOf, inodeBytesOn } from './capacity.ts'
-import { Entry, type Inode, Keeper, MOST_ENTRIES, OldestEntries, worthPruning } from './prunable.ts'
-import { compileRules, type RuleOf } from './rules.ts'
+import { Entry, type Inode } from './entry.ts'
+import { Keeper } from './keeper.ts'
+import { MOST_ENTRIES, OldestEntries } from './oldest-entries.ts'
+import { isPointerName, MOST_POINTERS, notePointers, type Pointer } from './pointers.ts'
+import { arrange, compareSets, worthPruning } from './prunable-set.ts'
+import { compileRules, type Globs, LEFTOVER, OURS, RANK, type Rule, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
 
-export type MeasureOptions = {
-  /** Globs of what may be pruned besides `*.checkpoint` and `*.tmp` files; relative to the folder or its `work/`. */
-  prune?: string[]
+export type MeasureOptions = Globs & {
   /** Paths that are never prunable, such as published models with their external data and manifest. */
   keep?: Iterable<string | Buffer>
   /** List at least so many of the oldest prunable entries, if there are so many. */
   most?: number
   /** After a violation: everything in `work/` may be pruned, except what the rules name other than temporary files. */
   unnamed?: boolean
+  /** While a training runs, its beginning: what is half-written and younger is its own, and no leftover. */
+  liveSinceNs?: bigint
   /** Ends the walk; its reason is thrown. */
   signal?: AbortSignal
 }
@@ -27,9 +32,13 @@ export type Measurement = {
   usedInodes: number
   /** The part of `usedBytes` that would come free if everything prunable went. */
   prunableBytes: number
-  /** The entries that may be pruned, oldest first; `isCut` if those are not all. */
+  /** The entries that may be pruned, in the order in which they go, those of a set together; `isCut` if those are not all. */
   prunable: Entry[]
   isCut: boolean
+  /** The links and files in it that name a checkpoint to go on with. */
+  pointers: Bytes[]
+  /** Something in it that has a time in the future, which is not believed. */
+  fromFuture: Bytes | undefined
 }
 
 /**
@@ -45,7 +54,7 @@ export type Measurement = {
  */
 export async function measure(dir: string, options: MeasureOptions = {}): Promise<Measurement> {
   const root = findRoot(dir)
-  const account = new Account(root, inodeBytesOn(dir), await compileRules(root, options.prune ?? []), options)
+  const account = new Account(root, inodeBytesOn(dir), await compileRules(root, options), options)
   const rootStats = await walk<Owner>(root, undefined, account, options.signal)
   return account.close(rootStats)
 }
@@ -53,15 +62,23 @@ export async function measure(dir: string, options: MeasureOptions = {}): Promis
 /** The prunable folder that something is in, if it is in one; `kept` in a folder that stays whole. */
 type Owner = Entry | 'kept' | undefined
 
+/** Clocks of machines that share a disk may differ by so much. */
+const FUTURE_NS = 60n * 10n ** 9n
+
 /** Adds up a walk. */
 class Account {
+  readonly #root: Bytes
   readonly #work: Bytes
   readonly #inodeBytes: number
   readonly #ruleOf: RuleOf
   readonly #keeper: Keeper
   readonly #unnamed: boolean
+  readonly #liveSinceNs: bigint | undefined
+  readonly #nowNs = BigInt(Date.now()) * 10n ** 6n
   readonly #inodes = new Map<string, Inode>()
   readonly #oldest: OldestEntries
+  readonly #pointers: Pointer[] = []
+  #fromFuture: Bytes | undefined
   #usedBytes = 0
   #usedInodes = 0
   /** Bytes of files that go with an entry, hard links not counted. */
@@ -71,14 +88,16 @@ class Account {
     root: Bytes,
     inodeBytes: number,
     ruleOf: RuleOf,
-    { keep = [], most = MOST_ENTRIES, unnamed = false }: MeasureOptions,
+    { keep = [], most = MOST_ENTRIES, unnamed = false, liveSinceNs }: MeasureOptions,
   ) {
-    this.#work = `${root}/work`
+    this.#root = root
+    this.#work = `${root}/${WORK}`
     this.#inodeBytes = inodeBytes
     this.#ruleOf = ruleOf
     this.#keeper = new Keeper(keep)
-    this.#oldest = new OldestEntries(most)
+    this.#oldest = new OldestEntries(root, most)
     this.#unnamed = unnamed
+    this.#liveSinceNs = liveSinceNs
   }
 
   isExact({ path, data: owner }: Folder<Owner>, name: Bytes): boolean {
@@ -91,6 +110,7 @@ class Account {
 
   visit({ path, data: owner }: Folder<Owner>, name: Bytes, stats: Stats | BigIntStats): Owner {
     const bytes = chargeOf(stats, this.#inodeBytes)
+    if (owner === undefined) this.#notePointer(path, name, stats)
     if (!isExact(stats)) {
       this.#charge(bytes)
       return owner
@@ -99,9 +119,10 @@ class Account {
     const inode = stats.nlink > 1n && !isFolder ? this.#countName(stats, bytes) : undefined
     if (!inode || inode.names === 1) this.#charge(bytes)
     if (owner === 'kept') return owner
+    const timeNs = this.#believedTime(stats, path, name)
     for (let holder = owner; holder; holder = holder.owner) {
       holder.add(bytes, inode)
-      if (stats.mtimeNs > holder.mtimeNs) holder.mtimeNs = stats.mtimeNs
+      holder.touch(stats.mtimeNs, timeNs)
     }
     if (this.#keeper.keepsInode(stats)) owner?.keep()
     const rule = this.#ruleFor(path, name, stats)
@@ -111,12 +132,15 @@ class Account {
     }
     if (rule === 'kept') {
       owner?.keep()
+      this.#oldest.keep(path, name)
       return isFolder ? 'kept' : owner
     }
-    const entry = new Entry(path, name, stats, rule, owner)
+    const entry = new Entry(path, name, stats, timeNs, rule, owner)
     entry.add(bytes, inode)
-    if (this.#keeper.keeps(entry)) entry.keep()
-    else {
+    if (this.#keeper.keeps(entry)) {
+      entry.keep()
+      this.#oldest.keep(path, name)
+    } else {
       if (!inode) this.#named += bytes
       this.#oldest.add(entry)
     }
@@ -125,7 +149,10 @@ class Account {
 
   close(rootStats: Stats): Measurement {
     this.#charge(chargeOf(rootStats, this.#inodeBytes))
-    const prunable = worthPruning(this.#oldest.list())
+    const listed = this.#oldest.list().filter(([entry]) => !this.#isLive(entry))
+    const sets = arrange(listed)
+    if (sets.length) notePointers(this.#root, this.#pointers, sets)
+    const prunable = worthPruning(sets.sort(compareSets)).flatMap(({ entries }) => entries)
     const { isCut } = this.#oldest
     return {
       usedBytes: this.#usedBytes,
@@ -133,18 +160,39 @@ class Account {
       prunableBytes: isCut ? this.#named : prunable.reduce((sum, { bytes }) => sum + bytes, 0),
       prunable,
       isCut,
+      pointers: this.#pointers.map(({ folder, name }) => `${folder}/${name}`),
+      fromFuture: this.#fromFuture,
     }
   }
 
+  /** A time in the future is not believed: then that of the last change is, which nobody can set. */
+  #believedTime({ mtimeNs, ctimeNs }: BigIntStats, folder: Bytes, name: Bytes): bigint {
+    if (mtimeNs <= this.#nowNs + FUTURE_NS) return mtimeNs
+    this.#fromFuture ??= `${folder}/${name}`
+    return ctimeNs < this.#nowNs ? ctimeNs : this.#nowNs
+  }
+
+  /** Is a training that lives still writing it, by its name and its time? */
+  #isLive({ rule, timeNs }: Entry): boolean {
+    return rule === LEFTOVER.name && this.#liveSinceNs !== undefined && timeNs >= this.#liveSinceNs
+  }
+
+  #notePointer(folder: Bytes, name: Bytes, stats: Stats | BigIntStats): void {
+    const isLink = stats.isSymbolicLink()
+    if (!isLink && !isPointerName(name)) return
+    if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work))
+      this.#pointers.push({ folder, name, isLink })
+  }
+
   /** The rule that allows a name to be pruned; `kept` if it must stay because a rule names it. */
-  #ruleFor(folder: Bytes, name: Bytes, stats: BigIntStats): string | undefined {
+  #ruleFor(folder: Bytes, name: Bytes, stats: BigIntStats): Rule | 'kept' | undefined {
     const isFolder = stats.isDirectory()
     const rule =
       isFolder || stats.isFile() ? this.#ruleOf(folder, name, isFolder ? 'folder' : 'file') : undefined
-    if (!this.#unnamed) return rule
-    if (rule !== undefined && rule !== TEMPORARY) return 'kept'
-    const isWithin = `${folder}/`.startsWith(`${this.#work}/`) && `${folder}/${name}` !== `${this.#work}/tmp`
-    return isWithin ? (rule ?? UNNAMED) : undefined
+    if (!this.#unnamed || rule === 'kept') return rule
+    if (rule !== undefined && rule.rank !== RANK.temporary) return 'kept'
+    const isOurs = OURS.some(ours => `${folder}/${name}` === `${this.#work}/${ours}`)
+    return isWithin(folder, this.#work) && !isOurs ? (rule ?? UNNAMED) : undefined
   }
 
   #charge(bytes: number): void {
@@ -161,9 +209,12 @@ class Account {
   }
 }
 
-const TEMPORARY = '*.tmp'
+function isWithin(path: Bytes, folder: Bytes): boolean {
+  return `${path}/`.startsWith(`${folder}/`)
+}
+
 /** How deletions after a violation are told. */
-const UNNAMED = 'work/**'
+const UNNAMED: Rule = { name: `${WORK}/**`, rank: RANK.temporary }
 
 /**
  * The real path of a folder.

@@ -9,21 +9,23 @@ import { Descent, openFolder, reachOf, type Stop, undeletable } from './descent.
 import { emptyFolder, makeMutable, removeWhole } from './empty-folder.ts'
 
 /**
- * Make a training's output folder usable again, whatever a training has made of it: `tmp` in it is a folder, made anew
- * (0750) if it is missing or something else, and empty, and no folder keeps its owner out. Files that are not temporary
- * stay as they are.
+ * Make a training's output folder usable again, whatever a training has made of it: `tmp`, `cache` and `home` in it are
+ * folders, made anew (0750) if they are missing or something else, the first is empty, and no folder keeps its owner out.
+ * Files that are not temporary stay as they are.
  *
  * @throws {TrainerError} `storage`: something in it, or in its place, keeps it from being used; it is named, with the
  * remedy
  */
 export async function mendWork(workDir: string): Promise<void> {
-  const { tmpDir } = foldersIn(dirname(workDir))
+  const { tmpDir, cacheDir, homeDir } = foldersIn(dirname(workDir))
   // A link or a file in the place of this one is no training's doing, or was removed after it.
   makeFolder(workDir)
   openToOwner(workDir)
-  const stats = lstatSync(tmpDir, { throwIfNoEntry: false })
-  if (stats && !stats.isDirectory()) await removeWhole(tmpDir)
-  makeFolder(tmpDir)
+  for (const dir of [tmpDir, cacheDir, homeDir]) {
+    const stats = lstatSync(dir, { throwIfNoEntry: false })
+    if (stats && !stats.isDirectory()) await removeWhole(dir)
+    makeFolder(dir)
+  }
   await emptyFolder(tmpDir)
   await visitFolders(workDir, { visit: openUp, verb: 'use' })
 }

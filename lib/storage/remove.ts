@@ -1,9 +1,9 @@
-import { closeSync, fstatSync, lstatSync, openSync, rmdirSync, unlink } from 'node:fs'
+import { closeSync, fchmodSync, fstatSync, lstatSync, openSync, rmdirSync, unlink } from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { type Bytes, native } from '../system/bytes.ts'
 import { reachOf, undeletable } from './descent.ts'
 import { emptyOpen } from './empty-folder.ts'
-import type { Entry } from './prunable.ts'
+import type { Entry } from './entry.ts'
 import { FOLDER_FLAGS, VANISHED, walk } from './walk.ts'
 
 /** Open at a time, so that it goes well with few descriptors too. */
@@ -13,7 +13,7 @@ const MAX_FOLDERS = 16
  * The fate of an entry: `gone` if others have deleted or moved it, `changed` if it was written to or is another one
  * now; an error that says why it cannot be deleted.
  */
-type Outcome = 'removed' | 'gone' | 'changed' | TrainerError
+export type Outcome = 'removed' | 'gone' | 'changed' | TrainerError
 
 /**
  * Deletes measured entries of one folder. Every folder on the way is opened from the one above it, never through a
@@ -55,15 +55,26 @@ export class Remover {
     return Promise.all(outcomes)
   }
 
+  /** Is an entry still what was measured? Of a folder, only whether it is the same one. */
+  isUnchanged(entry: Entry): boolean {
+    try {
+      return isSame(entry, this.#reach(entry).reach)
+    } catch {
+      return true // the removal tells why
+    }
+  }
+
+  #reach({ folder, name }: Entry): { fd: number; reach: string | Buffer } {
+    const fd = this.#enter(folder)
+    return { fd, reach: native(`${reachOf(fd)}/${name}`) }
+  }
+
   #begin(entry: Entry): Outcome | Promise<Outcome> {
-    const path = `${entry.folder}/${entry.name}`
+    const path = entry.pathBytes
     const outcomeOf = (cause: unknown) => (isErrno(cause, ...VANISHED) ? 'gone' : undeletable(path, cause))
     try {
-      const folder = this.#enter(entry.folder)
-      const reach = native(`${reachOf(folder)}/${entry.name}`)
-      const stats = lstatSync(reach, { bigint: true })
-      if (stats.ino !== entry.ino || stats.dev !== entry.dev) return 'changed'
-      if (!entry.isFolder && stats.mtimeNs !== entry.mtimeNs) return 'changed'
+      const { fd: folder, reach } = this.#reach(entry)
+      if (!isSame(entry, reach)) return 'changed'
       this.#count(folder, 1)
       return new Promise((resolve, reject) => {
         const settle = (outcome: Outcome) => {
@@ -71,8 +82,12 @@ export class Remover {
           resolve(outcome)
         }
         const end = (cause: unknown) => settle(cause ? outcomeOf(cause) : 'removed')
-        if (entry.isFolder) removeFolder(path, reach, entry).then(settle, end).catch(reject)
-        else unlink(reach, end)
+        const remove = (end: (cause: unknown) => void) => {
+          if (entry.isFolder) removeFolder(path, reach, entry).then(settle, end).catch(reject)
+          else unlink(reach, end)
+        }
+        // Some caches and trainings keep their folders read-only.
+        remove(cause => (isErrno(cause, 'EACCES') && openUp(folder) ? remove(end) : end(cause)))
       })
     } catch (cause) {
       return outcomeOf(cause)
@@ -107,6 +122,23 @@ export class Remover {
       closeSync(oldFd)
     }
     return fd
+  }
+}
+
+function isSame({ ino, dev, isFolder, mtimeNs }: Entry, reach: string | Buffer): boolean {
+  const stats = lstatSync(reach, { bigint: true })
+  return stats.ino === ino && stats.dev === dev && (isFolder || stats.mtimeNs === mtimeNs)
+}
+
+/** Let the owner of a folder delete what is in it; @returns whether that is new */
+function openUp(folder: number): boolean {
+  const { mode } = fstatSync(folder)
+  if ((mode & 0o300) === 0o300) return false
+  try {
+    fchmodSync(folder, mode | 0o300)
+    return true
+  } catch {
+    return false // it is another user's
   }
 }
 

@@ -1,34 +1,104 @@
+import { ASIDE, CACHE, HOME, TMP, WORK } from '../layout.ts'
 import type { Bytes } from '../system/bytes.ts'
+import { isStagingName } from './naming.ts'
+import { isPointerName } from './pointers.ts'
 
-/** Tells which rule allows a name to be pruned, if any does; `any` is for a name of which nothing else is known. */
-export type RuleOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder' | 'any') => string | undefined
+/** What goes first when there must be room; within one rank the oldest goes first. */
+export const RANK = { temporary: 0, cache: 1, superseded: 2, checkpoint: 3 } as const
+export type Rank = (typeof RANK)[keyof typeof RANK]
 
-/** The endings of files that may be pruned without a glob. */
-const PRUNABLE_ENDING = /\.(checkpoint|tmp)$/
+/** Why something may be pruned: the glob that names it, or what else it is. */
+export type Rule = { name: string; rank: Rank }
 
 /**
- * Make the rules for what is below `root`: files `*.checkpoint` and `*.tmp` at any depth, and whatever matches one
- * of `globs`, which are relative to `root` and to its `work/`. The folders `work` and `work/tmp` never match.
+ * Tells which rule there is for a name, if there is any, or that it is kept, whatever else names it; `any` is for a name of
+ * which nothing else is known.
  */
-export async function compileRules(root: Bytes, globs: string[]): Promise<RuleOf> {
-  const matches = globs.length ? await compileGlobs(globs) : undefined
-  const work = `${root}/work`
-  const fixed = [work, `${work}/tmp`]
-  return (folder, name, kind) => {
-    const ending = kind === 'folder' ? null : PRUNABLE_ENDING.exec(name)
-    if (ending) return `*${ending[0]}`
-    if (!matches) return undefined
+export type RuleOf = (folder: Bytes, name: Bytes, kind: Kind) => Rule | 'kept' | undefined
+type Kind = 'file' | 'folder' | 'any'
+
+export type Globs = {
+  /** What may be pruned besides `*.checkpoint` and `*.tmp`; relative to the folder or to its `work/`. */
+  prune?: string[]
+  /** What may not be pruned, whatever else names it; relative as those. */
+  keepGlobs?: string[]
+  /** Absolute paths of what newer things have taken the place of: goes before any checkpoint. */
+  superseded?: string[]
+}
+
+/** Names that may be pruned without a glob: a folder `*.tmp` is one that is being written. */
+const CHECKPOINT: Rule = { name: '*.checkpoint', rank: RANK.checkpoint }
+const TEMPORARY: Rule = { name: '*.tmp', rank: RANK.temporary }
+const SET_ASIDE: Rule = { name: ASIDE, rank: RANK.temporary }
+const SUPERSEDED: Rule = { name: 'superseded', rank: RANK.superseded }
+/** The folders in `work/` that are not a training's to make. */
+export const OURS = [TMP, CACHE, HOME]
+/** What a training was writing when it died, by its name; while it may live still, see `liveSinceNs` of a measurement. */
+export const LEFTOVER: Rule = { name: 'leftover', rank: RANK.temporary }
+
+/**
+ * Make the rules for what is below `root`: `*.checkpoint` and `*.tmp` at any depth, whatever a glob of `prune` matches,
+ * and in `work/` caches and what has a name of something half-written. `work` and the folders of ours in it never match.
+ */
+export async function compileRules(
+  root: Bytes,
+  { prune, keepGlobs, superseded = [] }: Globs,
+): Promise<RuleOf> {
+  const work = `${root}/${WORK}`
+  const aside = `${root}/${ASIDE}`
+  const caches = [CACHE, HOME].map(name => `${work}/${name}`)
+  const past = new Set(superseded.map(path => Buffer.from(path).toString('latin1')))
+  const isInWork = (folder: Bytes) => folder.startsWith(work) && `${folder}/`[work.length] === '/'
+  const pruneGlobOf = await compileGlobs(prune)
+  const keepGlobOf = await compileGlobs(keepGlobs)
+  const find = (globOf: typeof pruneGlobOf, folder: Bytes, name: Bytes, kind: Kind) => {
     const path = `${folder}/${name}`
-    if (fixed.includes(path)) return undefined
-    const below = (base: Bytes) => Buffer.from(path.slice(base.length + 1), 'latin1').toString()
-    return (path.startsWith(`${work}/`) && matches(below(work), kind)) || matches(below(root), kind)
+    return (
+      globOf &&
+      ((isInWork(folder) && globOf(relative(work, path), kind)) || globOf(relative(root, path), kind))
+    )
+  }
+  return (folder, name, kind) => {
+    if (find(keepGlobOf, folder, name, kind)) return 'kept'
+    if (past.size && past.has(`${folder}/${name}`)) return SUPERSEDED
+    if (folder === aside) return SET_ASIDE
+    if (name.endsWith('.checkpoint')) return CHECKPOINT
+    if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
+    if (folder === root ? name === WORK : folder === work && OURS.includes(name)) return undefined
+    if (caches.includes(folder)) return { name: relative(root, folder), rank: RANK.cache }
+    const isOutput = isInWork(folder)
+    if (isOutput && isPointerName(name) && kind !== 'folder') return undefined
+    const glob = find(pruneGlobOf, folder, name, kind)
+    if (glob !== undefined) return { name: glob, rank: RANK.checkpoint }
+    return isOutput && isStagingName(name) ? LEFTOVER : undefined
   }
 }
 
-async function compileGlobs(globs: string[]) {
+function relative(base: Bytes, path: Bytes): string {
+  return Buffer.from(path.slice(base.length + 1), 'latin1').toString()
+}
+
+async function compileGlobs(globs: string[] = []) {
+  if (!globs.length) return undefined
   const { default: picomatch } = await import('picomatch')
   // The flag makes `**` match a name with a line break.
   const rules = globs.map(glob => ({ glob, matches: picomatch(glob, { dot: true, flags: 's' }) }))
-  return (path: string, kind: 'file' | 'folder' | 'any') =>
+  return (path: string, kind: Kind) =>
     rules.find(({ matches }) => matches(path) || (kind !== 'file' && matches(`${path}/`)))?.glob
+}
+
+/**
+ * Make the test for what is below a training's output folder: may a name be pruned, by itself or with a folder that it is
+ * in? Such a file is a checkpoint or a part of one.
+ */
+export async function checkpointTest(globs: Globs): Promise<(name: string) => boolean> {
+  const ruleOf = await compileRules('/job', globs)
+  return name => {
+    const parts = Buffer.from(name).toString('latin1').split('/')
+    return parts.some((part, index) => {
+      const folder = ['/job/work', ...parts.slice(0, index)].join('/')
+      const rule = ruleOf(folder, part, index === parts.length - 1 ? 'file' : 'folder')
+      return rule !== undefined && rule !== 'kept'
+    })
+  }
 }

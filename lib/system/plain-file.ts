@@ -19,14 +19,18 @@ export class UnusableFile extends Error {
   override readonly name = 'UnusableFile'
 }
 
+/** Counts the names of a file that the caller knows to be its own. */
+export type Recognise = (name: string, stats: BigIntStats) => number
+
 /**
  * Look at a file without opening it.
  *
  * @param name path below `folder`; every folder on it must be a real one
- * @throws {UnusableFile} for anything but a regular file with a single name: a link or a second hard link could be
- * changed from outside, and opening a FIFO or a device blocks or has effects
+ * @param recognise called for a file of several names; by default no other name than this one is known
+ * @throws {UnusableFile} for anything but a regular file all of whose names are known: by a link or another hard link it
+ * could be changed from outside, and opening a FIFO or a device blocks or has effects
  */
-export function statPlain(folder: string, name: string): BigIntStats {
+export function statPlain(folder: string, name: string, recognise?: Recognise): BigIntStats {
   const parts = name.split('/')
   const last = parts.pop()!
   let path = folder
@@ -35,7 +39,7 @@ export function statPlain(folder: string, name: string): BigIntStats {
     const kind = kindOf(statOrMissing(path))
     if (kind !== 'a folder') throw new UnusableFile(`is not inside a folder: ${part} is ${kind}`)
   }
-  return assertPlain(statOrMissing(join(path, last)))
+  return assertPlain(statOrMissing(join(path, last)), name, recognise)
 }
 
 /**
@@ -44,11 +48,15 @@ export function statPlain(folder: string, name: string): BigIntStats {
  * @returns the descriptor, for the caller to close, and the file's state when it was opened
  * @throws {UnusableFile} as {@link statPlain}, and if the file is swapped meanwhile
  */
-export function openPlain(folder: string, name: string): { fd: number; stats: BigIntStats } {
-  const seen = statPlain(folder, name)
+export function openPlain(
+  folder: string,
+  name: string,
+  recognise?: Recognise,
+): { fd: number; stats: BigIntStats } {
+  const seen = statPlain(folder, name, recognise)
   const fd = openSync(join(folder, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   try {
-    const stats = assertPlain(fstatSync(fd, { bigint: true }))
+    const stats = assertPlain(fstatSync(fd, { bigint: true }), name, recognise)
     if (stats.ino !== seen.ino || stats.dev !== seen.dev) throw new UnusableFile('is being replaced')
     return { fd, stats }
   } catch (error) {
@@ -92,8 +100,8 @@ export function nearestVisible(path: string): string {
  *
  * @throws {UnusableFile} as {@link openPlain}, and if it has more than `maxBytes`
  */
-export function readPlain(folder: string, name: string, maxBytes: number): string {
-  const { fd, stats } = openPlain(folder, name)
+export function readPlain(folder: string, name: string, maxBytes: number, recognise?: Recognise): string {
+  const { fd, stats } = openPlain(folder, name, recognise)
   try {
     if (stats.size > maxBytes) throw new UnusableFile(`has ${stats.size} bytes, at most ${maxBytes} are read`)
     return readFileSync(fd, 'utf8')
@@ -138,9 +146,9 @@ function statOrMissing(path: string): BigIntStats {
   }
 }
 
-function assertPlain(stats: BigIntStats): BigIntStats {
+function assertPlain(stats: BigIntStats, name: string, recognise?: Recognise): BigIntStats {
   if (!stats.isFile()) throw new UnusableFile(`is ${kindOf(stats)}, not a regular file`)
-  if (stats.nlink !== 1n)
+  if (stats.nlink !== 1n && Number(stats.nlink) !== recognise?.(name, stats))
     throw new UnusableFile(`has ${stats.nlink} hard links, so it can change under another name`)
   return stats
 }

@@ -3,11 +3,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
 import type { EventBody } from '../events.ts'
 import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
-import { type Measurement, type MeasureOptions, measure } from '../storage/measure.ts'
-import { type Entry, worthPruning } from '../storage/prunable.ts'
-import { type Pruned, pruneOldest } from '../storage.ts'
+import { type Measurement, measure } from '../storage/measure.ts'
 import { syncFilesystem } from '../system/durable.ts'
 import { MIB } from '../text.ts'
+import { Choice, type Chooser } from './choice.ts'
 import { Estimate } from './estimate.ts'
 import {
   diskFull,
@@ -18,11 +17,12 @@ import {
   limitReached,
   type Start,
 } from './limit.ts'
-import { type HeldFiles, heldFiles, openEntries } from './open-files.ts'
-import type { Training } from './process.ts'
+import { type HeldFiles, heldFiles } from './open-files.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
+/** Above it the training is about to be killed. */
+const LAST_ABOVE = 0.97
 /** Growth in a millisecond by many writers at full speed. */
 const FASTEST = { bytes: 4 * MIB, inodes: 400 }
 const MIN_WAIT_MS = 5
@@ -52,18 +52,15 @@ const TELL_EVERY_MS = 1000
 /** So long it is remembered how full it was. */
 const FULLEST_MS = 2000
 
-export type Watch = Limit & {
-  /** The figures from before the training began. */
-  start: Start
-  /** Does the filesystem count at once what is written? */
-  countsAtOnce: boolean
-  /** The globs of what may be pruned besides checkpoints and temporary files, and the paths that stay. */
-  rules: Pick<MeasureOptions, 'prune' | 'keep'>
-  training: Training
-  emit: (event: EventBody) => void
-  onLook: (figures: Figures) => void
-  onPrune: (pruned: Pruned) => void
-}
+export type Watch = Limit &
+  Chooser & {
+    /** The figures from before the training began. */
+    start: Start
+    /** Does the filesystem count at once what is written? */
+    countsAtOnce: boolean
+    emit: (event: EventBody) => void
+    onLook: (figures: Figures) => void
+  }
 
 /**
  * Keep a running training inside its limit until `signal` says that it has ended. Above 90 % it is frozen, the oldest
@@ -114,10 +111,12 @@ type Amounts = { bytes: number; inodes: number }
 class Guard {
   readonly #watch: Watch
   readonly #signal: AbortSignal
+  readonly #choice: Choice
   readonly #estimate: Estimate
   /** From the last look at a training that stood still: it can be trusted, but others may have freed space since. */
   readonly #standing: Estimate
   readonly #sinceMs = Date.now()
+  readonly #sinceNs = BigInt(this.#sinceMs) * 10n ** 6n
   /** The kernel's count beside files, on a filesystem of the job's own. */
   readonly #overheadBytes: number
   /** When pruning found too little, freezing again at once would only stall it: half of the room must go first. */
@@ -138,6 +137,7 @@ class Guard {
   constructor(watch: Watch, signal: AbortSignal) {
     this.#watch = watch
     this.#signal = signal
+    this.#choice = new Choice(watch)
     this.fullest = watch.start
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
     this.#standing = new Estimate(watch.dir, watch.start, watch.start.account)
@@ -202,7 +202,11 @@ class Guard {
   async #count(signal = this.#signal): Promise<Look> {
     const { dir, rules, isCapped } = this.#watch
     const account = accountOf(dir)
-    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, { ...rules, signal })
+    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, {
+      ...rules,
+      liveSinceNs: this.#sinceNs,
+      signal,
+    })
     const look = {
       usedBytes,
       usedInodes,
@@ -249,6 +253,7 @@ class Guard {
     const { countsAtOnce } = this.#watch
     const before = process.cpuUsage()
     const look = await this.#lookMoving()
+    if (look) this.#choice.noteSizes(look)
     if (look && countsAtOnce) this.#raise(look)
     else if (look) this.#estimate.set(look, look.account)
     this.#walked(before)
@@ -334,13 +339,14 @@ class Guard {
     let look = await this.#lookStanding(isStopped)
     const isFull = isAbove(look, this.#thresholds(look))
     if (isFull) look = await this.#prune(look)
+    this.#choice.noteSizes(look)
     this.#estimate.set(look, look.account)
     if (isStopped) this.#standing.set(look, look.account)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
       await training.kill()
-      throw this.#reasonFor(look)
+      throw this.#reasonFor(look, await this.#choice.describeRest())
     }
     this.#patience = {
       bytes: patienceFor(look.usedBytes, limit.bytes),
@@ -419,7 +425,6 @@ class Guard {
 
   /** Prune down to 80 % of the limit, in rounds where there is much to prune. */
   async #prune(before: Look): Promise<Look> {
-    const { dir, onPrune } = this.#watch
     for (let look = before; ; ) {
       const limit = limitNow(this.#watch, look)
       const target = { targetBytes: PRUNE_TO * limit.bytes, targetInodes: PRUNE_TO * limit.inodes }
@@ -427,9 +432,10 @@ class Guard {
       const over = this.#thresholds(look)
       if (look.usedBytes <= over.bytes) target.targetBytes = look.usedBytes
       if (look.usedInodes <= over.inodes) target.targetInodes = look.usedInodes
-      const entries = await this.#spare(look)
-      if (!entries.length) return look
-      const freed = await pruneOldest(dir, entries, { ...look, ...target, onPrune, signal: this.#signal })
+      const last = { bytes: LAST_ABOVE * limit.bytes, inodes: LAST_ABOVE * limit.inodes }
+      const sets = await this.#choice.choose(look, isAbove(look, last))
+      if (!sets.length) return look
+      const freed = await this.#choice.prune(sets, { ...look, ...target, signal: this.#signal })
       const { isCut } = look
       look = await this.#lookAfter(look, freed.freedBytes)
       const isDone = !isAbove(look, this.#thresholds(look))
@@ -460,23 +466,11 @@ class Guard {
     }
   }
 
-  /**
-   * Leave out what must stay while the training runs: files that it has open, because unlinking those frees nothing, and
-   * its newest complete checkpoint under all of its names, because that is what it would resume from.
-   */
-  async #spare({ prunable, isCut }: Look): Promise<Entry[]> {
-    const { dir, training } = this.#watch
-    const open = await openEntries(prunable, training.processes(), dir)
-    const closed = prunable.filter(entry => !open.has(entry))
-    const newest = isCut ? undefined : closed.findLast(({ rule }) => rule !== '*.tmp')
-    return worthPruning(closed.filter(entry => entry !== newest))
-  }
-
-  #reasonFor(look: Look): TrainerError {
+  #reasonFor(look: Look, rest: string): TrainerError {
     const how = 'had nothing left to prune and was killed'
     if (look.usedInodes > limitNow(this.#watch, look).inodes) return inodesGone(this.#watch, look, how)
     return look.usedBytes > this.#watch.limitBytes
-      ? limitReached(this.#watch, look, how)
+      ? limitReached(this.#watch, look, how, rest)
       : diskFull(this.#watch, look)
   }
 }

@@ -88,15 +88,15 @@ export function limitNow(
   }
 }
 
-/** The failure of a training that its limit has stopped: `how` it was. */
-export function limitReached(limit: Limit, figures: Figures, how: string): TrainerError {
+/** The failure of a training that its limit has stopped: `how` it was, and what is left that fills it. */
+export function limitReached(limit: Limit, figures: Figures, how: string, rest = ''): TrainerError {
   const { job, dir, limitBytes, isDiskLimit } = limit
   if (isDiskLimit) return diskFull(limit, figures, 'the disk holds less than its quota', true)
   const { usedBytes } = figures
   const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
   return new TrainerError(
     'quota-exceeded',
-    `Model too large for quota: ${job}'s training ${how} with ${used} in ${dir}; raise its maxDiskMb or make it write less`,
+    `Model too large for quota: ${job}'s training ${how} with ${used} in ${dir}; ${rest}raise its maxDiskMb or make it write less`,
     { usage: { usedBytes, limitBytes } },
   )
 }

@@ -2,6 +2,7 @@ import { messageOf, TrainerError } from '../errors.ts'
 import { publishedFiles } from '../models.ts'
 import type { Job } from '../run.ts'
 import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
+import { noteFailure, noteSuccess } from './attempts.ts'
 import { announce } from './job.ts'
 import { postflight } from './postflight.ts'
 import { preflight } from './preflight.ts'
@@ -27,10 +28,12 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     await openScratch(job)
     await steps({ preflight, train, postflight })
     job.state = 'trained'
+    if (!run.command.dryRun) await noteSuccess(job)
   } catch (error) {
     job.state = 'failed'
     // Announce before deleting: afterwards less is used than the message says.
     announce(job, error)
+    if (error instanceof TrainerError && error.code === 'training-failed') await noteFailure(job)
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
@@ -50,10 +53,10 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
  * Delete all unpublished files but the checkpoints that fit, after a violation that was measured, of the quota or of what
  * a smaller disk leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
  */
-async function emptyWork({ quota, jobDir, run, onPrune }: Job): Promise<void> {
+async function emptyWork({ quota, jobDir, run, onPrune, onFault }: Job): Promise<void> {
   if (run.command.dryRun) return
   const keep = await publishedFiles(jobDir, quota.models)
-  const { prune, quotaBytes } = quota
-  await removeUnnamed(jobDir, { prune, keep, onPrune })
-  await pruneTo(jobDir, quotaBytes, { prune, keep, onPrune }).catch(() => {}) // announced above
+  const options = { ...quota.globs, keep, onPrune, onFault }
+  await removeUnnamed(jobDir, options)
+  await pruneTo(jobDir, quota.quotaBytes, options).catch(() => {}) // announced above
 }

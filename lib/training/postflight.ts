@@ -5,6 +5,7 @@ import { findModels } from '../models.ts'
 import type { Job } from '../run.ts'
 import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
+import { checkpointTest } from '../storage/rules.ts'
 import { pruneTo } from '../storage.ts'
 import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
@@ -22,12 +23,12 @@ export async function postflight(
   { limitBytes, folderId, rules }: Budget,
   report: Report,
 ): Promise<void> {
-  const { name, quota, jobDir: dir, workDir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, workDir, emit, onPrune, onFault, run } = job
   run.signal.throwIfAborted()
   assertSameFolder(job, folderId)
-  const { valid, rejected } = await findModels(workDir, quota.models)
+  const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
   const keep = [...rules.keep, ...valid.flatMap(({ path, references }) => [path, ...references])]
-  await pruneTo(dir, limitBytes, { ...rules, keep, onPrune, signal: run.signal })
+  await pruneTo(dir, limitBytes, { ...rules, keep, onPrune, onFault, signal: run.signal })
   const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 

@@ -3,16 +3,19 @@ import { join } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { imageOf } from '../layout.ts'
 import { findModels, publishedFiles } from '../models.ts'
-import type { Job } from '../run.ts'
+import type { Job, Run } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import { lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
+import { checkpointTest } from '../storage/rules.ts'
 import { enforceLimit } from '../storage.ts'
+import { escapeBytes } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
+import { beginAttempt } from './attempts.ts'
 import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
@@ -21,13 +24,15 @@ import { useSandbox } from './sandbox.ts'
 export type Budget = Limit & {
   /** Charged now and not prunable: the output of the training has to fit beside it. */
   keptBytes: number
+  /** The part of the limit that the training may use in its output folder: published models stay beside that. */
+  toldBytes: number
   /** The figures by which the limit was planned. */
   start: Start
   isSandboxed: boolean
   /** As {@link folderIdOf} gives it. */
   folderId: string | undefined
-  /** The rules of pruning in this run: `prune` names more than checkpoints, `keep` is published and stays. */
-  rules: { prune: string[]; keep: string[] }
+  /** The rules of pruning in this run; `keep` is published and stays. */
+  rules: Pick<MeasureOptions, 'prune' | 'keepGlobs'> & { keep: string[] }
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -41,13 +46,13 @@ const RESERVE_INODES = 1024
  * @throws {TrainerError} `quota-exceeded`, `no-space`, `storage`, or `config` for a required sandbox
  */
 export async function preflight(job: Job): Promise<Budget> {
-  const { name, quota, jobDir: dir, emit, onPrune, run } = job
+  const { name, quota, jobDir: dir, emit, onPrune, onFault, run } = job
   const { dryRun } = run.command
   const { quotaBytes } = quota
   if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
-  const isSandboxed = useSandbox(name, quota.sandbox, quota.network)
+  const isSandboxed = useSandbox(name, quota.sandbox, quota.network, fault => warnOnce(job, fault))
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
@@ -57,10 +62,21 @@ export async function preflight(job: Job): Promise<Budget> {
 
   const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
   if (!dryRun) await clearWork(job)
-  const rules = { prune: quota.prune, keep: await publishedFiles(dir, quota.models) }
+  const rules = { ...quota.globs, keep: await publishedFiles(dir, quota.models) }
+  if (!dryRun) await beginAttempt(job)
   if (folderExists)
-    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, signal: run.signal })
+    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
   return { ...place, rules, ...(await plan(job, isCapped, rules)) }
+}
+
+const warned = new WeakMap<Run, string>()
+
+/** Say why trainings go without the sandbox: once in a run, not for each of its jobs. */
+function warnOnce({ run, emit }: Job, fault: string): void {
+  if (warned.get(run) === fault) return
+  warned.set(run, fault)
+  const message = `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${fault}`
+  emit({ event: 'warning', message })
 }
 
 /** Say why the job's volume does not bound it, and what would help. */
@@ -83,7 +99,7 @@ function describeIdleVolume({ name, quota, jobDir: dir, run }: Job): string {
 
 /** Reckon the limit of this run from the bytes used, kept and free. */
 async function plan(
-  { name, quota, jobDir: dir, emit }: Job,
+  { name, quota, jobDir: dir, workDir, emit }: Job,
   isCapped: boolean,
   rules: MeasureOptions,
 ): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId' | 'rules'>> {
@@ -91,7 +107,12 @@ async function plan(
   const account = accountOf(nearestVisible(dir))
   const look = existsSync(dir)
     ? await lookAt(dir, rules)
-    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0 }
+    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0, fromFuture: undefined }
+  if (look.fromFuture !== undefined) {
+    const what = escapeBytes(look.fromFuture)
+    const message = `${what} has a time in the future, which is not believed; when it was last changed counts`
+    emit({ event: 'warning', job: name, message })
+  }
   const keptBytes = look.usedBytes - look.prunableBytes
   // The kernel counts more than files on a filesystem of its own.
   const { usedBytes, usedInodes, freeBytes, freeInodes } = isCapped ? account : look
@@ -110,7 +131,18 @@ async function plan(
     const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
     emit({ event: 'warning', job: name, message })
   }
-  return { ...limits, ...reserve, isDiskLimit, keptBytes, start }
+  // What the filesystem takes for itself is nobody's to use.
+  const besideBytes = usedBytes - look.prunableBytes - (await ownBytesOf(workDir, rules))
+  return { ...limits, ...reserve, isDiskLimit, keptBytes, toldBytes: limitBytes - besideBytes, start }
+}
+
+/** Measure what a training has left in its output folder that is not prunable: that is the next one's own. */
+async function ownBytesOf(workDir: string, { prune = [] }: MeasureOptions): Promise<number> {
+  if (!existsSync(workDir)) return 0
+  // Globs may begin at the job's folder.
+  const globs = [...prune, ...prune.flatMap(glob => /^work\/(.+)/.exec(glob)?.[1] ?? [])]
+  const { usedBytes, prunableBytes } = await lookAt(workDir, { prune: globs })
+  return usedBytes - prunableBytes
 }
 
 /** Reckon what is left to the rest of the machine on a shared disk. */
@@ -120,14 +152,16 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ quota, workDir }: Job): Promise<void> {
+async function clearWork({ name, quota, workDir, emit }: Job): Promise<void> {
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
-  const { valid, rejected } = await findModels(workDir, quota.models)
-  const stale = [
-    ...valid.map(({ path }) => path),
-    ...rejected.map(({ path }) => path),
-    join(workDir, 'metadata.json'),
-  ]
-  for (const path of stale) await removeWhole(path)
+  const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
+  await removeWhole(join(workDir, 'metadata.json'))
+  for (const { path } of [...valid, ...rejected]) {
+    await removeWhole(path)
+    const message =
+      `removed ${path}: an earlier training left it unpublished, and models names it as a result; ` +
+      'if a training resumes from it, name it in prune'
+    emit({ event: 'warning', job: name, message })
+  }
 }

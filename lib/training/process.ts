@@ -17,8 +17,8 @@ import { type Launched, launch, type TrainingCommand } from './launch.ts'
 import { OutputLines } from './output-lines.ts'
 import { SANDBOX_ATTEMPTS } from './sandbox.ts'
 
-/** Time between SIGTERM and SIGKILL. */
-const GRACE_MS = 10_000
+/** Time between two looks at whether a training that is ended has gone. */
+const END_LOOK_MS = 20
 /** Time between two looks at the processes of a training without a sandbox. */
 const NOTE_EVERY_MS = 100
 /** By then its last output has come, however busy the machine, unless a process that got away holds the pipe. */
@@ -157,20 +157,40 @@ export class Training {
   }
 
   resume(): void {
-    for (const pid of this.processes()) signalProcess(pid, 'SIGCONT')
+    for (const pid of this.#ending ? this.#inside() : this.processes()) signalProcess(pid, 'SIGCONT')
   }
 
-  /** End it whole: SIGTERM, ten seconds of grace, SIGKILL. Resolves when nothing of it is left. */
-  async end(graceMs = GRACE_MS): Promise<void> {
+  /**
+   * End it whole: SIGTERM to each of its processes, up to `graceMs` until the last of them has ended, SIGKILL. A launcher
+   * that dies at once takes no time from its workers. Resolves when nothing of it is left.
+   */
+  async end(graceMs: number): Promise<void> {
     this.#ending = true
-    // The sandbox itself must outlive the grace: bwrap would take its processes along at once.
-    const told = this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
-    for (const pid of told) {
+    const endMs = performance.now() + graceMs
+    // bwrap would end with the training's first process, and take the others along. Its other process, the first of the
+    // sandbox, ends with the last one.
+    if (this.#command.isSandboxed) signalProcess(this.pid, 'SIGSTOP')
+    for (const pid of this.#inside()) {
       signalProcess(pid, 'SIGTERM')
       signalProcess(pid, 'SIGCONT')
     }
-    await Promise.race([this.exited, delay(graceMs, undefined, { ref: false })])
+    for (let tookMs = 0; performance.now() < endMs; ) {
+      await delay(Math.min(Math.max(END_LOOK_MS, 5 * tookMs), Math.max(0, endMs - performance.now())))
+      const startedMs = performance.now()
+      if (!this.#inside().length) break
+      tookMs = performance.now() - startedMs
+    }
+    if (this.#command.isSandboxed && !this.#inside().length) {
+      // It tells how the first process has ended.
+      signalProcess(this.pid, 'SIGCONT')
+      await Promise.race([this.exited, delay(OUTPUT_END_MS, undefined, { ref: false })])
+    }
     await this.kill()
+  }
+
+  /** Its processes but for the one that keeps the sandbox. */
+  #inside(): number[] {
+    return this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
   }
 
   /** SIGKILL whatever is left of it, and take in the last of its output. */

@@ -4,11 +4,14 @@ import type { Job } from '../run.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
 import type { Figures } from './limit.ts'
+import { tellsOfReadOnly } from './refused-write.ts'
 
 const MAX_LOG_BYTES = 4 * MIB
 const OUTPUT_EVERY_MS = 10_000
 const USAGE_EVERY_MS = 30_000
 const USAGE_AT_MOST_EVERY_MS = 1_000
+/** The traces of errors that came from one another are seldom longer. */
+const TRACE_LINES = 200
 
 /** A training's words for a full filesystem or a file at its limit, in C, Python and Node.js. */
 const outOfSpace =
@@ -25,6 +28,8 @@ export class Progress {
   lastLine = ''
   /** The error that the output ends with, if it does: the last line may be one of its trace. */
   lastError: string | undefined
+  #readOnly: { line: string; at: number } | undefined
+  #lines = 0
   readonly #job: Job
   readonly #limitBytes: number
   readonly #log: Appender
@@ -45,6 +50,9 @@ export class Progress {
     const text = lines.join('\n')
     this.#log.append(`${text}\n`)
     this.lastLine = lines.at(-1)!
+    this.#lines += lines.length
+    const refused = lines.findLast(tellsOfReadOnly)
+    if (refused !== undefined) this.#readOnly = { line: refused, at: this.#lines }
     const telling = lines.findLast(line => !belongsToError.test(line))
     if (telling !== undefined) this.lastError = errorIn(telling)
     this.#job.run.output.progress(this.#job.name, { line: this.lastLine })
@@ -54,6 +62,12 @@ export class Progress {
   /** Does the error that the output ends with, or its last line, tell of a full filesystem or a file at its limit? */
   get saysOutOfSpace(): boolean {
     return outOfSpace.test(this.lastError ?? this.lastLine)
+  }
+
+  /** The words that may tell why it ended: its error, or those of another one just before, from which that came. */
+  get finalWords(): string[] {
+    const { line, at } = this.#readOnly ?? { line: '', at: Number.NEGATIVE_INFINITY }
+    return [this.lastError ?? this.lastLine, ...(this.#lines - at < TRACE_LINES ? [line] : [])]
   }
 
   takeLook({ usedBytes, freeBytes }: Figures): void {

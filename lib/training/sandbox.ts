@@ -7,10 +7,16 @@ import { foldersIn, stateDirOf } from '../layout.ts'
 import type { JobName, Quota } from '../quotas.ts'
 import { readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
+import { explainFault } from './sandbox-fault.ts'
 import { seccompFilter } from './seccomp.ts'
 
 /** The folders for temporary data that the sandbox covers with `work/tmp`. */
 export const temporaryFolder = /^\/((var\/)?tmp|dev\/shm)(?=\/)/
+
+/** @returns the short name that `work/tmp` has in a sandbox: in a socket's path Linux takes 107 bytes */
+export function shortTemporaryFolder(): string | undefined {
+  return realFolders('/tmp', '/var/tmp')[0]
+}
 
 /** The folders that the sandbox covers: with `work/tmp`, or, where services have their sockets, with nothing. */
 const coveredFolder = /^\/((var\/)?(tmp|run)|dev\/shm)(?=\/)/
@@ -49,12 +55,14 @@ let knownWay: Way | undefined
 /**
  * Should this job's training run in a bubblewrap sandbox? Found out by making one: a distribution may forbid it.
  *
+ * @param onFault told why a job that is to have the sandbox where that works goes without
  * @throws {TrainerError} `config` if the job requires the sandbox, or one without a network, and it does not work here.
  */
 export function useSandbox(
   job: JobName,
   sandbox: Quota['sandbox'],
   network: Quota['network'] = 'host',
+  onFault?: (fault: string) => void,
 ): boolean {
   const needed = network === 'none' ? 'network is "none"' : sandbox === 'required' && 'sandbox is "required"'
   const refuse = (reason: string, remedy: string) =>
@@ -65,7 +73,10 @@ export function useSandbox(
   }
   const fault = findWay(network)
   if (fault === undefined) return true
-  if (!needed) return false
+  if (!needed) {
+    onFault?.(fault)
+    return false
+  }
   throw refuse(`the sandbox does not work: ${fault}`, network === 'none' ? '"host"' : '"auto"')
 }
 
@@ -103,7 +114,7 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
     return 'bwrap is not installed; install the Debian package bubblewrap'
   }
   if (attempt < SANDBOX_ATTEMPTS) return probe(way, network, attempt + 1)
-  return `${said || `bwrap ended with ${signal ?? `exit code ${status}`}`}; let this user make namespaces`
+  return explainFault(said || `bwrap ended with ${signal ?? `exit code ${status}`}`)
 }
 
 /** The capabilities that root needs to start and look into a training of another user; see capabilities(7). */
@@ -292,7 +303,7 @@ function sandboxArgv(
 ): string[] {
   if (!knownWay) findWay(network)
   const way = knownWay ?? ways().at(-1)!
-  const { workDir: work, tmpDir: tmp } = foldersIn(jobDir)
+  const { workDir: work, tmpDir: tmp, homeDir: home } = foldersIn(jobDir)
   const owner = statSync(work)
   const changesUser = way.changesUser && owner.uid !== 0
   const covered = [...realFolders('/tmp', '/var/tmp'), '/dev/shm']
@@ -313,7 +324,7 @@ function sandboxArgv(
     ...uncovered.flatMap(path => ['--ro-bind-try', path, path]),
     ...state.flatMap(folder => ['--tmpfs', folder, '--remount-ro', folder]),
     ...['--ro-bind', jobDir, jobDir, '--bind', work, work],
-    ...(changesUser ? ['--ro-bind-data', input(usersWith(owner)), '/etc/passwd'] : []),
+    ...(changesUser ? ['--ro-bind-data', input(usersWith(owner, home)), '/etc/passwd'] : []),
     // Last, because what is shown in them needs a place there.
     ...['/dev', ...realFolders('/run', '/var/run')].flatMap(folder => ['--remount-ro', folder]),
     ...(filter ? ['--seccomp', input(filter)] : []),
@@ -322,10 +333,12 @@ function sandboxArgv(
 }
 
 /** The machine's users and the training's, which Python's getpass and others want to find there. */
-function usersWith({ uid, gid }: Pick<Stats, 'uid' | 'gid'>): Buffer {
+function usersWith({ uid, gid }: Pick<Stats, 'uid' | 'gid'>, home: string): Buffer {
   const users = readFileSync('/etc/passwd', 'utf8')
   if (new RegExp(`^[^:]*:[^:]*:${uid}:`, 'm').test(users)) return Buffer.from(users)
-  return Buffer.from(`${users}training:x:${uid}:${gid}:a training:/:/usr/sbin/nologin\n`)
+  // No field may have a colon.
+  const place = home.includes(':') ? '/' : home
+  return Buffer.from(`${users}training:x:${uid}:${gid}:a training:${place}:/usr/sbin/nologin\n`)
 }
 
 /**

@@ -17,7 +17,8 @@ import { diskFull, type Figures, fileRefused, inodesGone, limitReached } from '.
 import type { Budget } from './preflight.ts'
 import { Training, type TrainingExit } from './process.ts'
 import { Progress } from './progress.ts'
-import { type Containment, contain, trainingUser } from './sandbox.ts'
+import { explainRefusal } from './refused-write.ts'
+import { type Containment, contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
 
 /** Room beside one largest file, for folders and small files. */
 const FILE_SLACK_BYTES = 256 * 1024
@@ -37,11 +38,12 @@ export type Report = {
  * interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, workDir, emit, onPrune, run } = job
+  const { name, quota, workDir, emit, onPrune, onFault, run } = job
   // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
   setFlagsFromString('--semi-space-growth-factor=1')
-  const command = trainingArgv(quota, job, budget.limitBytes)
-  const env = trainingEnvironment(name, quota, job, budget.limitBytes)
+  const command = trainingArgv(job, budget.toldBytes)
+  const temporary = (budget.isSandboxed && shortTemporaryFolder()) || job.tmpDir
+  const env = trainingEnvironment(job, budget.toldBytes, temporary)
   const user = budget.isSandboxed ? trainingUser() : undefined
   if (user !== undefined) await giveFolder(workDir, user)
   const isCounted = countsAtOnce(job.jobDir)
@@ -78,6 +80,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     training,
     emit,
     onPrune,
+    onFault,
     onLook,
   }
   const guarding = guard(watch, over.signal)
@@ -88,7 +91,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     over.abort()
     await guarding // if the guard has ended it, this says why
   } catch (error) {
-    await training.end()
+    await training.end(quota.graceSeconds * 1000)
     throw error
   } finally {
     over.abort()
@@ -102,7 +105,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   }
   const exit = await training.exited
   const ranOut = explainSpace(budget, { end: figures ?? (await figuresOf(budget)), fullest }, exit, progress)
-  if (exit.exitCode !== 0) throw ranOut ?? failed(name, exit, progress)
+  if (exit.exitCode !== 0) throw ranOut ?? failed(job, budget, exit, progress)
   return { seconds: exit.seconds, ranOut }
 }
 
@@ -159,8 +162,8 @@ function timeoutOf({ name, quota: { timeoutMinutes } }: Job, over: AbortSignal):
   return late.signal
 }
 
-function tellOfInterruption({ name, run, emit }: Job): void {
-  const message = `${messageOf(run.signal.reason)}; its training is being ended, with 10 s to save`
+function tellOfInterruption({ name, quota, run, emit }: Job): void {
+  const message = `${messageOf(run.signal.reason)}; its training is being ended, with ${quota.graceSeconds} s to save`
   emit({ event: 'warning', job: name, message })
 }
 
@@ -201,12 +204,15 @@ function explainSpace(
 }
 
 function failed(
-  job: string,
+  job: Job,
+  { isSandboxed }: Budget,
   { exitCode, signal }: TrainingExit,
-  { lastError, lastLine, logPath }: Progress,
+  { lastError, lastLine, logPath, finalWords }: Progress,
 ): TrainerError {
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
   const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
   const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
-  return new TrainerError('training-failed', `${job}'s training ${how}; ${said}`)
+  const refused = isSandboxed ? finalWords.flatMap(words => explainRefusal(words, job) ?? [])[0] : undefined
+  const message = `${job.name}'s training ${how}; ${said}${refused ? `; ${refused}` : ''}`
+  return new TrainerError('training-failed', message)
 }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { TrainerError } from '../../lib/errors.ts'
 import { type Option, readOptions } from '../../lib/settings/options.ts'
 import { runScript } from '../../lib/settings/script.ts'
+import { nameCommand } from '../../lib/system/start-command.ts'
 import { type SeedJob, type SeedRequest, trainSeedModel } from './seed-training.ts'
 
 const defaultSeed = 24
@@ -38,7 +39,7 @@ function readRequest(args: string[], job: SeedJob): SeedRequest | string {
     const found = values[option] === undefined ? 'missing' : JSON.stringify(values[option])
     return new TrainerError(
       'usage',
-      `--${option} is ${found}, expected ${expected}; see node --import tsx ${name} --help`,
+      `--${option} is ${found}, expected ${expected}; see ${nameCommand(name, '--help')}`,
     )
   }
   const wholeNumber = (option: keyof typeof options, lowest: number, otherwise?: number) => {

@@ -98,7 +98,7 @@ test('install names what is in an image by its path there, and warns of what is 
 
   assert.match(
     shown,
-    /^ExecStart=\S+ --import file:\/\/\/node_modules\/\S+ \/tasks\.ts .*--quotas \/quotas\.json$/m,
+    /^ExecStart=\S+ --import file:\/\/\/lib\/system\/tsx\/\S+ \/tasks\.ts .*--quotas \/quotas\.json$/m,
   )
   assert.match(shown, /^Environment=.* RANSOMEYE_MODELS_DIR=\/models$/m)
   assert.ok(!shown.includes(root))

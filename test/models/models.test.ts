@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { linkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { findModels, publishedFiles } from '../../lib/models.ts'
+import { checkpointTest } from '../../lib/storage/rules.ts'
 import { digFolders } from '../support/deep-folder.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { checkApart, trainAndPublish } from '../support/publishing.ts'
@@ -35,6 +36,25 @@ test('findModels() leaves out work/, tmp/ and the files that describe models', a
     { path: box.path('a.onnx'), name: 'a.onnx', bytes: onnxModel().length, references: [] },
   ])
   assert.equal(rejected, [])
+})
+
+test('findModels() takes no checkpoint for a model, nor anything inside one', async () => {
+  const names = [
+    'model.bin',
+    'best.tmp',
+    'checkpoint-5/model.bin',
+    'last/checkpoint-5/model.bin',
+    'old/model.bin',
+  ]
+  await using box = await sandbox(Object.fromEntries(names.map(name => [name, 'weights'])))
+
+  const isCheckpoint = await checkpointTest({ prune: ['checkpoint-*', '**/checkpoint-*'] })
+  const { valid } = await findModels(box.dir, ['**/*.bin', '**/*.tmp'], isCheckpoint)
+
+  assert.equal(
+    valid.map(({ name }) => name),
+    ['model.bin', 'old/model.bin'],
+  )
 })
 
 test('findModels() finds nothing where there is no folder', async () => {

@@ -9,6 +9,8 @@ import { bytesRead } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
 
+const NEARLY_2_GIB = 2 ** 31 - 4096
+
 const faults: [without: NonNullable<OnnxOptions['without']>, reason: string][] = [
   ['ir', 'has no IR version of at least 3'],
   ['opset', 'has no operator set'],
@@ -90,9 +92,9 @@ test('inspectOnnx() refuses an empty file, text, a pickle, zeros and noise', asy
   }
 })
 
-test('inspectOnnx() reads a few KiB of a model whose tensor has 2 GiB', async () => {
+test('inspectOnnx() reads a few KiB of a model whose tensor has nearly 2 GiB', async () => {
   await using box = await sandbox()
-  writeHugeOnnx(box.path('a.onnx'), 2 ** 31)
+  writeHugeOnnx(box.path('a.onnx'), NEARLY_2_GIB)
 
   const before = bytesRead()
   await inspectOnnx(box.path('a.onnx'))
@@ -101,9 +103,19 @@ test('inspectOnnx() reads a few KiB of a model whose tensor has 2 GiB', async ()
   assert.ok(readBytes < 16_384, `${readBytes} bytes read`)
 })
 
-test('inspectOnnx() refuses a 2 GiB model that lacks its last byte', async () => {
+test('inspectOnnx() refuses a model of 2 GiB in one file, which no protobuf library reads', async () => {
   await using box = await sandbox()
   writeHugeOnnx(box.path('a.onnx'), 2 ** 31)
+
+  assert.match(
+    (await refusal(box.path('a.onnx'))) ?? '',
+    /^has 2147\d+ bytes, .*keep weights in external data$/,
+  )
+})
+
+test('inspectOnnx() refuses a model of nearly 2 GiB that lacks its last byte', async () => {
+  await using box = await sandbox()
+  writeHugeOnnx(box.path('a.onnx'), NEARLY_2_GIB)
   truncateSync(box.path('a.onnx'), statSync(box.path('a.onnx')).size - 1)
 
   assert.match((await refusal(box.path('a.onnx'))) ?? '', /^is cut off or damaged at byte \d+$/)
@@ -124,7 +136,7 @@ for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) 
       [...externalData],
       [
         ['a.bin', 4196],
-        ['b.bin', 0],
+        ['b.bin', 1],
       ],
     )
   })
@@ -135,7 +147,7 @@ test('inspectOnnx() refuses external data that is not described as it should be'
     'nowhere.onnx': onnxModel({ external: [{ length: 8 }] }),
     'negative.onnx': onnxModel({ external: [{ location: 'a.bin', offset: -8 }] }),
     'word.onnx': onnxModel({ external: [{ location: 'a.bin', length: '0x10' }] }),
-    'long.onnx': onnxModel({ external: [{ location: 'a'.repeat(5000) }] }),
+    'long.onnx': onnxModel({ external: [{ location: 'a'.repeat(70_000) }] }),
   })
 
   assert.is(await refusal(box.path('nowhere.onnx')), 'has external data without a location')
@@ -155,16 +167,23 @@ function wrap(field: number, content: Uint8Array): Uint8Array {
   return new BinaryWriter().tag(field, WireType.LengthDelimited).bytes(content).finish()
 }
 
+/** An input or output of floats. */
+function valueNamed(name: string): Uint8Array {
+  const float = new BinaryWriter().tag(1, WireType.Varint).int32(1).finish()
+  return Buffer.concat([wrap(1, Buffer.from(name)), wrap(2, wrap(1, float))])
+}
+
 /** A model with an If in an If in an If: each is a node, an attribute and a graph, three messages. */
 function deepModel(levels: number): Buffer {
   const named = (operator: string) =>
     new BinaryWriter().tag(4, WireType.LengthDelimited).string(operator).finish()
+  const type = new BinaryWriter().tag(20, WireType.Varint).int32(5).finish()
   let node = named('Identity')
   for (let level = 0; level < levels; level++) {
-    node = Buffer.concat([named('If'), wrap(5, wrap(6, wrap(1, node)))])
+    const attribute = Buffer.concat([wrap(1, Buffer.from('then_branch')), wrap(6, wrap(1, node)), type])
+    node = Buffer.concat([named('If'), wrap(5, attribute)])
   }
-  const value = wrap(1, Buffer.from('x'))
-  const graph = Buffer.concat([wrap(1, node), wrap(11, value), wrap(12, value)])
+  const graph = Buffer.concat([wrap(1, node), wrap(11, valueNamed('x')), wrap(12, valueNamed('x'))])
   return Buffer.concat([onnxModel({ without: 'graph' }), wrap(7, graph)])
 }
 
@@ -179,7 +198,7 @@ async function refusal(file: string): Promise<string | undefined> {
 
 test('inspectOnnx() gives everything else its turn while it walks a million nodes', async () => {
   const node = Buffer.from([0x0a, 0x03, 0x22, 0x01, 0x41]) // a node with the operator "A"
-  const value = wrap(1, Buffer.from('x'))
+  const value = valueNamed('x')
   const nodes = Buffer.alloc(1_000_000 * node.length, node)
   const graph = Buffer.concat([nodes, wrap(11, value), wrap(12, value)])
   await using box = await sandbox({
@@ -198,6 +217,198 @@ test('inspectOnnx() gives everything else its turn while it walks a million node
 
   clearInterval(timer)
   assert.ok(tookMs > 50 && longestMs < tookMs / 2, `${longestMs} of ${tookMs} ms`)
+})
+
+/** A node with these inputs and this output. */
+function nodeOf(inputs: string[], output: string, domain = ''): Uint8Array {
+  const parts = [...inputs.map(name => wrap(1, Buffer.from(name))), wrap(2, Buffer.from(output))]
+  return wrap(1, Buffer.concat([...parts, wrap(4, Buffer.from('Add')), wrap(7, Buffer.from(domain))]))
+}
+
+/** A tensor of four values by its type, and the fields that hold them. */
+function tensorOf(type: number, values: [field: number, content: number][]): Uint8Array {
+  const tensor = new BinaryWriter().tag(1, WireType.Varint).int64(4).tag(2, WireType.Varint).int32(type)
+  tensor.tag(8, WireType.LengthDelimited).string('extra')
+  for (const [field, bytes] of values)
+    tensor.tag(field, WireType.LengthDelimited).bytes(new Uint8Array(bytes))
+  return wrap(5, tensor.finish())
+}
+
+const tensors: [what: string, type: number, values: [number, number][], reason: string | undefined][] = [
+  ['raw floats', 1, [[9, 16]], undefined],
+  ['raw floats, one byte short', 1, [[9, 15]], 'has 15 bytes of values, its dimensions need 16'],
+  ['raw floats, four bytes more', 1, [[9, 20]], 'has 20 bytes of values, its dimensions need 16'],
+  ['floats one by one', 1, [[4, 16]], undefined],
+  ['three floats one by one', 1, [[4, 12]], 'has 3 values, its dimensions need 4'],
+  ['bytes one by one', 2, [[5, 4]], undefined],
+  ['three bytes one by one', 2, [[5, 3]], 'has 3 values, its dimensions need 4'],
+  ['raw four-bit numbers', 22, [[9, 2]], undefined],
+  ['raw four-bit numbers, one too few', 22, [[9, 1]], 'has 1 bytes of values, its dimensions need 2'],
+  ['complex numbers one by one', 14, [[4, 32]], undefined],
+  ['long integers one by one', 7, [[7, 4]], undefined],
+  [
+    'strings',
+    8,
+    [
+      [6, 1],
+      [6, 0],
+      [6, 2],
+      [6, 1],
+    ],
+    undefined,
+  ],
+  [
+    'three strings',
+    8,
+    [
+      [6, 1],
+      [6, 0],
+      [6, 2],
+    ],
+    'has 3 values, its dimensions need 4',
+  ],
+  ['strings as raw bytes', 8, [[9, 4]], 'keeps strings as raw bytes'],
+  ['no values', 1, [], 'has no values'],
+  [
+    'values twice',
+    1,
+    [
+      [4, 16],
+      [9, 16],
+    ],
+    'has its values twice',
+  ],
+  ['values of another type', 1, [[7, 4]], 'has values of another type'],
+  ['an unknown type', 99, [[9, 16]], 'is of type 99, which there is not'],
+]
+
+for (const [what, type, values, reason] of tensors) {
+  test(`inspectOnnx() ${reason ? 'refuses' : 'accepts'} a tensor of four values with ${what}`, async () => {
+    await using box = await sandbox({ 'a.onnx': onnxModel({ extra: { graph: tensorOf(type, values) } }) })
+
+    assert.is(await refusal(box.path('a.onnx')), reason && `has a tensor (extra) that ${reason}`)
+  })
+}
+
+test('inspectOnnx() counts numbers of several bytes each, and only bounds very many', async () => {
+  const numbers = (count: number) => {
+    const tensor = new BinaryWriter().tag(1, WireType.Varint).int64(count).tag(2, WireType.Varint).int32(7)
+    const packed = Buffer.alloc(2 * 50_000, Buffer.from([0x81, 0x01]))
+    return wrap(5, tensor.tag(8, WireType.LengthDelimited).string('n').raw(wrap(7, packed)).finish())
+  }
+  const cases = { 'right.onnx': 50_000, 'few.onnx': 9_999, 'many.onnx': 100_001 }
+  await using box = await sandbox(
+    Object.fromEntries(
+      Object.entries(cases).map(([name, count]) => [name, onnxModel({ extra: { graph: numbers(count) } })]),
+    ),
+  )
+
+  assert.is(await refusal(box.path('right.onnx')), undefined)
+  assert.match((await refusal(box.path('few.onnx'))) ?? '', /has 10000 to 100000 values, .* need 9999$/)
+  assert.match((await refusal(box.path('many.onnx'))) ?? '', /has 10000 to 100000 values, .* need 100001$/)
+})
+
+test('inspectOnnx() refuses what no runtime can connect: names that nothing gives, or two things give', async () => {
+  const chain = (...nodes: Uint8Array[]) => onnxModel({ extra: { graph: Buffer.concat(nodes) } })
+  const cases: Record<string, [Buffer, string | undefined]> = {
+    chained: [chain(nodeOf(['output', ''], 'a'), nodeOf(['a', 'bias'], 'b')), undefined],
+    unsorted: [chain(nodeOf(['b'], 'a'), nodeOf(['output'], 'b')), 'uses b, which nothing before gives'],
+    unknown: [chain(nodeOf(['typo'], 'a')), 'uses typo, which nothing before gives'],
+    twice: [chain(nodeOf(['output'], 'a'), nodeOf(['bias'], 'a')), 'has two nodes that make a'],
+    input: [chain(nodeOf(['bias'], 'float_input')), 'gives float_input to the graph and makes it in a node'],
+    output: [
+      onnxModel({ extra: { graph: wrap(12, valueNamed('lost')) } }),
+      'uses lost, which nothing before gives',
+    ],
+    domain: [
+      chain(nodeOf(['output'], 'a', 'com.example')),
+      'uses operators of com.example, a domain that it does not declare',
+    ],
+    declared: [
+      onnxModel({
+        extra: {
+          graph: nodeOf(['output'], 'a', 'com.example'),
+          model: wrap(8, Buffer.concat([wrap(1, Buffer.from('com.example')), Buffer.from([0x10, 1])])),
+        },
+      }),
+      undefined,
+    ],
+  }
+  await using box = await sandbox(Object.fromEntries(Object.entries(cases).map(([name, [it]]) => [name, it])))
+
+  for (const [name, [, reason]] of Object.entries(cases))
+    assert.is(await refusal(box.path(name)), reason, name)
+})
+
+test('inspectOnnx() lets a branch use the names around it, and refuses one that nothing gives', async () => {
+  const branch = (input: string) => {
+    const type = new BinaryWriter().tag(20, WireType.Varint).int32(5).finish()
+    const graph = wrap(6, nodeOf([input], 'inner'))
+    const attribute = Buffer.concat([wrap(1, Buffer.from('then_branch')), graph, type])
+    return onnxModel({
+      extra: { graph: wrap(1, Buffer.concat([wrap(4, Buffer.from('If')), wrap(5, attribute)])) },
+    })
+  }
+  await using box = await sandbox({ around: branch('output'), nowhere: branch('inner') })
+
+  assert.is(await refusal(box.path('around')), undefined)
+  assert.is(await refusal(box.path('nowhere')), 'uses inner, which nothing before gives')
+})
+
+test('inspectOnnx() refuses a file that was written twice, or has fields that there are not', async () => {
+  await using box = await sandbox({
+    twice: Buffer.concat([onnxModel(), onnxModel()]),
+    unknown: onnxModel({ extra: { model: wrap(99, Buffer.from('?')) } }),
+    later: onnxModel({ irVersion: 99, extra: { model: wrap(99, Buffer.from('?')) } }),
+    attribute: onnxModel({ extra: { node: wrap(5, wrap(1, Buffer.from('alpha'))) } }),
+  })
+
+  assert.is(await refusal(box.path('twice')), 'has two fields 1 in its model message')
+  assert.is(await refusal(box.path('unknown')), 'has a field 99 in its model message, which there is not')
+  assert.is(await refusal(box.path('later')), undefined, 'a later version of the format may have more fields')
+  assert.is(await refusal(box.path('attribute')), 'has an attribute (alpha) without a type')
+})
+
+test('inspectOnnx() is soon done with a file that was made to be slow', async () => {
+  const millions = (unit: number[]) => Buffer.alloc(5_000_000 * unit.length, Buffer.from(unit))
+  const files = {
+    metadata: onnxModel({ extra: { model: millions([0x72, 0]) } }),
+    inputs: onnxModel({ extra: { node: millions([0x0a, 0]) } }),
+  }
+  await using box = await sandbox(files)
+
+  for (const name of Object.keys(files)) {
+    const startedMs = process.cpuUsage().user / 1000
+    assert.is(await refusal(box.path(name)), 'has more than 4000000 fields')
+    const tookMs = process.cpuUsage().user / 1000 - startedMs
+    assert.ok(tookMs < 3000, `${tookMs} ms`)
+  }
+})
+
+test('inspectOnnx() refuses nearly every change of a byte that ONNX Runtime refuses', async () => {
+  const model = onnxModel()
+  await using box = await sandbox()
+  const missed: number[] = []
+  let refusedByRuntime = 0
+
+  for (let at = 0; at < model.length; at++) {
+    const changed = Buffer.from(model)
+    changed[at] = (changed[at]! + 1 + ((at * 37) % 255)) % 256
+    const isLoaded = await InferenceSession.create(changed, { logSeverityLevel: 4 }).then(
+      session => session.release().then(() => true),
+      () => false,
+    )
+    if (isLoaded) continue
+    refusedByRuntime++
+    writeFileSync(box.path('a.onnx'), changed)
+    if ((await refusal(box.path('a.onnx'))) === undefined) missed.push(at)
+  }
+
+  assert.ok(refusedByRuntime > model.length / 3, `${refusedByRuntime} of ${model.length}`)
+  assert.ok(
+    missed.length <= refusedByRuntime / 10,
+    `missed ${missed.length} of ${refusedByRuntime}: ${missed}`,
+  )
 })
 
 test.run()

@@ -109,6 +109,23 @@ test('checkPublished() tells of changed external data', async () => {
   assert.equal({ missing, foreign }, { missing: false, foreign: ['w.bin'] })
 })
 
+test('checkPublished() takes external data that is shorter than published for damaged, if its model is ours', async () => {
+  await using box = await sandbox()
+  const model = (producer: string) => onnxModel({ producer, external: [{ location: 'w.bin' }] })
+  await trainAndPublish(box.dir, { 'core.onnx': model('ours'), 'w.bin': 'weights' })
+  writeFileSync(box.path('w.bin'), 'weight')
+  const cut = await checkPublished(box.dir, globs)
+  writeFileSync(box.path('core.onnx'), model('their'))
+  const theirs = await checkPublished(box.dir, globs)
+
+  assert.is(cut.missing, true)
+  assert.is(
+    cut.reason,
+    'core.onnx needs w.bin, which is damaged: it has 6 of the 7 bytes that were published',
+  )
+  assert.equal([theirs.missing, theirs.foreign], [false, ['w.bin', 'core.onnx']])
+})
+
 test('checkPublished() does not accept a changed model that is not ONNX', async () => {
   await using box = await sandbox()
   await trainAndPublish(box.dir, { 'a.pkl': 'old' }, { models: ['a.pkl'], globs: ['*.pkl'] })

@@ -262,7 +262,7 @@ test('status advises to prune only where that helps, and only when no run holds 
   const advice = 'core uses more than its quota; the next run prunes it'
   assert.match(
     texts[0]!.replaceAll('\n ', ''),
-    new RegExp(`^${advice}, or now: scripts/prune\\.ts core$`, 'm'),
+    new RegExp(`^${advice}, or now: node --import tsx scripts/prune\\.ts core$`, 'm'),
   )
   assert.match(texts[1]!, new RegExp(`^${advice}$`, 'm'))
   assert.is(pruning.exitCode, 0)

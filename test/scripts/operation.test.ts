@@ -11,6 +11,7 @@ import {
 import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { quote } from 'zx/core'
+import { useSandbox } from '../../lib/training/sandbox.ts'
 import { isSweep, programOf, root } from '../support/places.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
@@ -20,6 +21,7 @@ import { test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const isRoot = process.getuid?.() === 0
+const canSandbox = useSandbox('core', 'auto')
 const asRoot = skipUnless(test, isRoot, 'needs root')
 const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--']
 const isReadable =
@@ -373,11 +375,13 @@ test('NODE_OPTIONS, LD_PRELOAD and PATH of the caller do not reach the training,
   assert.is(dpi.NODE_OPTIONS, '--no-deprecation')
 })
 
-test('the training has its own process group, no stdin, and every home of temporary data inside its folder', async () => {
+test('the training has its own process group, no stdin, and every home of temporary data and caches inside its folder', async () => {
   const trainer = `
-const { TMPDIR, TMP, TEMP, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, MPLCONFIGDIR } = process.env
-fs.writeFileSync(dir + '/facts.json', JSON.stringify({ cwd: process.cwd(), stdin: fs.readFileSync(0, 'utf8'),
-  homes: [TMPDIR, TMP, TEMP, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, MPLCONFIGDIR],
+const { HOME, XDG_CACHE_HOME, HF_HOME, TORCH_HOME, TRITON_CACHE_DIR, TORCHINDUCTOR_CACHE_DIR, NUMBA_CACHE_DIR, MPLCONFIGDIR } = process.env
+fs.writeFileSync(process.env.TMPDIR + '/seen', '')
+fs.writeFileSync(dir + '/facts.json', JSON.stringify({ cwd: process.cwd(), stdin: fs.readFileSync(0, 'utf8'), home: HOME,
+  temporary: [process.env.TMP, process.env.TEMP, dir + '/tmp', '/tmp'].map(it => fs.existsSync(it + '/seen')),
+  caches: [XDG_CACHE_HOME, HF_HOME, TORCH_HOME, TRITON_CACHE_DIR, TORCHINDUCTOR_CACHE_DIR, NUMBA_CACHE_DIR, MPLCONFIGDIR],
   told: ['JOB', 'MAX_DISK_MB', 'OUTPUT_DIR', 'MODEL_DIR'].map(name => process.env['RANSOMEYE_' + name]) })); ${publishes}`
   await using rig = await trainerRig({ core: { trainer } })
 
@@ -387,7 +391,10 @@ fs.writeFileSync(dir + '/facts.json', JSON.stringify({ cwd: process.cwd(), stdin
   const facts = JSON.parse(readFileSync(join(work, 'facts.json'), 'utf8'))
   assert.is(facts.cwd, rig.dir)
   assert.is(facts.stdin, '')
-  assert.ok(facts.homes.every((home: string) => home.startsWith(`${work}/tmp`)))
+  assert.equal(facts.temporary, [true, true, true, canSandbox])
+  assert.is(facts.home, `${work}/home`)
+  assert.is(facts.caches[0], `${work}/cache`)
+  assert.ok(facts.caches.every((cache: string) => `${cache}/`.startsWith(`${work}/cache/`)))
   assert.equal(facts.told, ['core', '20', work, rig.path('models', 'core')])
 })
 
@@ -404,8 +411,8 @@ test('placeholders are filled in, in a command that has any; otherwise the two o
 })
 
 for (const [instead, reason] of [
-  ['/dev/null', 'bwrap is not installed; install the Debian package bubblewrap, or set it to "auto"'],
-  ['/bin/false', 'bwrap ended with exit code 1; let this user make namespaces, or set it to "auto"'],
+  ['/dev/null', /: bwrap is not installed; install the Debian package bubblewrap, or set it to "auto"$/],
+  ['/bin/false', /: bwrap ended with exit code 1; [^;]+, or set it to "auto"$/],
 ] as const) {
   hidingSandbox(`sandbox "required" refuses to run with ${instead} in the place of the sandbox`, async () => {
     await using rig = await trainerRig({ core: { sandbox: 'required' } })
@@ -414,10 +421,37 @@ for (const [instead, reason] of [
 
     assert.is(exitCode, 78)
     const [failure] = events.filter(it => it.event === 'job.fail')
-    assert.is(failure?.message, `jobs.core.sandbox is "required", but the sandbox does not work: ${reason}`)
+    assert.match(failure!.message, 'jobs.core.sandbox is "required", but the sandbox does not work: ')
+    assert.match(failure!.message, reason)
     assert.not(events.some(it => it.event === 'train.start'))
   })
 }
+
+hidingSandbox('a run says once, in the words of bwrap, why there is no sandbox, and goes on', async () => {
+  await using rig = await trainerRig()
+  const words = 'bwrap: setting up uid map: Permission denied'
+  writeFileSync(rig.path('bwrap'), `#!/bin/sh\necho "${words}" >&2\nexit 1\n`, { mode: 0o755 })
+
+  const { exitCode, events } = await rig.run(['--json'], { prefix: bwrapIs(rig.path('bwrap')) })
+
+  assert.is(exitCode, 0)
+  const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+  assert.is(warnings.length, 1)
+  assert.match(
+    warnings[0]!,
+    `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${words}; `,
+  )
+  const guarantees = events.flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
+  assert.equal(guarantees, ['watch', 'watch', 'watch'])
+})
+
+test('a run whose jobs have no use for the sandbox says nothing of it', async () => {
+  await using rig = await trainerRig({ core: { sandbox: 'off' } })
+
+  const { events } = await rig.run(['core', '--json'])
+
+  assert.not(events.some(it => it.event === 'warning'))
+})
 
 /** What to run by so that bwrap is a script: it has `$calls`, a file with a line for each call; `real "$@"` is bwrap. */
 function behindBwrap(rig: Rig, script: string): string[] {

@@ -41,20 +41,25 @@ function writeModel(modelsDir: string, job: string, bytes: number): string {
   return model
 }
 
-test('prune deletes the oldest checkpoints down to the quota, tells each and the sum', async () => {
+test('prune deletes temporary files and then the oldest checkpoints down to the quota, tells each and the sum', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 3 } })
-  const work = writeCheckpoints(rig.modelsDir, 'core', ['b.checkpoint', 'a.checkpoint', 'c.tmp', 'd.tmp'])
+  const work = writeCheckpoints(rig.modelsDir, 'core', [
+    'b.checkpoint',
+    'a.checkpoint',
+    'c.checkpoint',
+    'd.tmp',
+  ])
   const model = writeModel(rig.modelsDir, 'core', 100)
 
   const { exitCode, stdout } = await rig.run([], { script })
 
   assert.is(exitCode, 0)
-  assert.equal(readdirSync(work).sort(), ['c.tmp', 'd.tmp'])
+  assert.equal(readdirSync(work).sort(), ['a.checkpoint', 'c.checkpoint'])
   assert.ok(existsSync(model))
   const told = stdout.match(/core: pruned \S+ \(1 MiB, rule \S+\)/g)
   assert.equal(told, [
+    `core: pruned ${work}/d.tmp (1 MiB, rule *.tmp)`,
     `core: pruned ${work}/b.checkpoint (1 MiB, rule *.checkpoint)`,
-    `core: pruned ${work}/a.checkpoint (1 MiB, rule *.checkpoint)`,
   ])
   assert.match(stdout, /pruned 2 \(2 MiB\), after [\d.]+ s\n$/)
 })

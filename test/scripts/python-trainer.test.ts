@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as assert from 'uvu/assert'
-import type { Quota } from '../../lib/quotas.ts'
+import type { QuotaSettings } from '../../lib/quotas.ts'
 import { root } from '../support/places.ts'
 import { sha256Of } from '../support/publishing.ts'
 import { type Rig, survivors, trainerRig } from '../support/rig.ts'
@@ -26,14 +26,14 @@ const withNumpy = skipUnless(
   'needs Debian python3-numpy',
 )
 
-const recipe = (options: string[] = []): Partial<Quota> => ({
+const recipe = (options: string[] = []): Partial<QuotaSettings> => ({
   models: ['*.pkl'],
   prune: ['checkpoint-*'],
   train: [python, 'train.py', '--model-dir', '{outputDir}', '--max-disk-mb', '{maxDiskMb}', ...options],
 })
 
 /** A rig whose core is trained by the Python trainer. */
-async function pythonRig(quota: Partial<Quota>): Promise<Rig> {
+async function pythonRig(quota: Partial<QuotaSettings>): Promise<Rig> {
   const rig = await trainerRig({ core: quota })
   copyFileSync(join(root, 'test', 'fixtures', 'train.py'), rig.path('train.py'))
   return rig

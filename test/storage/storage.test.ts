@@ -17,7 +17,8 @@ import { TrainerError } from '../../lib/errors.ts'
 import { publishedFiles } from '../../lib/models.ts'
 import { freeSpace } from '../../lib/storage/capacity.ts'
 import { measure } from '../../lib/storage/measure.ts'
-import { checkUsage, type EnforceOptions, enforceLimit, type Pruned, pruneOldest } from '../../lib/storage.ts'
+import { type Pruned, pruneOldest } from '../../lib/storage/prune.ts'
+import { checkUsage, type EnforceOptions, enforceLimit } from '../../lib/storage.ts'
 import { descriptorsBelow } from '../support/descriptors.ts'
 import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
@@ -261,7 +262,12 @@ test('pruneOldest() stops at the target, and takes what others have deleted for 
 
   const result = await pruneOldest(box.dir, prunable, { usedBytes, targetBytes: usedBytes - 2 * MIB })
 
-  assert.equal(result, { usedBytes: usedBytes - 2 * MIB, freedBytes: MIB, freedInodes: 1, failures: [] })
+  assert.equal(result, {
+    usedBytes: usedBytes - 2 * MIB,
+    freedBytes: MIB,
+    freedInodes: 1,
+    broken: new Set(),
+  })
   assert.equal(readdirSync(box.path('work')).sort(), ['c.checkpoint', 'd.checkpoint'])
 })
 

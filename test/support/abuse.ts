@@ -1,5 +1,5 @@
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import type { Quota } from '../../lib/quotas.ts'
+import type { QuotaSettings } from '../../lib/quotas.ts'
 import { type Ended, type Rig, type Started, trainerRig } from './rig.ts'
 
 /** A user that has nothing on this machine. */
@@ -55,7 +55,7 @@ export type AbuseRig = Rig & {
  *
  * @example await using rig = await abuseRig(12345); const { lines } = await rig.attack('print(1)')
  */
-export async function abuseRig(uid: number, quota: Partial<Quota> = {}): Promise<AbuseRig> {
+export async function abuseRig(uid: number, quota: Partial<QuotaSettings> = {}): Promise<AbuseRig> {
   const rig = await trainerRig({
     core: { train: ['/usr/bin/python3', 'core.py'], models: ['*.bin'], ...quota },
   })

@@ -12,6 +12,8 @@ export type OnnxOptions = {
   without?: 'ir' | 'opset' | 'graph' | 'nodes' | 'operator' | 'inputs' | 'outputs'
   /** Tensors whose values are in other files, each an initializer of its own. */
   external?: External[]
+  /** Adds what graphs, nodes and tensors may have, as given: fields that a test makes by hand. */
+  extra?: { model?: Uint8Array; graph?: Uint8Array; node?: Uint8Array }
   /** Where those tensors stand: in the graph, in a Constant node, or in a branch of an If node. */
   holder?: 'initializer' | 'sparse' | 'attribute' | 'branch'
   /** Adds `metadata_props` behind the graph, so that a proper prefix of the file is a complete model. */
@@ -30,6 +32,7 @@ export function onnxModel(options: OnnxOptions = {}): Buffer {
   text(model, 2, options.producer ?? 'test')
   if (without !== 'opset') message(model, 8, opset => opset.tag(2, WireType.Varint).int64(13))
   if (without !== 'graph') message(model, 7, graph => writeGraph(graph, options))
+  if (options.extra?.model) model.raw(options.extra.model)
   if (options.trailer) message(model, 14, entry => text(text(entry, 1, 'key'), 2, 'value'))
   return Buffer.from(model.finish())
 }
@@ -53,17 +56,19 @@ export function writeHugeOnnx(file: string, tensorBytes: number): void {
   closeSync(fd)
 }
 
-function writeGraph(graph: BinaryWriter, { without, external = [], holder }: OnnxOptions): void {
-  if (without !== 'nodes') message(graph, 1, node => writeNode(node, without === 'operator' ? '' : 'Add'))
-  for (const location of external) {
+function writeGraph(graph: BinaryWriter, { without, external = [], holder, extra }: OnnxOptions): void {
+  if (without !== 'nodes')
+    message(graph, 1, node => writeNode(node, without === 'operator' ? '' : 'Add', extra?.node))
+  for (const [index, location] of external.entries()) {
     if (holder === 'attribute' || holder === 'branch') {
-      message(graph, 1, node => writeHolder(node, holder, location))
+      message(graph, 1, node => writeHolder(node, holder, location, `held ${index}`))
     } else if (holder === 'sparse') {
-      message(graph, 15, sparse => message(sparse, 1, tensor => writeExternal(tensor, location)))
+      message(graph, 15, sparse => writeSparse(sparse, location))
     } else {
       message(graph, 5, tensor => writeExternal(tensor, location))
     }
   }
+  if (extra?.graph) graph.raw(extra.graph)
   text(graph, 2, 'graph')
   message(graph, 5, tensor =>
     tensor
@@ -75,26 +80,42 @@ function writeGraph(graph: BinaryWriter, { without, external = [], holder }: Onn
   if (without !== 'outputs') message(graph, 12, value => writeValue(value, 'output'))
 }
 
-function writeNode(node: BinaryWriter, operator: string): void {
+function writeNode(node: BinaryWriter, operator: string, extra: Uint8Array | undefined): void {
   text(text(text(node, 1, 'float_input'), 1, 'bias'), 2, 'output')
   if (operator) text(node, 4, operator)
+  if (extra) node.raw(extra)
 }
 
 /** A node that keeps an external tensor in an attribute, or in the graph of an attribute. */
-function writeHolder(node: BinaryWriter, holder: 'attribute' | 'branch', location: External): void {
-  text(text(node, 2, 'held'), 4, holder === 'branch' ? 'If' : 'Constant')
+function writeHolder(
+  node: BinaryWriter,
+  holder: 'attribute' | 'branch',
+  location: External,
+  name: string,
+): void {
+  text(text(node, 2, name), 4, holder === 'branch' ? 'If' : 'Constant')
   message(node, 5, attribute => {
     text(attribute, 1, holder === 'branch' ? 'then_branch' : 'value')
     if (holder === 'attribute') message(attribute, 5, tensor => writeExternal(tensor, location))
     else {
-      message(attribute, 6, graph => message(graph, 1, inner => writeHolder(inner, 'attribute', location)))
+      message(attribute, 6, graph =>
+        message(graph, 1, inner => writeHolder(inner, 'attribute', location, name)),
+      )
     }
     attribute.tag(20, WireType.Varint).int32(holder === 'branch' ? 5 : 4)
   })
 }
 
+function writeSparse(sparse: BinaryWriter, location: External): void {
+  message(sparse, 1, tensor => writeExternal(tensor, location))
+  const index = new BinaryWriter().tag(7, WireType.LengthDelimited).bytes(Uint8Array.of(0))
+  message(sparse, 2, tensor => tensor.raw(tensorHead('', [1], int64)).raw(index.finish()))
+}
+
+/** As many bytes as are stated, or one. */
 function writeExternal(tensor: BinaryWriter, external: External): void {
-  tensor.raw(tensorHead(`in ${external.location}`, [1]))
+  const { length } = external
+  tensor.raw(tensorHead(`in ${external.location} at ${external.offset ?? 0}`, [Number(length) || 1], uint8))
   for (const [key, value] of Object.entries(external)) {
     message(tensor, 13, entry => text(text(entry, 1, key), 2, String(value)))
   }
@@ -114,10 +135,14 @@ function writeValue(value: BinaryWriter, name: string): void {
   )
 }
 
-function tensorHead(name: string, dims: number[]): Uint8Array {
+const float = 1
+const uint8 = 2
+const int64 = 7
+
+function tensorHead(name: string, dims: number[], type = float): Uint8Array {
   const tensor = new BinaryWriter()
   for (const dim of dims) tensor.tag(1, WireType.Varint).int64(dim)
-  return text(tensor.tag(2, WireType.Varint).int32(1), 8, name).finish()
+  return text(tensor.tag(2, WireType.Varint).int32(type), 8, name).finish()
 }
 
 function lengthPrefix(field: number, bytes: number): Uint8Array {

@@ -14,10 +14,14 @@ function markdownIn(folder: string): string[] {
     .map(name => join(folder, name))
 }
 
-/** The options that the pages give to a script, where they show its command or name it: `prune.ts --dry-run`. */
+/** The options that the pages give to a script, where they show its command or name it: `prune.ts --dry-run`, `ransomeye-trainer prune --dry-run`. */
 export function documentedOptions(script: string): string[] {
   const name = basename(script, '.ts')
-  const command = new RegExp(`^${name} (.*)|(?<![\\w/]|train/)(?:scripts/)?${name}\\.ts (.*)`, 's')
+  const ofPackage = `ransomeye-trainer ${name} (.*)`
+  const command = new RegExp(
+    `^${name} (.*)|(?<![\\w/]|train/)(?:scripts/)?${name}\\.ts (.*)|${ofPackage}`,
+    's',
+  )
   // To the end of what is set as code, to a comment, or to the next command. A usage goes on in an indented line.
   const pieces = pages.flatMap(({ text }) => text.split(/[`#|&;>]|\n(?! +\[)/))
   const given = pieces.map(piece => command.exec(piece)?.slice(1).join(' ') ?? '')

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TrainerEvent } from '../../lib/events.ts'
-import { type JobName, jobNames, type Quota } from '../../lib/quotas.ts'
+import { type JobName, jobNames, type QuotaSettings } from '../../lib/quotas.ts'
 import { onnxModel } from './onnx-fixture.ts'
 import { programOf, root } from './places.ts'
 import { type Sandbox, sandbox, until } from './sandbox.ts'
@@ -57,7 +57,7 @@ export type Started = { child: ChildProcess; pid: number; output: () => string; 
  * @example await using rig = await trainerRig({ core: { maxDiskMb: 5, trainer: publishes } })
  */
 export async function trainerRig(
-  jobs: Partial<Record<JobName, Partial<Quota> & { trainer?: FakeTrainer }>> = {},
+  jobs: Partial<Record<JobName, Partial<QuotaSettings> & { trainer?: FakeTrainer }>> = {},
   top: Record<string, unknown> = {},
 ): Promise<Rig> {
   const box = await sandbox({ 'fixture.onnx': onnxModel() })

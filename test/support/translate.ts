@@ -1,5 +1,5 @@
 import { chmodSync, cpSync, readdirSync, symlinkSync } from 'node:fs'
-import { join, relative, sep } from 'node:path'
+import { basename, join, sep } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { root } from './places.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'
@@ -17,7 +17,7 @@ const PACKAGES = ['@bufbuild/protobuf/wire', 'globby', 'picomatch', 'prom-client
 export async function translateProject(): Promise<Sandbox> {
   const copy = await sandbox()
   chmodSync(copy.dir, 0o755) // other users run it too
-  cpSync(root, copy.dir, { recursive: true, filter: path => !LEFT_OUT.includes(relative(root, path)) })
+  cpSync(root, copy.dir, { recursive: true, filter: path => !LEFT_OUT.includes(basename(path)) })
   symlinkSync(join(root, 'node_modules'), copy.path('node_modules'))
   const sources = readdirSync(copy.dir, { recursive: true, encoding: 'utf8' }).filter(
     name => name.endsWith('.ts') && !name.startsWith(`node_modules${sep}`),

@@ -228,11 +228,38 @@ process.exitCode = status`
     const { training, lines, said } = await start(box, script, isSandboxed)
     await said('ready')
 
-    await training.end()
+    await training.end(10_000)
 
     assert.is((await training.exited).exitCode, 0)
     assert.ok(lines.includes('saved'))
   })
+
+  testHere(
+    `end() ${where} gives the grace to every process, also when the first dies at once, and no longer`,
+    async () => {
+      await using box = await sandbox(folders)
+      writeFileSync(
+        box.path('worker.mjs'),
+        `import { writeFileSync } from 'node:fs'
+process.on('SIGTERM', () => setTimeout(() => { writeFileSync(process.env.RANSOMEYE_OUTPUT_DIR + '/saved', ''); process.exit() }, 700))
+setInterval(() => {}, 9)
+console.log('ready')`,
+      )
+      // Of two workers one has left the group; the launcher dies of the signal.
+      const script = `for (const detached of [false, true]) spawn('node', ['worker.mjs'], { stdio: 'inherit', detached }); setInterval(() => {}, 9)`
+      const { training, lines } = await start(box, script, isSandboxed)
+      await until('both are ready', () => lines.length === 2)
+
+      const startedMs = performance.now()
+      await training.end(15_000)
+
+      const tookMs = performance.now() - startedMs
+      assert.is((await training.exited).signal, 'SIGTERM')
+      assert.ok(existsSync(box.path('job', 'work', 'saved')))
+      assert.ok(tookMs > 600 && tookMs < 10_000, `${tookMs} ms`)
+      assert.equal(training.processes(), [])
+    },
+  )
 
   testHere(`end() ${where} kills a training that ignores SIGTERM, after the grace`, async () => {
     await using box = await sandbox(folders)

@@ -14,7 +14,8 @@ import { foldersIn } from '../../layout.ts'
 import { checkPublished, publishedFiles } from '../../models.ts'
 import { accountOf, freeSpace } from '../../storage/capacity.ts'
 import { emptyFolder } from '../../storage/empty-folder.ts'
-import { checkUsage, type Pruned, pruneTo } from '../../storage.ts'
+import type { Pruned } from '../../storage/prune.ts'
+import { checkUsage, pruneTo } from '../../storage.ts'
 import { native } from '../../system/bytes.ts'
 import { syncFolder } from '../../system/durable.ts'
 import { formatBytes, MIB } from '../../text.ts'
@@ -168,7 +169,7 @@ export async function fillImage(
   rmdirSync(join(inside, 'lost+found'))
   const keep = await publishedFiles(folder, quota.models)
   // Leave 1 % slack: folders may take more blocks on ext4.
-  await pruneTo(folder, accountOf(inside).freeBytes * 0.99, { prune: quota.prune, keep, onPrune })
+  await pruneTo(folder, accountOf(inside).freeBytes * 0.99, { ...quota.globs, keep, onPrune })
   await copyFiles(volume, folder, inside)
   chmodSync(inside, 0o750)
   await hidden.run(['umount', folder])

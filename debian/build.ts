@@ -1,0 +1,81 @@
+/** Make what the package holds, below debian/built: node --import tsx debian/build.ts (debian/rules does). */
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { imageOf, layout } from '../lib/layout.ts'
+import { renderUnits } from '../lib/machine/units.ts'
+import { mountUnit } from '../lib/machine/volume/unit.ts'
+import { jobNames } from '../lib/quotas.ts'
+import { SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
+import { root as project } from '../lib/system/start-command.ts'
+import { bundle, subcommands } from './build/bundle.ts'
+import { completionOf, readHelp } from './build/help.ts'
+import { copyrightOf } from './build/licences.ts'
+import { commandPage, filePage, sectionOf } from './build/manual.ts'
+
+const PACKAGE = 'ransomeye-trainer'
+/** Where the package puts the program. */
+const HOME = `/usr/lib/${PACKAGE}`
+/** How often the timer retrains, once somebody enables it. */
+const RETRAIN = '7d'
+/** Debian 13 has 257. An older one warns of the growing delays, and keeps the first. */
+const SYSTEMD_VERSION = 257
+
+const built = join(project, 'debian/built')
+const read = (name: string) => readFileSync(join(project, name), 'utf8')
+const write = (name: string, text: string, mode = 0o644) => {
+  mkdirSync(dirname(join(built, name)), { recursive: true })
+  writeFileSync(join(built, name), text, { mode })
+}
+
+rmSync(built, { recursive: true, force: true })
+const out = join(built, 'program')
+const metafile = await bundle(project, out)
+write('copyright', copyrightOf(project, metafile))
+
+// The help tells what each command is called here, since it is the bundle's own.
+write('program/commands.json', '{}')
+const commands = readHelp(out, subcommands(project))
+write(
+  'program/commands.json',
+  `${JSON.stringify(Object.fromEntries(commands.map(({ name, summary }) => [name, summary])), null, 2)}\n`,
+)
+write('completion', completionOf(commands, jobNames))
+
+const { version } = JSON.parse(read('package.json'))
+const date = new Date(1000 * Number(process.env.SOURCE_DATE_EPOCH ?? 0)).toISOString().slice(0, 10)
+const page = { version, date }
+const life = sectionOf(read('docs/appliance.md'), 'The package')
+write(
+  `${PACKAGE}.1`,
+  commandPage(
+    { ...page, name: PACKAGE, section: 1, title: "train RansomEye's models inside disk quotas" },
+    commands,
+    read('README.md'),
+    life,
+  ),
+)
+write(
+  `${PACKAGE}-quotas.5`,
+  filePage(
+    { ...page, name: `${PACKAGE}-quotas`, section: 5, title: 'quotas and trainings of ransomeye-trainer' },
+    read('docs/quotas.md'),
+    `.SH FILES\n/etc/${PACKAGE}/quotas.json`,
+  ),
+)
+
+const command = [`/usr/bin/${PACKAGE}`, 'run', '--max-wait', '10m']
+const units = renderUnits({ command, modelsDir: SYSTEM_MODELS_DIR, systemdVersion: SYSTEMD_VERSION }, RETRAIN)
+const mounts = jobNames.map(job =>
+  mountUnit(imageOf(SYSTEM_MODELS_DIR, job).image, layout(SYSTEM_MODELS_DIR, job).jobDir),
+)
+for (const { name, text } of [...units, ...mounts]) write(`units/${name}`, text)
+
+const quotas = JSON.parse(read('quotas.json'))
+quotas.$schema = `/usr/share/${PACKAGE}/quotas.schema.json`
+for (const job of jobNames) quotas.jobs[job].train = ['node', `${HOME}/scripts/train/${job}.js`]
+write(
+  'quotas.json',
+  `${JSON.stringify(quotas, null, 2).replaceAll(/\[\n\s+("node"),\n\s+(".*")\n\s+\]/g, '[$1, $2]')}\n`,
+)
+for (const name of ['quotas', 'fleet'])
+  cpSync(join(project, `lib/${name}.schema.json`), join(built, `${name}.schema.json`))

@@ -1,0 +1,120 @@
+import type { BigIntStats } from 'node:fs'
+import type { Bytes } from '../system/bytes.ts'
+import { comparable } from './naming.ts'
+import type { PrunableSet } from './prunable-set.ts'
+import type { Rank, Rule } from './rules.ts'
+
+/** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
+export type Inode = {
+  id: string
+  bytes: number
+  /** In the measured folder, and those of them that were pruned. */
+  names: number
+  pruned: number
+}
+
+/** A file, or a folder as one, that may be pruned. */
+export class Entry {
+  readonly folder: Bytes
+  readonly name: Bytes
+  readonly isFolder: boolean
+  readonly dev: bigint
+  readonly ino: bigint
+  /** A folder has the time of the newest thing in it: one that is being written is young. */
+  mtimeNs: bigint
+  /** The same as far as it is believed. */
+  timeNs: bigint
+  /** The glob that allows it, or what else it is. */
+  readonly rule: string
+  readonly rank: Rank
+  /** The prunable folder that it is in, and with which it goes. */
+  readonly owner: Entry | undefined
+  /** It, or something in it, must stay. */
+  isKept = false
+  /** Charged bytes that come free with it, provided that everything older is pruned before. */
+  bytes = 0
+  /** Charged bytes that are nowhere else; the rest are hard links. */
+  ownBytes = 0
+  /** Inodes that come free with it, besides those of hard links. */
+  ownInodes = 0
+  /** Its hard links. */
+  inodes: Inode[] = none
+  /** What goes or stays with it, itself among them: of every entry that is listed. */
+  set!: PrunableSet
+  #key: string | undefined
+
+  constructor(
+    folder: Bytes,
+    name: Bytes,
+    stats: BigIntStats,
+    timeNs: bigint,
+    { name: rule, rank }: Rule,
+    owner: Entry | undefined,
+  ) {
+    this.folder = folder
+    this.name = name
+    this.isFolder = stats.isDirectory()
+    this.dev = stats.dev
+    this.ino = stats.ino
+    this.mtimeNs = stats.mtimeNs
+    this.timeNs = timeNs
+    this.rule = rule
+    this.rank = rank
+    this.owner = owner
+  }
+
+  /** Absolute, byte by byte. */
+  get path(): Buffer {
+    return Buffer.from(this.pathBytes, 'latin1')
+  }
+
+  get pathBytes(): Bytes {
+    return `${this.folder}/${this.name}`
+  }
+
+  /** Charge it with a file: with the bytes, or with one of the names of an inode that has several. */
+  add(bytes: number, inode: Inode | undefined): void {
+    if (!inode) {
+      this.ownBytes += bytes
+      this.ownInodes++
+    } else if (this.inodes === none) this.inodes = [inode]
+    else this.inodes.push(inode)
+  }
+
+  /** Take the time of something in it, if that is newer: as it is, and as far as it is believed. */
+  touch(mtimeNs: bigint, timeNs: bigint): void {
+    if (mtimeNs > this.mtimeNs) this.mtimeNs = mtimeNs
+    if (timeNs > this.timeNs) this.timeNs = timeNs
+  }
+
+  /** Orders names as text as if their numbers were compared as numbers. */
+  get key(): string {
+    this.#key ??= comparable(this.name)
+    return this.#key
+  }
+
+  /** It stays, and so do the folders that it is in. */
+  keep(): void {
+    for (let entry: Entry | undefined = this; entry && !entry.isKept; entry = entry.owner) entry.isKept = true
+  }
+}
+
+/** Shared by most entries, and never changed. */
+const none: Inode[] = []
+
+/**
+ * Orders by what goes first, by time, then by name with numbers compared as numbers (`epoch-9` before `epoch-10`), then by
+ * the bytes of the path.
+ */
+export function compareAge(a: Entry, b: Entry): number {
+  return (
+    a.rank - b.rank ||
+    compare(a.timeNs, b.timeNs) ||
+    compare(a.key, b.key) ||
+    compare(a.pathBytes, b.pathBytes)
+  )
+}
+
+export function compare<T extends bigint | string>(a: T, b: T): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

@@ -1,0 +1,52 @@
+import { lstatSync, realpathSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { isErrno } from '../errors.ts'
+import { type Bytes, native } from '../system/bytes.ts'
+import { inodeId } from '../system/plain-file.ts'
+import type { Entry } from './entry.ts'
+
+/** Tells of an entry whether it is kept: it, under whatever name, or a folder that it is in or that is above it. */
+export class Keeper {
+  readonly #paths = new Set<Bytes>()
+  readonly #folders = new Set<Bytes>()
+  readonly #ids = new Set<string>()
+
+  constructor(keep: Iterable<string | Buffer>) {
+    for (const file of keep) {
+      const path = canonical(Buffer.from(file as string).toString('latin1'))
+      this.#paths.add(path)
+      for (let folder = dirname(path); !this.#folders.has(folder); folder = dirname(folder))
+        this.#folders.add(folder)
+      const stats = reachable(() => lstatSync(native(path), { bigint: true }))
+      if (stats) this.#ids.add(inodeId(stats))
+    }
+  }
+
+  keeps(entry: Entry): boolean {
+    if (!this.#paths.size) return false
+    let path = entry.pathBytes
+    if (this.#folders.has(path) || this.keepsInode(entry)) return true
+    while (path.length > 1 && !this.#paths.has(path)) path = dirname(path)
+    return path.length > 1
+  }
+
+  keepsInode(inode: Record<'dev' | 'ino', bigint>): boolean {
+    return this.#ids.size > 0 && this.#ids.has(inodeId(inode))
+  }
+}
+
+/** Spelled without links above it, as measured paths are; a path that cannot be reached stays as it is. */
+function canonical(path: Bytes): Bytes {
+  const folder = reachable(() => realpathSync.native(native(dirname(path)), 'latin1'))
+  return folder === undefined ? path : join(folder, basename(path))
+}
+
+/** Call `look`; undefined for a path that leads nowhere or, as a measured path may, on beyond PATH_MAX. */
+function reachable<T>(look: () => T): T | undefined {
+  try {
+    return look()
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined
+    throw error
+  }
+}

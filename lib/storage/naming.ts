@@ -1,0 +1,90 @@
+import { basename, dirname } from 'node:path'
+import type { Bytes } from '../system/bytes.ts'
+
+// What the names of files and folders tell of them, as the common frameworks give them.
+
+/** One file of several that are one: `-00001-of-00003`, `.data-00000-of-00002`, `_rank0`, `-shard3`. */
+const SHARD =
+  /[-_.](?:\d+-of-\d+|(?:rank|shard|part|worker|gpu|host|(?:mp|tp|pp|dp)(?:_rank)?)[-_=]?\d+)(?![\d.]*\d)/gi
+/** The list of a model's shards: `model.safetensors.index.json`. */
+const INDEX_OF_SHARDS = /\.index(?:\.json)?$/
+const ENDING = /(?<=.)\.[a-z]\w*$/i
+/** A word that follows the last number of a name: `epoch-3.model`, `step_100_optimizer`. */
+const AFTER_LAST_NUMBER = /(?<=\d)[-_.]\D*$/
+/** Numbers count; a fraction, such as a loss, is no count. */
+const NUMBERS = /\d+(?:\.\d+)?/g
+/** A folder of this name is one checkpoint, whatever it holds. */
+const CHECKPOINT_FOLDER =
+  /(?:^|[-_.])(?:checkpoint|chkpt|ckpt|epoch|global_?step|step|iter|iteration|update|snapshot)[-_=.]?\d+/i
+/** Transformers: `tmp-checkpoint-5`; TensorFlow: `ckpt-5_temp`; Orbax: `5.orbax-checkpoint-tmp-1`; downloads: `*.part`. */
+const STAGING = /^\.?te?mp-|_temp$|\.(?:tmp|part|partial|incomplete|staging)$|\.orbax-checkpoint-tmp/
+
+/** Has it a name that trainings give to what they are still writing? */
+export function isStagingName(name: Bytes): boolean {
+  return STAGING.test(name)
+}
+
+/**
+ * Tells the path of the checkpoint that a file or folder below a folder `root` belongs to. Files of one checkpoint lie in a
+ * folder that is named as one, or have names that agree up to the ending, or up to what follows the last number.
+ */
+export class Belonging {
+  readonly #root: Bytes
+  /** The last folder that was asked about: most are asked about many times in a row. */
+  #folder: Bytes = ''
+  #checkpoint: Bytes | undefined
+  #isNumbered = false
+
+  constructor(root: Bytes) {
+    this.#root = root
+  }
+
+  checkpointOf(folder: Bytes, name: Bytes): Bytes {
+    if (folder !== this.#folder) this.#enter(folder)
+    if (this.#checkpoint !== undefined) return this.#checkpoint
+    const stem = stemOf(name)
+    return this.#isNumbered && !/\d/.test(stem) ? named(folder) : `${folder}/${stem}`
+  }
+
+  #enter(folder: Bytes): void {
+    this.#folder = folder
+    this.#isNumbered = folder.length > this.#root.length && /\d/.test(basename(folder))
+    this.#checkpoint = undefined
+    for (let path = folder; path.length > this.#root.length; path = dirname(path))
+      if (CHECKPOINT_FOLDER.test(basename(path))) this.#checkpoint = named(path)
+  }
+}
+
+/** The checkpoint that a folder is. */
+function named(folder: Bytes): Bytes {
+  return `${dirname(folder)}/${stemOf(basename(folder))}`
+}
+
+function stemOf(name: Bytes): Bytes {
+  const stem = name.replace(INDEX_OF_SHARDS, '').replace(SHARD, '').replace(ENDING, '')
+  return stem.replace(AFTER_LAST_NUMBER, '') || name
+}
+
+/** A checkpoint's place among those of the same pattern, which compares as text; undefined without a number. */
+export function placeOf(checkpoint: Bytes): Place | undefined {
+  const start = checkpoint.lastIndexOf('/') + 1
+  let pattern = checkpoint.slice(0, start)
+  let place = ''
+  let end = start
+  NUMBERS.lastIndex = start
+  for (let found = NUMBERS.exec(checkpoint); found; found = NUMBERS.exec(checkpoint)) {
+    const [number] = found
+    pattern += `${checkpoint.slice(end, found.index)}#`
+    end = NUMBERS.lastIndex
+    if (!number.includes('.')) place += comparable(number)
+  }
+  return place ? { pattern: pattern + checkpoint.slice(end), place } : undefined
+}
+
+/** Where something stands among what has the same pattern of a name: those places compare as text. */
+export type Place = { pattern: Bytes; place: string }
+
+/** Make a name compare as if its numbers were compared as numbers: each is preceded by its length. */
+export function comparable(name: Bytes): string {
+  return name.replace(/0*(\d+)/g, (_, digits: string) => String.fromCharCode(digits.length) + digits)
+}

@@ -1,0 +1,122 @@
+import type { Bytes } from '../system/bytes.ts'
+import { compare, compareAge, type Entry } from './entry.ts'
+import { Belonging, type Place, placeOf } from './naming.ts'
+import { RANK } from './rules.ts'
+
+/** So many entries are listed of a folder that has more: enough to free what is needed, and small in memory. */
+export const MOST_ENTRIES = 16_384
+
+/**
+ * Collects what may be pruned, and keeps the oldest of it: at most twice `most`, however much there is. Left out are
+ * entries that must stay, those that go with a folder, and those of which something that belongs to them is left out.
+ */
+export class OldestEntries {
+  /** Has any been left out for being too young? */
+  isCut = false
+  readonly #belonging: Belonging
+  readonly #most: number
+  #entries: Entry[] = []
+  /** The oldest of those that were left out is no older than this. */
+  #youngest: Aged | undefined
+  /** What entries that were left out belong to. */
+  readonly #staying = new NameMarks()
+
+  /** @param root the measured folder */
+  constructor(root: Bytes, most: number) {
+    this.#belonging = new Belonging(root)
+    this.#most = most
+  }
+
+  add(entry: Entry): void {
+    const aged = this.#youngest && this.#age(entry)
+    if (aged && compareAged(aged, this.#youngest!) > 0) this.#staying.add(aged.checkpoint)
+    else this.#entries.push(entry)
+    if (this.#entries.length >= 2 * this.#most) this.#cut()
+  }
+
+  /** It stays, and so does what belongs to it. */
+  keep(folder: Bytes, name: Bytes): void {
+    this.#staying.add(this.#belonging.checkpointOf(folder, name))
+  }
+
+  /** The entries that are left, each with what it belongs to. */
+  list(): [Entry, Bytes][] {
+    // A folder may have become younger since it was found.
+    this.#leave(entry => !goesAlone(entry) || this.#isTooYoung(entry))
+    return this.#entries
+      .map((entry): [Entry, Bytes] => [entry, this.#checkpointOf(entry)])
+      .filter(([, checkpoint]) => !this.#staying.has(checkpoint))
+  }
+
+  #checkpointOf({ rank, folder, name, pathBytes }: Entry): Bytes {
+    return rank === RANK.checkpoint ? this.#belonging.checkpointOf(folder, name) : pathBytes
+  }
+
+  #isTooYoung(entry: Entry): boolean {
+    return this.#youngest !== undefined && compareAged(this.#age(entry), this.#youngest) > 0
+  }
+
+  #age(entry: Entry): Aged {
+    const checkpoint = this.#checkpointOf(entry)
+    return { entry, checkpoint, place: entry.rank === RANK.checkpoint ? placeOf(checkpoint) : undefined }
+  }
+
+  #cut(): void {
+    this.#leave(entry => !goesAlone(entry))
+    if (this.#entries.length < 2 * this.#most) return
+    // Sorting all of them would hold up everything else.
+    const step = Math.ceil(this.#entries.length / 512)
+    const sample = this.#entries.filter((_, index) => index % step === 0).map(entry => this.#age(entry))
+    this.#youngest = sample.sort(compareAged)[sample.length >> 1]!
+    this.isCut = true
+    this.#leave(entry => this.#isTooYoung(entry))
+  }
+
+  /** Leave entries out, and with them what belongs to those that do not go with a folder. */
+  #leave(isLeft: (entry: Entry) => boolean): void {
+    this.#entries = this.#entries.filter(entry => {
+      if (!isLeft(entry)) return true
+      if (entry.isKept || goesAlone(entry)) this.#staying.add(this.#checkpointOf(entry))
+      return false
+    })
+  }
+}
+
+/** An entry, and where it stands among those of its pattern. */
+type Aged = { entry: Entry; checkpoint: Bytes; place: Place | undefined }
+
+/** Order by age, and by number what is of one pattern. */
+function compareAged(a: Aged, b: Aged): number {
+  const isOneSeries = a.place && b.place && a.place.pattern === b.place.pattern
+  return (isOneSeries && compare(a.place!.place, b.place!.place)) || compareAge(a.entry, b.entry)
+}
+
+function goesAlone({ isKept, owner }: Entry): boolean {
+  return !isKept && (!owner || owner.isKept)
+}
+
+/** Remembers names in little memory, however many: of a name that was not added it may say so, but rarely. */
+class NameMarks {
+  #marks: Uint8Array | undefined
+
+  add(name: Bytes): void {
+    const mark = hash(name)
+    this.#marks ??= new Uint8Array(MARKS / 8)
+    this.#marks[mark >> 3]! |= 1 << (mark & 7)
+  }
+
+  has(name: Bytes): boolean {
+    const mark = hash(name)
+    return this.#marks !== undefined && (this.#marks[mark >> 3]! & (1 << (mark & 7))) !== 0
+  }
+}
+
+const MARKS = 2 ** 23
+
+/** FNV-1a, see http://www.isthe.com/chongo/tech/comp/fnv/ */
+function hash(text: string): number {
+  let value = 0x811c9dc5
+  for (let index = 0; index < text.length; index++)
+    value = Math.imul(value ^ text.charCodeAt(index), 0x01000193)
+  return (value ^ (value >>> 15)) & (MARKS - 1)
+}

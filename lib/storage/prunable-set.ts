@@ -1,0 +1,104 @@
+import type { Bytes } from '../system/bytes.ts'
+import { compare, compareAge, type Entry, type Inode } from './entry.ts'
+import { type Place, placeOf } from './naming.ts'
+import { RANK, type Rank } from './rules.ts'
+
+/** What goes or stays as one: the files and folders of a checkpoint, or a single entry of another kind. */
+export class PrunableSet {
+  /** The path that all of it begins with. */
+  readonly path: Bytes
+  readonly rank: Rank
+  readonly entries: Entry[] = []
+  /** The newest of its times, as far as they are believed. */
+  timeNs = 0n
+  /** By this it is ordered: no earlier than what comes before it by number. */
+  orderNs = 0n
+  /** Charged bytes and inodes, those of hard links among them. */
+  bytes = 0
+  inodes = 0
+  /** The path of a link or file that names it as one to go on with. */
+  pointer: Bytes | undefined
+  /** Where it stands among those of its pattern, if it has a number. */
+  readonly place: Place | undefined
+
+  constructor(path: Bytes, rank: Rank) {
+    this.path = path
+    this.rank = rank
+    this.place = rank === RANK.checkpoint ? placeOf(path) : undefined
+  }
+
+  add(entry: Entry): void {
+    this.entries.push(entry)
+    entry.set = this
+    if (entry.timeNs > this.timeNs) this.timeNs = entry.timeNs
+    this.bytes += entry.inodes.reduce((sum, inode) => sum + inode.bytes, entry.ownBytes)
+    this.inodes += entry.ownInodes + entry.inodes.length
+  }
+}
+
+/**
+ * Put entries into sets, in the order in which they go: by rank, and by time; but those of one pattern by their numbers,
+ * whatever their times.
+ *
+ * @param entries each with the path of what it belongs to
+ */
+export function arrange(entries: [Entry, Bytes][]): PrunableSet[] {
+  const sets = new Map<Bytes, PrunableSet>()
+  for (const [entry, path] of entries) {
+    const set = sets.get(path) ?? new PrunableSet(path, entry.rank)
+    sets.set(path, set)
+    set.add(entry)
+  }
+  const all = [...sets.values()]
+  const series = new Map<Bytes, PrunableSet[]>()
+  for (const set of all) {
+    set.orderNs = set.timeNs
+    set.entries.sort(compareAge)
+    if (!set.place) continue
+    const others = series.get(set.place.pattern)
+    if (others) others.push(set)
+    else series.set(set.place.pattern, [set])
+  }
+  for (const numbered of series.values()) {
+    numbered.sort((a, b) => compare(a.place!.place, b.place!.place) || compare(a.timeNs, b.timeNs))
+    let beforeNs = -1n
+    for (const set of numbered) {
+      if (set.orderNs <= beforeNs) set.orderNs = beforeNs + 1n
+      beforeNs = set.orderNs
+    }
+  }
+  return all.sort(compareSets)
+}
+
+/** What is pointed to goes last of all. */
+export function compareSets(a: PrunableSet, b: PrunableSet): number {
+  return (
+    a.rank - b.rank ||
+    Number(a.pointer !== undefined) - Number(b.pointer !== undefined) ||
+    compare(a.orderNs, b.orderNs) ||
+    compareAge(a.entries[0]!, b.entries[0]!)
+  )
+}
+
+/**
+ * Keep those sets whose removal frees anything, if they go in this order: a hard link frees nothing while another of its
+ * names remains.
+ */
+export function worthPruning(sets: PrunableSet[]): PrunableSet[] {
+  const names = new Map<Inode, number>()
+  const each = (visit: (entry: Entry) => void) => {
+    for (const { entries } of sets) entries.forEach(visit)
+  }
+  each(entry => {
+    entry.bytes = entry.ownBytes
+    for (const inode of entry.inodes) {
+      const count = (names.get(inode) ?? 0) + 1
+      names.set(inode, count)
+      if (count === inode.names) entry.bytes += inode.bytes
+    }
+  })
+  const isWhole = (inode: Inode) => names.get(inode) === inode.names
+  return sets.filter(({ entries }) =>
+    entries.some(({ ownInodes, inodes }) => ownInodes > 0 || inodes.some(isWhole)),
+  )
+}

@@ -1,0 +1,75 @@
+import { basename } from 'node:path'
+import { isStagingName } from './naming.ts'
+import type { PrunableSet } from './prunable-set.ts'
+import { RANK } from './rules.ts'
+
+/** What nobody has written to for so long is not being written, however it looks. */
+const QUIET_NS = 60n * 10n ** 9n
+/** A checkpoint is about as large as the one before it; what is smaller than this part of it is half of one. */
+const HALF = 0.5
+/** Something so much smaller than the largest is no checkpoint, but a file beside one. */
+const SMALL = 0.1
+
+export type Situation = {
+  /** Does a process of the training have something in it open? */
+  isOpen: (set: PrunableSet) => boolean
+  /** The bytes of sets, by their paths, when the training last ran. */
+  sizes: Map<string, number>
+  /** Paths of those of which a part could not be deleted. */
+  broken: Set<string>
+  /** Are there younger ones, which are not listed? */
+  isCut: boolean
+}
+
+/**
+ * Choose what must stay while a training runs: the newest checkpoint that is complete, because that is what it would
+ * resume from, whatever is being written after it, and what is open, because unlinking that frees nothing.
+ *
+ * @param sets in the order in which they go
+ * @returns each with the reason
+ */
+export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSet, string> {
+  const { isOpen, sizes, broken, isCut } = situation
+  const nowNs = BigInt(Date.now()) * 10n ** 6n
+  const spared = new Map<PrunableSet, string>()
+  const checkpoints = sets.filter(({ rank }) => rank === RANK.checkpoint).sort(byAge)
+  const largest = checkpoints.reduce((most, { bytes }) => Math.max(most, bytes), 0)
+  const counts = checkpoints.filter(set => set.bytes >= SMALL * largest && !broken.has(set.path))
+  let newest: PrunableSet | undefined
+  for (let index = counts.length - 1; index >= 0; index--) {
+    const set = counts[index]!
+    if (isOpen(set)) spared.set(set, 'in use')
+    else if (newest) continue
+    else if (isBeingWritten(set, counts[index - 1], sizes, nowNs)) spared.set(set, 'being written')
+    else newest = set
+  }
+  // The only one there is, or the last of those that are listed.
+  if (isCut) newest = counts.at(-1)
+  newest ??= checkpoints.findLast(set => !spared.has(set))
+  if (newest && !spared.has(newest)) spared.set(newest, 'the newest complete checkpoint')
+  // Of several models that are trained together each has checkpoints of its own.
+  for (const set of newest?.place ? counts : [])
+    if (!spared.has(set) && set.place?.place === newest!.place!.place)
+      spared.set(set, 'of the same number as the newest complete checkpoint')
+  for (const set of sets) if (!spared.has(set) && isOpen(set)) spared.set(set, 'in use')
+  return spared
+}
+
+/** What is pointed to is listed last, but is no younger for it. */
+function byAge(a: PrunableSet, b: PrunableSet): number {
+  return a.orderNs < b.orderNs ? -1 : a.orderNs > b.orderNs ? 1 : 0
+}
+
+function isBeingWritten(
+  { path, timeNs, entries, bytes, inodes }: PrunableSet,
+  before: PrunableSet | undefined,
+  sizes: Map<string, number>,
+  nowNs: bigint,
+): boolean {
+  if (nowNs - timeNs > QUIET_NS) return false
+  return (
+    bytes > (sizes.get(path) ?? bytes) ||
+    [basename(path), ...entries.map(({ name }) => name)].some(isStagingName) ||
+    (before !== undefined && (inodes < before.inodes || bytes < HALF * before.bytes))
+  )
+}

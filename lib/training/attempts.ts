@@ -1,0 +1,154 @@
+import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import * as v from 'valibot'
+import { isErrno, messageOf } from '../errors.ts'
+import { ASIDE, stateDirOf, WORK } from '../layout.ts'
+import { MANIFEST } from '../models/manifest.ts'
+import { usualCheckpoints } from '../quotas/frameworks.ts'
+import type { Job } from '../run.ts'
+import { removeWhole } from '../storage/empty-folder.ts'
+import { findRoot, type Measurement, measure } from '../storage/measure.ts'
+import type { PrunableSet } from '../storage/prunable-set.ts'
+import { pruneOldest } from '../storage/prune.ts'
+import { RANK } from '../storage/rules.ts'
+import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
+import { replaceFile, syncFolder } from '../system/durable.ts'
+import { count, formatBytes } from '../text.ts'
+
+// A training goes on from its newest checkpoint. That is wrong in two cases: when the training that wrote it has been
+// published, and when it is the checkpoint itself that every start fails on.
+
+/** After so many starts in a row that failed and left no new checkpoint, the newest one is taken for the reason. */
+const MOST_FAILURES = 2
+
+const attemptsSchema = v.object({
+  /** The content of the manifest when the training began for the first time; it is another one once it is published. */
+  base: v.string(),
+  isPublished: v.boolean(),
+  /** Starts in a row that failed with the same newest checkpoint. */
+  failures: v.number(),
+  newest: v.nullable(v.string()),
+})
+type Attempts = v.InferOutput<typeof attemptsSchema>
+
+/**
+ * Make the output folder ready to be resumed from: without the checkpoints of a training that has been published, unless
+ * the job says `"resume": "always"`, and without one that starts fail on.
+ */
+export async function beginAttempt(job: Job): Promise<void> {
+  const base = baseOf(job)
+  const last = readAttempts(job)
+  const isFinished = last !== undefined && (last.isPublished || last.base !== base)
+  if (isFinished && job.quota.resume !== 'always') await removeFinished(job)
+  else if (last && last.failures >= MOST_FAILURES) await setAside(job, last)
+  else if (last && !isFinished) return
+  await writeAttempts(job, { base, isPublished: false, failures: 0, newest: null })
+}
+
+/** Note that the training has been published. */
+export async function noteSuccess(job: Job): Promise<void> {
+  await removeWhole(join(job.jobDir, ASIDE))
+  await writeAttempts(job, { base: baseOf(job), isPublished: true, failures: 0, newest: null })
+}
+
+/** Note that a start has failed. */
+export async function noteFailure(job: Job): Promise<void> {
+  const last = readAttempts(job)
+  if (!last) return
+  const set = newestOf(await measureCheckpoints(job, job.quota.globs.prune))
+  const newest = set ? identityOf(set) : null
+  const failures = newest !== null && newest === last.newest ? last.failures + 1 : 1
+  await writeAttempts(job, { ...last, failures, newest })
+}
+
+async function removeFinished(job: Job): Promise<void> {
+  const { jobDir, quota, name, emit, onPrune, onFault } = job
+  const { prune } = quota.globs
+  const usual = quota.framework ? [] : usualCheckpoints
+  const { pointers, ...found } = await measureCheckpoints(job, [...prune, ...usual])
+  if (!found.prunable.length) return
+  const sets = new Set(found.prunable.map(({ set }) => set)).size
+  const message =
+    `its last training has been published: ${count(sets, 'checkpoint')} of it go, so that this one begins anew; ` +
+    '"resume": "always" in quotas.json keeps them'
+  emit({ event: 'warning', job: name, message })
+  const all = { targetBytes: 0, targetInodes: 0 }
+  await pruneOldest(jobDir, found.prunable, { ...found, ...all, onPrune, onFault })
+  // They name what is gone now.
+  for (const path of pointers) rmSync(native(path), { force: true })
+}
+
+async function setAside(job: Job, { newest, failures }: Attempts): Promise<void> {
+  const { jobDir, name, emit } = job
+  const set = newestOf(await measureCheckpoints(job, job.quota.globs.prune))
+  if (!set || identityOf(set) !== newest) return
+  const aside = join(jobDir, ASIDE)
+  mkdirSync(aside, { recursive: true, mode: 0o750 })
+  for (const { folder, name: file } of set.entries) {
+    const parts = folder.slice(workIn(jobDir).length + 1).split('/')
+    const target = native(`${latin1(aside)}/${[...parts, file].filter(Boolean).join('-')}`)
+    rmSync(target, { recursive: true, force: true })
+    renameSync(native(`${folder}/${file}`), target)
+  }
+  await syncFolder(aside)
+  const message =
+    `its training failed ${failures} times in a row without a new checkpoint: its newest one, ${escapeBytes(set.path)} ` +
+    `(${formatBytes(set.bytes)}), is set aside in ${aside}, so that it resumes from the one before, or anew`
+  emit({ event: 'warning', job: name, message })
+}
+
+/** Measure a job's checkpoints alone, those that `keep` names too. */
+async function measureCheckpoints({ jobDir }: Job, prune: string[]): Promise<Measurement> {
+  const found = await measure(jobDir, { prune, most: Number.POSITIVE_INFINITY })
+  const work = workIn(jobDir)
+  const prunable = found.prunable.filter(
+    ({ rank, folder }) => rank === RANK.checkpoint && `${folder}/`.startsWith(`${work}/`),
+  )
+  return { ...found, prunable }
+}
+
+function workIn(jobDir: string): Bytes {
+  return `${findRoot(jobDir)}/${WORK}`
+}
+
+function latin1(path: string): Bytes {
+  return Buffer.from(path).toString('latin1')
+}
+
+function newestOf({ prunable }: Measurement): PrunableSet | undefined {
+  const sets = [...new Set(prunable.map(({ set }) => set))]
+  return sets.sort((a, b) => (a.orderNs < b.orderNs ? -1 : 1)).at(-1)
+}
+
+function identityOf({ path, bytes, timeNs }: PrunableSet): string {
+  return `${basename(escapeBytes(path))} ${bytes} ${timeNs}`
+}
+
+/** What is published, as one word. */
+function baseOf({ publishedDir }: Job): string {
+  try {
+    return createHash('sha256')
+      .update(readFileSync(join(publishedDir, MANIFEST)))
+      .digest('hex')
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return 'nothing'
+    return messageOf(error)
+  }
+}
+
+function fileOf({ run, name }: Job): string {
+  return join(stateDirOf(run.modelsDir), `${name}.attempts.json`)
+}
+
+function readAttempts(job: Job): Attempts | undefined {
+  try {
+    return v.parse(attemptsSchema, JSON.parse(readFileSync(fileOf(job), 'utf8')))
+  } catch {
+    return undefined // never written, or not as a whole: nothing is known then
+  }
+}
+
+async function writeAttempts(job: Job, attempts: Attempts): Promise<void> {
+  await replaceFile(fileOf(job), `${JSON.stringify(attempts)}\n`)
+}

@@ -1,0 +1,81 @@
+import type { Entry } from '../storage/entry.ts'
+import type { Measurement, MeasureOptions } from '../storage/measure.ts'
+import { type PrunableSet, worthPruning } from '../storage/prunable-set.ts'
+import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
+import { describeRest } from '../storage/rest.ts'
+import { spare } from '../storage/spare.ts'
+import { escapeBytes } from '../system/bytes.ts'
+import { openEntries } from './open-files.ts'
+import type { Training } from './process.ts'
+
+/** So many faults are told; a training can make a million. */
+const MOST_FAULTS = 16
+
+export type Chooser = Required<PruneListener> & { dir: string; rules: MeasureOptions; training: Training }
+
+type Found = Pick<Measurement, 'prunable' | 'isCut'>
+
+/** Chooses what goes while a training runs, and remembers why the rest stays. */
+export class Choice {
+  readonly #chooser: Chooser
+  /** The bytes of each set when the training last ran. */
+  #sizes = new Map<string, number>()
+  /** Paths of the sets of which a part could not be deleted. */
+  readonly #broken = new Set<string>()
+  readonly #faults = new Set<string>()
+  #spared = new Map<PrunableSet, string>()
+
+  constructor(chooser: Chooser) {
+    this.#chooser = chooser
+  }
+
+  /** Note how large everything is while the training runs: what grows until the next look is being written. */
+  noteSizes({ prunable }: Found): void {
+    this.#sizes = new Map(setsOf(prunable).map(({ path, bytes }) => [path, bytes]))
+  }
+
+  /**
+   * Choose what may go while the training stands still, the first to go first. What a link or a file points to goes only
+   * if nothing else is left and it is the `last` resort.
+   */
+  async choose({ prunable, isCut }: Found, isLast: boolean): Promise<PrunableSet[]> {
+    const { dir, training } = this.#chooser
+    const open = new Set([...(await openEntries(prunable, training.processes(), dir))].map(({ set }) => set))
+    const sets = setsOf(prunable)
+    const situation = { isOpen: (set: PrunableSet) => open.has(set), sizes: this.#sizes, isCut }
+    this.#spared = spare(sets, { ...situation, broken: this.#broken })
+    const left = sets.filter(set => !this.#spared.has(set))
+    const plain = worthPruning(left.filter(({ pointer }) => pointer === undefined))
+    if (plain.length || isLast) return plain.length ? plain : worthPruning(left)
+    for (const set of left) this.#spared.set(set, `named by ${escapeBytes(set.pointer!)}`)
+    return []
+  }
+
+  /** Prune what was chosen, as {@link pruneOldest} does. */
+  async prune(sets: PrunableSet[], need: Parameters<typeof pruneOldest>[2]): Promise<PruneResult> {
+    const { dir, onPrune, onFault } = this.#chooser
+    const entries = sets.flatMap(set => set.entries)
+    const pruned = await pruneOldest(dir, entries, {
+      ...need,
+      onPrune,
+      onFault: message => {
+        if (this.#faults.size < MOST_FAULTS && !this.#faults.has(message)) {
+          this.#faults.add(message)
+          onFault(message)
+        }
+      },
+    })
+    for (const { path } of pruned.broken) this.#broken.add(path)
+    return pruned
+  }
+
+  /** Say what stayed and why, as {@link describeRest} does. */
+  describeRest(): Promise<string> {
+    const { dir, rules } = this.#chooser
+    return describeRest(dir, rules, { faults: this.#faults, spared: this.#spared })
+  }
+}
+
+function setsOf(entries: Entry[]): PrunableSet[] {
+  return [...new Set(entries.map(({ set }) => set))]
+}

@@ -1,0 +1,317 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import * as assert from 'uvu/assert'
+import type { TrainerEvent } from '../../lib/events.ts'
+import { publishes, type Rig, trainerRig } from '../support/rig.ts'
+import { until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
+
+const MIB = 2 ** 20
+
+/** Writes a file in pieces; publishes a model of this one training. */
+const HELPERS = `
+const mib = 2 ** 20
+const write = async (file, pieces) => {
+  const fd = fs.openSync(dir + '/' + file, 'w')
+  for (let n = 0; n < pieces; n++) { fs.writeSync(fd, Buffer.alloc(mib, n)); await sleep(8) }
+  fs.closeSync(fd)
+}
+const has = file => fs.existsSync(dir + '/' + file)
+`
+
+test('a checkpoint that is written in place, file by file, does not cost the complete one before it', async () => {
+  const trainer = `${HELPERS}
+for (const step of [100, 200, 300]) {
+  fs.mkdirSync(dir + '/checkpoint-' + step)
+  await write('checkpoint-' + step + '/model.safetensors', 4)
+  await sleep(300)
+  if (step > 100) console.log('whole', step, has('checkpoint-' + (step - 100) + '/optimizer.pt'))
+  await write('checkpoint-' + step + '/optimizer.pt', 3)
+}
+${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 20, framework: 'huggingface', trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.equal(linesOf(rig, 'whole'), ['whole 200 true', 'whole 300 true'])
+  assert.equal(prunedIn(events), ['checkpoint-100'])
+})
+
+test('of a checkpoint of several files all go or all stay, and the newest whole one stays', async () => {
+  const trainer = `${HELPERS}
+for (const n of [1, 2, 3, 4, 5]) {
+  await write('ckpt-' + n + '.data-00000-of-00001', 5)
+  await write('ckpt-' + n + '.index', 1)
+  fs.writeFileSync(dir + '/checkpoint', 'model_checkpoint_path: "ckpt-' + n + '"')
+  await sleep(150)
+  const halves = [1, 2, 3, 4, 5].filter(m => has('ckpt-' + m + '.index') !== has('ckpt-' + m + '.data-00000-of-00001'))
+  console.log('newest', n, has('ckpt-' + n + '.index') && !halves.length)
+}
+${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 20, framework: 'tensorflow', trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.equal(
+    linesOf(rig, 'newest'),
+    [1, 2, 3, 4, 5].map(n => `newest ${n} true`),
+  )
+  const pruned = prunedIn(events)
+  assert.ok(pruned.length >= 4 && pruned.length % 2 === 0, pruned.join())
+})
+
+const BEST: [string, string, Parameters<typeof rigOf>[0]][] = [
+  ['a link', `fs.symlinkSync('checkpoint-200', dir + '/best')`, { prune: ['checkpoint-*'] }],
+  [
+    'the state of a Trainer',
+    `state = JSON.stringify({ best_metric: 0.1, best_model_checkpoint: dir + '/checkpoint-200' })`,
+    { framework: 'huggingface' },
+  ],
+  ['the glob keep', '', { prune: ['checkpoint-*'], keep: ['checkpoint-200'] }],
+]
+for (const [what, point, quota] of BEST) {
+  test(`the best checkpoint stays though it is old: ${what}`, async () => {
+    const trainer = `${HELPERS}
+let state = '{}'
+for (let step = 100; step <= 700; step += 100) {
+  fs.mkdirSync(dir + '/tmp-checkpoint-' + step)
+  await write('tmp-checkpoint-' + step + '/model.safetensors', 4)
+  if (step === 200) { ${point} }
+  fs.writeFileSync(dir + '/tmp-checkpoint-' + step + '/trainer_state.json', state)
+  fs.renameSync(dir + '/tmp-checkpoint-' + step, dir + '/checkpoint-' + step)
+}
+console.log('best', has('checkpoint-200/model.safetensors'))
+${publishes}`
+    await using rig = await rigOf({ maxDiskMb: 24, ...quota }, trainer)
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 0)
+    assert.equal(linesOf(rig, 'best'), ['best true'])
+    assert.ok(prunedIn(events).includes('checkpoint-100'))
+  })
+}
+
+test('what is pointed to goes before the training is killed, with a warning of its own', async () => {
+  const trainer = `${HELPERS}
+await write('epoch-1.checkpoint', 6)
+fs.symlinkSync('epoch-1.checkpoint', dir + '/best')
+await write('epoch-2.checkpoint', 6)
+await write('log.bin', 7)
+console.log('left', has('epoch-1.checkpoint'), has('epoch-2.checkpoint'))
+${publishes}`
+  await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.equal(linesOf(rig, 'left'), ['left false true'])
+  assert.equal(warningsIn(events), [
+    `pruned ${join(workDir(rig), 'epoch-1.checkpoint')}, which ${join(workDir(rig), 'best')} names: nothing else was left to prune`,
+  ])
+})
+
+test('staging folders of dead trainings go before anything else, and only when there must be room', async () => {
+  const trainer = `${HELPERS}
+const name = 'tmp-checkpoint-' + Date.now()
+fs.mkdirSync(dir + '/' + name)
+await write(name + '/model.bin', 6)
+if (!fs.existsSync(dir + '/../../healthy')) process.kill(process.pid, 'SIGKILL')
+fs.renameSync(dir + '/' + name, dir + '/checkpoint-1')
+${publishes}`
+  await using rig = await rigOf({ maxDiskMb: 20, prune: ['checkpoint-*'] }, trainer)
+
+  for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
+  const leftovers = readdirSync(workDir(rig)).filter(name => name.startsWith('tmp-'))
+  writeFileSync(rig.path('models/healthy'), '')
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(leftovers.length, 2)
+  assert.is(exitCode, 0)
+  assert.ok(prunedIn(events).length > 0)
+  assert.ok(prunedIn(events).every(name => leftovers.includes(name)))
+})
+
+test('a quota full of files that no rule names is told with their pattern, and the line that would help', async () => {
+  const trainer = `${HELPERS} for (let n = 0; n < 40; n++) await write('epoch=' + n + '.ckpt', 1)`
+  await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 2)
+  const { message } = events.find(it => it.event === 'job.fail')!
+  assert.match(message, /left are 1[56] files epoch=\*\.ckpt \(1[56](\.\d)? MiB, no rule names them\)/)
+  assert.match(message, /add "prune": \["epoch=\*\.ckpt"\] to the job in quotas\.json/)
+})
+
+const FINISHED: [string, Parameters<typeof rigOf>[0]][] = [
+  ['checkpoints that a rule names', { prune: ['checkpoint-*'] }],
+  ['a framework', { framework: 'huggingface' }],
+  ['no word of them', {}],
+  ['the glob keep', { prune: ['checkpoint-*'], keep: ['checkpoint-*'] }],
+]
+/** Goes on from the newest checkpoint to step 3; what it exports is what it has trained. */
+const RESUMES = `
+const steps = fs.readdirSync(dir).flatMap(name => /^checkpoint-(\\d+)$/.exec(name)?.[1] ?? []).map(Number)
+const start = Math.max(0, ...steps)
+console.log('resumed from', start)
+if (fs.existsSync(dir + '/../../fails')) process.exit(1)
+for (let step = start + 1; step <= 3; step++) {
+  fs.mkdirSync(dir + '/checkpoint-' + step)
+  fs.writeFileSync(dir + '/checkpoint-' + step + '/model.pt', 'x')
+  if (fs.existsSync(dir + '/../../dies')) process.exit(1)
+}
+fs.symlinkSync('checkpoint-3', dir + '/last')
+${publishes}`
+for (const [what, quota] of FINISHED) {
+  test(`a retraining begins anew, whatever names the checkpoints of the last one: ${what}`, async () => {
+    await using rig = await rigOf(quota, RESUMES)
+
+    await rig.run(['core'])
+    const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+
+    assert.is(exitCode, 0)
+    assert.equal(linesOf(rig, 'resumed'), ['resumed from 0', 'resumed from 0'])
+    assert.match(warningsIn(events)[0]!, /its last training has been published: 3 checkpoints of it go/)
+  })
+}
+
+test('a training that was not published is resumed, after a published one too', async () => {
+  await using rig = await rigOf({ prune: ['checkpoint-*'] }, RESUMES)
+  await rig.run(['core'])
+  writeFileSync(rig.path('models/dies'), '')
+  await rig.run(['core', '--retrain'])
+  const died = readdirSync(workDir(rig)).filter(name => name.startsWith('checkpoint-'))
+
+  await rig.run(['core', '--retrain', '--json'])
+
+  assert.equal(died, ['checkpoint-1'])
+  assert.equal(linesOf(rig, 'resumed'), ['resumed from 0', 'resumed from 0', 'resumed from 1'])
+})
+
+test('a job that says so goes on from the checkpoints of its published training', async () => {
+  await using rig = await rigOf(
+    { prune: ['checkpoint-*'], resume: 'always' },
+    RESUMES.replace('fs.symlinkSync', '// '),
+  )
+  await rig.run(['core'])
+
+  const { exitCode } = await rig.run(['core', '--retrain', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.equal(linesOf(rig, 'resumed'), ['resumed from 0', 'resumed from 3'])
+})
+
+test('a newest checkpoint that two starts in a row failed on is set aside, kept, and goes first', async () => {
+  const trainer = `
+const steps = fs.readdirSync(dir).flatMap(name => /^checkpoint-(\\d+)$/.exec(name)?.[1] ?? []).map(Number)
+const start = Math.max(0, ...steps)
+console.log('resumed from', start)
+if (start) fs.readFileSync(dir + '/checkpoint-' + start + '/trainer_state.json')
+${publishes}`
+  await using rig = await rigOf({ framework: 'huggingface' }, trainer)
+  mkdirSync(join(workDir(rig), 'checkpoint-1'), { recursive: true })
+  mkdirSync(join(workDir(rig), 'checkpoint-2'))
+  writeFileSync(join(workDir(rig), 'checkpoint-1/trainer_state.json'), '{}')
+  writeFileSync(join(workDir(rig), 'checkpoint-2/model.pt'), Buffer.alloc(MIB))
+
+  for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.equal(linesOf(rig, 'resumed'), ['resumed from 2', 'resumed from 2', 'resumed from 1'])
+  assert.match(
+    warningsIn(events)[0]!,
+    /failed 2 times in a row without a new checkpoint: its newest one, .*checkpoint-2 \([\d.]+ MiB\), is set aside in .*core\/aside/,
+  )
+  assert.not(existsSync(rig.path('models/core/aside')), 'a publication ends its use')
+})
+
+test('a start that was interrupted is no failed one', async () => {
+  const trainer = `
+if (fs.existsSync(dir + '/../../hangs')) { console.log('hangs'); await sleep(60_000) }
+console.log('resumed', fs.readdirSync(dir).includes('checkpoint-1'))
+process.exit(1)`
+  await using rig = await rigOf({ prune: ['checkpoint-*'] }, trainer)
+  mkdirSync(join(workDir(rig), 'checkpoint-1'), { recursive: true })
+  writeFileSync(join(workDir(rig), 'checkpoint-1/model.pt'), 'x')
+  await rig.run(['core'])
+  writeFileSync(rig.path('models/hangs'), '')
+  const hanging = rig.start(['core', '--json'])
+  await until('it trains', () => hanging.output().includes('train.start'))
+  process.kill(hanging.pid, 'SIGTERM')
+  assert.is((await hanging.ended).exitCode, 143)
+  rmSync(rig.path('models/hangs'))
+
+  await rig.run(['core'])
+
+  assert.equal(linesOf(rig, 'resumed'), ['resumed true', 'resumed true'])
+})
+
+test('caches go before checkpoints, and not while they are in use', async () => {
+  const trainer = `${HELPERS}
+fs.mkdirSync(dir + '/cache/old', { recursive: true })
+fs.mkdirSync(dir + '/cache/used', { recursive: true })
+await write('cache/old/weights', 3)
+await write('cache/used/weights', 3)
+const fd = fs.openSync(dir + '/cache/used/weights')
+await write('epoch-1.checkpoint', 3)
+await write('log.bin', 8)
+console.log('left', has('cache/old'), has('cache/used/weights'), has('epoch-1.checkpoint'))
+${publishes}`
+  await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.equal(linesOf(rig, 'left'), ['left false true true'])
+  assert.equal(
+    events.flatMap(it => (it.event === 'storage.prune' ? [it.rule] : [])),
+    ['work/cache'],
+  )
+})
+
+test('a time in the future is told in a warning', async () => {
+  const trainer = `
+fs.writeFileSync(dir + '/a.checkpoint', 'x')
+fs.utimesSync(dir + '/a.checkpoint', 5e9, 5e9)
+process.exit(1)`
+  await using rig = await rigOf({}, trainer)
+  await rig.run(['core'])
+
+  const { events } = await rig.run(['core', '--json'])
+
+  assert.match(
+    warningsIn(events)[0]!,
+    /a\.checkpoint has a time in the future, which is not believed; when it was last changed counts/,
+  )
+})
+
+function rigOf(
+  quota: NonNullable<NonNullable<Parameters<typeof trainerRig>[0]>['core']>,
+  trainer: string,
+): Promise<Rig> {
+  return trainerRig({ core: { ...quota, trainer } })
+}
+
+function workDir(rig: Rig): string {
+  return rig.path('models/core/work')
+}
+
+/** The lines of all trainings that begin with a word. */
+function linesOf(rig: Rig, word: string): string[] {
+  const log = readFileSync(rig.path('models/.trainer/core.log'), 'utf8')
+  return log.split('\n').filter(line => line.startsWith(word))
+}
+
+function prunedIn(events: TrainerEvent[]): string[] {
+  return events.flatMap(it => (it.event === 'storage.prune' ? [basename(it.path)] : []))
+}
+
+function warningsIn(events: TrainerEvent[]): string[] {
+  return events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+}
+
+test.run()
