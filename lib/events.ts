@@ -63,6 +63,8 @@ const eventBody = v.variant('event', [
   }),
   kind('train.start', { job, pid: number, argv: v.array(text) }),
   kind('train.output', { job, line: text }),
+  /** What the training's lines say: a share of 1, `null` when they say it no more, and the time left by its pace. */
+  kind('train.progress', { job, share: v.nullable(number), secondsLeft: v.exactOptional(number) }),
   kind('train.exit', { job, exitCode: v.nullable(number), signal: v.nullable(text), seconds: number }),
   kind('train.freeze', { job, usedBytes: number }),
   kind('train.resume', { job, usedBytes: number, pausedMs: number }),
@@ -126,6 +128,8 @@ function levelOf(body: EventBody): Level {
       return 'warning'
     case 'run.done':
       return body.exitCode === 0 ? 'info' : 'error'
+    case 'train.progress':
+      return 'debug'
     case 'storage.usage':
       return body.phase === 'training' ? 'debug' : 'info'
     case 'train.exit':

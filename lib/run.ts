@@ -32,6 +32,12 @@ export type Run = {
   signal: AbortSignal
 }
 
+/** What a run has pruned: an escaped path, the rule, and the time in ISO 8601. */
+export type PrunedPath = { path: string; rule: string; time: string }
+
+/** So many of the last ones are remembered. */
+const MOST_PRUNED = 1000
+
 /** One job of a run, as the day-1 check and the phases of its training share it. */
 export type Job = JobFolders & {
   name: JobName
@@ -46,6 +52,8 @@ export type Job = JobFolders & {
   state: 'asked' | 'skipped' | 'training' | 'trained' | 'refused' | 'failed'
   emit: (event: EventBody) => void
   onPrune: (pruned: Pruned) => void
+  /** What {@link onPrune} was told, as far as it is remembered; the newest last. */
+  pruned: PrunedPath[]
   /** Warns of what could not be deleted. */
   onFault: (message: string) => void
 }
@@ -207,6 +215,7 @@ function openJob(name: JobName, run: Run): Job {
   const emit = (event: EventBody) => journal.emit(event)
   const { scratch } = command
   const dryRun = command.dryRun ? ({ dryRun: true } as const) : {}
+  const remembered: PrunedPath[] = []
   return {
     ...(scratch === undefined ? layout(modelsDir, name) : scratchLayout(scratch, modelsDir, name)),
     publishedDir: layout(modelsDir, name).jobDir,
@@ -218,10 +227,13 @@ function openJob(name: JobName, run: Run): Job {
     emit,
     onPrune({ pointer, ...pruned }) {
       emit({ event: 'storage.prune', job: name, ...pruned, ...dryRun })
+      const { path, rule } = pruned
+      if (remembered.push({ path, rule, time: new Date().toISOString() }) > MOST_PRUNED) remembered.shift()
       if (pointer === undefined) return
       const message = `pruned ${pruned.path}, which ${pointer} names: nothing else was left to prune`
       emit({ event: 'warning', job: name, message })
     },
+    pruned: remembered,
     onFault: message => emit({ event: 'warning', job: name, message }),
   }
 }

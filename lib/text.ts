@@ -19,6 +19,18 @@ export function formatSeconds(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, '0')} min`
 }
 
+/** Format how far a training says it is: `42 %, about 3 min 05 s left`. */
+export function formatTold({
+  share,
+  secondsLeft,
+}: {
+  share: number
+  secondsLeft?: number | null | undefined
+}): string {
+  const left = typeof secondsLeft === 'number' ? `, about ${formatSeconds(secondsLeft)} left` : ''
+  return `${Math.floor(share * 100)} %${left}`
+}
+
 /** Format seconds as a clock: `00:07`, `1:02:03`. */
 export function formatClock(seconds: number): string {
   const whole = Math.floor(seconds)

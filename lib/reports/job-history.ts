@@ -27,6 +27,8 @@ export type TrainingSpan = {
   order: [first: number, last: number]
   /** Undefined if the journal has no end of it: it goes on, or its run was killed. */
   exit: { exitCode: number | null; signal: string | null } | undefined
+  /** What its lines said last of its progress, when, and the seconds that were left then by its pace. */
+  told: { share: number; secondsLeft: number | undefined; at: string } | undefined
 }
 
 /** One job of one run. */
@@ -107,8 +109,17 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       history.reason = event.message
       return
     case 'train.start':
-      history.training ??= { startMs: atMs, endMs: atMs, order: [position, position], exit: undefined }
+      history.training ??= {
+        startMs: atMs,
+        endMs: atMs,
+        order: [position, position],
+        exit: undefined,
+        told: undefined,
+      }
       history.training.exit = undefined
+      return
+    case 'train.progress':
+      if (training) training.told = toldBy(event)
       return
     case 'train.exit':
       if (training) training.exit = { exitCode: event.exitCode, signal: event.signal }
@@ -146,6 +157,14 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
     default:
       event satisfies never
   }
+}
+
+function toldBy({
+  share,
+  secondsLeft,
+  time,
+}: Extract<JobEvent, { event: 'train.progress' }>): TrainingSpan['told'] {
+  return share === null ? undefined : { share, secondsLeft, at: time }
 }
 
 function outcomeOf(code: string): JobHistory['outcome'] {

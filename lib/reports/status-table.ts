@@ -1,5 +1,5 @@
 import { nameCommand } from '../system/start-command.ts'
-import { escapeText, formatBar, formatBytes, formatSeconds, wrap } from '../text.ts'
+import { escapeText, formatBar, formatBytes, formatSeconds, formatTold, wrap } from '../text.ts'
 import { describeGenerations } from './generation-list.ts'
 import type { JobStatus, Status } from './status.ts'
 
@@ -32,7 +32,7 @@ const outcomeTones: Record<string, CellTone> = {
 export function drawStatus(status: Status, isColoured: boolean, now = Date.now()): string {
   const { modelsDir, freeBytes, jobs } = status
   const free = freeBytes === null ? 'not there yet' : `${formatBytes(freeBytes)} free on the disk`
-  const heading = [`${escapeText(modelsDir)}, ${free}`, describeRun(status, now)]
+  const heading = [`${escapeText(modelsDir)}, ${free}`, describeRun(status, now), ...describeProgress(status)]
   const notes = jobs.flatMap(job => describeFaults(job, status.running !== null))
   const inLines = (texts: string[]) => texts.map(text => wrap(text, WIDTH))
   const lines = [...inLines(heading), '', ...drawTable(jobs, isColoured)]
@@ -58,6 +58,12 @@ function describeRun({ running, lastRun }: Status, now: number): string {
       ? 'was killed, lost power or could not record its end on a full disk'
       : `ended with exit code ${exitCode}`
   return `not running; the last training run, of ${formatMoment(startedAt)}, ${end}${message ? `: ${escapeText(message)}` : ''}`
+}
+
+function describeProgress({ running }: Status): string[] {
+  if (!running?.progress) return []
+  const { progress } = running
+  return [`it says: ${formatBar(progress.share, 1)} ${formatTold(progress)}`]
 }
 
 /** A run on another machine cannot be seen, only heard of. */

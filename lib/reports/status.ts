@@ -10,7 +10,7 @@ import { type JobName, jobNames, type Quota, type Quotas } from '../quotas.ts'
 import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { measure } from '../storage/measure.ts'
-import { RANK } from '../storage/rules.ts'
+import { RANK } from '../storage/rank.ts'
 import { type GenerationStatus, statusOfGenerations } from './generation-list.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
@@ -32,6 +32,8 @@ export type Status = {
     job: JobName | null
     /** `null` if it is not in the journal: it has just begun, or is no run but moves a volume. */
     step: RunStage | null
+    /** How far the training says it is: a share of 1, and the seconds left by its pace; `null` if it does not say. */
+    progress: { share: number; secondsLeft: number | null } | null
   } | null
   /** The last training run before that one; it has no exit code if it was killed or lost power. */
   lastRun: { startedAt: string | null; exitCode: number | null; message: string | null } | null
@@ -116,6 +118,7 @@ export async function readStatus(
             : null,
           startedAt: isoOf(current?.startedAt),
           ...stageOf(current),
+          progress: progressOf(current),
         }
       : null,
     lastRun: last
@@ -220,6 +223,18 @@ function stageOf(run: RunHistory | undefined): { job: JobName | null; step: RunS
   if (!isTrainingRun(run)) return { job, step: 'pruning' }
   if (!training) return { job, step: 'pre-flight' }
   return { job, step: training.exit ? 'post-flight' : 'training' }
+}
+
+/** What the training of a run that goes on says, brought up to now. */
+function progressOf(run: RunHistory | undefined): NonNullable<Status['running']>['progress'] {
+  const training = run && stageOf(run).step === 'training' ? run.jobs.at(-1)?.training : undefined
+  if (!training?.told) return null
+  const { share, secondsLeft, at } = training.told
+  const elapsedSeconds = Math.max(0, Date.now() - Date.parse(at)) / 1000
+  return {
+    share,
+    secondsLeft: secondsLeft === undefined ? null : Math.max(0, Math.round(secondsLeft - elapsedSeconds)),
+  }
 }
 
 function lastResultOf(name: JobName, runs: RunHistory[]): JobStatus['lastResult'] {

@@ -1,5 +1,5 @@
 import type { EventBody, Guarantee } from '../events.ts'
-import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
+import { formatBytes, formatMetrics, formatSeconds, formatTold } from '../text.ts'
 
 const guarantees: Record<Guarantee, string> = {
   'kernel+sandbox': 'kernel+sandbox: its own filesystem caps it, no process escapes',
@@ -41,6 +41,12 @@ export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee
       return `training, pid ${event.pid}: ${event.argv.join(' ')}`
     case 'train.output':
       return `> ${event.line}`
+    case 'train.progress': {
+      const { share, secondsLeft } = event
+      return share === null
+        ? 'its lines tell no progress any more'
+        : `progress, by its own word: ${formatTold({ share, secondsLeft })}`
+    }
     case 'train.exit':
       return `training ended with ${event.signal ?? `exit code ${event.exitCode}`} after ${formatSeconds(event.seconds)}`
     case 'train.freeze':

@@ -1,6 +1,6 @@
 import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
-import { escapeText, formatBar, formatBytes, formatClock, formatMetricsTable } from '../text.ts'
+import { escapeText, formatBar, formatBytes, formatClock, formatMetricsTable, formatTold } from '../text.ts'
 import { type Output, type Progress, TextLines } from './output.ts'
 
 /** The part of a listr2 task that is painted. */
@@ -11,7 +11,7 @@ const MAX_NOTES = 8
 
 /**
  * The words of a live list of tasks: usage against quota as a bar with figures, elapsed time, what it waits for or the
- * training's last line; and what was pruned, published or warned of, which stays when the task is done. Before the list
+ * training's last line, and how far that says it is; and what was pruned, published or warned of, which stays when the task is done. Before the list
  * begins and after its end events are lines.
  */
 export class LiveList implements Output {
@@ -60,6 +60,7 @@ export class LiveList implements Output {
       throw error
     } finally {
       delete this.#now.line
+      delete this.#now.told
       this.#paint()
       this.#task = undefined
     }
@@ -100,6 +101,9 @@ export class LiveList implements Output {
       case 'storage.usage':
         this.#now = { ...this.#now, usedBytes: event.usedBytes, limitBytes: event.limitBytes }
         return
+      case 'train.exit':
+        delete this.#now.told
+        return
       case 'run.wait':
       case 'train.freeze':
       case 'train.resume':
@@ -127,7 +131,7 @@ export class LiveList implements Output {
 
   #paint(): void {
     if (!this.#task) return
-    const { usedBytes, limitBytes, line } = this.#now
+    const { usedBytes, limitBytes, line, told } = this.#now
     const usage =
       usedBytes === undefined || limitBytes === undefined
         ? ''
@@ -137,7 +141,8 @@ export class LiveList implements Output {
     const { files, bytes, last } = this.#pruned
     const pruned = files ? [`pruned ${files} (${formatBytes(bytes)}), last ${last}`] : []
     const notes = this.#notes.filter(note => note !== '').slice(-MAX_NOTES)
-    this.#task.output = [...notes, ...pruned, ...(line ? [`> ${line}`] : [])].join('\n')
+    const says = told ? [`says ${formatBar(told.share, 1)} ${formatTold(told)}`] : []
+    this.#task.output = [...notes, ...pruned, ...says, ...(line ? [`> ${line}`] : [])].join('\n')
   }
 
   /** The metrics of what was published while the list was shown, `width` columns wide; empty if there are none. */

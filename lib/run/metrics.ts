@@ -38,6 +38,7 @@ export class Metrics {
     this.#looksAfterModels = looksAfterModels
     this.#warn = warn
     this.#samples = parseMetrics(readPage(stateDirOf(modelsDir)))
+    for (const job of jobNames) this.#tell(job) // of a run that was killed
   }
 
   /** Take the figures that an event has. */
@@ -58,6 +59,13 @@ export class Metrics {
         break
       case 'storage.prune':
         this.#add('pruned_bytes_total', event.bytes, event.job)
+        break
+      case 'train.progress':
+        this.#tell(event.job, event.share ?? undefined, event.secondsLeft)
+        this.refresh()
+        break
+      case 'train.exit':
+        this.#tell(event.job)
         break
       case 'train.freeze':
         this.#add('freezes_total', 1, event.job)
@@ -101,6 +109,17 @@ export class Metrics {
 
   #set(family: Family, value: number, job?: JobName): void {
     this.#samples.set(nameSample(family, job), value)
+  }
+
+  /** How far a training says it is: nothing once it does not, or has ended. */
+  #tell(job: JobName, share?: number, secondsLeft?: number): void {
+    for (const [family, value] of [
+      ['progress_ratio', share],
+      ['progress_left_seconds', secondsLeft],
+    ] as const) {
+      if (value === undefined) this.#samples.delete(nameSample(family, job))
+      else this.#set(family, value, job)
+    }
   }
 
   #add(family: Family, amount: number, job: JobName): void {

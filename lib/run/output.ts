@@ -4,8 +4,14 @@ import { priorityPrefix } from '../settings/script.ts'
 import { escapeText, wrap } from '../text.ts'
 import { describeEvent } from './event-text.ts'
 
-/** The state of a training between events: its usage at the last look, and its last line. */
-export type Progress = { usedBytes?: number; limitBytes?: number; line?: string }
+/** The state of a training between events: its usage at the last look, its last line, and how far it says it is. */
+export type Progress = {
+  usedBytes?: number
+  limitBytes?: number
+  line?: string
+  /** A share of 1, and the seconds left by its pace so far; undefined if it does not say. */
+  told?: { share: number; secondsLeft?: number } | undefined
+}
 
 /** Shows a run: to a program, to a log, or on a screen. */
 export type Output = {

@@ -1,8 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import type { Bytes } from '../system/bytes.ts'
-import { comparable } from './naming.ts'
-import type { PrunableSet } from './prunable-set.ts'
-import type { Rank, Rule } from './rules.ts'
+import { comparable, type Place, placeOf } from './naming.ts'
+import { RANK, type Rank, type Rule } from './rank.ts'
 
 /** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
 export type Inode = {
@@ -96,6 +95,39 @@ export class Entry {
   /** It stays, and so do the folders that it is in. */
   keep(): void {
     for (let entry: Entry | undefined = this; entry && !entry.isKept; entry = entry.owner) entry.isKept = true
+  }
+}
+
+/** What goes or stays as one: the files and folders of a checkpoint, or a single entry of another kind. */
+export class PrunableSet {
+  /** The path that all of it begins with. */
+  readonly path: Bytes
+  readonly rank: Rank
+  readonly entries: Entry[] = []
+  /** The newest of its times, as far as they are believed. */
+  timeNs = 0n
+  /** By this it is ordered: no earlier than what comes before it by number. */
+  orderNs = 0n
+  /** Charged bytes and inodes, those of hard links among them. */
+  bytes = 0
+  inodes = 0
+  /** The path of a link or file that names it as one to go on with. */
+  pointer: Bytes | undefined
+  /** Where it stands among those of its pattern, if it has a number. */
+  readonly place: Place | undefined
+
+  constructor(path: Bytes, rank: Rank) {
+    this.path = path
+    this.rank = rank
+    this.place = rank === RANK.checkpoint ? placeOf(path) : undefined
+  }
+
+  add(entry: Entry): void {
+    this.entries.push(entry)
+    entry.set = this
+    if (entry.timeNs > this.timeNs) this.timeNs = entry.timeNs
+    this.bytes += entry.inodes.reduce((sum, inode) => sum + inode.bytes, entry.ownBytes)
+    this.inodes += entry.ownInodes + entry.inodes.length
   }
 }
 

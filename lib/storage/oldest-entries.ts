@@ -1,7 +1,7 @@
 import type { Bytes } from '../system/bytes.ts'
 import { compare, compareAge, type Entry } from './entry.ts'
 import { Belonging, type Place, placeOf } from './naming.ts'
-import { RANK } from './rules.ts'
+import { RANK } from './rank.ts'
 
 /** So many entries are listed of a folder that has more: enough to free what is needed, and small in memory. */
 export const MOST_ENTRIES = 16_384

@@ -1,8 +1,8 @@
 import { closeSync, constants, fstatSync, openSync, readlinkSync, readSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type Bytes, native } from '../system/bytes.ts'
+import type { PrunableSet } from './entry.ts'
 import { Belonging } from './naming.ts'
-import type { PrunableSet } from './prunable-set.ts'
 
 // Which checkpoint a training would go on with, or wants in the end, is said by links and small files beside them.
 

@@ -2,9 +2,8 @@ import { TrainerError } from '../errors.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
 import { escapeText } from '../text.ts'
-import type { Entry } from './entry.ts'
+import type { Entry, PrunableSet } from './entry.ts'
 import { findRoot } from './measure.ts'
-import type { PrunableSet } from './prunable-set.ts'
 import { type Outcome, Remover } from './remove.ts'
 
 /** One deletion: the bytes that came free, the entry's modification time (ISO 8601), the usage after it. */

@@ -1,10 +1,10 @@
 import type { BigIntStats, Stats } from 'node:fs'
-import { WORK } from '../layout.ts'
+import { TMP, WORK } from '../layout.ts'
 import { type Bytes, escapeBytes, type Folder } from '../system/bytes.ts'
 import { count, formatBytes } from '../text.ts'
+import type { PrunableSet } from './entry.ts'
 import { chargeOf, findRoot, type MeasureOptions } from './measure.ts'
 import { Belonging } from './naming.ts'
-import type { PrunableSet } from './prunable-set.ts'
 import { compileRules, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
 
@@ -104,8 +104,11 @@ class Rest {
   #kindOf(folder: Bytes, name: Bytes, rule: ReturnType<RuleOf>): Kind {
     const path = `${folder}/${name}`
     const isPublished = this.#published.has(path)
-    const isNamed = isPublished || rule !== undefined || !path.startsWith(`${this.#work}/`)
-    const why = isPublished ? 'published' : this.#whyOf(folder, name, rule, isNamed)
+    const isTemporary = path.startsWith(`${this.#work}/${TMP}/`)
+    const isNamed = isPublished || isTemporary || rule !== undefined || !path.startsWith(`${this.#work}/`)
+    const temporary =
+      isTemporary && rule === undefined && 'temporary, in /tmp, /var/tmp or /dev/shm of the sandbox'
+    const why = isPublished ? 'published' : temporary || this.#whyOf(folder, name, rule, isNamed)
     const below = path.startsWith(`${this.#work}/`) ? this.#work : this.#root
     const pattern = escapeBytes(path.slice(below.length + 1).replace(/\d+(?:\.\d+)?/g, '*'))
     const key = this.#kinds.size < MOST_KINDS ? `${why} ${pattern}` : ''

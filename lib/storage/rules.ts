@@ -2,13 +2,7 @@ import { ASIDE, CACHE, HOME, TMP, WORK } from '../layout.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { isStagingName } from './naming.ts'
 import { isPointerName } from './pointers.ts'
-
-/** What goes first when there must be room; within one rank the oldest goes first. */
-export const RANK = { temporary: 0, cache: 1, superseded: 2, checkpoint: 3 } as const
-export type Rank = (typeof RANK)[keyof typeof RANK]
-
-/** Why something may be pruned: the glob that names it, or what else it is. */
-export type Rule = { name: string; rank: Rank }
+import { RANK, type Rule } from './rank.ts'
 
 /**
  * Tells which rule there is for a name, if there is any, or that it is kept, whatever else names it; `any` is for a name of

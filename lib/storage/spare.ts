@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
+import type { PrunableSet } from './entry.ts'
 import { isStagingName } from './naming.ts'
-import type { PrunableSet } from './prunable-set.ts'
-import { RANK } from './rules.ts'
+import { RANK } from './rank.ts'
 
 /** What nobody has written to for so long is not being written, however it looks. */
 const QUIET_NS = 60n * 10n ** 9n

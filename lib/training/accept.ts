@@ -138,7 +138,12 @@ async function verdictOf(
         env,
         lockFd: run.lockFd!,
       },
-      { onLines: lines => progress.takeLines(lines), onRetry: () => {}, signal: run.signal },
+      {
+        onLines: lines => progress.takeLines(lines),
+        onRedraw: line => progress.takeRedraw(line),
+        onRetry: () => {},
+        signal: run.signal,
+      },
     )
     const keep = [...rules.keep, foldersIn(publishedDir).generationsDir]
     const watch = {

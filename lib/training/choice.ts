@@ -1,6 +1,6 @@
-import type { Entry } from '../storage/entry.ts'
+import { worthPruning } from '../storage/arrange.ts'
+import type { Entry, PrunableSet } from '../storage/entry.ts'
 import type { Measurement, MeasureOptions } from '../storage/measure.ts'
-import { type PrunableSet, worthPruning } from '../storage/prunable-set.ts'
 import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
 import { spare } from '../storage/spare.ts'

@@ -8,6 +8,7 @@ import { syncFilesystem } from '../system/durable.ts'
 import { MIB } from '../text.ts'
 import { Choice, type Chooser } from './choice.ts'
 import { Estimate } from './estimate.ts'
+import { describeHeld } from './held-words.ts'
 import {
   diskFull,
   type Figures,
@@ -104,7 +105,7 @@ type Look = Figures &
     account: FilesystemAccount
   }
 
-const NOTHING_HELD: HeldFiles = { deletedBytes: 0, unseen: new Set(), inFlight: 0 }
+const NOTHING_HELD: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), inFlight: 0 }
 
 type Amounts = { bytes: number; inodes: number }
 
@@ -345,8 +346,9 @@ class Guard {
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
+      const held = isStopped ? await describeHeld(training.processes(), this.#watch.dir, this.#sinceMs) : ''
       await training.kill()
-      throw this.#reasonFor(look, await this.#choice.describeRest())
+      throw this.#reasonFor(look, held + (await this.#choice.describeRest()))
     }
     this.#patience = {
       bytes: patienceFor(look.usedBytes, limit.bytes),

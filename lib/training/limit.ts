@@ -91,7 +91,8 @@ export function limitNow(
 /** The failure of a training that its limit has stopped: `how` it was, and what is left that fills it. */
 export function limitReached(limit: Limit, figures: Figures, how: string, rest = ''): TrainerError {
   const { job, dir, limitBytes, isDiskLimit } = limit
-  if (isDiskLimit) return diskFull(limit, figures, 'the disk holds less than its quota', true)
+  if (isDiskLimit)
+    return diskFull(limit, figures, 'the disk holds less than its quota', { isOwn: true, rest })
   const { usedBytes } = figures
   const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
   return new TrainerError(
@@ -116,12 +117,12 @@ export function diskFull(
   { job, dir, limitBytes }: Limit,
   { usedBytes, freeBytes }: Figures,
   why = 'other programs fill the disk',
-  isOwn = false,
+  { isOwn = false, rest = '' } = {},
 ): TrainerError {
   return new TrainerError(
     'no-space',
     `Stopped ${job}: ${why}, ${formatBytes(freeBytes)} free on ${dir} with ` +
-      `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used by ${job}; free some and start again`,
+      `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used by ${job}; ${rest}free some and start again`,
     isOwn ? { usage: { usedBytes, limitBytes } } : {},
   )
 }

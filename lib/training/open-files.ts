@@ -25,9 +25,14 @@ export type HeldFiles = {
   deletedBytes: number
   /** Deleted files that are mapped and not open, where this user may not look at them: they may have more. */
   unseen: Set<string>
+  /** The largest of the files that are deleted and open. */
+  largest: HeldFile[]
   /** How many open files are on their way from process to process, where nobody can look at them. */
   inFlight: number
 }
+
+/** A deleted file, its path as the process that holds it saw that, and one such process. */
+export type HeldFile = { path: string; bytes: number; pid: number }
 
 export type HeldOptions = {
   /** The job's folder. */
@@ -44,6 +49,8 @@ const DELETED = ' (deleted)'
 /** Read so much of a list of mappings, or of a folder of descriptors, at a time: it takes about a millisecond. */
 const PIECE_BYTES = 64 * 1024
 const NAMES_AT_A_TIME = 256
+/** So many files are worth to be named. */
+const LARGEST = 3
 
 /** Look at the deleted files that these processes have open or mapped; other users' processes are not readable. */
 export async function heldFiles(pids: number[], options: HeldOptions): Promise<HeldFiles> {
@@ -54,16 +61,27 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   const bytesOf = new Map<string, number>()
   const inodes = new Set<number>()
   const sockets = new Set<number>()
-  const held: HeldFiles = { deletedBytes: 0, unseen: new Set(), inFlight: 0 }
-  const add = (stats: Stats, path: () => string) => {
+  const held: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), inFlight: 0 }
+  const add = (stats: Stats, pid: number, pathOf: () => string) => {
     if (stats.nlink > 0 || !stats.isFile()) return
     const id = inodeId(stats)
-    if (bytesOf.has(id) || !isCharged(stats.dev, path(), stats.birthtimeMs)) return
-    bytesOf.set(id, chargeOf(stats, inodeBytes))
+    if (bytesOf.has(id)) return
+    const path = pathOf()
+    if (!isCharged(stats.dev, path, stats.birthtimeMs)) return
+    const bytes = chargeOf(stats, inodeBytes)
+    bytesOf.set(id, bytes)
     inodes.add(stats.ino)
+    note({ path, bytes, pid })
+  }
+  const note = (file: HeldFile) => {
+    const { largest } = held
+    if (largest.length === LARGEST && file.bytes <= largest.at(-1)!.bytes) return
+    largest.push(file)
+    largest.sort((a, b) => b.bytes - a.bytes)
+    largest.length = Math.min(largest.length, LARGEST)
   }
   await eachDescriptor(pids, isThorough, signal, (stats, path) => {
-    add(stats, () => pathBehind(path))
+    add(stats, Number(path.split('/', 3)[2]), () => pathBehind(path))
     if (!isThorough || !stats.isSocket() || sockets.has(stats.ino)) return
     sockets.add(stats.ino)
     held.inFlight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(path.replace('/fd/', '/fdinfo/')))?.[1] ?? 0)
@@ -71,8 +89,9 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   await eachDeletedMapping(pids, signal, ({ thread, range, inode, device, path, bytes }) => {
     // On btrfs and overlays stat() gives another device than the list of mappings.
     if (inodes.has(inode)) return
-    const stats = statOrNothing(`/proc/${thread.replace(/\/.*/, '')}/map_files/${range}`)
-    if (stats) return add(stats, () => path)
+    const pid = Number.parseInt(thread, 10)
+    const stats = statOrNothing(`/proc/${pid}/map_files/${range}`)
+    if (stats) return add(stats, pid, () => path)
     if (!isCharged(device, path, 0)) return
     const id = `mapped ${inode}`
     held.unseen.add(id)

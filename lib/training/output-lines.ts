@@ -3,49 +3,145 @@ import { escapeText } from '../text.ts'
 
 /** Longer lines are cut into pieces of this many characters, so that output without a newline stays bounded. */
 const MAX_LINE_CHARACTERS = 2048
+/** The cursor goes no further up than this. */
+const MAX_ROWS = 32
+/** A longer sequence is none. */
+const MAX_SEQUENCE_CHARACTERS = 4096
+
+/** What moves the cursor, or begins what does. */
+const control = /[\x1b\x9b\r\n\b]/g
+/** A whole sequence for a terminal: CSI (colours, cursor, erasing), OSC (titles, hyperlinks), and strings for devices. */
+const sequence =
+  /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x1b\n]*\x1b\\/y
+/** The same, as far as it has come. */
+const unfinished =
+  /(?:\x1b\[|\x9b)[0-?]*[ -/]*$|\x1b\][^\x07\x1b\n]*\x1b?$|\x1b[PX^_][^\x1b\n]*\x1b?$|\x1b[ -/]*$/y
+/** Whatever else begins with an escape: character sets, saving and restoring the cursor. */
+const otherEscape = /\x1b[ -/]*[0-~]/y
 
 /**
- * Splits a training's output into escaped lines, in bounded memory. A carriage return ends a line too, because progress
- * bars redraw with it. Colour codes are dropped; any other control character is made visible.
+ * Splits a training's output into escaped lines, in bounded memory, as they stand on a terminal in the end: what is drawn
+ * over by a carriage return, or by moving the cursor up, as progress bars are, is one line, with its last state. Colours,
+ * cursor movement, erasing and hyperlinks are dropped; any other control character is made visible.
  */
 export class OutputLines {
   readonly #decoder = new StringDecoder('utf8')
   readonly #onLines: (lines: string[]) => void
+  readonly #onRedraw: (line: string) => void
+  /** What may still be drawn over: the row that is being written, and those above and below that the cursor was in. */
+  #rows = ['']
+  #row = 0
+  /** What is written next takes the place of the row. */
+  #isAtStart = true
+  #isDrawnOver = false
   #rest = ''
+  #finished: string[] = []
 
-  constructor(onLines: (lines: string[]) => void) {
+  /** @param onRedraw gets the present state of a row that is being drawn over and over */
+  constructor(onLines: (lines: string[]) => void, onRedraw: (line: string) => void = () => {}) {
     this.#onLines = onLines
+    this.#onRedraw = onRedraw
   }
 
   write(chunk: Buffer): void {
     this.#take(this.#decoder.write(chunk))
+    this.#pass()
+    const row = this.#rows[this.#row]!
+    if (this.#isDrawnOver && row.trim() !== '') this.#onRedraw(escapeText(row))
   }
 
   end(): void {
-    this.#take(`${this.#decoder.end()}\n`)
+    this.#take(this.#decoder.end())
+    this.#finishRows()
+    this.#pass()
   }
 
-  #take(text: string): void {
-    const parts = (this.#rest + text).split(/[\r\n]+/)
-    this.#rest = parts.pop()!
-    while (this.#rest.length > MAX_LINE_CHARACTERS) {
-      parts.push(this.#rest.slice(0, MAX_LINE_CHARACTERS))
-      this.#rest = this.#rest.slice(MAX_LINE_CHARACTERS)
+  #pass(): void {
+    const lines = this.#finished
+    if (!lines.length) return
+    this.#finished = []
+    this.#onLines(lines)
+  }
+
+  #take(more: string): void {
+    const text = this.#rest + more
+    this.#rest = ''
+    let at = 0
+    control.lastIndex = 0
+    for (let found = control.exec(text); found; found = control.exec(text)) {
+      if (found.index > at) this.#put(text.slice(at, found.index))
+      at = found.index + 1
+      if (found[0] === '\n') this.#newline()
+      else if (found[0] === '\r') this.#return()
+      else if (found[0] !== '\b') {
+        const end = this.#escape(text, found.index)
+        if (end === undefined) return
+        at = end
+      }
+      control.lastIndex = at
     }
-    const lines = parts.flatMap(part => cut(part)).filter(line => line !== '')
-    if (lines.length) this.#onLines(lines)
+    if (at < text.length) this.#put(text.slice(at))
   }
-}
 
-function cut(line: string): string[] {
-  if (line.length <= MAX_LINE_CHARACTERS) return [clean(line)]
-  const pieces: string[] = []
-  for (let start = 0; start < line.length; start += MAX_LINE_CHARACTERS) {
-    pieces.push(clean(line.slice(start, start + MAX_LINE_CHARACTERS)))
+  /** @returns where the text goes on after a sequence; undefined if the rest of it has not come yet */
+  #escape(text: string, start: number): number | undefined {
+    sequence.lastIndex = start
+    const [whole, parameters, final] = sequence.exec(text) ?? []
+    if (whole !== undefined) {
+      if (final) this.#move(final, Number.parseInt(parameters!, 10) || 1)
+      return sequence.lastIndex
+    }
+    unfinished.lastIndex = start
+    if (text.length - start < MAX_SEQUENCE_CHARACTERS && unfinished.test(text)) {
+      this.#rest = text.slice(start)
+      return undefined
+    }
+    otherEscape.lastIndex = start
+    if (otherEscape.test(text)) return otherEscape.lastIndex
+    this.#put(text.charAt(start))
+    return start + 1
   }
-  return pieces
-}
 
-function clean(line: string): string {
-  return escapeText(line.replace(/\x1b\[[\d;]*m/g, ''))
+  #put(text: string): void {
+    const row = this.#isAtStart ? text : this.#rows[this.#row] + text
+    this.#isAtStart = false
+    let start = 0
+    for (; row.length - start > MAX_LINE_CHARACTERS; start += MAX_LINE_CHARACTERS)
+      this.#finish(row.slice(start, start + MAX_LINE_CHARACTERS))
+    this.#rows[this.#row] = start ? row.slice(start) : row
+  }
+
+  #return(): void {
+    this.#isAtStart = true
+    this.#isDrawnOver = true
+  }
+
+  #newline(): void {
+    this.#isAtStart = true
+    if (this.#row < this.#rows.length - 1) this.#row++
+    else this.#finishRows()
+  }
+
+  #move(final: string, amount: number): void {
+    if (final === 'A' || final === 'F') {
+      this.#return()
+      // A row above those that are known was finished before: it is drawn once more.
+      const missing = Math.min(amount - this.#row, MAX_ROWS - this.#rows.length)
+      for (let n = 0; n < missing; n++) this.#rows.unshift('')
+      this.#row = Math.max(0, this.#row - amount + Math.max(0, missing))
+    } else if (final === 'G') this.#return()
+    else if (final === 'H' || final === 'f') this.#finishRows()
+  }
+
+  #finishRows(): void {
+    for (const row of this.#rows) this.#finish(row)
+    this.#rows = ['']
+    this.#row = 0
+    this.#isAtStart = true
+    this.#isDrawnOver = false
+  }
+
+  #finish(row: string): void {
+    if (row.trim() !== '') this.#finished.push(escapeText(row))
+  }
 }

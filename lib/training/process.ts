@@ -30,6 +30,8 @@ export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | n
 export type Listener = {
   /** Gets its escaped output lines. */
   onLines: (lines: string[]) => void
+  /** Gets the present state of a line that it draws over and over. */
+  onRedraw: (line: string) => void
   /** Its sandbox has failed, and is made anew. */
   onRetry: (fault: string) => void
   /** Aborted when the run stops waiting for the training to begin. */
@@ -86,11 +88,14 @@ export class Training {
   }
 
   /** @returns what came instead of the beginning, if that never came; nothing of the training is left then */
-  async #begin(hasBegun: Promise<boolean>, { onLines, signal }: Listener): Promise<string | undefined> {
+  async #begin(
+    hasBegun: Promise<boolean>,
+    { onLines, onRedraw, signal }: Listener,
+  ): Promise<string | undefined> {
     // Earlier output is that of its wrappers.
     const before: string[] = []
     let take: Listener['onLines'] = lines => before.push(...lines)
-    const lines = new OutputLines(it => take(it))
+    const lines = new OutputLines(it => take(it), onRedraw)
     this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
     let isBegun = false
     try {

@@ -1,13 +1,16 @@
 import { join } from 'node:path'
 import { stateDirOf } from '../layout.ts'
-import type { Job } from '../run.ts'
+import type { Job, PrunedPath } from '../run.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
 import type { Figures } from './limit.ts'
+import { findPruned, isComplaint } from './pruned-paths.ts'
 import { tellsOfReadOnly } from './refused-write.ts'
+import { isProgressLine, ToldProgress } from './told-progress.ts'
 
 const MAX_LOG_BYTES = 4 * MIB
 const OUTPUT_EVERY_MS = 10_000
+const TOLD_EVERY_MS = 10_000
 const USAGE_EVERY_MS = 30_000
 const USAGE_AT_MOST_EVERY_MS = 1_000
 /** The traces of errors that came from one another are seldom longer. */
@@ -22,14 +25,28 @@ const namesError = /^[\w.$]*(Error|Exception)( \[\w+\])?(:|$)/
 /** The lines that Node.js prints below it: frames, the end of the error's properties, its own version. */
 const belongsToError = /^(\s|\}$|Node\.js v\d)/
 
-/** Passes on a training's output and usage: all of it to its bounded log and the live list, samples to the journal. */
+/** Of a flood of output so many lines are searched for what they tell of progress. */
+const READ_AT_A_TIME = 100
+
+/** A line that complains of something missing, and what that is, which this run has pruned. */
+export type Complaint = { line: string; pruned: PrunedPath }
+
+/**
+ * Passes on a training's output, what that tells of its progress, and its usage: all of it to its bounded log and the live
+ * list, samples to the journal.
+ */
 export class Progress {
   readonly logPath: string
   lastLine = ''
   /** The error that the output ends with, if it does: the last line may be one of its trace. */
   lastError: string | undefined
+  /** The last of them. */
+  complaint: Complaint | undefined
   #readOnly: { line: string; at: number } | undefined
   #lines = 0
+  readonly #told = new ToldProgress()
+  #journaledTold: { share: number | null; atMs: number } = { share: null, atMs: Number.NEGATIVE_INFINITY }
+  #shownLine = ''
   readonly #job: Job
   readonly #limitBytes: number
   readonly #log: Appender
@@ -49,14 +66,23 @@ export class Progress {
   takeLines(lines: string[]): void {
     const text = lines.join('\n')
     this.#log.append(`${text}\n`)
-    this.lastLine = lines.at(-1)!
+    for (const line of lines.slice(-READ_AT_A_TIME)) {
+      this.#told.take(line, performance.now())
+      this.#noteComplaint(line)
+    }
+    this.lastLine = lines.findLast(line => !isProgressLine(line)) ?? this.lastLine
     this.#lines += lines.length
     const refused = lines.findLast(tellsOfReadOnly)
     if (refused !== undefined) this.#readOnly = { line: refused, at: this.#lines }
     const telling = lines.findLast(line => !belongsToError.test(line))
     if (telling !== undefined) this.lastError = errorIn(telling)
-    this.#job.run.output.progress(this.#job.name, { line: this.lastLine })
-    if (performance.now() - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
+    this.#show(this.lastLine)
+  }
+
+  /** Take the present state of a line that is drawn over and over: it is no line of the log yet. */
+  takeRedraw(line: string): void {
+    this.#told.take(line, performance.now())
+    this.#show(line)
   }
 
   /** Does the error that the output ends with, or its last line, tell of a full filesystem or a file at its limit? */
@@ -73,7 +99,8 @@ export class Progress {
   takeLook({ usedBytes, freeBytes }: Figures): void {
     const { name, run, emit } = this.#job
     const limitBytes = this.#limitBytes
-    run.output.progress(name, { usedBytes, limitBytes })
+    run.output.progress(name, { usedBytes, limitBytes, told: this.#told.at(performance.now()) })
+    this.#journalTold()
     const elapsedMs = performance.now() - this.#usageAtMs
     const hasMoved = Math.abs(usedBytes - this.#journaledBytes) > limitBytes / 50
     if (elapsedMs < (hasMoved ? USAGE_AT_MOST_EVERY_MS : USAGE_EVERY_MS)) return
@@ -83,15 +110,43 @@ export class Progress {
   }
 
   close(): void {
+    this.#shownLine = this.lastLine
     this.#journalLine()
     this.#log.close()
   }
 
+  #noteComplaint(line: string): void {
+    const { pruned } = this.#job
+    const found = pruned.length && isComplaint(line) ? findPruned(line, pruned) : undefined
+    if (found) this.complaint = { line, pruned: found }
+  }
+
+  #show(line: string): void {
+    this.#shownLine = line
+    const nowMs = performance.now()
+    this.#job.run.output.progress(this.#job.name, { line, told: this.#told.at(nowMs) })
+    if (nowMs - this.#outputAtMs > OUTPUT_EVERY_MS) this.#journalLine()
+    this.#journalTold()
+  }
+
   #journalLine(): void {
-    if (this.lastLine === this.#journaledLine) return
+    const line = this.#shownLine
+    if (line === this.#journaledLine) return
     this.#outputAtMs = performance.now()
-    this.#journaledLine = this.lastLine
-    this.#job.emit({ event: 'train.output', job: this.#job.name, line: this.lastLine })
+    this.#journaledLine = line
+    this.#job.emit({ event: 'train.output', job: this.#job.name, line })
+  }
+
+  /** At once when it begins or ceases to tell, else now and then. */
+  #journalTold(): void {
+    const nowMs = performance.now()
+    const { share = null, secondsLeft } = this.#told.at(nowMs) ?? {}
+    const last = this.#journaledTold
+    const isNew = (share === null) !== (last.share === null)
+    if (share === last.share || (!isNew && nowMs - last.atMs < TOLD_EVERY_MS)) return
+    this.#journaledTold = { share, atMs: nowMs }
+    const left = secondsLeft === undefined ? {} : { secondsLeft: Math.round(secondsLeft) }
+    this.#job.emit({ event: 'train.progress', job: this.#job.name, share, ...left })
   }
 }
 

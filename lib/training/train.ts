@@ -10,20 +10,17 @@ import { accountOf } from '../storage/capacity.ts'
 import { lookAt } from '../storage/measure.ts'
 import { giveFolder, mendWork } from '../storage/mend-folder.ts'
 import { unlessAborted } from '../system/abort.ts'
-import { MIB } from '../text.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
+import { explainFailure, explainSpace, FILE_SLACK_BYTES } from './failure.ts'
 import { guard } from './guard.ts'
 import { assertSameFolder } from './job.ts'
-import { diskFull, type Figures, fileRefused, inodesGone, limitReached } from './limit.ts'
+import type { Figures } from './limit.ts'
 import type { Budget } from './preflight.ts'
-import { Training, type TrainingExit } from './process.ts'
-import { Progress } from './progress.ts'
-import { explainRefusal } from './refused-write.ts'
+import { Training } from './process.ts'
+import { type Complaint, Progress } from './progress.ts'
+import { describePruned } from './pruned-paths.ts'
 import { type Containment, contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
-
-/** Room beside one largest file, for folders and small files. */
-const FILE_SLACK_BYTES = 256 * 1024
 
 /** The outcome of a training that exited with 0. */
 export type Report = {
@@ -64,6 +61,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     },
     {
       onLines: lines => progress.takeLines(lines),
+      onRedraw: line => progress.takeRedraw(line),
       onRetry: fault =>
         emit({ event: 'warning', job: name, message: `The sandbox failed and is made anew: ${fault}` }),
       signal: stop,
@@ -107,7 +105,8 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   }
   const exit = await training.exited
   const ranOut = explainSpace(budget, { end: figures ?? (await figuresOf(budget)), fullest }, exit, progress)
-  if (exit.exitCode !== 0) throw ranOut ?? failed(job, budget, exit, progress)
+  if (exit.exitCode !== 0) throw ranOut ?? explainFailure(job, budget.isSandboxed, exit, progress)
+  if (progress.complaint) emit({ event: 'warning', job: name, message: doubtOf(progress.complaint) })
   return { seconds: exit.seconds, ranOut }
 }
 
@@ -175,47 +174,7 @@ async function figuresOf({ dir, isCapped }: Budget): Promise<Figures> {
   return isCapped ? accountOf(dir) : await lookAt(dir, { most: 0 })
 }
 
-/** The kernel's own error for a file that may not grow, as Node.js and Python name it; only RLIMIT_FSIZE causes it. */
-const fileLimitError = /\bEFBIG\b|\[Errno 27\]/
-
-/**
- * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
- * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
- */
-function explainSpace(
-  budget: Budget,
-  { end, fullest }: { end: Figures; fullest: Figures | undefined },
-  { signal }: TrainingExit,
-  { saysOutOfSpace, lastError = '' }: Progress,
-): TrainerError | undefined {
-  const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
-  // On a filesystem of its own the kernel has counted, also what it has deleted by now.
-  const looks = isCapped && (saysOutOfSpace || signal === 'SIGBUS') && fullest ? [end, fullest] : [end]
-  const figures = looks.reduce((a, b) => (b.freeBytes < a.freeBytes || b.freeInodes < a.freeInodes ? b : a))
-  const { usedBytes, usedInodes, freeBytes, freeInodes } = figures
-  const how = 'ran into its limit'
-  const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
-  // A write of which not all finds room may be refused whole.
-  const isFull = isCapped && freeBytes < Math.max(0.03 * limitBytes, 2 * MIB)
-  if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
-    return limitReached(budget, figures, how)
-  if (fileLimitError.test(lastError)) return fileRefused(budget, figures)
-  if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
-  if (!saysOutOfSpace) return undefined
-  if (freeInodes <= reserveInodes) return inodesGone(budget, figures, how)
-  return freeBytes <= reserveBytes ? diskFull(budget, figures) : undefined
-}
-
-function failed(
-  job: Job,
-  { isSandboxed }: Budget,
-  { exitCode, signal }: TrainingExit,
-  { lastError, lastLine, logPath, finalWords }: Progress,
-): TrainerError {
-  const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
-  const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
-  const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
-  const refused = isSandboxed ? finalWords.flatMap(words => explainRefusal(words, job) ?? [])[0] : undefined
-  const message = `${job.name}'s training ${how}; ${said}${refused ? `; ${refused}` : ''}`
-  return new TrainerError('training-failed', message)
+/** A training may go on without what it misses, such as the best of its checkpoints. */
+function doubtOf({ line, pruned }: Complaint): string {
+  return `its training ended with 0, but said "${line}" of ${describePruned(pruned)}; see that its model is the one that was meant`
 }

@@ -24,9 +24,14 @@ export function runSeedTrainer(job: SeedJob): Promise<number> {
   return runScript(async () => {
     const request = readRequest(process.argv.slice(2), job)
     if (typeof request === 'string') console.log(request)
-    else await trainSeedModel(job, request, line => console.log(line))
+    else await trainSeedModel(job, request, line => console.log(line), tell)
     return 0
   })
+}
+
+/** For the orchestrator's bar; the lines of the epochs tell a person as much. */
+function tell(share: number): void {
+  if (process.env.RANSOMEYE_JOB) console.log(`RANSOMEYE_PROGRESS ${share.toFixed(3)}`)
 }
 
 function readRequest(args: string[], job: SeedJob): SeedRequest | string {

@@ -44,12 +44,14 @@ const firstRate = 0.002
  * checkpoints: the next start is a new training. The holdout is measured after every epoch only to be shown: nothing is
  * chosen by it.
  *
+ * @param tell gets the share of the training that is done
  * @throws {TrainerError} `training-failed` if the quota has no room for the output, or there is too little data
  */
 export async function trainSeedModel(
   job: SeedJob,
   { outputDir, maxDiskMb, seed, epochs }: SeedRequest,
   print: (line: string) => void,
+  tell: (share: number) => void = () => {},
 ): Promise<SeedModel> {
   makeFolder(outputDir)
   const { training, holdout, description } = await job.buildDataset(seed, job.sources)
@@ -71,6 +73,7 @@ export async function trainSeedModel(
     const loss = network.trainEpoch(matrix, random, firstRate * (1 - state.epoch / epochs))
     state.epoch++
     await saveCheckpoint(outputDir, state, keep)
+    tell(state.epoch / epochs)
     const share = accuracyOf(classifier.score(holdout))
     print(`epoch ${state.epoch}/${epochs}  loss ${loss.toFixed(4)}  holdout ${share.toFixed(3)}`)
   }

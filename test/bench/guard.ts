@@ -71,7 +71,7 @@ async function startSleeping(dir: string): Promise<Training & AsyncDisposable> {
       env: { PATH: safePath, RANSOMEYE_OUTPUT_DIR: join(dir, 'work') },
       lockFd: openSync(join(dir, 'lock'), 'w'),
     },
-    { onLines() {}, onRetry() {}, signal: new AbortController().signal },
+    { onLines() {}, onRedraw() {}, onRetry() {}, signal: new AbortController().signal },
   )
   return Object.assign(training, { [Symbol.asyncDispose]: () => training.kill() })
 }

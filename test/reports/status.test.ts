@@ -159,7 +159,14 @@ test('status says what runs, at which step and since when, while the run holds t
 
   const startedAt = rig.events()[0]!.time
   const { running, lastRun, jobs } = status
-  assert.equal(running, { pid: run.pid, elsewhere: null, startedAt, job: 'dpi', step: 'training' })
+  assert.equal(running, {
+    pid: run.pid,
+    elsewhere: null,
+    startedAt,
+    job: 'dpi',
+    step: 'training',
+    progress: null,
+  })
   assert.is(lastRun, null)
   assert.equal(
     jobs.map(({ lastResult }) => lastResult?.outcome),
@@ -258,7 +265,7 @@ test('status advises to prune only where that helps, and only when no run holds 
   mkdirSync(join(rig.modelsDir, 'core', 'work'), { recursive: true })
   writeFileSync(join(rig.modelsDir, 'core', 'work', '1.checkpoint'), Buffer.alloc(2 * MIB, 1))
   const idle = await statusOf(rig)
-  const running = { pid: 1, elsewhere: null, startedAt: null, job: null, step: null }
+  const running = { pid: 1, elsewhere: null, startedAt: null, job: null, step: null, progress: null }
 
   const texts = [idle, { ...idle, running }].map(status => drawStatus(status, false))
   const pruning = await rig.run(['core'], { script: 'scripts/prune.ts' })

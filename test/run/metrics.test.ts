@@ -313,6 +313,44 @@ traceTest(
   },
 )
 
+test('the metrics have what a training says of its progress, until it says no more, ends, or is killed', async () => {
+  await using rig = await trainerRig()
+  const metrics = openMetrics(rig)
+  const told = async () => {
+    metrics.take(stamped({ event: 'run.done', exitCode: 1, seconds: 1, message: '' })) // writes
+    await metrics.close()
+    return [
+      figuresOf(rig).get('progress_ratio{model="core"}'),
+      figuresOf(rig).get('progress_left_seconds{model="core"}'),
+    ]
+  }
+  const say = (share: number | null, secondsLeft?: number) =>
+    metrics.take(
+      stamped({
+        event: 'train.progress',
+        job: 'core',
+        share,
+        ...(secondsLeft !== undefined && { secondsLeft }),
+      }),
+    )
+
+  say(0.25)
+  assert.equal(await told(), [0.25, undefined])
+  say(0.5, 60)
+  assert.equal(await told(), [0.5, 60])
+  say(null)
+  assert.equal(await told(), [undefined, undefined])
+  say(0.5, 60)
+  metrics.take(stamped({ event: 'train.exit', job: 'core', exitCode: 0, signal: null, seconds: 1 }))
+  assert.equal(await told(), [undefined, undefined])
+  say(0.5, 60)
+  assert.equal(await told(), [0.5, 60])
+  const next = openMetrics(rig)
+  next.take(stamped({ event: 'run.done', exitCode: 1, seconds: 1, message: '' }))
+  await next.close()
+  assert.is(figuresOf(rig).get('progress_ratio{model="core"}'), undefined)
+})
+
 test('the figures are brought up to date while a training runs or a run waits, every ten seconds at most', async () => {
   await using rig = await trainerRig()
   const metrics = openMetrics(rig)

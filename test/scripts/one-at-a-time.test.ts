@@ -7,7 +7,15 @@ import { readRuns } from '../../lib/reports/history.ts'
 import { isStopped, trainingProcesses } from '../../lib/system/processes.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { isSweep } from '../support/places.ts'
-import { type FakeTrainer, publishes, survivors, trainerRig, untilEvent } from '../support/rig.ts'
+import {
+  type FakeTrainer,
+  publishes,
+  type Rig,
+  type Started,
+  survivors,
+  trainerRig,
+  untilEvent,
+} from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
@@ -23,6 +31,14 @@ ${publishes}
 fs.appendFileSync(dir + '/notes', 'end\\n')`
 
 const STARTERS = isSweep ? 40 : 12
+
+/** Wait until the training has begun to work, or fail with what its run says. */
+function untilNoted(rig: Rig, { child, output }: Started): Promise<unknown> {
+  return until('the training runs', () => {
+    if (child.exitCode !== null) throw new Error(`the run has ended: ${output()}`)
+    return existsSync(rig.path('models', 'core', 'work', 'notes'))
+  })
+}
 
 test('of many starters at once exactly one runs; the others exit with 75, name it, and touch nothing', async () => {
   await using rig = await trainerRig({ core: { trainer: noted(500) }, dpi: {}, agent: {} })
@@ -51,7 +67,7 @@ sandboxed(
   async () => {
     await using rig = await trainerRig({ core: { trainer: noted(60_000) } })
     const first = rig.start(['core'])
-    await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+    await untilNoted(rig, first)
 
     first.child.kill('SIGKILL')
 
@@ -67,7 +83,7 @@ test('kill -9 of the orchestrator without a sandbox: the next start ends what is
   const trainer = `spawn('setsid', ['sh', '-c', 'sleep 300; : ' + dir], { stdio: 'ignore', detached: true }).unref()\n${noted(1000)}`
   await using rig = await trainerRig({ core: { trainer, sandbox: 'off' } })
   const first = rig.start(['core'])
-  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+  await untilNoted(rig, first)
   first.child.kill('SIGKILL')
   await first.ended
 
@@ -86,7 +102,7 @@ for (const sandbox of ['auto', 'off'] as const) {
       await using rig = await trainerRig({ core: { trainer: noted(60_000), sandbox } })
       const first = rig.start(['core'])
       const { pid } = await untilEvent(rig, 'train.start')
-      await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+      await untilNoted(rig, first)
       for (const member of survivors(rig).filter(it => it !== first.pid)) process.kill(member, 'SIGSTOP')
       await until('it is stopped', () => isStopped(pid))
 
@@ -107,7 +123,7 @@ for (const sandbox of ['auto', 'off'] as const) {
       const closing = `for (let fd = 3; fd < 256; fd++) try { if (fs.fstatSync(fd).isFile()) fs.closeSync(fd) } catch {}\n${noted(1500)}`
       await using rig = await trainerRig({ core: { trainer: closing, sandbox } })
       const first = rig.start(['core'])
-      await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+      await untilNoted(rig, first)
       first.child.kill('SIGKILL')
       await first.ended
 
@@ -127,7 +143,7 @@ const escape = (...argv) => spawn(argv[0], argv.slice(1), { stdio: 'ignore', det
 escape('setsid', 'sh', '-c', 'sleep 300; : ' + dir)
 escape('sh', '-c', '(sleep 300; : ' + dir + ') & exit 0')
 escape('env', '-i', '/bin/sh', '-c', 'sleep 300; : ' + dir)
-await sleep(300); ${publishes}`
+await sleep(1000); ${publishes}` // to be seen meanwhile
       await using rig = await trainerRig({ core: { trainer, sandbox } })
 
       const { exitCode } = await rig.run(['core'])
@@ -147,7 +163,7 @@ for (const [signal, exitCode, how] of [
     const trainer = `process.on('SIGTERM', () => { fs.writeFileSync(dir + '/saved', ''); process.exit(0) })\n${noted(60_000)}`
     await using rig = await trainerRig({ core: { trainer } })
     const run = rig.start(['--json'])
-    await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+    await untilNoted(rig, run)
 
     run.child.kill(signal)
     const ended = await run.ended
@@ -169,7 +185,7 @@ for (const [signal, exitCode, how] of [
 test('Ctrl-Z stops neither the run nor its training, and says so', async () => {
   await using rig = await trainerRig({ core: { trainer: noted(1500) } })
   const run = rig.start(['core', '--json'])
-  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+  await untilNoted(rig, run)
 
   run.child.kill('SIGTSTP')
   const { exitCode, events } = await run.ended
@@ -181,7 +197,7 @@ test('Ctrl-Z stops neither the run nor its training, and says so', async () => {
 test("a folder that takes the name of the job's while it is trained is not touched", async () => {
   await using rig = await trainerRig({ core: { trainer: noted(1500) } })
   const run = rig.start(['core', '--json'])
-  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+  await untilNoted(rig, run)
   const others = ['work/tmp/precious', 'manifest.json.next']
   mkdirSync(rig.path('others/work/tmp'), { recursive: true })
   for (const name of others) writeFileSync(rig.path('others', name), 'x')
@@ -231,7 +247,7 @@ test('a training that ignores SIGTERM is killed after its grace', async () => {
   const trainer = `process.on('SIGTERM', () => {})\n${noted(60_000)}`
   await using rig = await trainerRig({ core: { trainer, graceSeconds: 2 } })
   const run = rig.start(['core', '--json'])
-  await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'notes')))
+  await untilNoted(rig, run)
   const signalledMs = performance.now()
 
   run.child.kill('SIGTERM')

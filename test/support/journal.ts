@@ -18,6 +18,7 @@ const leftOut: Record<Name, object> = {
   'storage.prune': { job: 'core', path: '', bytes: 0, mtime: '', rule: '', usedBytes: 0 },
   'train.start': { job: 'core', pid: 1, argv: [] },
   'train.output': { job: 'core', line: '' },
+  'train.progress': { job: 'core', share: 0.5 },
   'train.exit': { job: 'core', exitCode: 0, signal: null, seconds: 1 },
   'train.freeze': { job: 'core', usedBytes: 0 },
   'train.resume': { job: 'core', usedBytes: 0, pausedMs: 0 },

@@ -43,8 +43,11 @@ export async function sweep(points: number, seed: number): Promise<Sweep> {
 
   let killed = 0
   const endings: Promise<unknown>[] = []
+  const killsAt = (moment: RegExp) => result.kills[String(moment)] ?? 0
   for (let point = 0; killed < points; point++) {
-    const [moment, jitterMs] = moments[point % moments.length]!
+    // The one that was hit least often: a run may have ended before it is killed.
+    const [moment, jitterMs] = moments.reduce((a, b) => (killsAt(b[0]) < killsAt(a[0]) ? b : a))
+    if (point > 10 * points) throw new Error(`cannot kill a run at ${moment}`)
     const run = rig.start(['core', '--retrain'])
     const ended = run.ended.then(({ exitCode }) => exitCode)
     const reached = until(
@@ -55,7 +58,7 @@ export async function sweep(points: number, seed: number): Promise<Sweep> {
     await delay(random() * jitterMs)
     if (run.child.exitCode === null) {
       killed++
-      result.kills[String(moment)] = (result.kills[String(moment)] ?? 0) + 1
+      result.kills[String(moment)] = killsAt(moment) + 1
     } else if (run.child.exitCode !== 0)
       fault(`point ${point}: ended with ${run.child.exitCode}: ${run.output()}`)
     const left = [...new Set([...survivors(rig), run.pid])]

@@ -119,6 +119,10 @@ await sleep(60_000)`
   assert.is(exitCode, 2)
   const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
   assert.ok(exceeded!.usedBytes > 30 * MIB && exceeded!.usedBytes < 42 * MIB, `${exceeded!.usedBytes} bytes`)
+  assert.match(
+    exceeded!.message,
+    /; [\d.]+ MiB of it are in deleted files that it holds: \S+\/hidden-\d+ \(1 MiB, held by node, pid \d+\), /,
+  )
 })
 
 sandboxed(
@@ -146,6 +150,23 @@ await sleep(1200); ${publishes}`
     assert.equal(strays, [])
   },
 )
+
+sandboxed('a training that fills its quota in /dev/shm is told what of it was there', async () => {
+  const trainer = `
+for (let n = 0; n < 30; n++) { fs.writeFileSync('/dev/shm/torch_' + process.pid + '_' + n, Buffer.alloc(2 ** 20)); await sleep(20) }
+await sleep(60_000)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 2)
+  const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
+  assert.match(
+    exceeded!.message,
+    /left are \d+ files tmp\/torch_\*_\* \([\d.]+ MiB, temporary, in \/tmp, \/var\/tmp or \/dev\/shm/,
+  )
+  assert.not.match(exceeded!.message, '"prune"')
+})
 
 test('when pruning frees nothing the training is frozen a bounded number of times, then goes on or is killed', async () => {
   const trainer = `

@@ -23,7 +23,7 @@ import { test } from '../support/test.ts'
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
 
-const unheard: Listener = { onLines() {}, onRetry() {}, signal: new AbortController().signal }
+const unheard: Listener = { onLines() {}, onRedraw() {}, onRetry() {}, signal: new AbortController().signal }
 
 const containmentOf = (box: Sandbox, isSandboxed: boolean, path = safePath) => ({
   jobDir: box.path('job'),
@@ -120,7 +120,7 @@ const { Training } = await import(${JSON.stringify(moduleOf('lib/training/proces
 setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${afterMs})
 const { inputs, ...training } = ${JSON.stringify(training)}
 const start = { ...training, inputs: inputs.map(it => Buffer.from(it, 'latin1')), lockFd: 3 }
-await Training.start(start, { onLines() {}, onRetry() {}, signal: new AbortController().signal })`
+await Training.start(start, { onLines() {}, onRedraw() {}, onRetry() {}, signal: new AbortController().signal })`
 
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'

@@ -15,6 +15,8 @@ const families = {
   limit_bytes: 'The quota, or the size of the filesystem that enforces it.',
   free_bytes: 'Bytes that can still be written to the disk.',
   pruned_bytes_total: 'Bytes of deleted checkpoints and temporary files.',
+  progress_ratio: 'How far the running training says it is, from 0 to 1; absent if it does not say.',
+  progress_left_seconds: 'Seconds that it has left by its pace so far; absent if that is unknown.',
   freezes_total: 'How often a training was paused to prune.',
   model_bytes: 'Bytes of the published model with its external data; 0 if none is published.',
   model_generation: 'Number of the current generation; absent where nothing is published as one.',

@@ -1,40 +1,5 @@
 import type { Bytes } from '../system/bytes.ts'
-import { compare, compareAge, type Entry, type Inode } from './entry.ts'
-import { type Place, placeOf } from './naming.ts'
-import { RANK, type Rank } from './rules.ts'
-
-/** What goes or stays as one: the files and folders of a checkpoint, or a single entry of another kind. */
-export class PrunableSet {
-  /** The path that all of it begins with. */
-  readonly path: Bytes
-  readonly rank: Rank
-  readonly entries: Entry[] = []
-  /** The newest of its times, as far as they are believed. */
-  timeNs = 0n
-  /** By this it is ordered: no earlier than what comes before it by number. */
-  orderNs = 0n
-  /** Charged bytes and inodes, those of hard links among them. */
-  bytes = 0
-  inodes = 0
-  /** The path of a link or file that names it as one to go on with. */
-  pointer: Bytes | undefined
-  /** Where it stands among those of its pattern, if it has a number. */
-  readonly place: Place | undefined
-
-  constructor(path: Bytes, rank: Rank) {
-    this.path = path
-    this.rank = rank
-    this.place = rank === RANK.checkpoint ? placeOf(path) : undefined
-  }
-
-  add(entry: Entry): void {
-    this.entries.push(entry)
-    entry.set = this
-    if (entry.timeNs > this.timeNs) this.timeNs = entry.timeNs
-    this.bytes += entry.inodes.reduce((sum, inode) => sum + inode.bytes, entry.ownBytes)
-    this.inodes += entry.ownInodes + entry.inodes.length
-  }
-}
+import { compare, compareAge, type Entry, type Inode, PrunableSet } from './entry.ts'
 
 /**
  * Put entries into sets, in the order in which they go: by rank, and by time; but those of one pattern by their numbers,

@@ -1,0 +1,27 @@
+import { readProc } from '../system/processes.ts'
+import { escapeText, formatBytes } from '../text.ts'
+import { type HeldFile, heldFiles } from './open-files.ts'
+
+/** A training that is above its limit must not wait for the words about it. */
+const LOOK_MS = 300
+
+/**
+ * Say what a training that stands still holds of its job's folder that nobody can see there: files that are deleted but
+ * open or mapped, as batches of a DataLoader in /dev/shm are, and who holds them. As the middle of a sentence; empty if
+ * there are none.
+ *
+ * @param sinceMs as in the options of {@link heldFiles}
+ */
+export async function describeHeld(pids: number[], dir: string, sinceMs: number): Promise<string> {
+  const signal = AbortSignal.timeout(LOOK_MS)
+  const held = await heldFiles(pids, { dir, sinceMs, isThorough: false, signal }).catch(() => undefined)
+  if (!held?.deletedBytes) return ''
+  const { deletedBytes, largest } = held
+  const named = largest.length ? `: ${largest.map(describe).join(', ')}` : ''
+  return `${formatBytes(deletedBytes)} of it are in deleted files that it holds${named}; `
+}
+
+function describe({ path, bytes, pid }: HeldFile): string {
+  const name = readProc(`${pid}/comm`)?.trim() ?? ''
+  return `${escapeText(path)} (${formatBytes(bytes)}, held by ${escapeText(name)}, pid ${pid})`
+}

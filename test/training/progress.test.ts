@@ -1,0 +1,69 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as assert from 'uvu/assert'
+import { LiveList } from '../../lib/run/live-list.ts'
+import { publishes, type Rig, trainerRig, untilEvent } from '../support/rig.ts'
+import { until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
+
+const logOf = (rig: Rig) => readFileSync(join(rig.modelsDir, '.trainer', 'core.log'), 'utf8')
+const statusOf = async (rig: Rig, ...args: string[]) =>
+  (await rig.run(args, { script: 'scripts/status.ts' })).stdout
+const toldIn = (rig: Rig) => rig.events().flatMap(it => (it.event === 'train.progress' ? [it.share] : []))
+
+test('what a bar tells is in status while it is drawn, and its last state is one line of the log', async () => {
+  const trainer = `
+const draw = n => process.stdout.write('\\r\\x1b[?25l\\x1b[32m' + String(n).padStart(3) + '%|###\\x1b[0m| ' + n + '/100 [00:01]')
+for (let n = 1; n <= 42; n++) { draw(n); await sleep(60) }
+while (!fs.existsSync(process.cwd() + '/go')) await sleep(50)
+process.stdout.write('\\nexporting\\n')
+${publishes}`
+  await using rig = await trainerRig({ core: { trainer } })
+  const run = rig.start(['core', '--json'])
+  await untilEvent(rig, 'train.progress')
+  await until('the estimate is there', async () => /left$/m.test(await statusOf(rig)))
+
+  const { running } = JSON.parse(await statusOf(rig, '--json'))
+  const text = await statusOf(rig)
+  writeFileSync(rig.path('go'), '')
+  await run.ended
+
+  assert.ok(running.progress.share > 0 && running.progress.secondsLeft >= 0, JSON.stringify(running))
+  assert.match(text, /^it says: [█░]{20} \d+ %, about .* left$/m)
+  assert.match(logOf(rig), ' 42%|###| 42/100 [00:01]\nexporting\n')
+  assert.is(logOf(rig).match(/%\|/g)?.length, 1)
+  assert.is(JSON.parse(await statusOf(rig, '--json')).running, null)
+})
+
+test('progress that a line tells for it is journaled when it begins and when it goes, and not shown as a line', async () => {
+  const trainer = `
+console.log('epoch 1/4 loss 0.5'); console.log('RANSOMEYE_PROGRESS 0.25'); await sleep(200)
+console.log('RANSOMEYE_PROGRESS 1'); await sleep(200)
+process.exitCode = 3`
+  await using rig = await trainerRig({ core: { trainer } })
+
+  const { events } = await rig.run(['core', '--json'])
+
+  assert.is(toldIn(rig)[0], 0.25)
+  const lines = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
+  assert.equal(lines, ['epoch 1/4 loss 0.5'])
+  assert.match(events.find(it => it.event === 'job.fail')!.message, 'its last line was "epoch 1/4 loss 0.5"')
+})
+
+test('the live list shows what a training says as a bar of its own, until it says no more', async () => {
+  const list = new LiveList()
+  const task = { title: '', output: '', skip() {} }
+  const outputs: string[] = []
+
+  await list.follow(task, 'core', async () => {
+    list.progress('core', { line: 'loss 0.5', told: { share: 0.42, secondsLeft: 185 } })
+    outputs.push(task.output)
+    list.progress('core', { told: undefined })
+    outputs.push(task.output)
+  })
+
+  assert.equal(outputs, ['says ████████░░░░░░░░░░░░ 42 %, about 3 min 05 s left\n> loss 0.5', '> loss 0.5'])
+  assert.is(task.output, '')
+})
+
+test.run()
