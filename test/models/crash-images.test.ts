@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { checkPublished } from '../../lib/models.ts'
@@ -94,7 +94,8 @@ function makeTemplate(box: Sandbox, mb: number, mkfs: string[]): void {
 }
 
 async function withMounted<T>(box: Sandbox, image: string, use: (jobDir: string) => Promise<T>): Promise<T> {
-  run('mount', '-o', 'loop', box.path(image), box.path('mount'))
+  const argv = ['-o', 'loop', box.path(image), box.path('mount')]
+  await until('it can be mounted', () => spawnSync('mount', argv).status === 0)
   try {
     mkdirSync(box.path('mount/core'), { recursive: true })
     return await use(box.path('mount/core'))
@@ -105,13 +106,28 @@ async function withMounted<T>(box: Sandbox, image: string, use: (jobDir: string)
 
 /** @returns what is published after a power cut at this call; undefined if there is no such call */
 async function cutAt(box: Sandbox, [call, when]: [string, number]): Promise<string | undefined> {
-  run('cp', '--sparse=always', box.path('template'), box.path('image'))
-  const isCut = await withMounted(box, 'image', jobDir => stopAt(box, jobDir, call, when))
-  return isCut ? withMounted(box, 'crashed', assess) : undefined
+  // A file of its own each time: another mount namespace may still hold the last one mounted.
+  const [image, crashed] = [`${call}-${when}`, `${call}-${when}-crashed`]
+  run('cp', '--sparse=always', box.path('template'), box.path(image))
+  try {
+    const isCut = await withMounted(box, image, jobDir =>
+      stopAt(box, jobDir, [call, when], () =>
+        run('cp', '--sparse=always', box.path(image), box.path(crashed)),
+      ),
+    )
+    return isCut ? await withMounted(box, crashed, assess) : undefined
+  } finally {
+    for (const name of [image, crashed]) rmSync(box.path(name), { force: true })
+  }
 }
 
 /** Publish, and copy the image when the call comes. */
-async function stopAt(box: Sandbox, jobDir: string, call: string, when: number): Promise<boolean> {
+async function stopAt(
+  box: Sandbox,
+  jobDir: string,
+  [call, when]: [string, number],
+  copy: () => void,
+): Promise<boolean> {
   const log = box.path('log')
   copyFileSync('/dev/null', log)
   const names = Object.keys(setOf('new')).filter(name => name.endsWith('.onnx'))
@@ -125,7 +141,8 @@ async function stopAt(box: Sandbox, jobDir: string, call: string, when: number):
   const stopped = () => /^(\d+) +--- stopped by SIGSTOP/m.exec(readFileSync(log, 'utf8'))?.[1]
   await until('it stops or ends', () => stopped() !== undefined || child.exitCode !== null, 30_000)
   const isCut = stopped() !== undefined
-  if (isCut) run('cp', '--sparse=always', box.path('image'), box.path('crashed'))
+  if (isCut) copy()
+  else assert.is(child.exitCode, 0)
   if (isCut) for (const pid of tracedBy(child.pid!)) process.kill(pid, 'SIGKILL')
   await ended
   return isCut

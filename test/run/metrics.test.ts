@@ -438,6 +438,10 @@ promtoolTest(
         fires: ['RansomeyeTrainingFailed'],
       },
       {
+        series: { 'model_refused{model="core"}': '1', last_exit_code: '4', run_in_progress: '0' },
+        fires: ['RansomeyeModelRefused'],
+      },
+      {
         series: { run_in_progress: '1', update_timestamp_seconds: '0' },
         fires: ['RansomeyeTrainingStalled'],
       },
