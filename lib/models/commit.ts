@@ -25,7 +25,6 @@ import { assertPlaceable, putFlatNames, removeFlatNames } from './put-flat-names
 export async function makeCurrent(jobDir: string, number: number, staged?: Manifest): Promise<Generation> {
   const { generationsDir } = foldersIn(jobDir)
   const generation = generationOf(jobDir, number)
-  const previous = currentGeneration(jobDir)
   assertPlaceable(jobDir, staged ?? readManifest(generation.dir)!)
   const next = join(jobDir, NEXT_CURRENT)
   await rm(next, { force: true })
@@ -37,14 +36,15 @@ export async function makeCurrent(jobDir: string, number: number, staged?: Manif
     await syncFolder(generationsDir)
   }
   await renameDurably(next, join(jobDir, CURRENT))
-  await putFlatNames(jobDir, generation, { retired: externalDataOf(previous) })
+  const retired = new Set(listGenerations(jobDir).flatMap(externalDataOf))
+  await putFlatNames(jobDir, generation, { retired })
   return generation
 }
 
 /** List a generation's external data by name. */
-function externalDataOf(generation: Generation | undefined): Set<string> {
-  const { files = {}, metadata } = (generation && readManifest(generation.dir)) ?? {}
-  return new Set(Object.keys(files).filter(name => !metadata?.models.includes(name)))
+function externalDataOf({ dir }: Generation): string[] {
+  const { files = {}, metadata } = readManifest(dir) ?? {}
+  return Object.keys(files).filter(name => !metadata?.models.includes(name))
 }
 
 /** Has a generation all files of its manifest, in their sizes? One that made room, or whose removal was cut off, has not. */

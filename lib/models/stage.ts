@@ -20,6 +20,7 @@ import {
   writeManifest,
 } from './manifest.ts'
 import { relocate } from './relocate.ts'
+import { assertShards } from './shard-index.ts'
 import type { Reported } from './trainer-metadata.ts'
 
 /** Facts about a training, for the manifest. */
@@ -57,6 +58,10 @@ export async function stageModels(
   const publishedDir = publishedDirOf(jobDir)
   const previous = readManifest(publishedDir)
   const judged = await Promise.all(models.map(({ name }) => judgeAgain(foldersIn(jobDir).workDir, name)))
+  assertShards(
+    foldersIn(jobDir).workDir,
+    judged.flatMap(model => namesOf(foldersIn(jobDir).workDir, model)),
+  )
   const dir = await openNext(jobDir)
   const readable = (path: string, name: string) =>
     share(jobDir, path, formerMode(publishedDir, previous, name))

@@ -1,5 +1,6 @@
 import { nameCommand } from '../system/start-command.ts'
 import { escapeText, formatBar, formatBytes, formatSeconds, formatTold, wrap } from '../text.ts'
+import { describeGenerations } from './generation-list.ts'
 import type { JobStatus, Status } from './status.ts'
 
 const WIDTH = 80
@@ -35,6 +36,8 @@ export function drawStatus(status: Status, isColoured: boolean, now = Date.now()
   const notes = jobs.flatMap(job => describeFaults(job, status.running !== null))
   const inLines = (texts: string[]) => texts.map(text => wrap(text, WIDTH))
   const lines = [...inLines(heading), '', ...drawTable(jobs, isColoured)]
+  const generations = jobs.flatMap(it => describeGenerations(it.job, it.generations ?? [], now))
+  if (generations.length) lines.push('', ...inLines(generations))
   return [...lines, ...(notes.length ? ['', ...inLines(notes)] : [])].join('\n')
 }
 

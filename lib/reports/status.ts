@@ -11,6 +11,7 @@ import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { measure } from '../storage/measure.ts'
 import { RANK } from '../storage/rank.ts'
+import { type GenerationStatus, statusOfGenerations } from './generation-list.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
 
@@ -59,6 +60,8 @@ export type JobStatus = {
   trainedAt: string | null
   /** Names of the files in the job's folder that are in use and that no training here made. */
   adopted: string[]
+  /** The publications that are there, the newest first; `null` if that is unknown. */
+  generations: GenerationStatus[] | null
   usedBytes: number | null
   /** The quota, or the size of a smaller filesystem of the job's own. */
   limitBytes: number
@@ -142,6 +145,7 @@ async function inspectJob(
     valid: null,
     trainedAt: null,
     adopted: [],
+    generations: null,
     usedBytes: null,
     limitBytes,
     checkpoints: null,
@@ -159,6 +163,7 @@ async function inspectJob(
       reason,
       trainedAt: adopted.length ? null : isoOf(readManifest(publishedDirOf(dir))?.metadata.trained_at),
       adopted,
+      generations: statusOfGenerations(dir),
       ...(await measureJob(dir, quota, limitBytes, sandbox)),
     }
   } catch (error) {

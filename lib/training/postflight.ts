@@ -34,7 +34,12 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 
   const reasons = rejected.map(({ path, reason }) => `${path} ${reason}`)
-  if (!valid.length) throw report.ranOut ?? noModel(name, workDir, quota.models, reasons)
+  if (!valid.length) {
+    const named = await findModels(workDir, quota.models)
+    for (const { path } of named.valid)
+      reasons.push(`${path} is a checkpoint by what prune names, and so no model`)
+    throw report.ranOut ?? noModel(name, workDir, quota.models, reasons)
+  }
   for (const reason of reasons) emit({ event: 'warning', job: name, message: `not published: ${reason}` })
   const { reported, warning } = readReported(workDir)
   if (warning) emit({ event: 'warning', job: name, message: warning })

@@ -11,7 +11,15 @@ import { isEntry } from '../../lib/settings/script.ts'
 import { blockFeatureNames, blockFeatures } from './block-features.ts'
 import { type BlockKind, blocksOf } from './file-blocks.ts'
 import { type FileSection, readFileSections, systemRoots } from './file-sections.ts'
-import { accuracyOf, type Metrics, percentOf, recallOf, rocAucOf, shareOf } from './metrics.ts'
+import {
+  accuracyOf,
+  type Metrics,
+  operatingPointsOf,
+  percentOf,
+  recallOf,
+  rocAucOf,
+  shareOf,
+} from './metrics.ts'
 import { Random } from './random.ts'
 import type { Dataset, Sample, Scored } from './samples.ts'
 import { runSeedTrainer } from './seed-program.ts'
@@ -105,6 +113,11 @@ function measure(holdout: Scored[], training: Scored[]): Metrics {
   const entropy = measureDecisions(byEntropy, ({ features }) => features[entropyColumn]!)
   return {
     ...model,
+    ...operatingPointsOf(
+      holdout,
+      ({ probabilities }) => probabilities[encrypted]!,
+      ({ label }) => label === encrypted,
+    ),
     ...Object.fromEntries(Object.entries(entropy).map(([name, figure]) => [`entropy_${name}`, figure])),
     entropy_threshold_bits: threshold,
     accuracy_gain: model.accuracy! - entropy.accuracy!,

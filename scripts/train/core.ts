@@ -8,7 +8,15 @@ import { isEntry } from '../../lib/settings/script.ts'
 import { holdoutFamilies, holdoutWork, trainingFamilies, trainingWork } from './host-activities.ts'
 import { hostFeatureNames, hostFeatures } from './host-features.ts'
 import { simulateHost, type World } from './host-simulator.ts'
-import { accuracyOf, type Metrics, percentOf, recallOf, rocAucOf, shareOf } from './metrics.ts'
+import {
+  accuracyOf,
+  type Metrics,
+  operatingPointsOf,
+  percentOf,
+  recallOf,
+  rocAucOf,
+  shareOf,
+} from './metrics.ts'
 import { Random } from './random.ts'
 import type { Dataset, Sample, Scored } from './samples.ts'
 import { runSeedTrainer } from './seed-program.ts'
@@ -69,19 +77,18 @@ function samplesOf(world: World, hosts: number, side: string, seed: number): Sam
 
 function measure(holdout: Scored[]): Metrics {
   const isAlarm = ({ predicted }: Scored) => predicted === ransomware
+  const scoreOf = ({ probabilities }: Scored) => probabilities[ransomware]!
+  const isAttack = ({ label }: Scored) => label === ransomware
   const metrics: Metrics = {
     accuracy: accuracyOf(holdout),
-    roc_auc: rocAucOf(
-      holdout,
-      ({ probabilities }) => probabilities[ransomware]!,
-      ({ label }) => label === ransomware,
-    ),
+    roc_auc: rocAucOf(holdout, scoreOf, isAttack),
     recall: recallOf(holdout, ransomware),
     false_positive_rate: 1 - recallOf(holdout, benign),
     false_positive_rate_backup: shareOf(
       holdout.filter(({ kind }) => backups.includes(kind)),
       isAlarm,
     ),
+    ...operatingPointsOf(holdout, scoreOf, isAttack),
   }
   for (const [kind, prefix] of [
     ...Object.keys(holdoutFamilies).map(name => [name, 'recall'] as const),

@@ -7,7 +7,7 @@ import { isEntry } from '../../lib/settings/script.ts'
 import { flowFeatureNames, flowFeatures } from './flow-features.ts'
 import { simulateFlow } from './flow-simulator.ts'
 import { type FlowStyles, flowClasses, holdoutStyles, trainingStyles } from './flow-styles.ts'
-import { accuracyOf, type Metrics, macroF1Of, percentOf, recallOf } from './metrics.ts'
+import { accuracyOf, type Metrics, macroF1Of, operatingPointsOf, percentOf, recallOf } from './metrics.ts'
 import { Random } from './random.ts'
 import type { Dataset, Sample, Scored } from './samples.ts'
 import { runSeedTrainer } from './seed-program.ts'
@@ -58,6 +58,11 @@ function measure(holdout: Scored[]): Metrics {
     accuracy: accuracyOf(holdout),
     macro_f1: macroF1Of(holdout, flowClasses.length),
     false_positive_rate: 1 - recallOf(holdout, 0),
+    ...operatingPointsOf(
+      holdout,
+      ({ probabilities }) => 1 - probabilities[0]!,
+      ({ label }) => label > 0,
+    ),
   }
   flowClasses.forEach((name, label) => {
     if (label > 0) metrics[`recall_${name}`] = recallOf(holdout, label)

@@ -53,6 +53,35 @@ export function rocAucOf<T>(
   return (rankSum - (positives * (positives + 1)) / 2) / (positives * (ranked.length - positives))
 }
 
+/** The false alarms that a detection engineer lets a model make: one in a thousand negatives, and one in a hundred. */
+const falseAlarmShares = { '0.1_percent': 0.001, '1_percent': 0.01 }
+
+/**
+ * Return the points at which a detector is run: for 0.1 % and 1 % of false positives the threshold, above which a score is
+ * an alarm, and the share of positives that are found there.
+ */
+export function operatingPointsOf<T>(
+  items: readonly T[],
+  score: (item: T) => number,
+  positive: (item: T) => boolean,
+): Metrics {
+  const negatives = items
+    .filter(item => !positive(item))
+    .map(score)
+    .sort((a, b) => b - a)
+  const positives = items.filter(positive)
+  return Object.fromEntries(
+    Object.entries(falseAlarmShares).flatMap(([name, share]) => {
+      const threshold = negatives[Math.floor(share * negatives.length)] ?? 0
+      const recall = shareOf(positives, item => score(item) > threshold)
+      return [
+        [`threshold_at_${name}_fpr`, threshold],
+        [`recall_at_${name}_fpr`, recall],
+      ]
+    }),
+  )
+}
+
 /** Format a share as a percentage. */
 export function percentOf(share = Number.NaN): string {
   return `${(100 * share).toFixed(1)} %`

@@ -70,6 +70,16 @@ faultTest('the way from files beside each other to generations has no step witho
   assert.ok(outcomes.length >= (isSweep ? 20 : 2), `${outcomes.length} points`)
 })
 
+faultTest('a rollback that is killed at any system call leaves one set or the other', async () => {
+  const command = ['rollback', '1']
+  const outcomes = (await sweepAll('signal=KILL', published, command, assertCrash)).flatMap(
+    ([, seen]) => seen,
+  )
+
+  assert.ok(outcomes.length >= (isSweep ? 80 : 4), `${outcomes.length} points`)
+  assert.equal([...new Set(outcomes)].sort(), ['new', 'old'])
+})
+
 for (const errno of ['ENOSPC', 'EDQUOT', 'EIO']) {
   faultTest(
     `publish() refused by ${errno} at any system call leaves a whole set and nothing temporary`,
@@ -169,7 +179,7 @@ async function inject(box: Sandbox, tracing: string[], [command, ...names]: stri
 }
 
 /** Made once, and copied with its times and links for each point. */
-const templates: { prepared?: Promise<Sandbox>; interrupted?: Promise<Sandbox> } = {}
+const templates: Partial<Record<'prepared' | 'interrupted' | 'published', Promise<Sandbox>>> = {}
 test.after(async () => {
   for (const template of Object.values(templates)) await (await template)[Symbol.asyncDispose]()
 })
@@ -188,6 +198,16 @@ async function prepared(): Promise<Sandbox> {
     return box
   })
   return copyOf(await templates.prepared)
+}
+
+/** Both sets are published, the new one is current. */
+async function published(): Promise<Sandbox> {
+  templates.published ??= prepared().then(async box => {
+    assert.is((await inject(box, ['-e', 'trace=none'], publishNext)).code, 0)
+    await recover(box.dir)
+    return box
+  })
+  return copyOf(await templates.published)
 }
 
 /** A publication that was killed when it had made its generation and was about to make it current. */

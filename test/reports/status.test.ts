@@ -22,6 +22,7 @@ import { findHolder, takeLock } from '../../lib/run/lock.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
 import { journalLine, type Sketch } from '../support/journal.ts'
+import { onnxModel } from '../support/onnx-fixture.ts'
 import { programOf, root } from '../support/places.ts'
 import { readManifest } from '../support/publishing.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
@@ -125,7 +126,7 @@ test('status --json has the figures in bytes and the times in ISO 8601', async (
   )
   const [core] = status.jobs
   const done = rig.events().find(({ event }) => event === 'job.done')
-  const { guarantee, lastResult, ...rest } = core!
+  const { guarantee, lastResult, generations, ...rest } = core!
   assert.equal(rest, {
     job: 'core',
     models: ['core.onnx'],
@@ -139,6 +140,9 @@ test('status --json has the figures in bytes and the times in ISO 8601', async (
     prunable: { count: 2, bytes: 16384 },
   })
   assert.equal(lastResult, { outcome: 'done', at: done?.time, reason: '' })
+  assert.equal(generations, [
+    { generation: 1, isCurrent: true, trainedAt: rest.trainedAt, bytes: onnxModel().length, metrics: {} },
+  ])
   assert.match(String(guarantee), /^watch/)
 })
 
@@ -415,6 +419,7 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
     reason: 'word '.repeat(60),
     trainedAt: '2026-01-02T03:04:05.000Z',
     adopted: [],
+    generations: [],
     usedBytes: 12_345 * MIB,
     limitBytes: 99_999 * MIB,
     checkpoints: { count: 9998, bytes: 99_999 * MIB },

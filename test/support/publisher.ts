@@ -5,12 +5,15 @@
  *   node --import tsx test/support/publisher.ts recover JOBDIR
  *   node --import tsx test/support/publisher.ts check JOBDIR GLOB…
  *   node --import tsx test/support/publisher.ts start JOBDIR GLOB…
+ *   node --import tsx test/support/publisher.ts rollback JOBDIR GENERATION
  */
 import { join } from 'node:path'
 import { messageOf } from '../../lib/errors.ts'
+import { generationOf } from '../../lib/models/generations.ts'
 import { judgeModel } from '../../lib/models/judge.ts'
 import { publish } from '../../lib/models/publish.ts'
 import { recover } from '../../lib/models/recovery.ts'
+import { rollBack } from '../../lib/models/rollback.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { startAgain } from './publishing.ts'
 
@@ -20,6 +23,8 @@ try {
     console.log(JSON.stringify(await checkPublished(jobDir, names)))
   } else if (command === 'recover') {
     await recover(jobDir)
+  } else if (command === 'rollback') {
+    await rollBack('core', jobDir, generationOf(jobDir, Number(names[0])))
   } else if (command === 'start') {
     await startAgain(jobDir, names)
   } else {

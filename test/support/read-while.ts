@@ -12,7 +12,27 @@ export async function readWhile(
   jobDir: string,
   action: () => Promise<void>,
 ): Promise<{ whole: number; torn: number; versions: number }> {
-  const reader = spawn(process.execPath, [...programOf('test/support/model-reader.ts'), jobDir], {
+  return JSON.parse(await sayWhile(['test/support/model-reader.ts', jobDir], action))
+}
+
+/**
+ * Let a consumer open the files of core's set in a process of its own until `action` is over.
+ *
+ * @returns what it has seen
+ */
+export async function readSetWhile(
+  jobDir: string,
+  files: string[],
+  action: () => Promise<void>,
+): Promise<{ whole: number; mixed: number; gone: number; versions: number }> {
+  return JSON.parse(await sayWhile(['test/support/set-reader.ts', jobDir, ...files], action))
+}
+
+async function sayWhile(
+  [script, ...args]: [string, ...string[]],
+  action: () => Promise<void>,
+): Promise<string> {
+  const reader = spawn(process.execPath, [...programOf(script), ...args], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   await once(reader.stdout, 'readable')
@@ -23,5 +43,5 @@ export async function readWhile(
     reader.stdin.end()
     await said
   }
-  return JSON.parse((await said).trim().split('\n')[1]!)
+  return (await said).trim().split('\n')[1]!
 }
