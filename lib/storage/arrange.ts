@@ -1,29 +1,32 @@
 import type { Bytes } from '../system/bytes.ts'
+import { Slice } from '../system/slice.ts'
 import { compare, compareAge, type Entry, type Inode, PrunableSet } from './entry.ts'
+import type { Aged } from './oldest-entries.ts'
 
 /**
  * Put entries into sets, in the order in which they go: by rank, and by time; but those of one pattern by their numbers,
- * whatever their times.
- *
- * @param entries each with the path of what it belongs to
+ * whatever their times. Everything else has its turn meanwhile.
  */
-export function arrange(entries: [Entry, Bytes][]): PrunableSet[] {
+export async function arrange(entries: Aged[]): Promise<PrunableSet[]> {
   const sets = new Map<Bytes, PrunableSet>()
-  for (const [entry, path] of entries) {
-    const set = sets.get(path) ?? new PrunableSet(path, entry.rank)
-    sets.set(path, set)
+  const slice = new Slice()
+  for (const { entry, checkpoint, place } of entries) {
+    const set = sets.get(checkpoint) ?? new PrunableSet(checkpoint, entry.rank, place)
+    sets.set(checkpoint, set)
     set.add(entry)
+    if (slice.isOver()) await slice.next()
   }
   const all = [...sets.values()]
   const series = new Map<Bytes, PrunableSet[]>()
   for (const set of all) {
     set.orderNs = set.timeNs
-    set.entries.sort(compareAge)
+    if (set.entries.length > 1) set.entries.sort(compareAge)
     if (!set.place) continue
     const others = series.get(set.place.pattern)
     if (others) others.push(set)
     else series.set(set.place.pattern, [set])
   }
+  await slice.next()
   for (const numbered of series.values()) {
     numbered.sort((a, b) => compare(a.place!.place, b.place!.place) || compare(a.timeNs, b.timeNs))
     let beforeNs = -1n
@@ -32,6 +35,7 @@ export function arrange(entries: [Entry, Bytes][]): PrunableSet[] {
       beforeNs = set.orderNs
     }
   }
+  await slice.next()
   return all.sort(compareSets)
 }
 

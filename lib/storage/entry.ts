@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import type { Bytes } from '../system/bytes.ts'
-import { comparable, type Place, placeOf } from './naming.ts'
-import { RANK, type Rank, type Rule } from './rank.ts'
+import { comparable, type Place } from './naming.ts'
+import type { Rank, Rule } from './rank.ts'
 
 /** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
 export type Inode = {
@@ -116,10 +116,10 @@ export class PrunableSet {
   /** Where it stands among those of its pattern, if it has a number. */
   readonly place: Place | undefined
 
-  constructor(path: Bytes, rank: Rank) {
+  constructor(path: Bytes, rank: Rank, place: Place | undefined) {
     this.path = path
     this.rank = rank
-    this.place = rank === RANK.checkpoint ? placeOf(path) : undefined
+    this.place = place
   }
 
   add(entry: Entry): void {

@@ -148,10 +148,9 @@ class Account {
     return isFolder ? entry : owner
   }
 
-  close(rootStats: Stats): Measurement {
+  async close(rootStats: Stats): Promise<Measurement> {
     this.#charge(chargeOf(rootStats, this.#inodeBytes))
-    const listed = this.#oldest.list().filter(([entry]) => !this.#isLive(entry))
-    const sets = arrange(listed)
+    const sets = await arrange(this.#oldest.list().filter(({ entry }) => !this.#isLive(entry)))
     if (sets.length) notePointers(this.#root, this.#pointers, sets)
     const prunable = worthPruning(sets.sort(compareSets)).flatMap(({ entries }) => entries)
     const { isCut } = this.#oldest

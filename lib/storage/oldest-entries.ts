@@ -15,7 +15,7 @@ export class OldestEntries {
   isCut = false
   readonly #belonging: Belonging
   readonly #most: number
-  #entries: Entry[] = []
+  #entries: Aged[] = []
   /** The oldest of those that were left out is no older than this. */
   #youngest: Aged | undefined
   /** What entries that were left out belong to. */
@@ -28,9 +28,9 @@ export class OldestEntries {
   }
 
   add(entry: Entry): void {
-    const aged = this.#youngest && this.#age(entry)
-    if (aged && compareAged(aged, this.#youngest!) > 0) this.#staying.add(aged.checkpoint)
-    else this.#entries.push(entry)
+    const aged = this.#age(entry)
+    if (this.#isTooYoung(aged)) this.#staying.add(aged.checkpoint)
+    else this.#entries.push(aged)
     if (this.#entries.length >= 2 * this.#most) this.#cut()
   }
 
@@ -39,51 +39,46 @@ export class OldestEntries {
     this.#staying.add(this.#belonging.checkpointOf(folder, name))
   }
 
-  /** The entries that are left, each with what it belongs to. */
-  list(): [Entry, Bytes][] {
+  /** The entries that are left. */
+  list(): Aged[] {
     // A folder may have become younger since it was found.
-    this.#leave(entry => !goesAlone(entry) || this.#isTooYoung(entry))
-    return this.#entries
-      .map((entry): [Entry, Bytes] => [entry, this.#checkpointOf(entry)])
-      .filter(([, checkpoint]) => !this.#staying.has(checkpoint))
-  }
-
-  #checkpointOf({ rank, folder, name, pathBytes }: Entry): Bytes {
-    return rank === RANK.checkpoint ? this.#belonging.checkpointOf(folder, name) : pathBytes
-  }
-
-  #isTooYoung(entry: Entry): boolean {
-    return this.#youngest !== undefined && compareAged(this.#age(entry), this.#youngest) > 0
+    this.#leave(aged => !goesAlone(aged.entry) || this.#isTooYoung(aged))
+    return this.#entries.filter(({ checkpoint }) => !this.#staying.has(checkpoint))
   }
 
   #age(entry: Entry): Aged {
-    const checkpoint = this.#checkpointOf(entry)
-    return { entry, checkpoint, place: entry.rank === RANK.checkpoint ? placeOf(checkpoint) : undefined }
+    if (entry.rank !== RANK.checkpoint) return { entry, checkpoint: entry.pathBytes, place: undefined }
+    const checkpoint = this.#belonging.checkpointOf(entry.folder, entry.name)
+    return { entry, checkpoint, place: placeOf(checkpoint) }
+  }
+
+  #isTooYoung(aged: Aged): boolean {
+    return this.#youngest !== undefined && compareAged(aged, this.#youngest) > 0
   }
 
   #cut(): void {
-    this.#leave(entry => !goesAlone(entry))
+    this.#leave(({ entry }) => !goesAlone(entry))
     if (this.#entries.length < 2 * this.#most) return
     // Sorting all of them would hold up everything else.
     const step = Math.ceil(this.#entries.length / 512)
-    const sample = this.#entries.filter((_, index) => index % step === 0).map(entry => this.#age(entry))
-    this.#youngest = sample.sort(compareAged)[sample.length >> 1]!
+    const sample = this.#entries.filter((_, index) => index % step === 0).sort(compareAged)
+    this.#youngest = sample[sample.length >> 1]!
     this.isCut = true
-    this.#leave(entry => this.#isTooYoung(entry))
+    this.#leave(aged => this.#isTooYoung(aged))
   }
 
   /** Leave entries out, and with them what belongs to those that do not go with a folder. */
-  #leave(isLeft: (entry: Entry) => boolean): void {
-    this.#entries = this.#entries.filter(entry => {
-      if (!isLeft(entry)) return true
-      if (entry.isKept || goesAlone(entry)) this.#staying.add(this.#checkpointOf(entry))
+  #leave(isLeft: (aged: Aged) => boolean): void {
+    this.#entries = this.#entries.filter(aged => {
+      if (!isLeft(aged)) return true
+      if (aged.entry.isKept || goesAlone(aged.entry)) this.#staying.add(aged.checkpoint)
       return false
     })
   }
 }
 
-/** An entry, and where it stands among those of its pattern. */
-type Aged = { entry: Entry; checkpoint: Bytes; place: Place | undefined }
+/** An entry, the path of what it belongs to, and where that stands among those of its pattern. */
+export type Aged = { entry: Entry; checkpoint: Bytes; place: Place | undefined }
 
 /** Order by age, and by number what is of one pattern. */
 function compareAged(a: Aged, b: Aged): number {

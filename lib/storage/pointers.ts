@@ -34,6 +34,8 @@ const FORMS: Record<string, Form> = {
   best_checkpoint: firstLine,
 }
 
+const POINTER_NAMES = new Set(Object.keys(FORMS))
+
 /** Transformers' Trainer: among the first of its keys, which are sorted; the steps so far follow, and may be megabytes. */
 const TRAINER_STATE = 'trainer_state.json'
 const bestOf: Form = text => {
@@ -51,7 +53,7 @@ function parseText(json: string): string {
 
 /** Is it the name of a file that names a checkpoint, and is none itself? */
 export function isPointerName(name: Bytes): boolean {
-  return Object.hasOwn(FORMS, name)
+  return POINTER_NAMES.has(name)
 }
 
 /**

@@ -273,7 +273,12 @@ for n in range(200): open(f'{out}/part-{n}', 'wb').write(bytes(2 ** 20))`
   const { exitCode } = await rig.run(['core'])
 
   assert.is(exitCode, 2)
-  assert.equal(readdirSync(join(rig.modelsDir, 'core/work')).sort(), ['step-1.checkpoint', 'tmp'])
+  assert.equal(readdirSync(join(rig.modelsDir, 'core/work')).sort(), [
+    'cache',
+    'home',
+    'step-1.checkpoint',
+    'tmp',
+  ])
 })
 
 for (const words of ['OSError: [Errno 28] No space left on device', 'HTTPError: 413: File too large'])

@@ -215,11 +215,13 @@ for (const { name, uid } of identities) {
       await using rig = await abuseRig(uid)
       const state = await openToReaders(rig)
       using _reader = await lockedByReader(state)
-      rmSync(rig.path('models/core/core.bin'))
-      const first = rig.begin(`
+      const first = rig.begin(
+        `
 open(out + '/here', 'w').close()
 while not os.path.exists(out + '/go'): time.sleep(0.02)
-publish()`)
+publish()`,
+        ['--retrain'],
+      )
       await until('it trains', () => existsSync(rig.path('models/core/work/here')))
       rmSync(join(state, 'lock'))
 

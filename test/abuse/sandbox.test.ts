@@ -226,7 +226,7 @@ publish()`
 }
 
 asRoot("root's training is not root, and what it makes is root's to read, publish and remove", async () => {
-  await using rig = await abuseRig(0)
+  await using rig = await abuseRig(0, { resume: 'always' })
   chmodSync(rig.dir, 0o700) // where only root may look
   const run = rig.begin(`
 attempt('output', lambda: open('/dev/stdout', 'w').close())
@@ -256,7 +256,7 @@ print(os.path.exists(out + '/closed/mine.checkpoint'), sorted(os.listdir(out)))
 os.remove(out + '/closed/mine.checkpoint'); publish()`,
     ['--retrain'],
   )
-  assert.equal([next.exitCode, next.lines.at(-1)], [0, "True ['closed', 'go', 'tmp']"])
+  assert.equal([next.exitCode, next.lines.at(-1)], [0, "True ['cache', 'closed', 'go', 'home', 'tmp']"])
   assert.is(lstatSync(rig.path('models/core/work')).uid, uid)
 })
 

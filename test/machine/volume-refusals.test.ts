@@ -22,7 +22,10 @@ test('wrong usage ends with 64 and says what is right', async () => {
   const faults: [args: string[], said: RegExp][] = [
     [[], /No command; the commands are create, mount, unmount, remove, status/],
     [['crate', 'core'], /Unknown command "crate".*did you mean create\?/],
-    [['create'], /Name one job, as in scripts\/volume\.ts create core; the jobs are core, dpi, agent/],
+    [
+      ['create'],
+      /Name one job, as in node --import tsx scripts\/volume\.ts create core; the jobs are core, dpi, agent/,
+    ],
     [['create', 'core', 'dpi'], /Name one job/],
     [['create', 'cor'], /Unknown job "cor".*did you mean core\?/],
   ]
@@ -211,7 +214,10 @@ mounting('status prints no unit without a volume', async () => {
   const { exitCode, stdout, stderr } = await rig.volume('status', '--unit')
 
   assert.equal([exitCode, stdout], [3, ''])
-  assert.is(stderr, 'There is no unit for core: it has no volume; make one by volume.ts create core')
+  assert.is(
+    stderr,
+    'There is no unit for core: it has no volume; make one by node --import tsx scripts/volume.ts create core',
+  )
 })
 
 mounting('mount without a volume ends with 3; unmount and remove have nothing to do', async () => {

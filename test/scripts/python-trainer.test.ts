@@ -151,7 +151,7 @@ skipUnless(
 const bait = "cposix\\nsystem\\n(S'touch " + process.cwd() + "/loaded'\\ntR."
 fs.writeFileSync(dir + '/bait.pkl', bait)`
     await using rig = await trainerRig({
-      core: { maxDiskMb: 5, models: ['*.pkl'], prune: ['old-*.pkl'], trainer },
+      core: { maxDiskMb: 5, models: ['*.pkl'], trainer },
     })
     const bait = rig.path('models', 'core', 'bait.pkl')
     await rig.run(['core'])
