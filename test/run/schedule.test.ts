@@ -36,6 +36,15 @@ test('nextDue() gives all jobs anew after a success, and what a failed pass did 
   assert.equal(afterSuccess, { jobs: asked, retrain: true, failures: 0 })
 })
 
+test('nextDue() tries no model again at once that was not accepted: the same data make the same', () => {
+  const due = nextDue({ jobs: ['core'], retrain: true, failures: 0 }, ['core'], {
+    exitCode: 4,
+    trained: ['core'],
+  })
+
+  assert.equal(due, { jobs: ['core'], retrain: true, failures: 0 })
+})
+
 test('untilNextPassMs() backs off after failures, never beyond the interval', () => {
   const waits = [0, 1, 2, 3, 9].map(failures => untilNextPassMs(3_600_000, failures) / 60_000)
 
