@@ -35,8 +35,10 @@ export async function describeRest(
 ): Promise<string> {
   const said = [...faults]
   const more = said.length > NAMED ? [`and ${said.length - NAMED} more`] : []
-  const rest = new Rest(findRoot(dir), await compileRules(findRoot(dir), globs), keep, spared)
-  await walk<Kind | undefined>(findRoot(dir), undefined, rest).catch(() => {}) // what was seen until then is told
+  const root = findRoot(dir)
+  const why = said.length ? 'could not be deleted' : 'prunable'
+  const rest = new Rest(root, await compileRules(root, globs), keep, spared, why)
+  await walk<Kind | undefined>(root, undefined, rest).catch(() => {}) // what was seen until then is told
   return [...said.slice(0, NAMED), ...more, ...rest.describe()].map(reason => `${reason}; `).join('')
 }
 
@@ -48,6 +50,8 @@ class Rest {
   readonly #ruleOf: RuleOf
   readonly #published = new Set<Bytes>()
   readonly #reasons: Map<Bytes, string>
+  /** Why what a rule names is there. */
+  readonly #why: string
   readonly #kinds = new Map<string, Kind>()
 
   constructor(
@@ -122,6 +126,6 @@ class Rest {
     if (rule === undefined) return isNamed ? 'not in work/' : 'no rule names them'
     const reason =
       this.#reasons.get(this.#belonging.checkpointOf(folder, name)) ?? this.#reasons.get(`${folder}/${name}`)
-    return reason ?? 'could not be deleted'
+    return reason ?? this.#why
   }
 }

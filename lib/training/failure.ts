@@ -1,5 +1,6 @@
 import { TrainerError } from '../errors.ts'
 import type { Job } from '../run.ts'
+import { describeRest } from '../storage/rest.ts'
 import { MIB } from '../text.ts'
 import { diskFull, type Figures, fileRefused, inodesGone, limitReached } from './limit.ts'
 import type { Budget } from './preflight.ts'
@@ -18,12 +19,12 @@ const fileLimitError = /\bEFBIG\b|\[Errno 27\]/
  * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
  * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
  */
-export function explainSpace(
+export async function explainSpace(
   budget: Budget,
   { end, fullest }: { end: Figures; fullest: Figures | undefined },
   { signal }: TrainingExit,
   { saysOutOfSpace, lastError = '' }: Progress,
-): TrainerError | undefined {
+): Promise<TrainerError | undefined> {
   const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
   // On a filesystem of its own the kernel has counted, also what it has deleted by now.
   const looks = isCapped && (saysOutOfSpace || signal === 'SIGBUS') && fullest ? [end, fullest] : [end]
@@ -34,7 +35,7 @@ export function explainSpace(
   // A write of which not all finds room may be refused whole.
   const isFull = isCapped && freeBytes < Math.max(0.03 * limitBytes, 2 * MIB)
   if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
-    return limitReached(budget, figures, how)
+    return limitReached(budget, figures, how, await describeRest(budget.dir, budget.rules, { faults: [] }))
   if (fileLimitError.test(lastError)) return fileRefused(budget, figures)
   if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
   if (!saysOutOfSpace) return undefined

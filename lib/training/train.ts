@@ -104,7 +104,12 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
-  const ranOut = explainSpace(budget, { end: figures ?? (await figuresOf(budget)), fullest }, exit, progress)
+  const ranOut = await explainSpace(
+    budget,
+    { end: figures ?? (await figuresOf(budget)), fullest },
+    exit,
+    progress,
+  )
   if (exit.exitCode !== 0) throw ranOut ?? explainFailure(job, budget.isSandboxed, exit, progress)
   if (progress.complaint) emit({ event: 'warning', job: name, message: doubtOf(progress.complaint) })
   return { seconds: exit.seconds, ranOut }
