@@ -59,8 +59,10 @@ class Rest {
     ruleOf: RuleOf,
     keep: Iterable<string | Buffer>,
     spared: Map<PrunableSet, string>,
+    why: string,
   ) {
     this.#root = root
+    this.#why = why
     this.#belonging = new Belonging(root)
     this.#work = `${root}/${WORK}`
     this.#ruleOf = ruleOf

@@ -13,7 +13,7 @@ const HELPERS = `
 const mib = 2 ** 20
 const write = async (file, pieces) => {
   const fd = fs.openSync(dir + '/' + file, 'w')
-  for (let n = 0; n < pieces; n++) { fs.writeSync(fd, Buffer.alloc(mib, n)); await sleep(8) }
+  for (let n = 0; n < pieces; n++) { fs.writeSync(fd, Buffer.alloc(mib, n)); await sleep(20) }
   fs.closeSync(fd)
 }
 const has = file => fs.existsSync(dir + '/' + file)
