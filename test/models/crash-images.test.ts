@@ -1,6 +1,6 @@
 /**
  * Power cuts: a publication is stopped at a system call, the image of its filesystem copied as it is on disk at that
- * moment, and the copy mounted. In a sweep at every call of a set of 21 files, in a sample at a few.
+ * moment, and the copy mounted. In a sweep at every call of a set of 35 files, in a sample at a few.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -16,7 +16,7 @@ import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
-const extras = Array.from({ length: isSweep ? 18 : 1 }, (_, index) => `sub/${index}.onnx`)
+const extras = Array.from({ length: isSweep ? 32 : 1 }, (_, index) => `sub/${index}.onnx`)
 const counted = ['fsync', 'rename', 'mkdir', 'link', 'symlink', 'unlink', 'chmod']
 /** In a sample: before the switch, at it, and among the flat names. */
 const sample: [call: string, when: number][] = [
@@ -62,7 +62,7 @@ for (const [kind, mb, mkfs] of kinds) {
       }
       passed.clear()
 
-      assert.ok(outcomes.length >= (isSweep ? 150 : sample.length), `${outcomes.length} points`)
+      assert.ok(outcomes.length >= (isSweep ? 200 : sample.length), `${outcomes.length} points`)
       assert.ok(outcomes.includes('old') && outcomes.includes('new'), outcomes.join())
     },
   )
