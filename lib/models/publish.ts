@@ -82,6 +82,12 @@ export async function publish(
     const former = readManifest(publishedDirOf(jobDir))
     const staged = await stageModels(jobDir, job, models, facts)
     await accept?.(staged, current)
+    if (staged.isAgain) {
+      warn(
+        `the training made the same bytes as are published already (${names.join(', ')}), so their age stays: it may have ` +
+          'gone on from where it had ended, or its data have not changed',
+      )
+    }
     const { metadata, files } = staged.manifest
     let dir = jobDir
     let generation: Generation | undefined

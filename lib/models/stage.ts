@@ -33,7 +33,12 @@ export type TrainingFacts = {
 }
 
 /** A generation that is complete and durable, and not current yet. */
-export type Staged = { dir: string; manifest: Manifest }
+export type Staged = {
+  dir: string
+  manifest: Manifest
+  /** Is it, byte for byte, what is published already? */
+  isAgain: boolean
+}
 
 /** A file on its way into a generation: the names that it has there and had before, and what is in it. */
 type Arrival = { name: string; original: string; entry: ManifestEntry }
@@ -69,7 +74,8 @@ export async function stageModels(
   const adopted = await carryOver(publishedDir, dir, previous, arrivals)
   const names = models.map(({ name }) => name)
   const renamed = arrivals.filter(({ name, original }) => name !== original)
-  const trained_at = trainedAt.toISOString()
+  const isAgain = previous !== undefined && isOldContent(arrivals, previous)
+  const trained_at = (isAgain && timeOf(previous)) || trainedAt.toISOString()
   const manifest = composeManifest({
     job,
     globs,
@@ -80,7 +86,16 @@ export async function stageModels(
     adopted: [...adopted.entries.keys()],
   })
   await closeNext(jobDir, dir, manifest)
-  return { dir, manifest }
+  return { dir, manifest, isAgain }
+}
+
+/** Has the training made what is published already, byte for byte? Such a model is no younger for it. */
+function isOldContent(arrivals: Arrival[], { files }: Manifest): boolean {
+  return arrivals.every(({ name, entry }) => files[name] === entry.sha256)
+}
+
+function timeOf({ metadata }: Manifest): string | undefined {
+  return typeof metadata.trained_at === 'string' ? metadata.trained_at : undefined
 }
 
 /**
@@ -97,7 +112,7 @@ export async function stageLinks(jobDir: string, models: Model[], manifest: Mani
     for (const name of namesOf(folder, model)) await linkIn(folder, dir, name)
   }
   await closeNext(jobDir, dir, manifest)
-  return { dir, manifest }
+  return { dir, manifest, isAgain: true }
 }
 
 /** Describe a model's files. Reads only those that the manifest does not describe as they are. */

@@ -178,6 +178,23 @@ for (const [what, quota] of FINISHED) {
   })
 }
 
+test('a retraining that makes the same bytes is told, and makes the model no younger', async () => {
+  await using rig = await rigOf({}, publishes)
+  const trainedAt = () =>
+    JSON.parse(readFileSync(rig.path('models/core/manifest.json'), 'utf8')).metadata.trained_at
+  await rig.run(['core'])
+  const first = trainedAt()
+
+  const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.is(trainedAt(), first)
+  assert.match(
+    warningsIn(events).join(),
+    /made the same bytes as are published already \(core\.onnx\), so their age stays/,
+  )
+})
+
 test('a training that was not published is resumed, after a published one too', async () => {
   await using rig = await rigOf({ prune: ['checkpoint-*'] }, RESUMES)
   await rig.run(['core'])
