@@ -1,13 +1,11 @@
-import { chmodSync, lchownSync, lstatSync, type Stats, statSync } from 'node:fs'
 import { link, mkdir, rename, rm } from 'node:fs/promises'
-import { dirname, join, posix, relative } from 'node:path'
+import { join, posix, relative } from 'node:path'
 import { isErrno, TrainerError } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import { folderOf, inspectPublished, namesOf } from '../models.ts'
 import type { JobName } from '../quotas.ts'
 import { copyDurably, makeFolderDurably, syncFile, syncFolder } from '../system/durable.ts'
 import { reasonOf } from '../system/plain-file.ts'
-import { readProc } from '../system/processes.ts'
 import { describeFile, knownEntry } from './compare.ts'
 import { listGenerations, nextGenerationDir, publishedDirOf } from './generations.ts'
 import { isOnnx, judgeModel, type Model } from './judge.ts'
@@ -21,6 +19,7 @@ import {
 } from './manifest.ts'
 import { relocate } from './relocate.ts'
 import { assertShards } from './shard-index.ts'
+import { folderMode, formerMode, lookAt, share } from './sharing.ts'
 import type { Reported } from './trainer-metadata.ts'
 
 /** Facts about a training, for the manifest. */
@@ -328,48 +327,4 @@ async function makeParents(dir: string, name: string): Promise<void> {
 /** The number of the generation that is being made: larger than any that is there. */
 export function nextNumber(jobDir: string): number {
   return (listGenerations(jobDir).at(-1)?.number ?? 0) + 1
-}
-
-/**
- * The mode of the file that another takes the place of: a training's temporary files, renamed, would leave models that
- * only their owner can read.
- */
-function formerMode(
-  publishedDir: string,
-  previous: Manifest | undefined,
-  original: string,
-): number | undefined {
-  const renamed = Object.entries(previous?.metadata.renamed ?? {}).find(([, it]) => it === original)?.[0]
-  return (lookAt(join(publishedDir, renamed ?? original)) ?? lookAt(join(publishedDir, original)))?.mode
-}
-
-function folderMode(jobDir: string): number {
-  return statSync(jobDir).mode
-}
-
-/** Make a file or a folder as readable as what it replaces, or as a new one, for the group of the models folder. */
-function share(jobDir: string, path: string, mode = 0o666 & ~umask()): void {
-  const stats = lstatSync(path)
-  const { gid } = statSync(dirname(jobDir))
-  try {
-    if (stats.gid !== gid) lchownSync(path, stats.uid, gid)
-    if ((stats.mode & 0o777) !== (mode & 0o777)) chmodSync(path, mode & 0o777)
-  } catch (error) {
-    // Of a group that this user is not in, or on a filesystem without modes.
-    if (!isErrno(error, 'EPERM', 'ENOTSUP', 'EINVAL')) throw error
-  }
-}
-
-/** Node.js tells it only by setting it. */
-function umask(): number {
-  return Number.parseInt(/^Umask:\s*(\d+)/m.exec(readProc('self/status') ?? '')?.[1] ?? '022', 8)
-}
-
-function lookAt(path: string): Stats | undefined {
-  try {
-    return lstatSync(path, { throwIfNoEntry: false })
-  } catch (error) {
-    if (isErrno(error, 'ENOTDIR')) return undefined
-    throw error
-  }
 }
