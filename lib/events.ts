@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import type { ErrorCode } from './errors.ts'
 import { jobNames } from './quotas.ts'
 
 /** How much an event matters. */
@@ -117,17 +118,21 @@ export function stampEvent(run: string, body: EventBody): TrainerEvent {
   return { time: new Date().toISOString(), level: levelOf(body), run, ...body }
 }
 
+/** The codes of failures that are none: a signal ended the run. */
+const interruptions: string[] = ['sighup', 'sigint', 'sigterm'] satisfies ErrorCode[]
+
 function levelOf(body: EventBody): Level {
   switch (body.event) {
     case 'quota.exceeded':
       return 'critical'
     case 'job.fail':
-      return 'error'
+      return interruptions.includes(body.code) ? 'warning' : 'error'
     case 'warning':
     case 'model.refuse':
       return 'warning'
     case 'run.done':
-      return body.exitCode === 0 ? 'info' : 'error'
+      // An interruption is somebody's wish, such as a shutdown's.
+      return body.exitCode === 0 ? 'info' : body.exitCode > 128 ? 'warning' : 'error'
     case 'train.progress':
       return 'debug'
     case 'storage.usage':

@@ -42,7 +42,7 @@ async function showStatus(args: string[]): Promise<string> {
   const place = readPlace(values)
   const modelsDir = openModelsDir(place.modelsDir, true)
   const status = await readStatus(modelsDir, place.quotas, jobs)
-  return values.json ? JSON.stringify(status) : drawStatus(status, isColoured())
+  return values.json ? JSON.stringify(status) : drawStatus(status, isColoured(), process.stdout.columns)
 }
 
 async function showFleet(file: string, names: string[], json: boolean): Promise<string> {

@@ -25,6 +25,7 @@ export async function installUnits(machine: Machine, units: Unit[]): Promise<str
   const changes = await removeUnits(machine, stale)
   for (const { name, text } of changed) {
     const path = unitPath(machine, name)
+    changes.push(...takenOver(machine, name, present.get(name), text))
     makeFolderOf(path)
     await replaceFile(path, text)
     changes.push(`wrote ${path}`)
@@ -88,6 +89,20 @@ function readOwnUnits(machine: Machine): Map<string, string> {
   }
   return own
 }
+
+/** Tell whose place a unit takes: that of another installation of this program, or of its package. */
+function takenOver(machine: Machine, name: string, before: string | undefined, after: string): string[] {
+  const [old, now] = [before, after].map(text => /^ExecStart=(.*)$/m.exec(text ?? '')?.[1])
+  const program = (command: string | undefined) => /\S*tasks\.ts\S*/.exec(command ?? '')?.[0]
+  if (old !== undefined && program(old) !== program(now))
+    return [`${name} started another installation, which it leaves: ${old}`]
+  const packaged = PACKAGE_UNIT_FOLDERS.map(folder => join(machine.image ?? '/', folder, name))
+  const hidden = before === undefined ? packaged.find(path => existsSync(path)) : undefined
+  return hidden ? [`${name} now hides the package's: ${hidden}`] : []
+}
+
+/** Where Debian's packages have their units. */
+const PACKAGE_UNIT_FOLDERS = ['/usr/lib/systemd/system', '/lib/systemd/system']
 
 /** Check that a unit's name is free. A masked unit takes it too: that is somebody's decision. */
 function assertFree(machine: Machine, name: string): void {

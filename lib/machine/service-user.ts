@@ -1,7 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
+import { jobNames } from '../quotas.ts'
 import { programRunner } from '../system/programs.ts'
+import { quoteWord } from '../text.ts'
 import type { Machine } from './install-units.ts'
 import { SERVICE_USER } from './units.ts'
 
@@ -30,19 +32,38 @@ export async function ensureUser({ image }: Machine): Promise<string[]> {
 }
 
 /**
- * Make a folder (0750) that belongs to the services' user, unless it exists.
+ * Make a models folder (0750) that belongs to the services' user, unless it exists.
  *
  * @returns a line if it was made
- * @throws {TrainerError} `storage` if it cannot be made
+ * @throws {TrainerError} `storage` if it cannot be made, or is there and that user cannot write in it
  */
 export async function ensureFolder(path: string): Promise<string[]> {
-  if (existsSync(path)) return []
+  if (existsSync(path)) {
+    await assertWritable(path)
+    return []
+  }
   try {
     await run(['install', '-d', '-m', '0750', '-o', SERVICE_USER, '-g', SERVICE_USER, path])
   } catch (cause) {
     throw new TrainerError('storage', `Cannot make the folder ${path}: ${messageOf(cause)}`, { cause })
   }
   return [`made ${path}`]
+}
+
+/** What may be in a models folder already, made by another user's runs. */
+const parts = ['.', '.trainer', ...jobNames]
+
+/** @throws {TrainerError} `storage` if the services' user cannot write in a models folder that is there */
+async function assertWritable(path: string): Promise<void> {
+  for (const part of parts.map(name => join(path, name)).filter(it => existsSync(it))) {
+    if (await userCanRun(['test', '-w', part, '-a', '-x', part])) continue
+    const folder = quoteWord(path)
+    throw new TrainerError(
+      'storage',
+      `Cannot use ${path}: the service runs as ${SERVICE_USER}, which cannot write in ${part}; ` +
+        `give it all that is in there: chown -R ${SERVICE_USER}:${SERVICE_USER} ${folder}`,
+    )
+  }
 }
 
 /** Can the services' user run this command? */

@@ -27,6 +27,8 @@ export type RunHistory = {
   isChecked: boolean
   /** The job before which it waits for a quiet machine, if its last event says so. */
   waitsBefore: JobName | undefined
+  /** The time of the last event that began a stage of it, as an ISO date. */
+  stageSince: string
   message: string | undefined
   warnings: string[]
   jobs: JobHistory[]
@@ -91,6 +93,17 @@ export function groupRuns(events: Iterable<TrainerEvent>, keep = 10): RunHistory
   return Array.from(runs.values(), recorder => recorder.history)
 }
 
+/** The events with which a stage of a run begins: what it does now, it does since the last of them. */
+const stageBeginnings: TrainerEvent['event'][] = [
+  'run.start',
+  'run.wait',
+  'job.start',
+  'job.done',
+  'job.fail',
+  'train.start',
+  'train.exit',
+]
+
 class Recorder {
   readonly history: RunHistory
   #clockMs: number
@@ -108,6 +121,7 @@ class Recorder {
       isRunning: false,
       isChecked: false,
       waitsBefore: undefined,
+      stageSince: time,
       message: undefined,
       warnings: [],
       jobs: [],
@@ -118,6 +132,7 @@ class Recorder {
     const { history } = this
     history.durationMs += this.#sinceLast(event.time)
     history.waitsBefore = event.event === 'run.wait' ? event.job : undefined
+    if (stageBeginnings.includes(event.event)) history.stageSince = event.time
     switch (event.event) {
       case 'run.start':
         history.asked = event.jobs

@@ -3,14 +3,33 @@ import { escapeText, formatBar, formatBytes, formatSeconds, formatTold, wrap } f
 import { describeGenerations } from './generation-list.ts'
 import type { JobStatus, Status } from './status.ts'
 
+/** Text is broken at this width, and a job takes two lines. */
 const WIDTH = 80
+/** From this width on a job takes one line. */
+const WIDE = 110
 const GAP = '  '
-/** The heads of the two lines of a job. */
-const heads = [
-  ['job', 'model', 'trained (UTC)', 'guarantee', 'last'],
-  ['', 'usage of quota', 'checkpoints', 'prunable', 'result'],
+/** What is shown of a job, in the order of a wide table. */
+const heads = {
+  job: 'job',
+  state: 'state',
+  model: 'model',
+  trained: 'trained (UTC)',
+  usage: 'usage of quota',
+  checkpoints: 'checkpoints',
+  prunable: 'prunable',
+  guarantee: 'guarantee',
+  last: 'last',
+}
+type Column = keyof typeof heads
+
+/** The lines of a job in a narrow table; the columns that stand below each other share a width. */
+const narrow: (Column | undefined)[][] = [
+  ['job', 'model', 'trained', 'guarantee', 'last'],
+  ['state', 'usage', 'checkpoints', 'prunable', undefined],
 ]
-const MODEL_COLUMN = 1
+const wide: Column[][] = [Object.keys(heads) as Column[]]
+/** What a column is called where it stands below another. */
+const narrowHeads: Partial<Record<Column, string>> = { state: '', last: 'last result' }
 
 type CellTone = 'good' | 'bad' | 'plain'
 type Cell = [text: string, tone: CellTone]
@@ -25,31 +44,49 @@ const outcomeTones: Record<string, CellTone> = {
 }
 
 /**
- * Draw the status for a person, 80 columns wide: what runs, two lines a job, and below them the faults of the jobs.
+ * Draw the status for a person: what runs, two lines a job within 80 columns or one from 110 on, and below them the faults
+ * of the jobs.
  *
- * @param now the time to count a run's duration to, in milliseconds
+ * @param columns the width of the terminal; a file has none, and gets 80
+ * @param now the time to count durations to, in milliseconds
  */
-export function drawStatus(status: Status, isColoured: boolean, now = Date.now()): string {
-  const { modelsDir, freeBytes, jobs } = status
-  const free = freeBytes === null ? 'not there yet' : `${formatBytes(freeBytes)} free on the disk`
-  const heading = [`${escapeText(modelsDir)}, ${free}`, describeRun(status, now), ...describeProgress(status)]
+export function drawStatus(status: Status, isColoured: boolean, columns = WIDTH, now = Date.now()): string {
+  const { modelsDir, jobs } = status
+  const heading = [
+    `${escapeText(modelsDir)}, ${describeFolder(status)}`,
+    describeRun(status, now),
+    ...describeProgress(status),
+  ]
   const notes = jobs.flatMap(job => describeFaults(job, status.running !== null))
-  const inLines = (texts: string[]) => texts.map(text => wrap(text, WIDTH))
-  const lines = [...inLines(heading), '', ...drawTable(jobs, isColoured)]
+  const inLines = (texts: string[]) => texts.map(text => wrap(text, columns >= WIDE ? columns : WIDTH))
+  const lines = [...inLines(heading), '', ...drawTable(jobs, isColoured, columns)]
   const generations = jobs.flatMap(it => describeGenerations(it.job, it.generations ?? [], now))
   if (generations.length) lines.push('', ...inLines(generations))
   return [...lines, ...(notes.length ? ['', ...inLines(notes)] : [])].join('\n')
 }
 
-function describeRun({ running, lastRun }: Status, now: number): string {
+function describeFolder({ freeBytes, obstacle }: Status): string {
+  const isReadOnly = obstacle === 'read-only'
+  if (freeBytes === null)
+    return isReadOnly
+      ? 'not there, and it cannot be made: the filesystem is read-only, on which the service ends with ' +
+          '238/STATE_DIRECTORY; mount it writable'
+      : 'not there yet'
+  const free = `${formatBytes(freeBytes)} free on the disk`
+  return isReadOnly ? `${free}, which is read-only: no run can work there; mount it writable` : free
+}
+
+function describeRun({ running, lastRun, obstacle }: Status, now: number): string {
   if (running) {
-    const { pid, job, startedAt, elsewhere } = running
+    const { pid, job, stepSince, elsewhere } = running
     const step = running.step ?? 'no training: a run that begins or ends, or a volume being moved'
-    const since = startedAt
-      ? `, since ${formatMoment(startedAt)} (${formatSeconds(Math.max(0, now - Date.parse(startedAt)) / 1000)})`
+    const since = stepSince
+      ? `, since ${formatMoment(stepSince)} (${formatSeconds(Math.max(0, now - Date.parse(stepSince)) / 1000)})`
       : ''
     return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}${elsewhere ? describeElsewhere(elsewhere) : ''}`
   }
+  if (!lastRun && obstacle)
+    return `not running; no training is recorded here, and none could be: ${obstacle === 'full' ? 'the disk is full, free some space' : 'it is read-only'}`
   if (!lastRun)
     return 'not running; no training is recorded here. If there was one, name its folder with --models-dir'
   const { startedAt, exitCode, message } = lastRun
@@ -98,52 +135,69 @@ function describeExcess({ job, usedBytes, limitBytes, prunable }: JobStatus, isR
   ]
 }
 
-function drawTable(jobs: JobStatus[], isColoured: boolean): string[] {
-  const rows = [...heads.map(row => row.map((head): Cell => [head, 'plain'])), ...jobs.flatMap(rowsOf)]
-  const widths = heads[0]!.map((_, column) => Math.max(...rows.map(row => row[column]![0].length)))
-  const excess = widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length) - WIDTH
-  if (excess > 0) widths[MODEL_COLUMN] = widths[MODEL_COLUMN]! - excess
+/** A model's name that is shorter tells nothing. */
+const LEAST_MODEL = 9
+
+function drawTable(jobs: JobStatus[], isColoured: boolean, columns: number): string[] {
+  const { rows, widths } = (columns >= WIDE && layOut(jobs, wide, columns)) || layOut(jobs, narrow, WIDTH)!
   return rows.map(row => {
-    const cells = row.map(([text, tone], column) => {
-      const cell = clip(text, widths[column]!).padEnd(widths[column]!)
+    const cells = row.map(([text, tone], place) => {
+      const cell = clip(text, widths[place]!).padEnd(widths[place]!)
       return isColoured && tone !== 'plain' ? `${colours[tone]}${cell}\x1b[0m` : cell
     })
     return cells.join(GAP).trimEnd()
   })
 }
 
-function rowsOf({
-  job,
-  models,
-  valid,
-  trainedAt,
-  usedBytes,
-  limitBytes,
-  checkpoints,
-  prunable,
-  guarantee,
-  lastResult,
-}: JobStatus): Cell[][] {
+/** Lay the jobs out in a table of at most `most` columns, with names of models cut; undefined if that is too little for it. */
+function layOut(
+  jobs: JobStatus[],
+  layout: (Column | undefined)[][],
+  most: number,
+): { rows: Cell[][]; widths: number[] } | undefined {
+  const names = layout === narrow ? { ...heads, ...narrowHeads } : heads
+  const headed = Object.entries(names).map(([column, head]): [string, Cell] => [column, [head, 'plain']])
+  const records = [Object.fromEntries(headed) as Record<Column, Cell>, ...jobs.map(cellsOf)]
+  const rows = records.flatMap(cells =>
+    layout.map(line => line.map((column): Cell => (column ? cells[column] : ['', 'plain']))),
+  )
+  const widths = layout[0]!.map((_, place) => Math.max(...rows.map(row => row[place]?.[0].length ?? 0)))
+  const excess = widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length) - most
+  const models = layout[0]!.indexOf('model')
+  if (excess <= 0) return { rows, widths }
+  widths[models] = widths[models]! - excess
+  return layout === narrow || widths[models]! >= LEAST_MODEL ? { rows, widths } : undefined
+}
+
+function cellsOf(status: JobStatus): Record<Column, Cell> {
+  const {
+    job,
+    models,
+    valid,
+    trainedAt,
+    usedBytes,
+    limitBytes,
+    checkpoints,
+    prunable,
+    guarantee,
+    lastResult,
+  } = status
   const [first = '-', ...others] = models.map(escapeText)
   const outcome = lastResult?.outcome ?? '-'
-  return [
-    [
-      [job, 'plain'],
-      [others.length ? `${first} +${others.length}` : first, 'plain'],
-      [trainedAt ? `${trainedAt.slice(0, 10)} ${trainedAt.slice(11, 16)}` : '-', 'plain'],
-      [guarantee ?? '-', 'plain'],
-      [outcome, outcomeTones[outcome] ?? 'plain'],
-    ],
-    [
-      valid ? ['valid', 'good'] : [valid === null ? 'unknown' : 'not valid', 'bad'],
+  return {
+    job: [job, 'plain'],
+    state: valid ? ['valid', 'good'] : [valid === null ? 'unknown' : 'not valid', 'bad'],
+    model: [others.length ? `${first} +${others.length}` : first, 'plain'],
+    trained: [trainedAt ? `${trainedAt.slice(0, 10)} ${trainedAt.slice(11, 16)}` : '-', 'plain'],
+    usage:
       usedBytes === null
         ? ['-', 'bad']
         : [drawUsage(usedBytes, limitBytes), usedBytes > limitBytes ? 'bad' : 'plain'],
-      [drawFiles(checkpoints), 'plain'],
-      [drawFiles(prunable), 'plain'],
-      ['', 'plain'],
-    ],
-  ]
+    checkpoints: [drawFiles(checkpoints), 'plain'],
+    prunable: [drawFiles(prunable), 'plain'],
+    guarantee: [guarantee ?? '-', 'plain'],
+    last: [outcome, outcomeTones[outcome] ?? 'plain'],
+  }
 }
 
 function drawFiles(files: JobStatus['prunable']): string {

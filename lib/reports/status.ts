@@ -1,6 +1,6 @@
-import { existsSync } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { relative } from 'node:path'
-import { TrainerError } from '../errors.ts'
+import { isErrno, TrainerError } from '../errors.ts'
 import type { Guarantee } from '../events.ts'
 import { layout, stateDirOf } from '../layout.ts'
 import { publishedDirOf } from '../models/generations.ts'
@@ -11,6 +11,8 @@ import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { measure } from '../storage/measure.ts'
 import { RANK } from '../storage/rank.ts'
+import { nearestVisible } from '../system/plain-file.ts'
+import { MIB } from '../text.ts'
 import { type GenerationStatus, statusOfGenerations } from './generation-list.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 import type { JobHistory } from './job-history.ts'
@@ -22,6 +24,8 @@ import type { JobHistory } from './job-history.ts'
 export type Status = {
   modelsDir: string
   freeBytes: number | null
+  /** What keeps anybody from writing there; where the folder is missing, from making it. */
+  obstacle: 'read-only' | 'full' | null
   /** The run that holds the lock. */
   running: {
     /** `null` if the run is another user's, unless root asks; or another machine's, whose pids are not this one's. */
@@ -29,6 +33,8 @@ export type Status = {
     /** The other machine, or its node on Slurm, as the run has written it down. */
     elsewhere: { host: string | null; slurmJob: string | null; lastHeardAt: string | null } | null
     startedAt: string | null
+    /** Since when it does what `step` says. */
+    stepSince: string | null
     job: JobName | null
     /** `null` if it is not in the journal: it has just begun, or is no run but moves a volume. */
     step: RunStage | null
@@ -106,6 +112,7 @@ export async function readStatus(
   return {
     modelsDir,
     freeBytes: existsSync(modelsDir) ? freeSpace(modelsDir) : null,
+    obstacle: obstacleTo(modelsDir),
     running: holder
       ? {
           pid: holder.pid ?? null,
@@ -117,6 +124,7 @@ export async function readStatus(
               }
             : null,
           startedAt: isoOf(current?.startedAt),
+          stepSince: isoOf(current?.stageSince),
           ...stageOf(current),
           progress: progressOf(current),
         }
@@ -126,6 +134,19 @@ export async function readStatus(
       : null,
     jobs,
   }
+}
+
+/** Less is nothing to an operator: not even the journal of a run finds room. */
+const FULL_BELOW_BYTES = MIB
+
+function obstacleTo(modelsDir: string): Status['obstacle'] {
+  const place = nearestVisible(modelsDir)
+  try {
+    accessSync(place, constants.W_OK)
+  } catch (error) {
+    if (isErrno(error, 'EROFS')) return 'read-only'
+  }
+  return freeSpace(place) < FULL_BELOW_BYTES ? 'full' : null
 }
 
 /** The status of a job that its folder alone tells. */

@@ -5,6 +5,8 @@ import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { accessRemedy } from '../system/owner.ts'
 import { makeFolder, makeFolders, outOfInodes } from '../system/plain-file.ts'
+import { unmountedAbove } from '../system/unmounted.ts'
+import { quoteWord } from '../text.ts'
 
 /** The system's models folder, unless an operator has chosen another. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
@@ -50,7 +52,12 @@ function homeOf(): string {
 export function openModelsDir(path: string, dryRun: boolean, mustExist = false): string {
   try {
     if (mustExist && !statSync(path, { throwIfNoEntry: false })) {
-      throw new TrainerError('storage', `There is no models folder ${path}; name another by --models-dir`)
+      const away = unmountedAbove(path)
+      const remedy = away === undefined ? '' : `mount ${quoteWord(away)}, where nothing is mounted, or `
+      throw new TrainerError(
+        'storage',
+        `There is no models folder ${path}; ${remedy}name another by --models-dir`,
+      )
     }
     if (!dryRun) makeFolders(path)
     const modelsDir = realpathSync(path)
@@ -60,9 +67,20 @@ export function openModelsDir(path: string, dryRun: boolean, mustExist = false):
   } catch (cause) {
     if (dryRun && isErrno(cause, 'ENOENT')) return path
     if (cause instanceof TrainerError) throw cause
-    const owner = isErrno(cause, 'EACCES') ? `${accessRemedy(path)}, or ` : ''
-    const remedy = outOfInodes(cause, path) ?? `${owner}choose another: --models-dir DIR`
-    const message = `Cannot use the models folder ${path}: ${messageOf(cause)}; ${remedy}`
+    const message = `Cannot use the models folder ${path}: ${messageOf(cause)}; ${remedyFor(cause, path)}`
     throw new TrainerError('storage', message, { cause })
   }
+}
+
+/** Name what would help: another folder does only where this one was a wrong choice. */
+function remedyFor(cause: unknown, path: string): string {
+  if (isErrno(cause, 'ENOSPC', 'EDQUOT'))
+    return outOfInodes(cause, path) ?? 'the disk is full: free some space on it'
+  const other = 'choose another: --models-dir DIR'
+  const away = unmountedAbove(path)
+  if (away !== undefined)
+    return `nothing is mounted on ${away}: mount it (mount ${quoteWord(away)}), or ${other}`
+  // Read-only it also is for a service that was made for a folder on a disk that is away.
+  if (isErrno(cause, 'EROFS', 'ENOENT')) return `mount its disk, writable, or ${other}`
+  return isErrno(cause, 'EACCES') ? `${accessRemedy(path)}, or ${other}` : other
 }

@@ -46,10 +46,12 @@ export function print(text: string): void {
 /** Say on stderr what went wrong, with a stack trace only for a defect of ours. Returns the exit status for it. */
 export function reportFailure(error: unknown): number {
   const text = error instanceof TrainerError ? error.message : stackOf(error)
-  process.stderr.write(
-    `${priorityPrefix(2, 'error')}ransomeye-trainer: ${text.split('\n').map(escapeText).join('\n')}\n`,
-  )
-  return exitCodeOf(error)
+  const exitCode = exitCodeOf(error)
+  // Whoever is interrupted has done nothing wrong. journald takes each line for an entry of its own.
+  const priority = priorityPrefix(2, exitCode > 128 ? 'warning' : 'error')
+  const lines = `ransomeye-trainer: ${text}`.split('\n').map(line => `${priority}${escapeText(line)}\n`)
+  process.stderr.write(lines.join(''))
+  return exitCode
 }
 
 /** Return the exit status of a failure. A defect of ours counts as a failed training. */

@@ -260,6 +260,22 @@ withMachine(
   },
 )
 
+withMachine('install refuses a models folder in which the service could not write', async () => {
+  await using machine = await bootMachine()
+  mkdirSync(machine.path(models, 'core'), { recursive: true })
+
+  const refused = machine.run(...script('install.ts'))
+  machine.run('chown', '-R', 'ransomeye:ransomeye', models)
+  const accepted = machine.run(...script('install.ts'))
+
+  assert.is(refused.status, 3)
+  assert.match(
+    refused.stderr,
+    /which cannot write in \/var\/lib\/ransomeye\/models; give it all .*: chown -R ransomeye:ransomeye \/var\/lib\/ransomeye\/models\n$/,
+  )
+  assert.is(accepted.status, 0, accepted.stderr)
+})
+
 for (const [what, ...hiding] of [
   ['systemd', 'mount', '--bind', '/dev/null', '/usr/bin/systemctl'],
   ['a systemd that runs', 'mount', '-t', 'tmpfs', 'tmpfs', '/run/systemd'],

@@ -183,6 +183,23 @@ asRoot('install makes the user, writes and enables the units, and a second time 
   assert.equal(contents(box.dir), after)
 })
 
+asRoot('install names the installation, or the package, whose place a unit takes', async () => {
+  const unit = `${folder}/ransomeye-trainer.service`
+  const packaged = 'usr/lib/systemd/system/ransomeye-trainer.service'
+  await using box = await image({ [packaged]: '[Unit]\n' })
+
+  const hiding = await install(['--root', box.dir])
+  const text = readFileSync(box.path(unit), 'utf8')
+  writeFileSync(box.path(unit), text.replace(/\S+tasks\.ts/, '/opt/first/tasks.ts'))
+  const second = await install(['--root', box.dir])
+
+  assert.match(hiding, `ransomeye-trainer.service now hides the package's: ${box.path(packaged)}`)
+  assert.match(
+    second,
+    /^ransomeye-trainer\.service started another installation, which it leaves: .*\/opt\/first\/tasks\.ts/m,
+  )
+})
+
 asRoot('install without --every takes an earlier timer away', async () => {
   await using box = await image()
   await install(['--root', box.dir, '--every', '7d'])

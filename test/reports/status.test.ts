@@ -117,7 +117,7 @@ test('status --json has the figures in bytes and the times in ISO 8601', async (
 
   const status = await jsonOf(rig)
 
-  assert.equal(Object.keys(status), ['modelsDir', 'freeBytes', 'running', 'lastRun', 'jobs'])
+  assert.equal(Object.keys(status), ['modelsDir', 'freeBytes', 'obstacle', 'running', 'lastRun', 'jobs'])
   assert.is(status.modelsDir, rig.modelsDir)
   assert.is(status.running, null)
   assert.equal(
@@ -158,11 +158,13 @@ test('status says what runs, at which step and since when, while the run holds t
   const after = await statusOf(rig)
 
   const startedAt = rig.events()[0]!.time
+  const stepSince = rig.events().find(it => it.event === 'train.start' && it.job === 'dpi')!.time
   const { running, lastRun, jobs } = status
   assert.equal(running, {
     pid: run.pid,
     elsewhere: null,
     startedAt,
+    stepSince,
     job: 'dpi',
     step: 'training',
     progress: null,
@@ -265,7 +267,15 @@ test('status advises to prune only where that helps, and only when no run holds 
   mkdirSync(join(rig.modelsDir, 'core', 'work'), { recursive: true })
   writeFileSync(join(rig.modelsDir, 'core', 'work', '1.checkpoint'), Buffer.alloc(2 * MIB, 1))
   const idle = await statusOf(rig)
-  const running = { pid: 1, elsewhere: null, startedAt: null, job: null, step: null, progress: null }
+  const running = {
+    pid: 1,
+    elsewhere: null,
+    startedAt: null,
+    stepSince: null,
+    job: null,
+    step: null,
+    progress: null,
+  }
 
   const texts = [idle, { ...idle, running }].map(status => drawStatus(status, false))
   const pruning = await rig.run(['core'], { script: 'scripts/prune.ts' })
@@ -325,7 +335,14 @@ test('status says that a run waits for a quiet machine, and before which job, un
   run.child.kill('SIGTERM')
   await run.ended
 
-  assert.match(drawStatus(waiting, false), /^running: dpi, waiting for a quiet machine, since /m)
+  const since = rig
+    .events()
+    .find(it => it.event === 'run.wait')!
+    .time.slice(11, 19)
+  assert.match(
+    drawStatus(waiting, false),
+    new RegExp(`^running: dpi, waiting for a quiet machine, since \\S+ ${since} UTC`, 'm'),
+  )
   assert.equal([training.running?.job, training.running?.step], ['dpi', 'training'])
 })
 
@@ -430,21 +447,74 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
   const status: Status = {
     modelsDir: '/var/lib/ransomeye/models',
     freeBytes: 1e15,
+    obstacle: null,
     running: null,
     lastRun: { startedAt: '2026-01-02T03:04:05.000Z', exitCode: 1, message: 'text '.repeat(50) },
     jobs: [job],
   }
 
   const text = drawStatus(status, false)
+  const wide = drawStatus(status, false, 140)
 
   assert.equal(
     text.split('\n').filter(line => line.length > 80),
     [],
   )
+  assert.equal(
+    wide.split('\n').filter(line => line.length > 140),
+    [],
+  )
+  assert.match(
+    wide,
+    /^agent +not valid +long\S*… +2026-01-02 03:04 +░{4} 12345\/99999 MiB +9998, 99999 MiB +9999, 99999 MiB +kernel\+sandbox +interrupted$/m,
+  )
   assert.match(
     text,
     /^agent +lon\S*… +2026-01-02 03:04 +kernel\+sandbox +interrupted\nnot valid +░{4} 12345\/99999 MiB +9998, 99999 MiB +9999, 99999 MiB$/m,
   )
+})
+
+test('status says why there is nothing on a disk that is full or read-only, and advises no other folder', async () => {
+  for (const [obstacle, freeBytes, words] of [
+    ['full', 0, 'none could be: the disk is full, free some space'],
+    ['read-only', 10 * MIB, 'none could be: it is read-only'],
+    [
+      'read-only',
+      null,
+      'not there, and it cannot be made: the filesystem is read-only, on which the service ends with 238/STATE_DIRECTORY; mount it writable',
+    ],
+  ] as const) {
+    const status: Status = { modelsDir: '/m', freeBytes, obstacle, running: null, lastRun: null, jobs: [] }
+
+    const text = drawStatus(status, false).replaceAll('\n  ', ' ')
+
+    assert.match(text, words)
+    assert.not.match(text, '--models-dir')
+  }
+})
+
+skipUnless(
+  test,
+  process.getuid?.() === 0,
+  'needs root',
+)('status sees that a disk is full, and that it is read-only', async () => {
+  await using box = await sandbox({ 'quotas.json': readFileSync(join(root, 'quotas.json')) })
+  const place = box.path('disk')
+  mkdirSync(place)
+  const mount = (...args: string[]) => spawnSync('mount', [...args, place])
+  mount('-t', 'tmpfs', '-o', 'size=1m', 'tmpfs')
+  try {
+    writeFileSync(join(place, 'big'), Buffer.alloc(2 ** 20 - 4096))
+    const modelsDir = join(place, 'models')
+    const look = async () => (await readStatus(modelsDir, readQuotas(box.path('quotas.json')))).obstacle
+
+    const full = await look()
+    mount('-o', 'remount,ro')
+
+    assert.equal([full, await look()], ['full', 'read-only'])
+  } finally {
+    spawnSync('umount', [place])
+  }
 })
 
 test('status tells of a run on another machine by what it has written down, and names no pid of this one', async () => {

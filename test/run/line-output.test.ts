@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { formatLine } from '../../lib/run/output.ts'
 import { programOf, root } from '../support/places.ts'
-import { trainerRig } from '../support/rig.ts'
+import { trainerRig, untilEvent } from '../support/rig.ts'
 import { onTerminal } from '../support/terminal.ts'
 import { test } from '../support/test.ts'
 
@@ -70,6 +71,34 @@ test('lines that journald reads carry its priority, others do not', async () => 
   assert.match(read, /^<6>2/)
   assert.match(read, /\n<3>\S+ ERROR core: failed/)
   assert.match(ordinary, /^2/)
+})
+
+test('journald gets every line of a failure as an error, and an ordinary stop as none', async () => {
+  await using rig = await trainerRig({ core: { trainer: 'await sleep(60_000)' } })
+  writeFileSync(rig.path('bad.json'), JSON.stringify({ jobs: { core: { maxDiskMb: 0, train: [] } } }))
+  const start = (name: string, ...args: string[]) => {
+    const out = openSync(rig.path(name), 'w')
+    const { dev, ino } = fstatSync(out)
+    const env = { ...process.env, JOURNAL_STREAM: `${dev}:${ino}` }
+    const argv = [...programOf('tasks.ts'), '--models-dir', rig.modelsDir, ...args]
+    const child = spawn(process.execPath, argv, { cwd: root, env, stdio: ['ignore', out, out] })
+    closeSync(out)
+    return { child, ended: once(child, 'exit') }
+  }
+
+  await start('faults', '--quotas', rig.path('bad.json')).ended
+  const { child, ended } = start('stop', '--quotas', rig.path('quotas.json'))
+  await untilEvent(rig, 'train.start', 'core')
+  child.kill('SIGTERM')
+  const [exitCode] = await ended
+
+  const faults = readFileSync(rig.path('faults'), 'utf8').trimEnd().split('\n')
+  assert.ok(faults.length > 2, faults.join('\n'))
+  for (const line of faults) assert.match(line, /^<3>/)
+  assert.is(exitCode, 143)
+  const stop = readFileSync(rig.path('stop'), 'utf8')
+  assert.match(stop, /^<4>.* core: failed: interrupted by SIGTERM/m)
+  assert.not.match(stop, /^<[0-3]>/m)
 })
 
 test('what a guarantee bounds is told once, on a terminal too', async () => {

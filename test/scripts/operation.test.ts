@@ -565,7 +565,7 @@ test('--every says once that it was interrupted, in a pass or between two', asyn
 
   assert.equal([inPass.exitCode, between.exitCode], [130, 130])
   assert.is(inPass.stderr, '')
-  assert.match(inPass.stdout, /ERROR interrupted by SIGINT.*\n$/)
+  assert.match(inPass.stdout, /WARNING interrupted by SIGINT.*\n$/)
   assert.is(between.stderr, 'ransomeye-trainer: interrupted by SIGINT\n')
 })
 

@@ -1,12 +1,16 @@
-import { chmodSync, mkdirSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, truncateSync } from 'node:fs'
+import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { findHolder } from '../../lib/run/lock.ts'
 import { chooseModelsDir, openModelsDir } from '../../lib/settings/folders.ts'
+import { MIB } from '../../lib/text.ts'
 import { failure } from '../support/failure.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
+import { must } from '../support/volume-rig.ts'
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
 
@@ -49,6 +53,27 @@ for (const closed of ['above', 'above/models']) {
     )
   })
 }
+
+asRoot('openModelsDir() advises another folder only where that helps', async () => {
+  await using box = await sandbox({ 'disk.img': 0 })
+  const disk = box.path('disk')
+  mkdirSync(disk)
+  truncateSync(box.path('disk.img'), 2 * MIB)
+  must('mkfs.ext4', '-q', '-m', '0', '-O', '^has_journal', box.path('disk.img'))
+  must('mount', '-o', 'loop', box.path('disk.img'), disk)
+  const refusal = async () => (await failure(async () => openModelsDir(join(disk, 'models'), false))).message
+  try {
+    spawnSync('dd', ['if=/dev/zero', `of=${disk}/big`, 'bs=1k'])
+    const full = await refusal()
+    must('mount', '-o', 'remount,ro', disk)
+    const readOnly = await refusal()
+
+    assert.match(full, /ENOSPC.*the disk is full: free some space on it$/)
+    assert.match(readOnly, /EROFS.*; mount its disk, writable, or choose another: --models-dir DIR$/)
+  } finally {
+    must('umount', disk)
+  }
+})
 
 asRoot('findHolder() says whose the models folder is to a user who may not look at the lock', async () => {
   await using box = await sandbox()
