@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   appendFileSync,
   existsSync,
@@ -176,7 +177,9 @@ mounting('a volume in use is not unmounted; it keeps its models, and the space b
 
   const { exitCode, stderr } = await rig.volume('remove')
 
+  const ended = once(user, 'exit')
   user.kill()
+  await ended
   assert.is(exitCode, 3)
   assert.match(stderr, /target is busy.*fuser/)
   assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
