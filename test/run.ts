@@ -26,6 +26,8 @@ const LONGEST_FIRST = [
   'scripts/one-at-a-time',
   'scripts/tasks',
   'training/guard',
+  'training/checkpoints',
+  'run/lock',
   'abuse/sandbox',
   'abuse/leftovers',
   'reports/report',

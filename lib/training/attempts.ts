@@ -74,7 +74,12 @@ async function removeFinished(job: Job): Promise<void> {
     '"resume": "always" in quotas.json keeps them'
   emit({ event: 'warning', job: name, message })
   const all = { targetBytes: 0, targetInodes: 0 }
-  await pruneOldest(jobDir, found.prunable, { ...found, ...all, onPrune, onFault })
+  await pruneOldest(jobDir, found.prunable, {
+    ...found,
+    ...all,
+    onPrune: ({ pointer: _, ...pruned }) => onPrune(pruned), // what names it goes too
+    onFault,
+  })
   // They name what is gone now.
   for (const path of pointers) rmSync(native(path), { force: true })
 }
