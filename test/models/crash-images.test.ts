@@ -16,7 +16,8 @@ import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
-const extras = Array.from({ length: isSweep ? 32 : 1 }, (_, index) => `sub/${index}.onnx`)
+/** Of a set of fourteen files a publication has some seventy calls: two hundred points on three filesystems. */
+const extras = Array.from({ length: isSweep ? 12 : 1 }, (_, index) => `sub/${index}.onnx`)
 const counted = ['fsync', 'rename', 'mkdir', 'link', 'symlink', 'unlink', 'chmod']
 /** In a sample: before the switch, at it, and among the flat names. */
 const sample: [call: string, when: number][] = [
@@ -62,7 +63,7 @@ for (const [kind, mb, mkfs] of kinds) {
       }
       passed.clear()
 
-      assert.ok(outcomes.length >= (isSweep ? 200 : sample.length), `${outcomes.length} points`)
+      assert.ok(outcomes.length >= (isSweep ? 70 : sample.length), `${outcomes.length} points`)
       assert.ok(outcomes.includes('old') && outcomes.includes('new'), outcomes.join())
     },
   )
