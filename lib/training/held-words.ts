@@ -1,3 +1,4 @@
+import { basename } from 'node:path'
 import { readProc } from '../system/processes.ts'
 import { escapeText, formatBytes } from '../text.ts'
 import { type HeldFile, heldFiles } from './open-files.ts'
@@ -22,6 +23,11 @@ export async function describeHeld(pids: number[], dir: string, sinceMs: number)
 }
 
 function describe({ path, bytes, pid }: HeldFile): string {
-  const name = readProc(`${pid}/comm`)?.trim() ?? ''
-  return `${escapeText(path)} (${formatBytes(bytes)}, held by ${escapeText(name)}, pid ${pid})`
+  return `${escapeText(path)} (${formatBytes(bytes)}, held by ${escapeText(programOf(pid))}, pid ${pid})`
+}
+
+/** The program of a process, as it was called: some, like Node.js 26, give their first thread a name of its own. */
+function programOf(pid: number): string {
+  const [program] = readProc(`${pid}/cmdline`)?.split('\0') ?? []
+  return basename(program || (readProc(`${pid}/comm`)?.trim() ?? ''))
 }
