@@ -113,6 +113,7 @@ class Guard {
   readonly #watch: Watch
   readonly #signal: AbortSignal
   readonly #choice: Choice
+  #hasToldOfInodes = false
   readonly #estimate: Estimate
   /** From the last look at a training that stood still: it can be trusted, but others may have freed space since. */
   readonly #standing: Estimate
@@ -434,6 +435,7 @@ class Guard {
       const over = this.#thresholds(look)
       if (look.usedBytes <= over.bytes) target.targetBytes = look.usedBytes
       if (look.usedInodes <= over.inodes) target.targetInodes = look.usedInodes
+      else this.#tellOfInodes(look, limit.inodes)
       const last = { bytes: LAST_ABOVE * limit.bytes, inodes: LAST_ABOVE * limit.inodes }
       const sets = await this.#choice.choose(look, isAbove(look, last))
       if (!sets.length) return look
@@ -443,6 +445,17 @@ class Guard {
       const isDone = !isAbove(look, this.#thresholds(look))
       if (isDone || !isCut || !freed.freedInodes) return look
     }
+  }
+
+  /** Say once that it is files that there are too many of: in bytes nothing shows it. */
+  #tellOfInodes({ usedInodes }: Figures, limitInodes: number): void {
+    if (this.#hasToldOfInodes) return
+    this.#hasToldOfInodes = true
+    const { job, emit } = this.#watch
+    const message =
+      `its training is pruned for the sake of inodes: ${usedInodes} of the ${limitInodes} that it may have are used; ` +
+      'make it write fewer files'
+    emit({ event: 'warning', job, message })
   }
 
   /** Look again, for a while where the filesystem frees late: a training that goes on sooner finds it full. */

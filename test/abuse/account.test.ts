@@ -170,6 +170,10 @@ ${publishes}`
 
   assert.is(exitCode, 0)
   assert.ok(events.filter(it => it.event === 'storage.prune').length > 5000)
+  const told = events.filter(
+    it => it.event === 'warning' && /for the sake of inodes: \d+ of the \d+/.test(it.message),
+  )
+  assert.is(told.length, 1)
 })
 
 hostile('a disk without inodes is told as that before a start', async () => {
