@@ -13,8 +13,7 @@ export function subcommands(project: string): string[] {
 }
 
 /**
- * Bundle the program as plain JavaScript: an ES module for each script, and what they share in pieces, so that a start
- * loads what it needs.
+ * Make the package's program: plain JavaScript, with what it reads besides.
  *
  * @param project folder of the project
  * @param out folder to write; afterwards it runs from wherever it is put
@@ -23,13 +22,38 @@ export function subcommands(project: string): string[] {
 export async function bundle(project: string, out: string): Promise<Metafile> {
   const seedTrainers = ['core', 'dpi', 'agent'].map(job => `scripts/train/${job}`)
   const scripts = subcommands(project).map(name => `scripts/${name}`)
-  const entries = { 'ransomeye-trainer': 'debian/ransomeye-trainer', tasks: 'tasks' }
-  const same = Object.fromEntries([...scripts, ...seedTrainers].map(name => [name, name]))
+  const metafile = await bundleModules(project, out, {
+    'ransomeye-trainer': 'debian/ransomeye-trainer',
+    ...Object.fromEntries(['tasks', ...scripts, ...seedTrainers].map(name => [name, name])),
+  })
+  const { name, version, description, license, type } = JSON.parse(
+    readFileSync(join(project, 'package.json'), 'utf8'),
+  )
+  write(join(out, 'package.json'), { name, version, description, license, type })
+  // It is read when it is needed.
+  const css = 'lib/reports/html/page.css'
+  mkdirSync(join(out, dirname(css)), { recursive: true })
+  cpSync(join(project, css), join(out, css))
+  // It is a program.
+  const command = join(out, 'ransomeye-trainer.js')
+  writeFileSync(command, `#!/usr/bin/node\n${readFileSync(command, 'utf8')}`)
+  chmodSync(command, 0o755)
+  return metafile
+}
+
+/**
+ * Bundle modules of the project: an ES module for each, and what they share in pieces, so that a start loads what it needs.
+ *
+ * @param entries module of the project by its name below `out`, both without an ending
+ */
+export async function bundleModules(
+  project: string,
+  out: string,
+  entries: Record<string, string>,
+): Promise<Metafile> {
   const { metafile } = await build({
     absWorkingDir: project,
-    entryPoints: Object.fromEntries(
-      Object.entries({ ...entries, ...same }).map(([to, from]) => [to, `${from}.ts`]),
-    ),
+    entryPoints: Object.fromEntries(Object.entries(entries).map(([to, from]) => [to, `${from}.ts`])),
     outdir: out,
     bundle: true,
     splitting: true,
@@ -52,18 +76,6 @@ export async function bundle(project: string, out: string): Promise<Metafile> {
     logLevel: 'warning',
     plugins: [keepPlaces(project)],
   })
-  const { name, version, description, license, type } = JSON.parse(
-    readFileSync(join(project, 'package.json'), 'utf8'),
-  )
-  write(join(out, 'package.json'), { name, version, description, license, type })
-  // It is read when it is needed.
-  const css = 'lib/reports/html/page.css'
-  mkdirSync(join(out, dirname(css)), { recursive: true })
-  cpSync(join(project, css), join(out, css))
-  // It is a program.
-  const command = join(out, 'ransomeye-trainer.js')
-  writeFileSync(command, `#!/usr/bin/node\n${readFileSync(command, 'utf8')}`)
-  chmodSync(command, 0o755)
   return metafile
 }
 

@@ -42,7 +42,7 @@ const FAST_BYTES_PER_MS = MIB / 4
 /** Stopping a training because of what others write must not take more of its time than this. */
 const IDLE_STOP_SHARE = 0.05
 /** Growth that is not others' doing: filesystems take something for themselves while files grow. */
-const NOISE_BYTES = MIB
+const NOISE = { bytes: MIB, inodes: 64 }
 /** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 10_000
 /** Deleted files may come free so much later (btrfs, ZFS, XFS). */
@@ -340,6 +340,7 @@ class Guard {
     isStopped ||= await this.#untilStopped(startedMs)
     let look = await this.#lookStanding(isStopped)
     const isFull = isAbove(look, this.#thresholds(look))
+    const isOthers = !isFull && isAbove(this.#estimate.now(), withNoise(look))
     if (isFull) look = await this.#prune(look)
     this.#choice.noteSizes(look)
     this.#estimate.set(look, look.account)
@@ -357,7 +358,7 @@ class Guard {
     }
     training.resume()
     const pausedMs = performance.now() - startedMs
-    if (!isFull) this.#movingUntilMs = performance.now() + pausedMs / IDLE_STOP_SHARE
+    if (isOthers) this.#movingUntilMs = performance.now() + pausedMs / IDLE_STOP_SHARE
     this.#walked(before)
     emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs })
   }
@@ -391,7 +392,7 @@ class Guard {
     const standingBytes = this.#standing.now().usedBytes
     const counted = await this.#count()
     // There may be a million descriptors: they are looked at only where they can make a difference.
-    const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE_BYTES
+    const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE.bytes
     if (isExplained || isAbove(counted, limitNow(this.#watch, counted)))
       return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
     const look = await this.#addHeld(counted, true)
@@ -407,7 +408,7 @@ class Guard {
     const elapsedMs = performance.now() - this.#stoodMs
     this.#stoodMs = performance.now()
     let hiddenBytes = 0
-    if ((unseen.size || inFlight) && missingBytes > NOISE_BYTES) {
+    if ((unseen.size || inFlight) && missingBytes > NOISE.bytes) {
       const isNew = inFlight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
       if (isNew) {
         const theirsPerMs = await this.#growthByOthers()
@@ -492,6 +493,11 @@ class Guard {
 
 function isAbove({ usedBytes, usedInodes }: Figures, { bytes, inodes }: Amounts): boolean {
   return usedBytes > bytes || usedInodes > inodes
+}
+
+/** The filesystem's account is a little ahead of what is in files, whoever writes. */
+function withNoise({ usedBytes, usedInodes }: Figures): Amounts {
+  return { bytes: usedBytes + NOISE.bytes, inodes: usedInodes + NOISE.inodes }
 }
 
 /** Half of the room is to go before it is frozen again, and not less than that a few times is all. */
