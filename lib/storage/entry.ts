@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import type { Bytes } from '../system/bytes.ts'
 import { comparable, type Place } from './naming.ts'
-import type { Rank, Rule } from './rank.ts'
+import { RANK, type Rank, type Rule } from './rank.ts'
 
 /** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
 export type Inode = {
@@ -128,6 +128,12 @@ export class PrunableSet {
     if (entry.timeNs > this.timeNs) this.timeNs = entry.timeNs
     this.bytes += entry.inodes.reduce((sum, inode) => sum + inode.bytes, entry.ownBytes)
     this.inodes += entry.ownInodes + entry.inodes.length
+  }
+
+  /** Is it a cache with nothing in it? To delete its folder gives no room, and a program would make it again at once. */
+  get isEmptyCache(): boolean {
+    const isEmpty = ({ isFolder, ownInodes, inodes }: Entry) => isFolder && ownInodes + inodes.length === 1
+    return this.rank === RANK.cache && this.entries.every(isEmpty)
   }
 }
 

@@ -245,6 +245,15 @@ test('leftovers go first, caches next, what is superseded before checkpoints', a
   assert.equal(found.slice(5), [['../generations/1'], ['a.checkpoint']])
 })
 
+test('a cache that holds nothing goes last: it gives no room, and would be made again', async () => {
+  await using box = await sandbox({ 'work/a.checkpoint': 10, 'work/cache/full/a': 10 })
+  mkdirSync(box.path('work/cache/torchinductor'))
+
+  const found = await setsIn(box, {})
+
+  assert.equal(found, [['cache/full'], ['a.checkpoint'], ['cache/torchinductor']])
+})
+
 test('what a living training is writing is no leftover, however it is named', async () => {
   await using box = await sandbox({
     'work/tmp-checkpoint-5/model.pt': 10,

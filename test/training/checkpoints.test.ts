@@ -269,23 +269,24 @@ process.exit(1)`
   assert.equal(linesOf(rig, 'resumed'), ['resumed true', 'resumed true'])
 })
 
-test('caches go before checkpoints, and not while they are in use', async () => {
+test('caches go before checkpoints, but not while they are in use, nor when they hold nothing', async () => {
   const trainer = `${HELPERS}
 fs.mkdirSync(dir + '/cache/old', { recursive: true })
 fs.mkdirSync(dir + '/cache/used', { recursive: true })
+fs.mkdirSync(dir + '/cache/empty')
 await write('cache/old/weights', 3)
 await write('cache/used/weights', 3)
 const fd = fs.openSync(dir + '/cache/used/weights')
 await write('epoch-1.checkpoint', 3)
 await write('log.bin', 8)
-console.log('left', has('cache/old'), has('cache/used/weights'), has('epoch-1.checkpoint'))
+console.log('left', has('cache/old'), has('cache/used/weights'), has('cache/empty'), has('epoch-1.checkpoint'))
 ${publishes}`
   await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
 
   const { exitCode, events } = await rig.run(['core', '--json'])
 
   assert.is(exitCode, 0)
-  assert.equal(linesOf(rig, 'left'), ['left false true true'])
+  assert.equal(linesOf(rig, 'left'), ['left false true true true'])
   assert.equal(
     events.flatMap(it => (it.event === 'storage.prune' ? [it.rule] : [])),
     ['work/cache'],
