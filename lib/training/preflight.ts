@@ -6,10 +6,11 @@ import { findModels, publishedFiles, supersededFiles } from '../models.ts'
 import type { Job, Run } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
-import { lookAt, type MeasureOptions } from '../storage/measure.ts'
+import type { Entry } from '../storage/entry.ts'
+import { findWork, lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
 import { checkpointTest } from '../storage/rules.ts'
-import { enforceLimit } from '../storage.ts'
+import { checkUsage, enforceLimit } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
@@ -108,7 +109,7 @@ async function plan(
   const account = accountOf(nearestVisible(dir))
   const look = existsSync(dir)
     ? await lookAt(dir, rules)
-    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0, fromFuture: undefined }
+    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0, prunable: [], fromFuture: undefined }
   if (look.fromFuture !== undefined) {
     const what = escapeBytes(look.fromFuture)
     const message = `${what} has a time in the future, which is not believed; when it was last changed counts`
@@ -133,17 +134,17 @@ async function plan(
     emit({ event: 'warning', job: name, message })
   }
   // What the filesystem takes for itself is nobody's to use.
-  const besideBytes = usedBytes - look.prunableBytes - (await ownBytesOf(workDir, rules))
+  const ownBytes = existsSync(workDir) ? await checkUsage(workDir) : 0
+  const besideBytes = usedBytes - ownBytes - prunableBeside(dir, look.prunable)
   return { ...limits, ...reserve, isDiskLimit, keptBytes, toldBytes: limitBytes - besideBytes, start }
 }
 
-/** Measure what a training has left in its output folder that is not prunable: that is the next one's own. */
-async function ownBytesOf(workDir: string, { prune = [] }: MeasureOptions): Promise<number> {
-  if (!existsSync(workDir)) return 0
-  // Globs may begin at the job's folder.
-  const globs = [...prune, ...prune.flatMap(glob => /^work\/(.+)/.exec(glob)?.[1] ?? [])]
-  const { usedBytes, prunableBytes } = await lookAt(workDir, { prune: globs })
-  return usedBytes - prunableBytes
+/** Reckon what can make room for a training beside its output folder. */
+function prunableBeside(jobDir: string, prunable: Entry[]): number {
+  if (!prunable.length) return 0
+  const work = findWork(jobDir)
+  const beside = prunable.filter(({ folder }) => !`${folder}/`.startsWith(`${work}/`))
+  return beside.reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
 /** Reckon what is left to the rest of the machine on a shared disk. */
