@@ -46,6 +46,13 @@ test('files of one checkpoint are one set, by every convention of naming them', 
     ],
     ['version_0/epoch=1.ckpt'],
     ['version_0/epoch=2.ckpt'],
+    ['cp.ckpt.index', 'cp.ckpt.data-00000-of-00001'],
+    ['pytorch_model_00001_of_00002.bin', 'pytorch_model_00002_of_00002.bin', 'pytorch_model.bin.index.json'],
+    ['rank0_step_300.pth', 'rank1_step_300.pth'],
+    ['rank0_step_400.pth', 'rank1_step_400.pth'],
+    ['step_7/optimizer.pt', 'step_7/step_7.pt'],
+    ['iteration_1/epoch=2.ckpt'],
+    ['iteration_1/epoch=3.ckpt'],
   ]
   await using box = await sandbox(Object.fromEntries(sets.flat().map(name => [`work/${name}`, 10])))
 
@@ -69,6 +76,37 @@ test('checkpoints go by their numbers, whatever their times; other patterns betw
   const found = await setsIn(box, { prune: ['checkpoint-*'] })
 
   assert.equal(found, [['checkpoint-9'], ['other.checkpoint'], ['checkpoint-400'], ['checkpoint-1000']])
+})
+
+test('of several numbers in a name those count from its epoch or step on; what is trained has a series of its own', async () => {
+  const names = ['fold2-epoch=1', 'fold1-epoch=9', 'fold1-epoch=10', 'wer=9-step=200', 'wer=10-step=100']
+  await using box = await sandbox(Object.fromEntries(names.map(name => [`work/${name}.ckpt`, 10])))
+  const times = [300, 200, 100, 10, 20]
+  for (const [index, name] of names.entries()) setTime(box, `work/${name}.ckpt`, times[index]!)
+
+  const found = await setsIn(box, { prune: ['*.ckpt'] })
+
+  assert.equal(
+    found.map(([name]) => name),
+    ['wer=10-step=100', 'wer=9-step=200', 'fold1-epoch=9', 'fold1-epoch=10', 'fold2-epoch=1'].map(
+      name => `${name}.ckpt`,
+    ),
+  )
+})
+
+test('folders of checkpoints in a folder that is called as one are checkpoints of their own', async () => {
+  await using box = await sandbox({
+    'work/step1_pretrain/checkpoint-1/a': 10,
+    'work/step1_pretrain/checkpoint-2/a': 10,
+    'work/step1_pretrain/checkpoint-10/a': 10,
+  })
+
+  const found = await setsIn(box, { prune: ['**/checkpoint-*'] })
+
+  assert.equal(
+    found,
+    [1, 2, 10].map(n => [`step1_pretrain/checkpoint-${n}`]),
+  )
 })
 
 test('a time in the future is not believed, and is told', async () => {
