@@ -1,6 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import type { Bytes } from '../system/bytes.ts'
 import { comparable, type Place } from './naming.ts'
+import type { Pointer } from './pointers.ts'
 import { RANK, type Rank, type Rule } from './rank.ts'
 
 /** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
@@ -113,6 +114,8 @@ export class PrunableSet {
   inodes = 0
   /** The path of a link or file that names it as one to go on with. */
   pointer: Bytes | undefined
+  /** All links, and files for that alone, that do so. */
+  readonly namedBy: Pointer[] = []
   /** Where it stands among those of its pattern, if it has a number. */
   readonly place: Place | undefined
 

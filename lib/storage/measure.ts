@@ -36,8 +36,8 @@ export type Measurement = {
   /** The entries that may be pruned, in the order in which they go, those of a set together; `isCut` if those are not all. */
   prunable: Entry[]
   isCut: boolean
-  /** The links and files in it that name a checkpoint to go on with. */
-  pointers: Bytes[]
+  /** The links and files in it that may name a checkpoint to go on with; none in the folders for caches and the like. */
+  pointers: Pointer[]
   /** Something in it that has a time in the future, which is not believed. */
   fromFuture: Bytes | undefined
 }
@@ -160,7 +160,7 @@ class Account {
       prunableBytes: isCut ? this.#named : prunable.reduce((sum, { bytes }) => sum + bytes, 0),
       prunable,
       isCut,
-      pointers: this.#pointers.map(({ folder, name }) => `${folder}/${name}`),
+      pointers: this.#pointers,
       fromFuture: this.#fromFuture,
     }
   }
@@ -180,7 +180,8 @@ class Account {
   #notePointer(folder: Bytes, name: Bytes, stats: Stats | BigIntStats): void {
     const isLink = stats.isSymbolicLink()
     if (!isLink && !isPointerName(name)) return
-    if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work))
+    const isOurs = OURS.some(ours => isWithin(folder, `${this.#work}/${ours}`))
+    if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work) && !isOurs)
       this.#pointers.push({ folder, name, isLink })
   }
 
@@ -233,6 +234,11 @@ export function findRoot(dir: string): Bytes {
     'storage',
     `Cannot measure ${dir}: it is not a folder, or a link to one; name the folder itself`,
   )
+}
+
+/** The real path of a job's output folder, by that of its own folder. */
+export function findWork(jobDir: string): Bytes {
+  return `${findRoot(jobDir)}/${WORK}`
 }
 
 function isExact(stats: Stats | BigIntStats): stats is BigIntStats {

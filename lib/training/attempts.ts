@@ -3,13 +3,14 @@ import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as v from 'valibot'
 import { isErrno, messageOf } from '../errors.ts'
-import { ASIDE, stateDirOf, WORK } from '../layout.ts'
+import { ASIDE, stateDirOf } from '../layout.ts'
 import { MANIFEST } from '../models/manifest.ts'
 import { usualCheckpoints } from '../quotas.ts'
 import type { Job } from '../run.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import type { PrunableSet } from '../storage/entry.ts'
-import { findRoot, type Measurement, measure } from '../storage/measure.ts'
+import { findWork, type Measurement, measure } from '../storage/measure.ts'
+import { pathOf, repoint } from '../storage/pointers.ts'
 import { pruneOldest } from '../storage/prune.ts'
 import { RANK } from '../storage/rank.ts'
 import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
@@ -56,17 +57,15 @@ export async function noteSuccess(job: Job): Promise<void> {
 export async function noteFailure(job: Job): Promise<void> {
   const last = readAttempts(job)
   if (!last) return
-  const set = newestOf(await measureCheckpoints(job, job.quota.globs.prune))
+  const [set] = newestOf(await measureCheckpoints(job))
   const newest = set ? identityOf(set) : null
   const failures = newest !== null && newest === last.newest ? last.failures + 1 : 1
   await writeAttempts(job, { ...last, failures, newest })
 }
 
 async function removeFinished(job: Job): Promise<void> {
-  const { jobDir, quota, name, emit, onPrune, onFault } = job
-  const { prune } = quota.globs
-  const usual = quota.framework ? [] : usualCheckpoints
-  const { pointers, ...found } = await measureCheckpoints(job, [...prune, ...usual])
+  const { jobDir, name, emit, onPrune, onFault } = job
+  const { pointers, ...found } = await measureCheckpoints(job)
   if (!found.prunable.length) return
   const sets = new Set(found.prunable.map(({ set }) => set)).size
   const message =
@@ -80,23 +79,26 @@ async function removeFinished(job: Job): Promise<void> {
     onPrune: ({ pointer: _, ...pruned }) => onPrune(pruned), // what names it goes too
     onFault,
   })
-  // They name what is gone now.
-  for (const path of pointers) rmSync(native(path), { force: true })
+  // They name what is gone now. A link may be anything else.
+  const named = new Set(found.prunable.flatMap(({ set }) => set.namedBy))
+  for (const pointer of pointers)
+    if (!pointer.isLink || named.has(pointer)) rmSync(native(pathOf(pointer)), { force: true })
 }
 
 async function setAside(job: Job, { newest, failures }: Attempts): Promise<void> {
   const { jobDir, name, emit } = job
-  const set = newestOf(await measureCheckpoints(job, job.quota.globs.prune))
+  const [set, before] = newestOf(await measureCheckpoints(job))
   if (!set || identityOf(set) !== newest) return
   const aside = join(jobDir, ASIDE)
   mkdirSync(aside, { recursive: true, mode: 0o750 })
   for (const { folder, name: file } of set.entries) {
-    const parts = folder.slice(workIn(jobDir).length + 1).split('/')
+    const parts = folder.slice(findWork(jobDir).length + 1).split('/')
     const target = native(`${latin1(aside)}/${[...parts, file].filter(Boolean).join('-')}`)
     rmSync(target, { recursive: true, force: true })
     renameSync(native(`${folder}/${file}`), target)
   }
   await syncFolder(aside)
+  for (const pointer of set.namedBy) repoint(pointer, set, before)
   const message =
     `its training failed ${failures} times in a row without a new checkpoint: its newest one, ${escapeBytes(set.path)} ` +
     `(${formatBytes(set.bytes)}), is set aside in ${aside}, so that it resumes from the one before, or anew`
@@ -104,30 +106,33 @@ async function setAside(job: Job, { newest, failures }: Attempts): Promise<void>
 }
 
 /** Measure a job's checkpoints alone, those that `keep` names too. */
-async function measureCheckpoints({ jobDir }: Job, prune: string[]): Promise<Measurement> {
+async function measureCheckpoints({ jobDir, quota }: Job): Promise<Measurement> {
+  const prune = [...quota.globs.prune, ...(quota.framework ? [] : usualCheckpoints)]
   const found = await measure(jobDir, { prune, most: Number.POSITIVE_INFINITY })
-  const work = workIn(jobDir)
+  const work = findWork(jobDir)
   const prunable = found.prunable.filter(
     ({ rank, folder }) => rank === RANK.checkpoint && `${folder}/`.startsWith(`${work}/`),
   )
   return { ...found, prunable }
 }
 
-function workIn(jobDir: string): Bytes {
-  return `${findRoot(jobDir)}/${WORK}`
-}
-
 function latin1(path: string): Bytes {
   return Buffer.from(path).toString('latin1')
 }
 
-function newestOf({ prunable }: Measurement): PrunableSet | undefined {
-  const sets = [...new Set(prunable.map(({ set }) => set))]
-  return sets.sort((a, b) => (a.orderNs < b.orderNs ? -1 : 1)).at(-1)
+/** The newest checkpoint, and the one before it that has the same pattern of a name. */
+function newestOf({ prunable }: Measurement): PrunableSet[] {
+  const sets = [...new Set(prunable.map(({ set }) => set))].sort((a, b) => (a.orderNs < b.orderNs ? 1 : -1))
+  const [newest, ...others] = sets
+  if (!newest) return []
+  const before = others.find(({ place }) => place && place.pattern === newest.place?.pattern)
+  return before ? [newest, before] : [newest]
 }
 
-function identityOf({ path, bytes, timeNs }: PrunableSet): string {
-  return `${basename(escapeBytes(path))} ${bytes} ${timeNs}`
+/** One with a number is the same until there is another, whatever a start that fails writes into it. */
+function identityOf({ path, bytes, timeNs, place }: PrunableSet): string {
+  const name = basename(escapeBytes(path))
+  return place ? name : `${name} ${bytes} ${timeNs}`
 }
 
 /** What is published, as one word. */

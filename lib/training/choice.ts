@@ -45,7 +45,9 @@ export class Choice {
     const situation = { isOpen: (set: PrunableSet) => open.has(set), sizes: this.#sizes, isCut }
     this.#spared = spare(sets, { ...situation, broken: this.#broken })
     const left = sets.filter(set => !this.#spared.has(set))
-    const plain = worthPruning(left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache))
+    const plain = worthPruning(
+      left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache),
+    )
     if (plain.length || isLast) return plain.length ? plain : worthPruning(left)
     for (const set of left)
       if (set.pointer !== undefined) this.#spared.set(set, `named by ${escapeBytes(set.pointer)}`)

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
@@ -146,6 +146,38 @@ test('a quota full of files that no rule names is told with their pattern, and t
   assert.match(message, /add "prune": \["epoch=\*\.ckpt"\] to the job in quotas\.json/)
 })
 
+test('a retraining leaves links alone that have nothing to do with checkpoints, and those of a cache', async () => {
+  const trainer = `
+console.log('links', ['data', 'last', 'cache/hub/model.bin'].map(name => fs.lstatSync(dir + '/' + name, { throwIfNoEntry: false }) !== undefined).join())
+fs.mkdirSync(dir + '/checkpoint-1', { recursive: true })
+fs.writeFileSync(dir + '/checkpoint-1/model.pt', 'x')
+fs.mkdirSync(dir + '/cache/hub', { recursive: true })
+for (const [name, target] of [['data', '/usr'], ['last', 'checkpoint-1'], ['cache/hub/model.bin', 'blob']])
+  if (!fs.lstatSync(dir + '/' + name, { throwIfNoEntry: false })) fs.symlinkSync(target, dir + '/' + name)
+${publishes}`
+  await using rig = await rigOf({}, trainer)
+  await rig.run(['core'])
+
+  await rig.run(['core', '--retrain'])
+
+  assert.equal(linesOf(rig, 'links'), ['links false,false,false', 'links true,false,true'])
+})
+
+for (const name of ['checkpoint.pth', 'model_epoch_3.pt', 'last.pt', 'weights.step-20.h5']) {
+  test(`a retraining begins anew without a word in quotas.json: ${name}`, async () => {
+    const trainer = `
+console.log('finds', fs.existsSync(dir + '/${name}'))
+fs.writeFileSync(dir + '/${name}', 'x')
+${publishes}`
+    await using rig = await rigOf({}, trainer)
+    await rig.run(['core'])
+
+    await rig.run(['core', '--retrain'])
+
+    assert.equal(linesOf(rig, 'finds'), ['finds false', 'finds false'])
+  })
+}
+
 const FINISHED: [string, Parameters<typeof rigOf>[0]][] = [
   ['checkpoints that a rule names', { prune: ['checkpoint-*'] }],
   ['a framework', { framework: 'huggingface' }],
@@ -247,6 +279,37 @@ ${publishes}`
   )
   assert.not(existsSync(rig.path('models/core/aside')), 'a publication ends its use')
 })
+
+const NAMED: [string, string, string][] = [
+  ['checkpoint', 'model_checkpoint_path: "checkpoint-2"\n', 'model_checkpoint_path: "checkpoint-1"\n'],
+  ['latest', 'checkpoint-2', 'checkpoint-1'],
+  ['latest_checkpointed_iteration.txt', '2', '1'],
+]
+for (const [pointer, two, one] of NAMED) {
+  test(`what names a checkpoint that is set aside names the one before, without a word in quotas.json: ${pointer}`, async () => {
+    const folder = (n: number) => (pointer.endsWith('.txt') ? `iter_000000${n}` : `checkpoint-${n}`)
+    const trainer = `
+const named = fs.readFileSync(dir + '/${pointer}', 'utf8')
+console.log('named', named.trim(), fs.readlinkSync(dir + '/best'))
+if (named.includes('2')) {
+  fs.writeFileSync(dir + '/${folder(2)}/log', String(Date.now()))
+  process.exit(1)
+}
+${publishes}`
+    await using rig = await rigOf({}, trainer)
+    for (const n of [1, 2]) mkdirSync(join(workDir(rig), folder(n)), { recursive: true })
+    for (const n of [1, 2]) writeFileSync(join(workDir(rig), folder(n), 'model.pt'), 'x')
+    writeFileSync(join(workDir(rig), pointer), two)
+    symlinkSync(`./${folder(2)}`, join(workDir(rig), 'best'))
+
+    for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
+    await rig.run(['core', '--json'])
+
+    const [first, , third] = linesOf(rig, 'named')
+    assert.is(first, `named ${two.trim()} ./${folder(2)}`)
+    assert.is(third, `named ${one.trim()} ./${folder(1)}`)
+  })
+}
 
 test('a start that was interrupted is no failed one', async () => {
   const trainer = `
