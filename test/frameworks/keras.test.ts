@@ -23,7 +23,7 @@ withKeras(
 
     assert.is(exitCode, null)
     for (const it of [events, retrained.events]) {
-      const pruned = prunedWhileTraining(it).filter(name => /\.(keras|h5|json)$/.test(name))
+      const pruned = prunedWhileTraining(it).filter(name => /.\.(keras|h5|json)$/.test(name))
       assert.is(pruned[0], 'weights.01.keras')
       assert.equal(
         pruned.filter(name => !/^weights\.\d\d\.keras$/.test(name)),
