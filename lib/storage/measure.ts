@@ -5,10 +5,10 @@ import type { Bytes, Folder } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { arrange, compareSets, worthPruning } from './arrange.ts'
 import { accountOf, inodeBytesOn } from './capacity.ts'
-import { Entry, type Inode } from './entry.ts'
+import { Entry, type Inode, type Pointer } from './entry.ts'
 import { Keeper } from './keeper.ts'
 import { MOST_ENTRIES, OldestEntries } from './oldest-entries.ts'
-import { isPointerName, MOST_POINTERS, notePointers, type Pointer } from './pointers.ts'
+import { isPointerName, MOST_POINTERS, notePointers } from './pointers.ts'
 import { RANK, type Rule } from './rank.ts'
 import { compileRules, type Globs, LEFTOVER, OURS, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
@@ -55,7 +55,8 @@ export type Measurement = {
  */
 export async function measure(dir: string, options: MeasureOptions = {}): Promise<Measurement> {
   const root = findRoot(dir)
-  const account = new Account(root, inodeBytesOn(dir), await compileRules(root, options), options)
+  const ruleOf = await compileRules(root, options, options.liveSinceNs !== undefined)
+  const account = new Account(root, inodeBytesOn(dir), ruleOf, options)
   const rootStats = await walk<Owner>(root, undefined, account, options.signal)
   return account.close(rootStats)
 }

@@ -21,12 +21,35 @@ const NUMBERED =
   /(?:^|[-_.])(?:checkpoint|chkpt|ckpt|epoch|global_?step|step|iter|iteration|update|snapshot)[-_=.]?(\d+)/i
 /** What comes before a number that is called so is something else: what is trained (`fold2-epoch=3`), or a metric. */
 const COUNTED = /(?:epoch|step|iter|iteration|update)[-_=.]?(?=\d)/i
-/** Transformers: `tmp-checkpoint-5`; TensorFlow: `ckpt-5_temp`; Orbax: `5.orbax-checkpoint-tmp-1`; downloads: `*.part`. */
-const STAGING = /^\.?te?mp-|_temp$|\.(?:tmp|part|partial|incomplete|staging)$|\.orbax-checkpoint-tmp/
+/** Words for what is half-written. */
+const HALF = 'te?mp|partial|incomplete|staging'
+/**
+ * Transformers: `tmp-checkpoint-5`; TensorFlow: `ckpt-5_temp`, `*.tempstate123`; Orbax: `5.orbax-checkpoint-tmp-1`; Python's
+ * tempfile: `tmpk3j_x9qa`; downloads: `*.part`; scripts: `_tmp_epoch_5`, `partial-epoch_5`, `epoch_5.tmp.123`. Not a
+ * model, `temp_forecast.onnx`.
+ */
+const STAGING = new RegExp(
+  String.raw`^[._]*tmp[-_.]|^\.?temp-(?!\d)|^[._]*(?:${HALF})[-_.](?=.*(?:checkpoint|chkpt|ckpt|epoch|step|iter))(?!\d)|` +
+    String.raw`^tmp[a-z0-9_]{8}$|[-_](?:${HALF})$|\.(?:${HALF}|part|saving|writing|download|tempstate)[-_.]?\d*$|` +
+    String.raw`~$|\.orbax-checkpoint-tmp`,
+)
+/** Their own name says of these that they are what a training goes on with, or wants in the end. */
+const BEST = /(?:^|[-_.])best(?=$|[-_.=\d])/i
+const LAST = /(?:^|[-_.])(?:last|latest)(?=$|[-_.=\d])/i
 
 /** Has it a name that trainings give to what they are still writing? */
 export function isStagingName(name: Bytes): boolean {
   return STAGING.test(name)
+}
+
+/** Is it a training's best checkpoint by its name? */
+export function isBestName(name: Bytes): boolean {
+  return BEST.test(name)
+}
+
+/** Is it a training's last or best checkpoint by its name? */
+export function isTelling(name: Bytes): boolean {
+  return BEST.test(name) || LAST.test(name)
 }
 
 /**

@@ -11,13 +11,11 @@ import {
 } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type Bytes, native } from '../system/bytes.ts'
-import type { PrunableSet } from './entry.ts'
-import { Belonging } from './naming.ts'
+import type { Pointer, PrunableSet } from './entry.ts'
+import { Belonging, isTelling } from './naming.ts'
+import { RANK } from './rank.ts'
 
 // Which checkpoint a training would go on with, or wants in the end, is said by links and small files beside them.
-
-/** A link, or a file of a known name, that names a checkpoint. */
-export type Pointer = { folder: Bytes; name: Bytes; isLink: boolean }
 
 /** So many are looked at; a training has a handful. */
 export const MOST_POINTERS = 256
@@ -67,8 +65,8 @@ export function isPointerName(name: Bytes): boolean {
 }
 
 /**
- * Note at each set which link or file names it: of those given, and of the states that the newest folders of each pattern
- * hold.
+ * Note at each set what names it: a link or file of those given, the state that a newest folder of a pattern holds, or its
+ * own name.
  *
  * @param root the measured folder
  */
@@ -88,6 +86,13 @@ export function notePointers(root: Bytes, pointers: Pointer[], sets: PrunableSet
     const best = find(dirname(set.path), bestOf(readStart(path)))
     if (best) best.pointer ??= path
   }
+  for (const set of newestTelling(sets)) set.pointer ??= set.path
+}
+
+/** Those that their own name tells to be the last or the best: of one pattern, the newest. */
+function newestTelling(sets: PrunableSet[]): Iterable<PrunableSet> {
+  const telling = sets.filter(set => set.rank === RANK.checkpoint && isTelling(basename(set.path)))
+  return new Map(telling.map(set => [set.place?.pattern ?? set.path, set])).values()
 }
 
 /**

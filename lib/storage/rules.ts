@@ -27,16 +27,19 @@ const SET_ASIDE: Rule = { name: ASIDE, rank: RANK.temporary }
 const SUPERSEDED: Rule = { name: 'superseded', rank: RANK.superseded }
 /** The folders in `work/` that are not a training's to make. */
 export const OURS = [TMP, CACHE, HOME]
-/** What a training was writing when it died, by its name; while it may live still, see `liveSinceNs` of a measurement. */
+/** What a training was writing when it died, by its name; of one that lives see `liveSinceNs` of a measurement. */
 export const LEFTOVER: Rule = { name: 'leftover', rank: RANK.temporary }
 
 /**
  * Make the rules for what is below `root`: `*.checkpoint` and `*.tmp` at any depth, whatever a glob of `prune` matches,
  * and in `work/` caches and what has a name of something half-written. `work` and the folders of ours in it never match.
+ *
+ * @param isLive does a training run? What is half-written may be a checkpoint then, if a glob names it
  */
 export async function compileRules(
   root: Bytes,
   { prune, keepGlobs, superseded = [] }: Globs,
+  isLive = false,
 ): Promise<RuleOf> {
   const work = `${root}/${WORK}`
   const aside = `${root}/${ASIDE}`
@@ -56,15 +59,17 @@ export async function compileRules(
     if (find(keepGlobOf, folder, name, kind)) return 'kept'
     if (past.size && past.has(`${folder}/${name}`)) return SUPERSEDED
     if (folder === aside) return SET_ASIDE
-    if (name.endsWith('.checkpoint')) return CHECKPOINT
     if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
     if (folder === root ? name === WORK : folder === work && OURS.includes(name)) return undefined
     if (caches.includes(folder)) return { name: relative(root, folder), rank: RANK.cache }
     const isOutput = isInWork(folder)
+    const isHalf = isOutput && isStagingName(name)
+    if (isHalf && !isLive) return LEFTOVER
+    if (name.endsWith('.checkpoint')) return CHECKPOINT
     if (isOutput && isPointerName(name) && kind !== 'folder') return undefined
     const glob = find(pruneGlobOf, folder, name, kind)
     if (glob !== undefined) return { name: glob, rank: RANK.checkpoint }
-    return isOutput && isStagingName(name) ? LEFTOVER : undefined
+    return isHalf ? LEFTOVER : undefined
   }
 }
 

@@ -10,6 +10,7 @@ import type { Job } from '../run.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import type { PrunableSet } from '../storage/entry.ts'
 import { findWork, type Measurement, measure } from '../storage/measure.ts'
+import { isBestName } from '../storage/naming.ts'
 import { pathOf, repoint } from '../storage/pointers.ts'
 import { pruneOldest } from '../storage/prune.ts'
 import { RANK } from '../storage/rank.ts'
@@ -120,10 +121,11 @@ function latin1(path: string): Bytes {
   return Buffer.from(path).toString('latin1')
 }
 
-/** The newest checkpoint, and the one before it that has the same pattern of a name. */
+/** The newest checkpoint, the best only if there is no other, and the one before it that has the same pattern of a name. */
 function newestOf({ prunable }: Measurement): PrunableSet[] {
   const sets = [...new Set(prunable.map(({ set }) => set))].sort((a, b) => (a.orderNs < b.orderNs ? 1 : -1))
-  const [newest, ...others] = sets
+  const isBest = ({ path }: PrunableSet) => isBestName(basename(path))
+  const [newest, ...others] = [...sets.filter(it => !isBest(it)), ...sets.filter(isBest)]
   if (!newest) return []
   const before = others.find(({ place }) => place && place.pattern === newest.place?.pattern)
   return before ? [newest, before] : [newest]

@@ -49,8 +49,11 @@ export class Choice {
       left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache),
     )
     if (plain.length || isLast) return plain.length ? plain : worthPruning(left)
-    for (const set of left)
-      if (set.pointer !== undefined) this.#spared.set(set, `named by ${escapeBytes(set.pointer)}`)
+    for (const set of left) {
+      const { pointer, path } = set
+      if (pointer === path) this.#spared.set(set, 'the last or best one, by its name')
+      else if (pointer !== undefined) this.#spared.set(set, `named by ${escapeBytes(pointer)}`)
+    }
     return []
   }
 

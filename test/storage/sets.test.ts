@@ -235,6 +235,33 @@ for (const [name, point] of POINTERS) {
   })
 }
 
+test('what is the last or the best by its own name goes last; of numbered ones only the newest is', async () => {
+  const names = [
+    'epoch_last.pt',
+    'model_best.pth.tar',
+    'best-epoch=2.ckpt',
+    'best-epoch=3.ckpt',
+    'blast_1.pt',
+    'epoch_9.pt',
+  ]
+  await using box = await sandbox(Object.fromEntries(names.map(name => [`work/${name}`, 10])))
+  for (const [index, name] of names.entries()) setTime(box, `work/${name}`, 100 + index)
+
+  const found = await setsIn(box, { prune: ['*.pt', '*.tar', '*.ckpt'] })
+
+  assert.equal(
+    found.map(([name]) => name),
+    [
+      'best-epoch=2.ckpt',
+      'blast_1.pt',
+      'epoch_9.pt',
+      'epoch_last.pt',
+      'model_best.pth.tar',
+      'best-epoch=3.ckpt',
+    ],
+  )
+})
+
 test("Megatron's file names an iteration, and DeepSpeed's no number", async () => {
   await using box = await sandbox({ 'work/iter_0000100/a': 1, 'work/iter_0000200/a': 1 })
   writeFileSync(box.path('work/latest_checkpointed_iteration.txt'), '100')
@@ -292,6 +319,59 @@ test('a cache that holds nothing goes last: it gives no room, and would be made 
   assert.equal(found, [['cache/full'], ['a.checkpoint'], ['cache/torchinductor']])
 })
 
+test('what is half-written by its name is a leftover, also where a glob names it as a checkpoint', async () => {
+  const half = [
+    ...[
+      'tmp-ckpt-4',
+      '.tmp-ckpt-4',
+      '_tmp_ckpt_4',
+      'temp_ckpt_4',
+      'partial-ckpt-4',
+      'ckpt-4.tmp',
+      'ckpt-4-tmp',
+    ],
+    ...[
+      'ckpt-4.pt.tmp.4711',
+      'ckpt-4.pt.part',
+      'ckpt-4.pt.saving',
+      'ckpt-4.incomplete',
+      'ckpt-4_temp',
+      'ckpt-4.pt~',
+    ],
+    ...[
+      '4.orbax-checkpoint-tmp-17',
+      'ckpt-4.data-00000-of-00001.tempstate123',
+      'tmpk3j_x9qa',
+      'tmp-4.checkpoint',
+    ],
+  ]
+  const whole = [
+    'ckpt-1',
+    'temp_0.7-ckpt-2',
+    'temp_forecast.onnx',
+    'template-ckpt-3',
+    'ckpt-temp-5',
+    'partition-ckpt-6',
+  ]
+  await using box = await sandbox(Object.fromEntries([...half, ...whole].map(name => [`work/${name}/a`, 10])))
+
+  const { prunable } = await measure(box.dir, { prune: ['*'] })
+
+  const named = (rule: string) => prunable.filter(it => (it.rule === 'leftover') === (rule === 'leftover'))
+  assert.equal(
+    named('leftover')
+      .map(({ name }) => name)
+      .sort(),
+    half.sort(),
+  )
+  assert.equal(
+    named('*')
+      .map(({ name }) => name)
+      .sort(),
+    whole.sort(),
+  )
+})
+
 test('what a living training is writing is no leftover, however it is named', async () => {
   await using box = await sandbox({
     'work/tmp-checkpoint-5/model.pt': 10,
@@ -325,6 +405,31 @@ test('the newest complete checkpoint is spared, and so is what is being written 
     setTime(box, `work/${name}`, Date.now() / 1000 - 100)
   rmSync(box.path('work/tmp-checkpoint-5'), { recursive: true })
   assert.equal(await sparedIn(box, ['*']), { 'checkpoint-3': 'the newest complete checkpoint' })
+})
+
+test('the best checkpoint is not the newest one, however young it is, unless there is no other', async () => {
+  await using box = await sandbox({ 'work/best.pt': 9000 })
+  assert.equal(await sparedIn(box, ['*.pt']), { best: 'the newest complete checkpoint' })
+  for (const [index, name] of ['epoch_1', 'epoch_2', 'best'].entries()) {
+    writeFileSync(box.path(`work/${name}.pt`), Buffer.alloc(9000))
+    setTime(box, `work/${name}.pt`, Date.now() / 1000 - 10 + index)
+  }
+
+  assert.equal(await sparedIn(box, ['*.pt']), { epoch_2: 'the newest complete checkpoint' })
+})
+
+test('what is half-written is told by the one before of its pattern, not by a small one of another', async () => {
+  await using box = await sandbox({
+    'work/epoch_1.pt': 90_000,
+    'work/ema_1.pt': 30_000,
+    'work/epoch_2.pt': 30_000,
+  })
+  for (const [index, name] of ['epoch_1', 'ema_1', 'epoch_2'].entries())
+    setTime(box, `work/${name}.pt`, Date.now() / 1000 - 10 + index)
+
+  const spared = await sparedIn(box, ['*.pt'])
+
+  assert.is(spared.epoch_2, 'being written')
 })
 
 test('checkpoints of several models of one number are spared together', async () => {
