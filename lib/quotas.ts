@@ -15,11 +15,14 @@ const text = v.pipe(v.string('a string'), v.regex(/^[^\0]+$/, 'a string that is 
 /** The names that are filled in where they stand in braces in a training's command or environment. */
 export const placeholders = ['maxDiskMb', 'outputDir', 'modelDir'] as const
 
+/** Those of the command that accepts a model. */
+export const acceptPlaceholders = ['candidateDir', 'modelDir'] as const
+
 /** Name the placeholder that a misspelt one was meant to be; `${WORD}` is a shell's own. */
-function misspelling(argument: string): string | undefined {
+function misspelling(argument: string, names: readonly string[]): string | undefined {
   const plain = (word: string) => word.replaceAll(/[-_]/g, '').toLowerCase()
   for (const [found, word] of argument.matchAll(/(?<!\$)\{([\w-]+)\}/g)) {
-    const meant = placeholders.find(it => isNear(plain(it), plain(word!)))
+    const meant = names.find(it => isNear(plain(it), plain(word!)))
     if (meant && meant !== word) return `no ${found}; did you mean {${meant}}?`
   }
   return undefined
@@ -30,12 +33,15 @@ function isNear(name: string, word: string): boolean {
   return Math.abs(name.length - word.length) <= 1 && distance(name, word) <= 2
 }
 
-const misspellingIn = ({ input }: { input: string }) => misspelling(input)!
+/** A check that no placeholder of these is misspelt. */
+function spelt(names: readonly string[]) {
+  return v.check<string, (issue: { input: string }) => string>(
+    it => !misspelling(it, names),
+    ({ input }) => misspelling(input, names)!,
+  )
+}
 
-const argument = v.pipe(
-  text,
-  v.check(it => !misspelling(it), misspellingIn),
-)
+const argument = v.pipe(text, spelt(placeholders))
 
 /** A glob below the trainer's output folder; it must not be able to name anything outside. */
 const glob = v.pipe(
@@ -98,9 +104,12 @@ function globsOf(framework: Framework | undefined, prune: string[], keep: string
 const figure = v.number('a number')
 
 /** What a new model must reach: a figure, and how far below that of the current model it may fall. */
-const metricBounds = v.strictObject(
-  { min: v.optional(figure), maxDrop: v.optional(v.pipe(figure, v.minValue(0, 'a number of at least 0'))) },
-  'an object with min or maxDrop',
+const metricBounds = v.pipe(
+  v.strictObject(
+    { min: v.optional(figure), maxDrop: v.optional(v.pipe(figure, v.minValue(0, 'a number of at least 0'))) },
+    'an object with min or maxDrop',
+  ),
+  v.check(({ min, maxDrop }) => min !== undefined || maxDrop !== undefined, 'an object with min or maxDrop'),
 )
 
 const accept = v.strictObject(
@@ -108,7 +117,7 @@ const accept = v.strictObject(
     metrics: v.optional(v.record(v.string(), metricBounds, 'an object of bounds by metric'), {}),
     command: v.optional(
       v.pipe(
-        v.array(text, 'a command as a list of strings'),
+        v.array(v.pipe(text, spelt(acceptPlaceholders)), 'a command as a list of strings'),
         v.minLength(1, 'a command as a list of at least one string'),
       ),
     ),
@@ -149,11 +158,7 @@ const jobObject = v.strictObject(
     env: v.optional(
       v.record(
         v.pipe(v.string(), v.regex(/^[^=\0]+$/, 'a variable name without "="')),
-        v.pipe(
-          v.string('a string'),
-          v.regex(/^[^\0]*$/, 'a string without NUL'),
-          v.check(it => !misspelling(it), misspellingIn),
-        ),
+        v.pipe(v.string('a string'), v.regex(/^[^\0]*$/, 'a string without NUL'), spelt(placeholders)),
         'an object of strings',
       ),
       {},
