@@ -10,7 +10,7 @@ import type { Job } from '../run.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
 import type { PrunableSet } from '../storage/entry.ts'
 import { findRoot, type Measurement, measure } from '../storage/measure.ts'
-import { pruneOldest } from '../storage/prune.ts'
+import { type Pruned, pruneOldest } from '../storage/prune.ts'
 import { RANK } from '../storage/rank.ts'
 import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
 import { replaceFile, syncFolder } from '../system/durable.ts'
@@ -56,37 +56,41 @@ export async function noteSuccess(job: Job): Promise<void> {
 export async function noteFailure(job: Job): Promise<void> {
   const last = readAttempts(job)
   if (!last) return
-  const set = newestOf(await measureCheckpoints(job, job.quota.globs.prune))
+  const set = await newestOf(job)
   const newest = set ? identityOf(set) : null
   const failures = newest !== null && newest === last.newest ? last.failures + 1 : 1
   await writeAttempts(job, { ...last, failures, newest })
 }
 
 async function removeFinished(job: Job): Promise<void> {
-  const { jobDir, quota, name, emit, onPrune, onFault } = job
-  const { prune } = quota.globs
-  const usual = quota.framework ? [] : usualCheckpoints
-  const { pointers, ...found } = await measureCheckpoints(job, [...prune, ...usual])
+  const { jobDir, quota, name, run, emit, onPrune, onFault } = job
+  const globs = [...quota.globs.prune, ...(quota.framework ? [] : usualCheckpoints)]
+  let found = await measureCheckpoints(job, globs, 'oldest')
   if (!found.prunable.length) return
+  const { pointers } = found
   const sets = new Set(found.prunable.map(({ set }) => set)).size
   const message =
-    `its last training has been published: ${count(sets, 'checkpoint')} of it go, so that this one begins anew; ` +
-    '"resume": "always" in quotas.json keeps them'
+    `its last training has been published: ${found.isCut ? 'more than ' : ''}${count(sets, 'checkpoint')} of it go, ` +
+    'so that this one begins anew; "resume": "always" in quotas.json keeps them'
   emit({ event: 'warning', job: name, message })
-  const all = { targetBytes: 0, targetInodes: 0 }
-  await pruneOldest(jobDir, found.prunable, {
-    ...found,
-    ...all,
-    onPrune: ({ pointer: _, ...pruned }) => onPrune(pruned), // what names it goes too
+  const all = { targetBytes: 0, targetInodes: 0, signal: run.signal }
+  const listener = {
+    onPrune: ({ pointer: _, ...pruned }: Pruned) => onPrune(pruned), // what names it goes too
     onFault,
-  })
+  }
+  // Where there are very many, they are listed and deleted in parts.
+  for (;;) {
+    const { freedInodes } = await pruneOldest(jobDir, found.prunable, { ...found, ...all, ...listener })
+    if (!found.isCut || !freedInodes) break
+    found = await measureCheckpoints(job, globs, 'oldest')
+  }
   // They name what is gone now.
   for (const path of pointers) rmSync(native(path), { force: true })
 }
 
 async function setAside(job: Job, { newest, failures }: Attempts): Promise<void> {
   const { jobDir, name, emit } = job
-  const set = newestOf(await measureCheckpoints(job, job.quota.globs.prune))
+  const set = await newestOf(job)
   if (!set || identityOf(set) !== newest) return
   const aside = join(jobDir, ASIDE)
   mkdirSync(aside, { recursive: true, mode: 0o750 })
@@ -104,8 +108,12 @@ async function setAside(job: Job, { newest, failures }: Attempts): Promise<void>
 }
 
 /** Measure a job's checkpoints alone, those that `keep` names too. */
-async function measureCheckpoints({ jobDir }: Job, prune: string[]): Promise<Measurement> {
-  const found = await measure(jobDir, { prune, most: Number.POSITIVE_INFINITY })
+async function measureCheckpoints(
+  { jobDir }: Job,
+  prune: string[],
+  which: 'oldest' | 'newest',
+): Promise<Measurement> {
+  const found = await measure(jobDir, { prune, which })
   const work = workIn(jobDir)
   const prunable = found.prunable.filter(
     ({ rank, folder }) => rank === RANK.checkpoint && `${folder}/`.startsWith(`${work}/`),
@@ -121,7 +129,8 @@ function latin1(path: string): Bytes {
   return Buffer.from(path).toString('latin1')
 }
 
-function newestOf({ prunable }: Measurement): PrunableSet | undefined {
+async function newestOf(job: Job): Promise<PrunableSet | undefined> {
+  const { prunable } = await measureCheckpoints(job, job.quota.globs.prune, 'newest')
   const sets = [...new Set(prunable.map(({ set }) => set))]
   return sets.sort((a, b) => (a.orderNs < b.orderNs ? -1 : 1)).at(-1)
 }

@@ -1,6 +1,5 @@
 import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { setFlagsFromString } from 'node:v8'
 import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_CURRENT } from '../layout.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
@@ -38,8 +37,6 @@ export type Report = {
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, workDir, emit, onPrune, onFault, run } = job
-  // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
-  setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(job, budget.toldBytes)
   const temporary = (budget.isSandboxed && shortTemporaryFolder()) || job.tmpDir
   const env = trainingEnvironment(job, budget.toldBytes, temporary)
