@@ -1,12 +1,13 @@
 /** Make what the package holds, below debian/built: node --import tsx debian/build.ts (debian/rules does). */
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { imageOf, layout } from '../lib/layout.ts'
 import { renderUnits } from '../lib/machine/units.ts'
 import { mountUnit } from '../lib/machine/volume/unit.ts'
 import { jobNames } from '../lib/quotas.ts'
 import { SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
 import { root as project } from '../lib/system/start-command.ts'
+import { schemaFiles } from '../scripts/schema.ts'
 import { bundle, subcommands } from './build/bundle.ts'
 import { completionOf, readHelp } from './build/help.ts'
 import { copyrightOf } from './build/licences.ts'
@@ -77,5 +78,4 @@ write(
   'quotas.json',
   `${JSON.stringify(quotas, null, 2).replaceAll(/\[\n\s+("node"),\n\s+(".*")\n\s+\]/g, '[$1, $2]')}\n`,
 )
-for (const name of ['quotas', 'fleet'])
-  cpSync(join(project, `lib/${name}.schema.json`), join(built, `${name}.schema.json`))
+for (const name of schemaFiles) cpSync(join(project, name), join(built, basename(name)))

@@ -1,22 +1,17 @@
-import { lstatSync, readdir } from 'node:fs'
+import { lstatSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { isDeepStrictEqual } from 'node:util'
-import { isErrno, messageOf, TrainerError } from './errors.ts'
-import { CACHE, CANDIDATE, GENERATIONS, HOME, TMP, WORK } from './layout.ts'
-import { type Comparison, compareFile, describeFile } from './models/compare.ts'
-import { flatNamesOf } from './models/flat-names.ts'
+import type { Comparison } from './models/compare.ts'
+import { judgeAll, listNames } from './models/find.ts'
 import {
   currentGeneration,
-  type Generation,
   isSameFile,
   listGenerations,
   publishedDirOf,
+  rolledBackFrom,
 } from './models/generations.ts'
-import { isOnnx, isPublishable, judgeModel, type Model } from './models/judge.ts'
-import { MANIFEST, type Manifest, readManifest } from './models/manifest.ts'
-import { folderExists, reasonOf } from './system/plain-file.ts'
-
-export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
+import { inspectPublished } from './models/inspect.ts'
+import { folderOf, type Model } from './models/judge.ts'
+import { MANIFEST, readManifest } from './models/manifest.ts'
 
 /** The day-1 check of one job. */
 export type PublishedCheck = {
@@ -32,25 +27,6 @@ export type PublishedCheck = {
   adopted: string[]
   /** The valid models, for `adopt()`, where the manifest does not describe them as they are; else none. */
   adopt: Model[]
-}
-
-/**
- * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
- * its `work/`, or that `work/`, without its temporary files and caches. A missing folder has no models.
- *
- * @param isCheckpoint tells of a name below `folder` whether it is a checkpoint or in one: such a file is no model
- * @throws {TrainerError} `storage` if the folder cannot be listed
- */
-export async function findModels(
-  folder: string,
-  globs: string[],
-  isCheckpoint: (name: string) => boolean = () => false,
-): Promise<Findings> {
-  const names = await listNames(folder, globs)
-  return judgeAll(
-    folder,
-    names.filter(name => !isCheckpoint(name)),
-  )
 }
 
 /**
@@ -92,8 +68,8 @@ function nameOf(jobDir: string, path: string): string {
 }
 
 /**
- * List what must never be pruned: the current generation, the flat names of models, valid or not, the manifests, and the
- * external data that either names.
+ * List what must never be pruned: the current generation, the flat names of models, valid or not, the manifest and those
+ * of generations that the job was rolled back from, and the external data that either names.
  *
  * @returns absolute paths: of the regular files among them, and of the folder of the current generation
  *
@@ -104,209 +80,29 @@ export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx'
   const current = currentGeneration(jobDir)
   const listed = [MANIFEST, ...Object.keys(readManifest(current?.dir ?? jobDir)?.files ?? {}), ...names]
   const references = (await judgeAll(jobDir, names)).valid.flatMap(model => model.references)
-  const manifests = listGenerations(jobDir).map(({ dir }) => join(dir, MANIFEST))
+  const manifests = rolledBackFrom(jobDir).map(({ dir }) => join(dir, MANIFEST))
   const paths = new Set([...listed.map(name => join(jobDir, name)), ...references, ...manifests])
   const files = [...paths].filter(path => lstatSync(path, { throwIfNoEntry: false })?.isFile())
   return current ? [...files, current.dir] : files
 }
 
 /**
- * List what goes before any checkpoint when there must be room: the files of the generations that are not current, but
- * for their manifests, by which a model is known again.
+ * List what goes before any checkpoint when there must be room: the generations before the current one, each as a whole
+ * unless it shares files with that; and of those that the job was rolled back from the files, but not the manifest, by
+ * which such a model is known again.
  *
  * @returns absolute paths
  */
 export function supersededFiles(jobDir: string): string[] {
   const current = currentGeneration(jobDir)
-  return listGenerations(jobDir)
-    .filter(({ number }) => number !== current?.number)
-    .flatMap(({ dir }) => Object.keys(readManifest(dir)?.files ?? {}).map(name => join(dir, name)))
+  if (!current) return []
+  return listGenerations(jobDir).flatMap(({ number, dir }) => {
+    if (number === current.number) return []
+    const names = Object.keys(readManifest(dir)?.files ?? {})
+    const isShared = names.some(name => isSameFile(join(dir, name), join(current.dir, name)))
+    return number < current.number && !isShared ? [dir] : names.map(name => join(dir, name))
+  })
 }
-
-/** The published models, and how each file of the valid ones compares with the manifest. */
-export type Inspection = Findings & {
-  comparisons: Map<string, Comparison>
-  /** Does the manifest name the models, for the same globs? */
-  listed: boolean
-  manifest: Manifest | undefined
-}
-
-/**
- * Inspect the published models: those of the current generation, or what an operator has put in the place of their flat
- * names.
- *
- * @throws {TrainerError} `storage` if the folder cannot be listed
- */
-export async function inspectPublished(jobDir: string, globs: string[]): Promise<Inspection> {
-  const current = currentGeneration(jobDir)
-  const dir = current?.dir ?? jobDir
-  const manifest = readManifest(dir)
-  const { models = [], model_globs } = manifest?.metadata ?? {}
-  const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
-  const candidates = listed ? await judgeAll(dir, models) : await findModels(dir, globs)
-
-  const inspection: Inspection = { valid: [], rejected: [], comparisons: new Map(), listed, manifest }
-  const own = current ? (await ownModels(jobDir, current)).models : []
-  const isOwn = (path: string) => own.some(({ name }) => path === join(dir, name))
-  inspection.rejected.push(...candidates.rejected.filter(({ path }) => !isOwn(path)))
-  for (const model of [...candidates.valid.filter(({ path }) => !isOwn(path)), ...own]) {
-    const compared = await compareModel(model, manifest)
-    if (typeof compared === 'string') inspection.rejected.push({ path: model.path, reason: compared })
-    else {
-      inspection.valid.push(model)
-      for (const [name, comparison] of compared) inspection.comparisons.set(name, comparison)
-    }
-  }
-  return inspection
-}
-
-/**
- * Find an operator's own models in the place of flat names of the current generation: valid ones whose files no generation
- * knows.
- *
- * @returns the models; the flat names that are theirs; and a note on each file that is in such a place but of no use
- */
-export async function ownModels(
-  jobDir: string,
-  current: Generation,
-): Promise<{ models: Model[]; leave: Set<string>; notes: string[] }> {
-  const manifest = readManifest(current.dir)
-  const own = { models: [] as Model[], leave: new Set<string>(), notes: [] as string[] }
-  const files = manifest ? flatNamesOf(manifest).files : []
-  const foreign: string[] = []
-  for (const name of files)
-    if (name !== MANIFEST && (await isForeign(jobDir, current, name))) foreign.push(name)
-  if (!foreign.length) return own
-  const used = new Set<string>()
-  for (const name of manifest!.metadata.models.filter(it => isOnnx(it) && files.includes(it))) {
-    const { valid } = await judgeAll(jobDir, [name])
-    const names = valid.flatMap(model => namesOf(jobDir, model))
-    if (!valid[0] || !names.some(it => foreign.includes(it))) continue
-    if (typeof (await compareModel(valid[0], manifest)) === 'string') continue
-    own.models.push(valid[0])
-    for (const it of names) used.add(it)
-  }
-  for (const name of used) own.leave.add(name)
-  for (const name of foreign.filter(it => !used.has(it))) {
-    own.notes.push(`${name} in ${jobDir} was no model that can be used; it is put back as published`)
-  }
-  return own
-}
-
-/**
- * List the external data that an operator's models in the job's folder need: ONNX models that no generation has.
- *
- * @returns names below the job's folder
- */
-export async function foreignReferences(jobDir: string): Promise<string[]> {
-  const known = new Set(
-    listGenerations(jobDir).flatMap(({ dir }) => Object.keys(readManifest(dir)?.files ?? {})),
-  )
-  const names = (await listNames(jobDir, [ANY_ONNX])).filter(name => !known.has(name))
-  const { valid } = await judgeAll(jobDir, names)
-  return valid.flatMap(({ references }) => references.map(path => relative(jobDir, path)))
-}
-
-/** Matches every ONNX model: only those refer to other files. */
-const ANY_ONNX = '**/*.[oO][nN][nN][xX]'
-
-/** Is there a file under a flat name whose content no generation has had under it? */
-async function isForeign(jobDir: string, current: Generation, name: string): Promise<boolean> {
-  const path = join(jobDir, name)
-  if (!lstatSync(path, { throwIfNoEntry: false }) || isSameFile(path, join(current.dir, name))) return false
-  const generations = listGenerations(jobDir)
-  if (generations.some(({ dir }) => isSameFile(path, join(dir, name)))) return false
-  try {
-    const { sha256 } = await describeFile(jobDir, name)
-    return !generations.some(({ dir }) => readManifest(dir)?.files[name] === sha256)
-  } catch (error) {
-    reasonOf(error)
-    return true
-  }
-}
-
-/** @returns the comparison of each file of a model by name, or the reason why the model is not valid after all */
-async function compareModel(
-  model: Model,
-  manifest: Manifest | undefined,
-): Promise<Map<string, Comparison> | string> {
-  const folder = folderOf(model)
-  const comparisons = new Map<string, Comparison>()
-  try {
-    for (const name of namesOf(folder, model)) {
-      comparisons.set(name, await compareFile(folder, name, manifest))
-    }
-  } catch (error) {
-    return reasonOf(error)
-  }
-  const comparison = comparisons.get(model.name)
-  if (!isOnnx(model.name) && comparison === 'differs') return 'is not what was published'
-  if (!isOnnx(model.name) && comparison === 'unlisted') return 'is in no manifest'
-  // The graph is the one that was published: its data was made with it, and nobody's own is shorter.
-  if (comparison === 'same' || comparison === 'touched') {
-    for (const [name, compared] of comparisons) {
-      if (compared !== 'differs') continue
-      const [bytes, publishedBytes] = [lstatSync(join(folder, name)).size, manifest!.metadata.sizes[name]]
-      if (bytes < (publishedBytes ?? 0))
-        return `needs ${name}, which is damaged: it has ${bytes} of the ${publishedBytes} bytes that were published`
-    }
-  }
-  return comparisons
-}
-
-/** List a model's files relative to its folder, in the order to publish them: external data first. */
-export function namesOf(folder: string, model: Model): string[] {
-  return [...model.references.map(path => relative(folder, path)), model.name]
-}
-
-/** Return the folder that a model's name is relative to. */
-export function folderOf({ path, name }: Model): string {
-  return path.slice(0, -name.length - 1)
-}
-
-async function judgeAll(folder: string, names: string[]): Promise<Findings> {
-  const findings: Findings = { valid: [], rejected: [] }
-  for (const name of names) {
-    try {
-      findings.valid.push(await judgeModel(folder, name))
-    } catch (error) {
-      findings.rejected.push({ path: join(folder, name), reason: reasonOf(error) })
-    }
-  }
-  return findings
-}
-
-async function listNames(folder: string, globs: string[]): Promise<string[]> {
-  try {
-    // Treat a missing folder as empty, as globby does; any other reason for not seeing it is an error.
-    if (!folderExists(folder)) return []
-    const { globby } = await import('globby')
-    const names = await globby(globs, {
-      cwd: folder,
-      dot: true,
-      expandDirectories: false,
-      followSymbolicLinks: false,
-      // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
-      onlyFiles: false,
-      ignore: [WORK, TMP, CACHE, HOME, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
-      fs: { readdir: readReachable },
-    })
-    return names.filter(isPublishable).sort()
-  } catch (cause) {
-    if (cause instanceof TrainerError) throw cause
-    throw new TrainerError('storage', `Cannot look for models in ${folder}: ${messageOf(cause)}`, { cause })
-  }
-}
-
-/** Skip folders beyond PATH_MAX: nobody could open a model there, and the error would hide the other models. */
-const readReachable = ((
-  path: string,
-  options: { withFileTypes: true },
-  done: (...result: unknown[]) => void,
-) =>
-  readdir(path, options, (error, entries) =>
-    isErrno(error, 'ENAMETOOLONG') ? done(null, []) : done(error, entries),
-  )) as typeof readdir
 
 function summariseValid(valid: Model[], comparisons: Map<string, Comparison>, adopted: string[]): string {
   if (!valid.length) return 'no model is published'

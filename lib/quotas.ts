@@ -15,20 +15,26 @@ const text = v.pipe(v.string('a string'), v.regex(/^[^\0]+$/, 'a string that is 
 /** The names that are filled in where they stand in braces in a training's command or environment. */
 export const placeholders = ['maxDiskMb', 'outputDir', 'modelDir'] as const
 
+/** Those of the command that accepts a model. */
+export const acceptPlaceholders = ['candidateDir', 'modelDir'] as const
+
+type Placeholder = (typeof placeholders)[number] | (typeof acceptPlaceholders)[number]
+
 /** Name the placeholder that a misspelt one was meant to be; `${WORD}` is a shell's own, unless it is one of ours. */
-function misspelling(argument: string): string | undefined {
+function misspelling(argument: string, names: readonly Placeholder[]): string | undefined {
   const plain = (word: string) => word.replaceAll(/[-_]/g, '').toLowerCase()
   for (const [found, dollar, word] of argument.matchAll(/(\$?)\{([\w-]+)\}/g)) {
-    const isMeant = (it: (typeof placeholders)[number]) =>
+    const isMeant = (it: Placeholder) =>
       dollar ? it === word : isNear(plain(it), plain(word!)) || otherWords[it].test(plain(word!))
-    const meant = placeholders.find(isMeant)
+    const meant = names.find(isMeant)
     if (meant && found !== `{${meant}}`) return `no ${found}; did you mean {${meant}}?`
   }
   return undefined
 }
 
 /** Other words for what they are. */
-const otherWords: Record<(typeof placeholders)[number], RegExp> = {
+const otherWords: Record<Placeholder, RegExp> = {
+  candidateDir: /^candidates?(dir|directory|folder|path)?$/,
   maxDiskMb: /^(max|disk|quota)(disk|size|space)*mi?b$/,
   outputDir: /^output$|^(out|output|work)(dir|directory|folder|path)$/,
   modelDir: /^models?(dir|directory|folder|path)$/,
@@ -39,12 +45,15 @@ function isNear(name: string, word: string): boolean {
   return Math.abs(name.length - word.length) <= 1 && distance(name, word) <= 2
 }
 
-const misspellingIn = ({ input }: { input: string }) => misspelling(input)!
+/** A check that no placeholder of these is misspelt. */
+function spelt(names: readonly Placeholder[]) {
+  return v.check<string, (issue: { input: string }) => string>(
+    it => !misspelling(it, names),
+    ({ input }) => misspelling(input, names)!,
+  )
+}
 
-const argument = v.pipe(
-  text,
-  v.check(it => !misspelling(it), misspellingIn),
-)
+const argument = v.pipe(text, spelt(placeholders))
 
 /** A glob below the trainer's output folder; it must not be able to name anything outside. */
 const glob = v.pipe(
@@ -118,9 +127,12 @@ function globsOf(framework: Framework | undefined, prune: string[], keep: string
 const figure = v.number('a number')
 
 /** What a new model must reach: a figure, and how far below that of the current model it may fall. */
-const metricBounds = v.strictObject(
-  { min: v.optional(figure), maxDrop: v.optional(v.pipe(figure, v.minValue(0, 'a number of at least 0'))) },
-  'an object with min or maxDrop',
+const metricBounds = v.pipe(
+  v.strictObject(
+    { min: v.optional(figure), maxDrop: v.optional(v.pipe(figure, v.minValue(0, 'a number of at least 0'))) },
+    'an object with min or maxDrop',
+  ),
+  v.check(({ min, maxDrop }) => min !== undefined || maxDrop !== undefined, 'an object with min or maxDrop'),
 )
 
 const accept = v.strictObject(
@@ -128,7 +140,7 @@ const accept = v.strictObject(
     metrics: v.optional(v.record(v.string(), metricBounds, 'an object of bounds by metric'), {}),
     command: v.optional(
       v.pipe(
-        v.array(text, 'a command as a list of strings'),
+        v.array(v.pipe(text, spelt(acceptPlaceholders)), 'a command as a list of strings'),
         v.minLength(1, 'a command as a list of at least one string'),
       ),
     ),
@@ -169,11 +181,7 @@ const jobObject = v.strictObject(
     env: v.optional(
       v.record(
         v.pipe(v.string(), v.regex(/^[^=\0]+$/, 'a variable name without "="')),
-        v.pipe(
-          v.string('a string'),
-          v.regex(/^[^\0]*$/, 'a string without NUL'),
-          v.check(it => !misspelling(it), misspellingIn),
-        ),
+        v.pipe(v.string('a string'), v.regex(/^[^\0]*$/, 'a string without NUL'), spelt(placeholders)),
         'an object of strings',
       ),
       {},

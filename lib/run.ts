@@ -171,17 +171,18 @@ async function performOnce(
   }
 }
 
-/** Sum up a run that was to train and went well. */
+/** Sum up a run that was to train and went well, but for models that were not accepted. */
 export function summaryOf(run: Run): string {
   const { command, modelsDir } = run
   const trained = namesOf(run, 'trained').join(', ')
-  const all = command.jobs.join(', ')
-  const missing = run.jobs.filter(({ check }) => check?.missing).map(({ name }) => name)
   if (command.dryRun) return `dry run, nothing was changed; would train ${trained || 'nothing'}`
-  if (trained) return `trained ${trained}; ${all} ready in ${modelsDir}`
-  return missing.length
-    ? `${missing.join(', ')} without a valid model in ${modelsDir}`
-    : `nothing to do: ${all} ready in ${modelsDir}`
+  const missing = run.jobs.filter(({ check, state }) => check?.missing && state !== 'trained')
+  const isIdle = !trained && !missing.length && !namesOf(run, 'refused').length
+  const outcome = missing.length
+    ? `${missing.map(({ name }) => name).join(', ')} without a valid model in ${modelsDir}`
+    : `${command.jobs.join(', ')} ready in ${modelsDir}`
+  if (isIdle) return `nothing to do: ${outcome}`
+  return trained ? `trained ${trained}; ${outcome}` : outcome
 }
 
 function namesOf({ jobs }: Run, state: Job['state']): JobName[] {

@@ -49,6 +49,11 @@ function formatMetric(value: number): string {
   return Number.isInteger(value) ? String(value) : value.toFixed(3)
 }
 
+/** Format a figure that is compared with another: as it is, but for what is beyond a computer's exactness. */
+export function formatFigure(value: number): string {
+  return String(Number(value.toPrecision(12)))
+}
+
 /** Align rows as a table under a line of heads. The first column is text, the others are figures. */
 function formatTable(heads: string[], rows: string[][]): string {
   const widths = heads.map((head, column) => Math.max(head.length, ...rows.map(row => row[column]!.length)))

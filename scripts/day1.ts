@@ -30,7 +30,7 @@ export async function checkDay1({ command, jobs }: Run): Promise<void> {
       emit({ event: 'warning', job: name, message })
     }
     if (check.adopt.length && !command.dryRun) {
-      const { adopt } = await import('../lib/models/publish.ts')
+      const { adopt } = await import('../lib/models/adopt.ts')
       await adopt(publishedDir, name, check.adopt, quota.models)
     }
   }

@@ -1,6 +1,6 @@
 /** Make an earlier model current: node --import tsx scripts/rollback.ts JOB [--to GENERATION] [--dry-run] */
 import { TrainerError } from '../lib/errors.ts'
-import { currentGeneration } from '../lib/models/generations.ts'
+import { currentGeneration, rolledBackFrom } from '../lib/models/generations.ts'
 import { readManifest } from '../lib/models/manifest.ts'
 import { assertPlaceable } from '../lib/models/put-flat-names.ts'
 import { recover } from '../lib/models/recovery.ts'
@@ -10,11 +10,11 @@ import {
   formerGeneration,
   release,
   rollBack,
-  rolledBackFrom,
 } from '../lib/models/rollback.ts'
 import { type Job, perform, type Run } from '../lib/run.ts'
 import { isEntry } from '../lib/settings/script.ts'
 import { count } from '../lib/text.ts'
+import { announce } from '../lib/training/job.ts'
 
 /**
  * Make the generation before the current one, or the one that `--to` names, current again, under the lock of a run and in
@@ -23,9 +23,19 @@ import { count } from '../lib/text.ts'
  * @returns what was done, for a person
  * @throws {TrainerError} `usage`, `training-failed` if there is none or it is damaged, `storage`
  */
-async function rollback({ command, jobs }: Run): Promise<string> {
-  const [job] = jobs as [Job]
-  const { publishedDir, name, emit } = job
+async function rollback(run: Run): Promise<string> {
+  const [job] = run.jobs as [Job]
+  try {
+    return await goBack(job)
+  } catch (error) {
+    announce(job, error)
+    throw error
+  }
+}
+
+async function goBack(job: Job): Promise<string> {
+  const { publishedDir, name, emit, run } = job
+  const { command } = run
   const { dryRun, to, release: releases } = command
   if (!dryRun)
     for (const message of await recover(publishedDir)) emit({ event: 'warning', job: name, message })

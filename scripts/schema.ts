@@ -1,4 +1,4 @@
-/** Write lib/quotas.schema.json and lib/fleet.schema.json, for editors, from the validators: node --import tsx scripts/schema.ts */
+/** Write lib/quotas.schema.json and lib/fleet/fleet.schema.json, for editors, from the validators: node --import tsx scripts/schema.ts */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { toJsonSchema } from '@valibot/to-json-schema'
@@ -12,7 +12,7 @@ import { root } from '../lib/system/start-command.ts'
 /** The validator of each schema's file, by the file's name. */
 const schemas = {
   'lib/quotas.schema.json': quotasSchema,
-  'lib/fleet.schema.json': fleetSchema,
+  'lib/fleet/fleet.schema.json': fleetSchema,
 }
 
 type SchemaFile = keyof typeof schemas

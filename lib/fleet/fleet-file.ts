@@ -48,7 +48,7 @@ const slurmObject = v.strictObject(
 
 const siteObject = v.strictObject({ modelsDir: path, quotas: path }, 'an object')
 
-/** The form of fleet.json; lib/fleet.schema.json is generated from it (scripts/schema.ts). */
+/** The form of fleet.json; lib/fleet/fleet.schema.json is generated from it (scripts/schema.ts). */
 export const fleetSchema = v.strictObject(
   {
     $schema: v.optional(v.string('a string')),

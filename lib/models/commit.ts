@@ -1,5 +1,5 @@
 import { existsSync, lstatSync } from 'node:fs'
-import { link, rename, rm, symlink } from 'node:fs/promises'
+import { link, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isErrno } from '../errors.ts'
 import { CURRENT, foldersIn, GENERATIONS, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
@@ -60,25 +60,24 @@ export function isWhole({ dir }: Generation): boolean {
 /**
  * Can generations be published here? Some filesystems have no hard links or no symbolic ones (vfat, exfat, some of FUSE).
  *
- * @param file a file of ours in the job's folder
  * @throws the system's error for any other reason than that
  */
-export async function hasLinks(jobDir: string, file: string): Promise<boolean> {
-  const trials = [
-    { path: join(jobDir, NEXT_FLAT), make: (path: string) => link(file, path) },
-    { path: join(jobDir, NEXT_CURRENT), make: (path: string) => symlink(GENERATIONS, path) },
-  ]
-  for (const { path, make } of trials) {
-    await rm(path, { force: true })
-    try {
-      await make(path)
-      await rm(path)
-    } catch (error) {
-      if (isErrno(error, 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'EMLINK')) return false
-      throw error
-    }
+export async function hasLinks(jobDir: string): Promise<boolean> {
+  const [file, path] = [join(jobDir, NEXT_FLAT), join(jobDir, NEXT_CURRENT)]
+  const clear = () => Promise.all([file, path].map(it => rm(it, { force: true })))
+  await clear()
+  try {
+    await writeFile(file, '', { flag: 'wx' })
+    await link(file, path)
+    await rm(path)
+    await symlink(GENERATIONS, path)
+    return true
+  } catch (error) {
+    if (isErrno(error, 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'EMLINK')) return false
+    throw error
+  } finally {
+    await clear()
   }
-  return true
 }
 
 /**

@@ -1,6 +1,8 @@
-import { closeSync } from 'node:fs'
-import { openPlain, sha256, statPlain } from '../system/plain-file.ts'
+import { closeSync, lstatSync } from 'node:fs'
+import { join } from 'node:path'
+import { openPlain, reasonOf, sha256, statPlain } from '../system/plain-file.ts'
 import { ownNames } from './generations.ts'
+import { folderOf, isOnnx, type Model, namesOf } from './judge.ts'
 import type { Manifest, ManifestEntry } from './manifest.ts'
 
 /** How a file on disk relates to a manifest; `touched` means the same content with another time. */
@@ -47,4 +49,48 @@ export async function describeFile(folder: string, name: string): Promise<Manife
   } finally {
     closeSync(fd)
   }
+}
+
+/** Describe a model's files. Reads only those that the manifest does not describe as they are. */
+export async function describeModels(
+  models: Model[],
+  manifest: Manifest | undefined,
+): Promise<Map<string, ManifestEntry>> {
+  const entries = new Map<string, ManifestEntry>()
+  for (const model of models) {
+    const folder = folderOf(model)
+    for (const name of namesOf(folder, model)) {
+      entries.set(name, knownEntry(folder, name, manifest) ?? (await describeFile(folder, name)))
+    }
+  }
+  return entries
+}
+
+/** @returns the comparison of each file of a model by name, or the reason why the model is not valid after all */
+export async function compareModel(
+  model: Model,
+  manifest: Manifest | undefined,
+): Promise<Map<string, Comparison> | string> {
+  const folder = folderOf(model)
+  const comparisons = new Map<string, Comparison>()
+  try {
+    for (const name of namesOf(folder, model)) {
+      comparisons.set(name, await compareFile(folder, name, manifest))
+    }
+  } catch (error) {
+    return reasonOf(error)
+  }
+  const comparison = comparisons.get(model.name)
+  if (!isOnnx(model.name) && comparison === 'differs') return 'is not what was published'
+  if (!isOnnx(model.name) && comparison === 'unlisted') return 'is in no manifest'
+  // The graph is the one that was published: its data was made with it, and nobody's own is shorter.
+  if (comparison === 'same' || comparison === 'touched') {
+    for (const [name, compared] of comparisons) {
+      if (compared !== 'differs') continue
+      const [bytes, publishedBytes] = [lstatSync(join(folder, name)).size, manifest!.metadata.sizes[name]]
+      if (bytes < (publishedBytes ?? 0))
+        return `needs ${name}, which is damaged: it has ${bytes} of the ${publishedBytes} bytes that were published`
+    }
+  }
+  return comparisons
 }

@@ -39,6 +39,12 @@ export function listGenerations(jobDir: string): Generation[] {
     .sort((a, b) => a.number - b.number)
 }
 
+/** List the generations that a job was rolled back from: those after the current one. */
+export function rolledBackFrom(jobDir: string): Generation[] {
+  const current = currentGeneration(jobDir)
+  return current ? listGenerations(jobDir).filter(({ number }) => number > current.number) : []
+}
+
 /**
  * Count the names of a published file that are ours: its flat name and those in generations. A file with yet another
  * name can change under it.

@@ -1,4 +1,4 @@
-import { join, posix } from 'node:path'
+import { join, posix, relative } from 'node:path'
 import {
   ASIDE,
   CACHE,
@@ -42,6 +42,16 @@ export function isPublishable(name: string): boolean {
 /** Is this the name of an ONNX model? Only those are parsed; a model of any other kind is opaque. */
 export function isOnnx(name: string): boolean {
   return name.toLowerCase().endsWith('.onnx')
+}
+
+/** List a model's files relative to its folder, in the order to publish them: external data first. */
+export function namesOf(folder: string, model: Model): string[] {
+  return [...model.references.map(path => relative(folder, path)), model.name]
+}
+
+/** Return the folder that a model's name is relative to. */
+export function folderOf({ path, name }: Model): string {
+  return path.slice(0, -name.length - 1)
 }
 
 /**

@@ -1,38 +1,17 @@
 import { existsSync } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { TrainerError } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
-import { folderOf } from '../models.ts'
 import type { JobName } from '../quotas.ts'
 import { storageError } from '../system/durable.ts'
 import { hasLinks, makeCurrent, retire } from './commit.ts'
 import { flatNamesOf } from './flat-names.ts'
-import {
-  currentGeneration,
-  type Generation,
-  isSameFile,
-  nextGenerationDir,
-  publishedDirOf,
-} from './generations.ts'
+import { currentGeneration, type Generation, isSameFile, publishedDirOf } from './generations.ts'
 import type { Model } from './judge.ts'
-import {
-  composeManifest,
-  MANIFEST,
-  type Manifest,
-  type ManifestEntry,
-  readManifest,
-  writeManifest,
-} from './manifest.ts'
-import { adoptFlat, publishFlat, removeFormer } from './publish-flat.ts'
-import {
-  describeModels,
-  nextNumber,
-  type Staged,
-  stageLinks,
-  stageModels,
-  type TrainingFacts,
-} from './stage.ts'
+import { type Manifest, readManifest } from './manifest.ts'
+import { discard, nextNumber } from './next-generation.ts'
+import { publishFlat, removeFormer } from './publish-flat.ts'
+import { type Staged, stageModels, type TrainingFacts } from './stage.ts'
 import { metricsOf } from './trainer-metadata.ts'
 
 /** A published model. */
@@ -91,7 +70,7 @@ export async function publish(
     const { metadata, files } = staged.manifest
     let dir = jobDir
     let generation: Generation | undefined
-    if (await hasLinks(jobDir, join(staged.dir, MANIFEST))) {
+    if (await hasLinks(jobDir)) {
       tellOfHidden(jobDir, current, staged.manifest, warn)
       generation = await makeCurrent(jobDir, nextNumber(jobDir), staged.manifest)
       dir = generation.dir
@@ -123,20 +102,6 @@ export async function publish(
   }
 }
 
-/** Set aside a generation that was not accepted; remove one that could not be published. */
-async function discard(jobDir: string, cause: unknown): Promise<void> {
-  const [next, { candidateDir }] = [nextGenerationDir(jobDir), foldersIn(jobDir)]
-  const isRefused = cause instanceof TrainerError && cause.code === 'not-accepted'
-  const settled = async () => {
-    if (!existsSync(next)) return
-    if (isRefused) {
-      await rm(candidateDir, { recursive: true, force: true })
-      await rename(next, candidateDir)
-    } else await rm(next, { recursive: true, force: true })
-  }
-  await settled().catch(() => {}) // the disk is failing; the next start settles it
-}
-
 /** Tell that flat names go, the first time that they do. */
 function tellOfHidden(
   jobDir: string,
@@ -151,55 +116,4 @@ function tellOfHidden(
     `${first}${others.length ? ` and ${others.length} more` : ''} no longer stand in ${jobDir} itself, where a reader would ` +
       `get some of each training: they belong together, and are found in ${jobDir}/current`,
   )
-}
-
-/**
- * Take valid models into a generation and its manifest as they are on disk: an operator's own, published ones whose times
- * have changed, or what was published before there were generations. The reported metadata is kept only if no content has
- * changed. A file with other content counts as adopted from now on, until a training replaces it.
- *
- * @throws {TrainerError} `storage`
- */
-export async function adopt(jobDir: string, job: JobName, models: Model[], globs: string[]): Promise<void> {
-  const names = models.map(({ name }) => name)
-  try {
-    const publishedDir = publishedDirOf(jobDir)
-    const previous = readManifest(publishedDir)
-    const entries = await describeModels(models, previous)
-    const isKnown = Array.from(entries).every(([name, { sha256 }]) => previous?.files[name] === sha256)
-    const manifest = composeManifest({
-      job,
-      globs,
-      models: names,
-      entries,
-      metadata: isKnown ? previous!.metadata : {},
-      renamed: previous?.metadata.renamed ?? {},
-      adopted: adoptedAmong(entries, previous),
-    })
-    const current = currentGeneration(jobDir)
-    const isInPlace = current && models.every(model => folderOf(model) === current.dir)
-    if (isInPlace) {
-      await writeManifest(join(current.dir, MANIFEST), manifest)
-      await makeCurrent(jobDir, current.number)
-      return
-    }
-    const staged = await stageLinks(jobDir, models, manifest)
-    if (await hasLinks(jobDir, join(staged.dir, MANIFEST))) {
-      await makeCurrent(jobDir, nextNumber(jobDir), manifest)
-      if (!current && previous) await removeFormer(jobDir, previous, manifest)
-    } else {
-      await rm(staged.dir, { recursive: true, force: true })
-      await adoptFlat(jobDir, manifest, previous)
-    }
-  } catch (cause) {
-    await discard(jobDir, cause)
-    throw storageError(`Cannot take ${names.join(', ')} into the manifest of ${jobDir}`, cause)
-  }
-}
-
-/** List the files that no training here made: new to the manifest in name or content, or adopted before. */
-function adoptedAmong(entries: Map<string, ManifestEntry>, manifest: Manifest | undefined): string[] {
-  const isAdopted = ([name, { sha256 }]: [string, ManifestEntry]) =>
-    manifest?.files[name] !== sha256 || manifest.metadata.adopted.includes(name)
-  return [...entries].filter(isAdopted).map(([name]) => name)
 }

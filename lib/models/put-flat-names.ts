@@ -3,11 +3,11 @@ import { link, rename, rm, rmdir, symlink, unlink } from 'node:fs/promises'
 import { dirname, join, posix } from 'node:path'
 import { isErrno, TrainerError } from '../errors.ts'
 import { CURRENT, NEXT_FLAT } from '../layout.ts'
-import { foreignReferences } from '../models.ts'
 import { makeFolderDurably, syncFolder } from '../system/durable.ts'
 import { flatNamesOf } from './flat-names.ts'
 import { type Generation, isSameFile, listGenerations } from './generations.ts'
 import { type Manifest, readManifest } from './manifest.ts'
+import { foreignReferences } from './own-models.ts'
 
 /**
  * Assert that the flat names of a generation can be put: no folder of somebody else's, and no link, is in their place or

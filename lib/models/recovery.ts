@@ -3,7 +3,6 @@ import { rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { CURRENT, foldersIn, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
-import { ownModels } from '../models.ts'
 import { renameDurably, storageError } from '../system/durable.ts'
 import { folderExists } from '../system/plain-file.ts'
 import { dropGeneration, isWhole, retire } from './commit.ts'
@@ -15,6 +14,7 @@ import {
   nextGenerationDir,
 } from './generations.ts'
 import { MANIFEST, readManifest } from './manifest.ts'
+import { ownModels } from './own-models.ts'
 import { dropSuperseded, finishPublication } from './publish-flat.ts'
 import { putFlatNames } from './put-flat-names.ts'
 

@@ -2,7 +2,13 @@ import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
 import { storageError } from '../system/durable.ts'
 import { dropGeneration, isWhole, makeCurrent } from './commit.ts'
-import { currentGeneration, type Generation, generationOf, listGenerations } from './generations.ts'
+import {
+  currentGeneration,
+  type Generation,
+  generationOf,
+  listGenerations,
+  rolledBackFrom,
+} from './generations.ts'
 import { verifyGeneration } from './verify.ts'
 
 /**
@@ -70,12 +76,6 @@ export async function assertAsPublished(job: JobName, generation: Generation): P
   const { path, reason } = difference
   const message = `Cannot roll back ${job} to generation ${generation.number}: its ${path} ${reason}`
   throw new TrainerError('training-failed', message)
-}
-
-/** List the generations that a job was rolled back from: those after the current one. */
-export function rolledBackFrom(jobDir: string): Generation[] {
-  const current = currentGeneration(jobDir)
-  return current ? listGenerations(jobDir).filter(({ number }) => number > current.number) : []
 }
 
 /**

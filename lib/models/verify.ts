@@ -2,12 +2,12 @@ import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { NEXT_CURRENT } from '../layout.ts'
-import { findModels, namesOf } from '../models.ts'
 import { assertFolder, readPlain, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { describeFile } from './compare.ts'
+import { findModels } from './find.ts'
 import { flatNamesOf } from './flat-names.ts'
 import { type Generation, isSameFile, listGenerations, ownNames, publishedDirOf } from './generations.ts'
-import { judgeModel } from './judge.ts'
+import { judgeModel, namesOf } from './judge.ts'
 import {
   contradictionsIn,
   MANIFEST,

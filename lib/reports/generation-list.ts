@@ -1,3 +1,4 @@
+import { isWhole } from '../models/commit.ts'
 import { currentGeneration, listGenerations } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
@@ -7,6 +8,8 @@ import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
 export type GenerationStatus = {
   generation: number
   isCurrent: boolean
+  /** Are its files there? Of one that a job was rolled back from they may have made room. */
+  isWhole: boolean
   /** When it was trained, in ISO 8601; `null` if no training here made it, or its time is unknown. */
   trainedAt: string | null
   /** Bytes of its files as its manifest states them; those that it shares with others count in each. */
@@ -19,12 +22,14 @@ export function statusOfGenerations(jobDir: string): GenerationStatus[] {
   const current = currentGeneration(jobDir)?.number
   return listGenerations(jobDir)
     .toReversed()
-    .map(({ number, dir }) => {
+    .map(generation => {
+      const { number, dir } = generation
       const { metadata } = readManifest(dir) ?? {}
       const trainedMs = metadata?.adopted.length ? Number.NaN : Date.parse(String(metadata?.trained_at))
       return {
         generation: number,
         isCurrent: number === current,
+        isWhole: isWhole(generation),
         trainedAt: Number.isNaN(trainedMs) ? null : new Date(trainedMs).toISOString(),
         bytes: Object.values(metadata?.sizes ?? {}).reduce((sum, bytes) => sum + bytes, 0),
         metrics: metricsOf(metadata ?? {}),
@@ -35,11 +40,12 @@ export function statusOfGenerations(jobDir: string): GenerationStatus[] {
 /** Describe the generations of a job for a person, a line each, where there is one to go back to. */
 export function describeGenerations(job: string, generations: GenerationStatus[], now: number): string[] {
   if (generations.length < 2) return []
-  return generations.map(({ generation, isCurrent, trainedAt, bytes, metrics }) => {
+  return generations.map(({ generation, isCurrent, isWhole, trainedAt, bytes, metrics }) => {
     const age = trainedAt
       ? `${formatSeconds(Math.max(0, now - Date.parse(trainedAt)) / 1000)} old`
       : 'not trained here'
     const figures = Object.keys(metrics).length ? `: ${formatMetrics(metrics)}` : ''
-    return `${job} generation ${generation}${isCurrent ? ' (current)' : ''}, ${age}, ${formatBytes(bytes)}${figures}`
+    const state = isCurrent ? ' (current)' : isWhole ? '' : ' (its files have made room)'
+    return `${job} generation ${generation}${state}, ${age}, ${formatBytes(bytes)}${figures}`
   })
 }

@@ -53,7 +53,14 @@ export type JobHistory = {
   /** All deletions; `atMs` is thinned out, `last` holds the last ones. */
   prunes: { count: number; bytes: number; atMs: number[]; last: Prune[] }
   published: { path: string; bytes: number; sha256: string; metrics: Record<string, number> }[]
+  /** Why its new model was not accepted, and the figures that were asked for. */
+  refused: Refusal | undefined
+  /** The generation that an operator has made current, and the one that was. */
+  rollback: { generation: number; from: number } | undefined
 }
+
+/** A model that was not accepted: figures by name, `null` where the trainer told none, and the least that would do. */
+export type Refusal = { reason: string; metrics: Record<string, { figure: number | null; limit: number }> }
 
 /** Begin the history of a job that a run has come to. */
 export function beginJob(job: JobName, atMs: number): JobHistory {
@@ -73,6 +80,8 @@ export function beginJob(job: JobName, atMs: number): JobHistory {
     freezes: { count: 0, pausedMs: 0, atMs: [] },
     prunes: { count: 0, bytes: 0, atMs: [], last: [] },
     published: [],
+    refused: undefined,
+    rollback: undefined,
   }
 }
 
@@ -149,10 +158,19 @@ export function takeJobEvent(history: JobHistory, event: JobEvent, atMs: number,
       if (event.usedBytes > event.limitBytes)
         history.excess = { usedBytes: event.usedBytes, limitBytes: event.limitBytes }
       return
+    case 'model.refuse': {
+      const { reason, metrics } = event
+      history.refused = { reason, metrics }
+      return
+    }
+    case 'model.rollback': {
+      const { generation, from } = event
+      history.rollback = { generation, from }
+      history.outcome = 'done'
+      return
+    }
     case 'storage.usage':
     case 'train.output':
-    case 'model.refuse':
-    case 'model.rollback':
       return
     default:
       event satisfies never

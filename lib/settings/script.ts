@@ -3,6 +3,7 @@ import { pathToFileURL } from 'node:url'
 import { isErrno, TrainerError } from '../errors.ts'
 import type { Level } from '../events.ts'
 import { storageError } from '../system/durable.ts'
+import { keepHeapSmall } from '../system/small-heap.ts'
 import { escapeText } from '../text.ts'
 
 /** Is this file the program that was started, and not imported by another? */
@@ -20,6 +21,7 @@ export async function runScript(
   body: () => Promise<number>,
   isRecorded: () => boolean = () => false,
 ): Promise<number> {
+  keepHeapSmall()
   let lost: unknown
   // An error of the output must not stop a training, and a reader that leaves (`| head`) has what it wanted.
   process.stdout.on('error', error => {

@@ -1,7 +1,7 @@
 import type { Bytes } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
+import type { Aged } from './entries-by-age.ts'
 import { compare, compareAge, type Entry, type Inode, PrunableSet } from './entry.ts'
-import type { Aged } from './oldest-entries.ts'
 
 /**
  * Put entries into sets, in the order in which they go: by rank, and by time; but those of one pattern by their numbers,

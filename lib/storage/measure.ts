@@ -5,9 +5,9 @@ import type { Bytes, Folder } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { arrange, compareSets, worthPruning } from './arrange.ts'
 import { accountOf, inodeBytesOn } from './capacity.ts'
+import { EntriesByAge, MOST_ENTRIES } from './entries-by-age.ts'
 import { Entry, type Inode, type Pointer } from './entry.ts'
 import { Keeper } from './keeper.ts'
-import { MOST_ENTRIES, OldestEntries } from './oldest-entries.ts'
 import { isPointerName, MOST_POINTERS, notePointers } from './pointers.ts'
 import { RANK, type Rule } from './rank.ts'
 import { compileRules, type Globs, LEFTOVER, OURS, type RuleOf } from './rules.ts'
@@ -16,8 +16,9 @@ import { walk } from './walk.ts'
 export type MeasureOptions = Globs & {
   /** Paths that are never prunable, such as published models with their external data and manifest. */
   keep?: Iterable<string | Buffer>
-  /** List at least so many of the oldest prunable entries, if there are so many. */
+  /** List at least so many of the oldest prunable entries, or of the newest, if there are so many. */
   most?: number
+  which?: 'oldest' | 'newest'
   /** After a violation: everything in `work/` may be pruned, except what the rules name other than temporary files. */
   unnamed?: boolean
   /** While a training runs, its beginning: what is half-written and younger is its own, and no leftover. */
@@ -78,7 +79,7 @@ class Account {
   readonly #liveSinceNs: bigint | undefined
   readonly #nowNs = BigInt(Date.now()) * 10n ** 6n
   readonly #inodes = new Map<string, Inode>()
-  readonly #oldest: OldestEntries
+  readonly #entries: EntriesByAge
   readonly #pointers: Pointer[] = []
   #fromFuture: Bytes | undefined
   #usedBytes = 0
@@ -90,14 +91,14 @@ class Account {
     root: Bytes,
     inodeBytes: number,
     ruleOf: RuleOf,
-    { keep = [], most = MOST_ENTRIES, unnamed = false, liveSinceNs }: MeasureOptions,
+    { keep = [], most = MOST_ENTRIES, which = 'oldest', unnamed = false, liveSinceNs }: MeasureOptions,
   ) {
     this.#root = root
     this.#work = `${root}/${WORK}`
     this.#inodeBytes = inodeBytes
     this.#ruleOf = ruleOf
     this.#keeper = new Keeper(keep)
-    this.#oldest = new OldestEntries(root, most)
+    this.#entries = new EntriesByAge(root, most, which)
     this.#unnamed = unnamed
     this.#liveSinceNs = liveSinceNs
   }
@@ -134,27 +135,27 @@ class Account {
     }
     if (rule === 'kept') {
       owner?.keep()
-      this.#oldest.keep(path, name)
+      this.#entries.keep(path, name)
       return isFolder ? 'kept' : owner
     }
     const entry = new Entry(path, name, stats, timeNs, rule, owner)
     entry.add(bytes, inode)
     if (this.#keeper.keeps(entry)) {
       entry.keep()
-      this.#oldest.keep(path, name)
+      this.#entries.keep(path, name)
     } else {
       if (!inode) this.#named += bytes
-      this.#oldest.add(entry)
+      this.#entries.add(entry)
     }
     return isFolder ? entry : owner
   }
 
   async close(rootStats: Stats): Promise<Measurement> {
     this.#charge(chargeOf(rootStats, this.#inodeBytes))
-    const sets = await arrange(this.#oldest.list().filter(({ entry }) => !this.#isLive(entry)))
+    const sets = await arrange(this.#entries.list().filter(({ entry }) => !this.#isLive(entry)))
     if (sets.length) notePointers(this.#root, this.#pointers, sets)
     const prunable = worthPruning(sets.sort(compareSets)).flatMap(({ entries }) => entries)
-    const { isCut } = this.#oldest
+    const { isCut } = this.#entries
     return {
       usedBytes: this.#usedBytes,
       usedInodes: this.#usedInodes,

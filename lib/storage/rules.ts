@@ -1,4 +1,4 @@
-import { ASIDE, CACHE, HOME, TMP, WORK } from '../layout.ts'
+import { ASIDE, CACHE, CANDIDATE, HOME, TMP, WORK } from '../layout.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { isStagingName } from './naming.ts'
 import { isPointerName } from './pointers.ts'
@@ -24,6 +24,7 @@ export type Globs = {
 const CHECKPOINT: Rule = { name: '*.checkpoint', rank: RANK.checkpoint }
 const TEMPORARY: Rule = { name: '*.tmp', rank: RANK.temporary }
 const SET_ASIDE: Rule = { name: ASIDE, rank: RANK.temporary }
+const REFUSED: Rule = { name: CANDIDATE, rank: RANK.temporary }
 const SUPERSEDED: Rule = { name: 'superseded', rank: RANK.superseded }
 /** The folders in `work/` that are not a training's to make. */
 export const OURS = [TMP, CACHE, HOME]
@@ -32,7 +33,8 @@ export const LEFTOVER: Rule = { name: 'leftover', rank: RANK.temporary }
 
 /**
  * Make the rules for what is below `root`: `*.checkpoint` and `*.tmp` at any depth, whatever a glob of `prune` matches,
- * and in `work/` caches and what has a name of something half-written. `work` and the folders of ours in it never match.
+ * and in `work/` caches and what has a name of something half-written; and the folder of a model that was not accepted.
+ * `work` and the folders of ours in it never match.
  *
  * @param isLive does a training run? What is half-written may be a checkpoint then, if a glob names it
  */
@@ -59,6 +61,7 @@ export async function compileRules(
     if (find(keepGlobOf, folder, name, kind)) return 'kept'
     if (past.size && past.has(`${folder}/${name}`)) return SUPERSEDED
     if (folder === aside) return SET_ASIDE
+    if (folder === root && name === CANDIDATE && kind !== 'file') return REFUSED
     if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
     if (folder === root ? name === WORK : folder === work && OURS.includes(name)) return undefined
     if (caches.includes(folder)) return { name: relative(root, folder), rank: RANK.cache }

@@ -1,27 +1,12 @@
-import { setTimeout as delay } from 'node:timers/promises'
-import { messageOf, TrainerError } from '../errors.ts'
-import { foldersIn } from '../layout.ts'
-import type { Generation } from '../models/generations.ts'
+import { TrainerError } from '../errors.ts'
+import { type Generation, rolledBackFrom } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
-import { rolledBackFrom } from '../models/rollback.ts'
 import type { Staged } from '../models/stage.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
 import type { Job } from '../run.ts'
-import { giveFolder, mendWork } from '../storage/mend-folder.ts'
-import { unlessAborted } from '../system/abort.ts'
-import { trainingEnvironment } from './environment.ts'
-import { countsAtOnce } from './estimate.ts'
-import { guard } from './guard.ts'
+import { formatFigure } from '../text.ts'
+import { verdictOf } from './accept-command.ts'
 import type { Budget } from './preflight.ts'
-import { Training } from './process.ts'
-import { Progress } from './progress.ts'
-import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
-
-/** What a command may take where the job has no `timeoutMinutes`. */
-const DEFAULT_MINUTES = 60
-
-/** Room beside one largest file, for folders and small files. */
-const FILE_SLACK_BYTES = 256 * 1024
 
 /** The figures that were asked for, by name: what the trainer told, and the least that would do. */
 type Asked = Record<string, { figure: number | null; limit: number }>
@@ -61,9 +46,14 @@ function figuresOf({ quota, check }: Job, staged: Staged, current: Generation | 
   for (const [metric, { min, maxDrop }] of Object.entries(quota.accept?.metrics ?? {})) {
     const former = maxDrop === undefined ? undefined : before[metric]
     const limits = [min, former === undefined ? undefined : former - maxDrop!].filter(it => it !== undefined)
-    if (limits.length) asked[metric] = { figure: told[metric] ?? null, limit: Math.max(...limits) }
+    // Differences of decimal fractions are not exact: a drop by as much as is allowed must not be one too many.
+    if (limits.length) asked[metric] = { figure: told[metric] ?? null, limit: roundOff(Math.max(...limits)) }
   }
   return asked
+}
+
+function roundOff(figure: number): number {
+  return Number(figure.toPrecision(12))
 }
 
 function shortfallOf(asked: Asked): string | undefined {
@@ -71,7 +61,8 @@ function shortfallOf(asked: Asked): string | undefined {
   if (!short.length) return undefined
   return short
     .map(
-      ([metric, { figure, limit }]) => `${metric} is ${figure ?? 'not told'}, at least ${limit} is asked for`,
+      ([metric, { figure, limit }]) =>
+        `${metric} is ${figure === null ? 'not told' : formatFigure(figure)}, at least ${formatFigure(limit)} is asked for`,
     )
     .join(', ')
 }
@@ -97,84 +88,4 @@ function repetitionOf({ name, quota, publishedDir }: Job, { manifest }: Staged):
       )
   }
   return undefined
-}
-
-/** @returns why the job's own command does not accept, if it does not */
-async function verdictOf(
-  job: Job,
-  budget: Budget,
-  command: string[],
-  staged: Staged,
-  current: Generation | undefined,
-): Promise<string | undefined> {
-  const { name, quota, jobDir, publishedDir, workDir, tmpDir, emit, onPrune, onFault, run } = job
-  const values: Record<string, string> = { candidateDir: staged.dir, modelDir: current?.dir ?? publishedDir }
-  const argv = command.map(it => it.replace(/\{(candidateDir|modelDir)\}/g, (_, key: string) => values[key]!))
-  const { isSandboxed, isCapped, limitBytes, keptBytes, rules } = budget
-  if (!isSandboxed) {
-    emit({
-      event: 'warning',
-      job: name,
-      message: "accept's command runs without a sandbox, so it has a network",
-    })
-  }
-  await mendWork(workDir)
-  const user = isSandboxed ? trainingUser() : undefined
-  if (user !== undefined) await giveFolder(workDir, user)
-  const env = trainingEnvironment(job, budget.toldBytes, (isSandboxed && shortTemporaryFolder()) || tmpDir)
-  const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
-  const bounds = { jobDir, publishedDir, workingDir: run.quotas.dir, isSandboxed, isCapped, maxFileBytes }
-  const progress = new Progress(job, limitBytes)
-  const over = new AbortController()
-  const minutes = quota.timeoutMinutes ?? DEFAULT_MINUTES
-  const late = delay(minutes * 60_000, 'late' as const, { signal: over.signal, ref: false }).catch(
-    () => undefined,
-  )
-  try {
-    const process = await Training.start(
-      {
-        ...contain(argv, { ...bounds, network: isSandboxed ? 'none' : 'host', path: env.PATH! }),
-        cwd: run.quotas.dir,
-        env,
-        lockFd: run.lockFd!,
-      },
-      {
-        onLines: lines => progress.takeLines(lines),
-        onRedraw: line => progress.takeRedraw(line),
-        onRetry: () => {},
-        signal: run.signal,
-      },
-    )
-    const keep = [...rules.keep, foldersIn(publishedDir).generationsDir]
-    const watch = {
-      ...budget,
-      rules: { ...rules, keep },
-      countsAtOnce: countsAtOnce(jobDir),
-      training: process,
-      emit,
-      onPrune,
-      onFault,
-      onLook: progress.takeLook.bind(progress),
-    }
-    const guarding = guard(watch, over.signal)
-    try {
-      const ended = await unlessAborted(Promise.race([process.exited, guarding, late]), run.signal)
-      if (ended === 'late') return `accept's command took longer than ${minutes} min`
-    } finally {
-      over.abort()
-      await process.end(quota.graceSeconds * 1000)
-      await guarding.catch(() => undefined) // thrown above, if it was the guard that ended it
-    }
-    const { exitCode, signal } = await process.exited
-    if (exitCode === 0) return undefined
-    const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
-    return `accept's command ${how}${progress.lastLine ? `; its last line was "${progress.lastLine}"` : ''}`
-  } catch (error) {
-    if (run.signal.aborted || !(error instanceof TrainerError)) throw error
-    return `accept's command could not be run: ${messageOf(error)}`
-  } finally {
-    over.abort()
-    progress.close()
-    await mendWork(workDir)
-  }
 }

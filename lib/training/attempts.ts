@@ -12,7 +12,7 @@ import type { PrunableSet } from '../storage/entry.ts'
 import { findWork, type Measurement, measure } from '../storage/measure.ts'
 import { isBestName } from '../storage/naming.ts'
 import { pathOf, repoint } from '../storage/pointers.ts'
-import { pruneOldest } from '../storage/prune.ts'
+import { type Pruned, pruneOldest } from '../storage/prune.ts'
 import { RANK } from '../storage/rank.ts'
 import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
 import { replaceFile, syncFolder } from '../system/durable.ts'
@@ -58,37 +58,42 @@ export async function noteSuccess(job: Job): Promise<void> {
 export async function noteFailure(job: Job): Promise<void> {
   const last = readAttempts(job)
   if (!last) return
-  const [set] = newestOf(await measureCheckpoints(job))
+  const [set] = await newestOf(job)
   const newest = set ? identityOf(set) : null
   const failures = newest !== null && newest === last.newest ? last.failures + 1 : 1
   await writeAttempts(job, { ...last, failures, newest })
 }
 
 async function removeFinished(job: Job): Promise<void> {
-  const { jobDir, name, emit, onPrune, onFault } = job
-  const { pointers, ...found } = await measureCheckpoints(job)
+  const { jobDir, name, run, emit, onPrune, onFault } = job
+  let found = await measureCheckpoints(job, 'oldest')
   if (!found.prunable.length) return
+  const { pointers } = found
   const sets = new Set(found.prunable.map(({ set }) => set)).size
   const message =
-    `its last training has been published: ${count(sets, 'checkpoint')} of it go, so that this one begins anew; ` +
-    '"resume": "always" in quotas.json keeps them'
+    `its last training has been published: ${found.isCut ? 'more than ' : ''}${count(sets, 'checkpoint')} of it go, ` +
+    'so that this one begins anew; "resume": "always" in quotas.json keeps them'
   emit({ event: 'warning', job: name, message })
-  const all = { targetBytes: 0, targetInodes: 0 }
-  await pruneOldest(jobDir, found.prunable, {
-    ...found,
-    ...all,
-    onPrune: ({ pointer: _, ...pruned }) => onPrune(pruned), // what names it goes too
+  const all = { targetBytes: 0, targetInodes: 0, signal: run.signal }
+  const listener = {
+    onPrune: ({ pointer: _, ...pruned }: Pruned) => onPrune(pruned), // what names it goes too
     onFault,
-  })
-  // They name what is gone now. A link may be anything else.
-  const named = new Set(found.prunable.flatMap(({ set }) => set.namedBy))
-  for (const pointer of pointers)
-    if (!pointer.isLink || named.has(pointer)) rmSync(native(pathOf(pointer)), { force: true })
+  }
+  // They name what is gone then. A link may be anything else.
+  const naming = new Set(pointers.filter(({ isLink }) => !isLink).map(pathOf))
+  // Where there are very many, they are listed and deleted in parts.
+  for (;;) {
+    for (const { set } of found.prunable) for (const pointer of set.namedBy) naming.add(pathOf(pointer))
+    const { freedInodes } = await pruneOldest(jobDir, found.prunable, { ...found, ...all, ...listener })
+    if (!found.isCut || !freedInodes) break
+    found = await measureCheckpoints(job, 'oldest')
+  }
+  for (const path of naming) rmSync(native(path), { force: true })
 }
 
 async function setAside(job: Job, { newest, failures }: Attempts): Promise<void> {
   const { jobDir, name, emit } = job
-  const [set, before] = newestOf(await measureCheckpoints(job))
+  const [set, before] = await newestOf(job)
   if (!set || identityOf(set) !== newest) return
   const aside = join(jobDir, ASIDE)
   mkdirSync(aside, { recursive: true, mode: 0o750 })
@@ -107,9 +112,9 @@ async function setAside(job: Job, { newest, failures }: Attempts): Promise<void>
 }
 
 /** Measure a job's checkpoints alone, those that `keep` names too. */
-async function measureCheckpoints({ jobDir, quota }: Job): Promise<Measurement> {
+async function measureCheckpoints({ jobDir, quota }: Job, which: 'oldest' | 'newest'): Promise<Measurement> {
   const prune = [...quota.globs.prune, ...(quota.framework ? [] : usualCheckpoints)]
-  const found = await measure(jobDir, { prune, most: Number.POSITIVE_INFINITY })
+  const found = await measure(jobDir, { prune, which })
   const work = findWork(jobDir)
   const prunable = found.prunable.filter(
     ({ rank, folder }) => rank === RANK.checkpoint && `${folder}/`.startsWith(`${work}/`),
@@ -122,7 +127,8 @@ function latin1(path: string): Bytes {
 }
 
 /** The newest checkpoint, the best only if there is no other, and the one before it that has the same pattern of a name. */
-function newestOf({ prunable }: Measurement): PrunableSet[] {
+async function newestOf(job: Job): Promise<PrunableSet[]> {
+  const { prunable } = await measureCheckpoints(job, 'newest')
   const sets = [...new Set(prunable.map(({ set }) => set))].sort((a, b) => (a.orderNs < b.orderNs ? 1 : -1))
   const isBest = ({ path }: PrunableSet) => isBestName(basename(path))
   const [newest, ...others] = [...sets.filter(it => !isBest(it)), ...sets.filter(isBest)]

@@ -129,6 +129,8 @@ class Guard {
   #accountBytes = 0
   /** Until then it is walked while it runs, because it was stopped for what others had written. */
   #movingUntilMs = 0
+  /** What others wrote in a millisecond while the training stood still for its last look. */
+  #others = { bytesPerMs: 0, sinceMs: 0 }
   #toldMs = Number.NEGATIVE_INFINITY
   fullest: Figures
   #fullestMs = 0
@@ -317,7 +319,7 @@ class Guard {
       const startedMs = performance.now()
       const look = await this.#lookMoving()
       const isNew = look && [...look.held.unseen].some(id => !this.#held.unseen.has(id))
-      if (look && !isNew && !isAbove(look, this.#thresholds(look))) {
+      if (look && !isNew && !isAbove(look, this.#thresholds(look)) && this.#isByOthers(look)) {
         this.#estimate.set(look, look.account)
         // It must not take all of the time.
         const tookMs = performance.now() - startedMs
@@ -325,6 +327,15 @@ class Guard {
       }
     }
     await this.#relieve()
+  }
+
+  /**
+   * Is what the account has and the walk has not seen no more than others write? Else the training may have hidden it, by
+   * renaming.
+   */
+  #isByOthers({ usedBytes }: Look): boolean {
+    const theirBytes = 2 * this.#others.bytesPerMs * (performance.now() - this.#others.sinceMs)
+    return this.#standing.now().usedBytes - usedBytes <= theirBytes + NOISE.bytes
   }
 
   /** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
@@ -338,7 +349,11 @@ class Guard {
     const usedBytes = Math.min(now.usedBytes, limitNow(this.#watch, now).bytes)
     emit({ event: 'train.freeze', job, usedBytes })
     isStopped ||= await this.#untilStopped(startedMs)
+    const standing = { sinceMs: performance.now(), bytes: accountOf(this.#watch.dir).usedBytes }
     let look = await this.#lookStanding(isStopped)
+    const standingMs = performance.now() - standing.sinceMs
+    const theirBytes = accountOf(this.#watch.dir).usedBytes - standing.bytes
+    this.#others = { bytesPerMs: Math.max(0, theirBytes) / standingMs, sinceMs: standing.sinceMs }
     const isFull = isAbove(look, this.#thresholds(look))
     const isOthers = !isFull && isAbove(this.#estimate.now(), withNoise(look))
     if (isFull) look = await this.#prune(look)

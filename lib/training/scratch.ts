@@ -3,11 +3,14 @@ import { copyFile, mkdir, rm } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
+import { findModels } from '../models/find.ts'
 import type { Model } from '../models/judge.ts'
-import { findModels } from '../models.ts'
+import { publishedFiles, supersededFiles } from '../models.ts'
+import { limitedTo, type Quota } from '../quotas.ts'
 import type { Job } from '../run.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
-import { checkUsage } from '../storage.ts'
+import { type MeasureOptions, measure } from '../storage/measure.ts'
+import { pruneTo } from '../storage.ts'
 import { storageError } from '../system/durable.ts'
 import { makeFolder } from '../system/plain-file.ts'
 import { MIB } from '../text.ts'
@@ -19,7 +22,8 @@ function usesScratch({ jobDir, publishedDir }: Job): boolean {
 
 /**
  * Make the folder on this machine's own disk in which the job trains. Its quota there is what its published files leave of
- * it: both together never hold more than the quota.
+ * it. Those that may be pruned, such as earlier generations, take nothing of it: they go when the new models need their
+ * place.
  *
  * @throws {TrainerError} `storage` if the scratch folder is missing, or somebody else's has its place
  */
@@ -30,8 +34,7 @@ export async function openScratch(job: Job): Promise<void> {
     const message = `Cannot train in ${scratch}: there is no such folder on this machine; make or mount it`
     throw new TrainerError('storage', message)
   }
-  const publishedBytes = existsSync(job.publishedDir) ? await checkUsage(job.publishedDir) : 0
-  const quotaBytes = Math.max(0, job.quota.quotaBytes - publishedBytes)
+  const quotaBytes = Math.max(0, job.quota.quotaBytes - (await publishedBytesOf(job)))
   job.quota = { ...job.quota, quotaBytes, maxDiskMb: quotaBytes / MIB }
   if (job.run.command.dryRun) return
   const siteDir = dirname(job.jobDir)
@@ -43,21 +46,51 @@ export async function openScratch(job: Job): Promise<void> {
   await removeWhole(job.jobDir)
 }
 
+/** Measure what a job's published files take of its quota for good. */
+async function publishedBytesOf({ publishedDir, quota }: Job): Promise<number> {
+  if (!existsSync(publishedDir)) return 0
+  const { usedBytes, prunableBytes } = await measure(publishedDir, await publishedRules(publishedDir, quota))
+  return usedBytes - prunableBytes
+}
+
+async function publishedRules(publishedDir: string, { globs, models }: Quota): Promise<MeasureOptions> {
+  const superseded = supersededFiles(publishedDir)
+  return { ...globs, superseded, keep: await publishedFiles(publishedDir, models) }
+}
+
+/** Prune the folder of published files until there is room in the quota for so many bytes more. */
+async function makeRoom(
+  { name, publishedDir, run, quota, onPrune, onFault }: Job,
+  bytes: number,
+): Promise<void> {
+  const whole = limitedTo(run.quotas.jobs[name], run.command.maxDiskMb)
+  const rules = await publishedRules(publishedDir, quota)
+  await pruneTo(publishedDir, Math.max(0, whole.quotaBytes - bytes), {
+    ...rules,
+    onPrune,
+    onFault,
+    signal: run.signal,
+  })
+}
+
 /**
  * Bring models to the folder from which they are published in one step; nothing that is published changes by that.
  *
  * @returns the same models there
- * @throws {TrainerError} `storage`; what was brought is gone again
+ * @throws {TrainerError} `storage`; what was brought is gone again. `quota-exceeded` if there is no room for them
  */
 export async function bringModels(job: Job, models: Model[]): Promise<Model[]> {
   if (!usesScratch(job)) return models
   const { workDir } = foldersIn(job.publishedDir)
-  const names = models.flatMap(({ path, references }) =>
-    [path, ...references].map(file => relative(job.workDir, file)),
+  const files = new Set(models.flatMap(({ path, references }) => [path, ...references]))
+  const names = Array.from(files, file => relative(job.workDir, file))
+  await makeRoom(
+    job,
+    Array.from(files, file => lstatSync(file).size).reduce((sum, bytes) => sum + bytes, 0),
   )
   try {
     makeFolder(workDir)
-    for (const name of new Set(names)) {
+    for (const name of names) {
       const target = join(workDir, name)
       await rm(target, { recursive: true, force: true })
       await mkdir(dirname(target), { recursive: true, mode: 0o750 })

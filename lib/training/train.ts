@@ -1,18 +1,17 @@
 import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { setFlagsFromString } from 'node:v8'
 import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_CURRENT } from '../layout.ts'
-
 import { NEXT_MANIFEST } from '../models/manifest.ts'
 import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
 import { lookAt } from '../storage/measure.ts'
 import { giveFolder, mendWork } from '../storage/mend-folder.ts'
 import { unlessAborted } from '../system/abort.ts'
+import { containmentOf } from './containment.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
-import { explainFailure, explainSpace, FILE_SLACK_BYTES } from './failure.ts'
+import { explainFailure, explainSpace } from './failure.ts'
 import { guard } from './guard.ts'
 import { assertSameFolder } from './job.ts'
 import type { Figures } from './limit.ts'
@@ -20,7 +19,7 @@ import type { Budget } from './preflight.ts'
 import { Training } from './process.ts'
 import { type Complaint, Progress } from './progress.ts'
 import { describePruned } from './pruned-paths.ts'
-import { type Containment, contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
+import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
 
 /** The outcome of a training that exited with 0. */
 export type Report = {
@@ -38,8 +37,6 @@ export type Report = {
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, workDir, emit, onPrune, onFault, run } = job
-  // A flood of output becomes garbage at once, and V8 would let its space for new objects grow by 30 MiB.
-  setFlagsFromString('--semi-space-growth-factor=1')
   const command = trainingArgv(job, budget.toldBytes)
   const temporary = (budget.isSandboxed && shortTemporaryFolder()) || job.tmpDir
   const env = trainingEnvironment(job, budget.toldBytes, temporary)
@@ -54,7 +51,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const stop = AbortSignal.any([run.signal, timeoutOf(job, over.signal)])
   const training = await Training.start(
     {
-      ...contain(command, containmentOf(job, budget, env.PATH!)),
+      ...contain(command, containmentOf(job, budget, env.PATH!, quota.network)),
       cwd: run.quotas.dir,
       env,
       lockFd: run.lockFd!,
@@ -137,17 +134,6 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
   } catch (error) {
     emit({ event: 'warning', job: name, message: messageOf(error) })
   }
-}
-
-function containmentOf(
-  { jobDir, publishedDir, quota, run }: Job,
-  { isSandboxed, isCapped, limitBytes, keptBytes }: Budget,
-  path: string,
-): Containment {
-  const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
-  const { network } = quota
-  const workingDir = run.quotas.dir
-  return { jobDir, publishedDir, workingDir, isSandboxed, isCapped, network, maxFileBytes, path }
 }
 
 /** Refuse Ctrl-Z: it would stop us and not the training, which nobody would watch then. */

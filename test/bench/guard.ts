@@ -202,10 +202,8 @@ for (let n = 0; n < ${count}; n++) {
 ${publishes}`
   await using rig = await trainerRig({ core: { maxDiskMb: 2048, trainer } })
   await untilEnd(rig.start(['core']), signal)
-  const smaller = ['core', '--retrain', '--max-disk-mb', '25']
-  const peakBytes = await peakBytesOf(rig.start(smaller, { script: 'scripts/core.ts' }), signal).catch(
-    () => NaN,
-  )
+  const again = { script: 'scripts/core.ts' }
+  const peakBytes = await peakBytesOf(rig.start(['--retrain', '--max-disk-mb', '25'], again), signal)
   return {
     what: `peak memory: ${count.toLocaleString('en')} checkpoints pruned`,
     ours: peakBytes,

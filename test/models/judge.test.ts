@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { findModels } from '../../lib/models.ts'
+import { findModels } from '../../lib/models/find.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'

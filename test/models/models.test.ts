@@ -1,7 +1,11 @@
 import { spawnSync } from 'node:child_process'
-import { linkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { linkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { findModels, publishedFiles } from '../../lib/models.ts'
+import { adopt } from '../../lib/models/adopt.ts'
+import { findModels } from '../../lib/models/find.ts'
+import { generationOf } from '../../lib/models/generations.ts'
+import { rollBack } from '../../lib/models/rollback.ts'
+import { checkPublished, publishedFiles, supersededFiles } from '../../lib/models.ts'
 import { checkpointTest } from '../../lib/storage/rules.ts'
 import { digFolders } from '../support/deep-folder.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
@@ -142,16 +146,7 @@ test('publishedFiles() names models, valid or not, external data, the manifest a
 
   const files = await publishedFiles(box.dir)
 
-  const names = [
-    'a.onnx',
-    'a.tmp',
-    'b.onnx',
-    'b.tmp',
-    'broken.onnx',
-    'generations/1',
-    'generations/1/manifest.json',
-    'manifest.json',
-  ]
+  const names = ['a.onnx', 'a.tmp', 'b.onnx', 'b.tmp', 'broken.onnx', 'generations/1', 'manifest.json']
   assert.equal(
     files.sort(),
     names.map(name => box.path(name)),
@@ -168,12 +163,34 @@ test('publishedFiles() keeps what the manifest lists even if its model is gone',
 
   const files = await publishedFiles(box.dir)
 
-  assert.equal(files.sort(), [
-    box.path('a.tmp'),
-    box.path('generations/1'),
-    box.path('generations/1/manifest.json'),
-    box.path('manifest.json'),
-  ])
+  assert.equal(files.sort(), [box.path('a.tmp'), box.path('generations/1'), box.path('manifest.json')])
+})
+
+test('supersededFiles() gives generations before the current one whole, and of those after it all but the manifest', async () => {
+  await using box = await sandbox()
+  const options = { keepGenerations: 5 }
+  for (const producer of ['a', 'b', 'c'])
+    await trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer }) }, { options })
+  await rollBack('core', box.dir, generationOf(box.dir, 2))
+
+  const superseded = supersededFiles(box.dir)
+  const kept = await publishedFiles(box.dir)
+
+  assert.equal(superseded, [box.path('generations/1'), box.path('generations/3/core.onnx')])
+  assert.ok(kept.includes(box.path('generations/3/manifest.json')))
+  assert.ok(kept.includes(box.path('generations/2')))
+})
+
+test('supersededFiles() gives a generation file by file that has files of the current one', async () => {
+  await using box = await sandbox({ 'mine.onnx': onnxModel() })
+  const { adopt: mine } = await checkPublished(box.dir, globs)
+  await adopt(box.dir, 'core', mine, globs)
+  await trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer: 'trained' }) })
+
+  const superseded = supersededFiles(box.dir)
+
+  assert.is(statSync(box.path('generations/1/mine.onnx')).ino, statSync(box.path('current/mine.onnx')).ino)
+  assert.equal(superseded, [box.path('generations/1/mine.onnx')])
 })
 
 test('publishedFiles() fails where it cannot list, so that nothing is pruned', async () => {

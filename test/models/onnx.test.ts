@@ -340,6 +340,31 @@ test('inspectOnnx() refuses what no runtime can connect: names that nothing give
     assert.is(await refusal(box.path(name)), reason, name)
 })
 
+test('inspectOnnx() refuses names of operators and attributes that are none', async () => {
+  const withAttribute = (name: string) => {
+    const attribute = new BinaryWriter().tag(1, WireType.LengthDelimited).string(name)
+    return onnxModel({ extra: { node: wrap(5, attribute.tag(20, WireType.Varint).int32(2).finish()) } })
+  }
+  const named = (operator: string) => {
+    const model = onnxModel()
+    model.write(operator, model.indexOf('Add'))
+    return model
+  }
+  await using box = await sandbox({
+    'good.onnx': withAttribute('axis'),
+    'attribute.onnx': withAttribute('ax\x01s'),
+    'digit.onnx': withAttribute('8xis'),
+    'operator.onnx': named('A-d'),
+    'letter.onnx': named('\x01dd'),
+  })
+
+  assert.is(await refusal(box.path('good.onnx')), undefined)
+  for (const name of ['attribute', 'digit'])
+    assert.is(await refusal(box.path(`${name}.onnx`)), 'has an attribute with a damaged name')
+  for (const name of ['operator', 'letter'])
+    assert.is(await refusal(box.path(`${name}.onnx`)), 'has a damaged operator in one of its nodes')
+})
+
 test('inspectOnnx() lets a branch use the names around it, and refuses one that nothing gives', async () => {
   const branch = (input: string) => {
     const type = new BinaryWriter().tag(20, WireType.Varint).int32(5).finish()

@@ -287,6 +287,36 @@ test('report says so when there is no history yet', async () => {
   assert.match(page, /no model is published/)
 })
 
+test('report says why a model was not accepted, with each figure and its limit, and that one is back', async () => {
+  const metrics = { recall: { figure: 0.69, limit: 0.7 }, auc: { figure: 0.9, limit: 0.88 } }
+  const reason = 'recall is 0.69, at least 0.7 is asked for'
+  const journal = journalOf(
+    { event: 'run.start', jobs: ['core'] },
+    { event: 'day1.check' },
+    { event: 'job.start' },
+    { event: 'train.start' },
+    { event: 'train.exit' },
+    { event: 'model.refuse', reason, metrics },
+    { event: 'job.fail', code: 'not-accepted', message: reason },
+    { event: 'run.done', exitCode: 4, message: 'not accepted: core' },
+    { event: 'run.start', jobs: ['core'], run: 'r2' },
+    { event: 'model.rollback', generation: 1, from: 2, run: 'r2' },
+    { event: 'run.done', run: 'r2' },
+  )
+  await using box = await sandbox({ '.trainer/events.jsonl': journal })
+
+  await writeReport(['--models-dir', box.dir, '--out', box.path('r.html')])
+
+  const page = readFileSync(box.path('r.html'), 'utf8')
+  assert.match(page, 'a model was not accepted')
+  assert.match(
+    page,
+    'core was not accepted: recall is 0.69, at least 0.7 is asked for; enough: auc is 0.9, at least 0.88 is asked for',
+  )
+  assert.match(page, 'generation 1 is back, 2 was current')
+  assert.not.match(page, 'cut off')
+})
+
 test('report leaves an earlier one alone when the models folder is mistyped', async () => {
   await using box = await sandbox({ 'r.html': 'earlier', 'models/.trainer/lock': '' })
 

@@ -141,7 +141,14 @@ test('status --json has the figures in bytes and the times in ISO 8601', async (
   })
   assert.equal(lastResult, { outcome: 'done', at: done?.time, reason: '' })
   assert.equal(generations, [
-    { generation: 1, isCurrent: true, trainedAt: rest.trainedAt, bytes: onnxModel().length, metrics: {} },
+    {
+      generation: 1,
+      isCurrent: true,
+      isWhole: true,
+      trainedAt: rest.trainedAt,
+      bytes: onnxModel().length,
+      metrics: {},
+    },
   ])
   assert.match(String(guarantee), /^watch/)
 })

@@ -194,6 +194,24 @@ test('a set stays whole where more is there than is listed', async () => {
   assert.is(basename(prunable[0]!.set.path), 'ckpt-1')
 })
 
+test('where more is there than is listed, the newest can be asked for: by numbers, whatever the times', async () => {
+  await using box = await sandbox()
+  mkdirSync(box.path('work'))
+  for (let n = 1; n <= 60; n++) {
+    writeFileSync(box.path(`work/ckpt-${n}.data`), 'x')
+    utimesSync(box.path(`work/ckpt-${n}.data`), 1000 - n, 1000 - n)
+  }
+  const options = { prune: ['ckpt-*'], most: 10 }
+
+  const oldest = await measure(box.dir, options)
+  const newest = await measure(box.dir, { ...options, which: 'newest' })
+
+  assert.ok(oldest.isCut && newest.isCut)
+  assert.is(oldest.prunable[0]!.name, 'ckpt-1.data')
+  assert.is(newest.prunable.at(-1)!.name, 'ckpt-60.data')
+  assert.ok(newest.prunable.every(({ name }) => Number(/\d+/.exec(name)![0]) > 30))
+})
+
 const POINTERS: [string, (box: Sandbox) => void][] = [
   ['a link', box => symlinkSync('checkpoint-2', box.path('work/best'))],
   ['a link into it', box => symlinkSync('./checkpoint-2/a', box.path('work/last.pt'))],

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
 import { TrainerError } from '../../lib/errors.ts'
+import type { QuotaSettings } from '../../lib/quotas.ts'
 import { manageVolume } from '../../scripts/volume.ts'
 import { type FakeTrainer, type Rig, trainerRig } from './rig.ts'
 
@@ -37,11 +38,11 @@ export type VolumeRig = Rig & {
   disk: () => { blockBytes: number; sizeBytes: number }
 }
 
-type RigOptions = { maxDiskMb?: number; trainer?: FakeTrainer }
+type RigOptions = Partial<QuotaSettings> & { trainer?: FakeTrainer }
 
 /** A rig for core's volume; whatever a test leaves mounted or attached goes with it. */
-export async function volumeRig({ maxDiskMb = 24, trainer }: RigOptions = {}): Promise<VolumeRig> {
-  const core = { maxDiskMb, minFreeMb: 1, ...(trainer !== undefined && { trainer }) }
+export async function volumeRig(options: RigOptions = {}): Promise<VolumeRig> {
+  const core = { maxDiskMb: 24, minFreeMb: 1, ...options }
   const rig = await trainerRig({ core })
   const image = rig.path('models', '.trainer', 'volumes', 'core.img')
   return {

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, 
 import { basename, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
+import { MOST_ENTRIES } from '../../lib/storage/entries-by-age.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
@@ -211,6 +212,21 @@ for (const [what, quota] of FINISHED) {
     assert.not.match(warnings.join(), /which .* names/)
   })
 }
+
+test('a retraining begins anew where the last one left more checkpoints than are listed at a time', async () => {
+  const trainer = `
+console.log('found', fs.readdirSync(dir).filter(name => name.startsWith('checkpoint-')).length)
+for (let step = 1; step <= ${2 * MOST_ENTRIES + 100}; step++) fs.closeSync(fs.openSync(dir + '/checkpoint-' + step, 'w'))
+${publishes}`
+  await using rig = await rigOf({ prune: ['checkpoint-*'] }, trainer)
+
+  await rig.run(['core'])
+  const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.equal(linesOf(rig, 'found'), ['found 0', 'found 0'])
+  assert.match(warningsIn(events)[0]!, /has been published: more than \d+ checkpoints of it go/)
+})
 
 test('a retraining that makes the same bytes is told, and makes the model no younger', async () => {
   await using rig = await rigOf({}, publishes)

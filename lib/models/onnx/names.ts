@@ -7,6 +7,11 @@ import { isElementType } from './tensor.ts'
 /** Names of operators, of every exporter; what has other characters is damaged. */
 const OPERATOR = /^[A-Za-z_][\w.:+<>~-]*$/
 
+/** Names of ONNX's own operators. */
+const PLAIN_OPERATOR = /^[A-Za-z]\w*$/
+/** Names of attributes, of whatever operator. */
+const ATTRIBUTE = /^[A-Za-z_][\w.:-]*$/
+
 /** The field of an attribute that holds its value, by the number of its type. */
 const valueFields = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 22, 23, 14, 15]
 /** Types of which a writer may leave out a value that is zero or empty. */
@@ -76,6 +81,7 @@ export class Names {
         return
       case 'node':
         if (!level.name) throw new UnusableFile('has no operator in one of its nodes')
+        if (level.value === '' && !PLAIN_OPERATOR.test(level.name)) throw damagedOperator()
         outer!.scope!.addNode(level.inputs ?? [], level.outputs ?? [])
         outer!.handOn({ inputs: undefined, used: level.used })
         outer!.use(level.value)
@@ -185,16 +191,20 @@ function takeOfNode(reader: WireReader, level: Level): void {
       return
     case 4:
       level.name = reader.bytes()
-      if (level.name && !OPERATOR.test(level.name))
-        throw new UnusableFile('has a damaged operator in one of its nodes')
+      if (level.name && !OPERATOR.test(level.name)) throw damagedOperator()
       return
     case 7:
       level.value = domainOf(reader.bytes())
   }
 }
 
+function damagedOperator(): UnusableFile {
+  return new UnusableFile('has a damaged operator in one of its nodes')
+}
+
 function closeAttribute(level: Level): void {
   if (!level.has(1)) throw new UnusableFile('has an attribute without a name')
+  if (!ATTRIBUTE.test(level.name)) throw new UnusableFile('has an attribute with a damaged name')
   // In a function an attribute may stand for one of the function's.
   if (level.has(21)) return
   const valueField = valueFields[level.number]

@@ -1,7 +1,7 @@
 import { type JobName, jobNames } from '../../quotas.ts'
-import { count, formatBytes, formatMetrics, formatSeconds } from '../../text.ts'
+import { count, formatBytes, formatFigure, formatMetrics, formatSeconds } from '../../text.ts'
 import type { RunHistory } from '../history.ts'
-import type { JobHistory } from '../job-history.ts'
+import type { JobHistory, Refusal } from '../job-history.ts'
 import { type Html, html } from './html.ts'
 import { formatTime, outcomeOf, resultOf } from './words.ts'
 
@@ -13,7 +13,11 @@ export function listRuns(runs: RunHistory[]): Html {
     ['Started', 'Result', '#Took', ...jobNames],
     runs.toReversed().map(run => {
       const result = resultOf(run)
-      const said = [endOf(run), ...run.warnings.map(warning => html`<p class="muted">${warning}</p>`)]
+      const refusals = run.jobs.flatMap(({ job, refused }) =>
+        refused ? html`<p>${job} was not accepted: ${describeRefusal(refused)}</p>` : [],
+      )
+      const warnings = run.warnings.map(warning => html`<p class="muted">${warning}</p>`)
+      const said = [endOf(run), ...refusals, ...warnings]
       return html`<tr>
 <th scope="row">${formatTime(run.startedAt)}</th>
 <td class="words ${result.tone}">${result.text}</td>
@@ -23,6 +27,16 @@ ${jobNames.map(job => drawOutcome(run, job))}
 <tr class="said"><td class="words" colspan="${3 + jobNames.length}">${said}</td></tr>`
     }),
   )
+}
+
+/** Say why a model was not accepted, and which of the figures that were asked for were enough. */
+function describeRefusal({ reason, metrics }: Refusal): string {
+  const enough = Object.entries(metrics).flatMap(([name, { figure, limit }]) =>
+    figure !== null && figure >= limit
+      ? `${name} is ${formatFigure(figure)}, at least ${formatFigure(limit)} is asked for`
+      : [],
+  )
+  return enough.length ? `${reason}; enough: ${enough.join(', ')}` : reason
 }
 
 /** Draw a job's outcome, with the start of each published file's hash: it traces a model to the run that made it. */

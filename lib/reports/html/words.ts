@@ -8,6 +8,7 @@ const failures: Record<number, string> = {
   1: 'a training failed',
   2: 'quota exceeded',
   3: 'disk full or not writable',
+  4: 'a model was not accepted',
   129: 'terminal closed',
   130: 'interrupted',
   143: 'terminated',
@@ -18,7 +19,9 @@ export function resultOf(run: RunHistory): { text: string; tone: ResultTone } {
   const { exitCode, isRunning, isChecked, jobs } = run
   if (isRunning) return { text: 'running', tone: 'muted' }
   if (exitCode === undefined) return { text: 'cut off', tone: 'bad' }
+  if (exitCode === 1 && !isTrainingRun(run)) return { text: 'failed', tone: 'bad' }
   if (exitCode !== 0) return { text: failures[exitCode] ?? `exit code ${exitCode}`, tone: 'bad' }
+  if (jobs.some(({ rollback }) => rollback)) return { text: 'rolled back', tone: 'muted' }
   if (!isTrainingRun(run)) return { text: isChecked ? 'checked' : 'pruned', tone: 'muted' }
   const isIdle = jobs.every(({ outcome }) => outcome === 'skipped')
   return isIdle ? { text: 'nothing to do', tone: 'muted' } : { text: 'done', tone: 'good' }
@@ -35,7 +38,9 @@ const tones = {
 /** Tell the outcome of a job of a run. A run without an entry for the job never came to it. */
 export function outcomeOf(job: JobHistory | undefined, run: RunHistory): { text: string; tone: ResultTone } {
   if (!job) return { text: isTrainingRun(run) ? 'not started' : '', tone: 'muted' }
-  const { outcome, prunes } = job
+  const { outcome, prunes, rollback } = job
+  if (rollback)
+    return { text: `generation ${rollback.generation} is back, ${rollback.from} was current`, tone: 'muted' }
   if (outcome === 'unfinished')
     return run.isRunning ? { text: 'running', tone: 'muted' } : { text: 'cut off', tone: 'bad' }
   if (outcome === 'done' && !isTrainingRun(run))

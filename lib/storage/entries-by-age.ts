@@ -7,29 +7,32 @@ import { RANK } from './rank.ts'
 export const MOST_ENTRIES = 16_384
 
 /**
- * Collects what may be pruned, and keeps the oldest of it: at most twice `most`, however much there is. Left out are
- * entries that must stay, those that go with a folder, and those of which something that belongs to them is left out.
+ * Collects what may be pruned, and keeps the oldest of it, or the newest: at most twice `most`, however much there is. Left
+ * out are entries that must stay, those that go with a folder, and those of which something that belongs to them is left out.
  */
-export class OldestEntries {
-  /** Has any been left out for being too young? */
+export class EntriesByAge {
+  /** Has any been left out for its age? */
   isCut = false
   readonly #belonging: Belonging
   readonly #most: number
+  /** 1 if the oldest are kept, -1 if the newest are. */
+  readonly #direction: 1 | -1
   #entries: Aged[] = []
-  /** The oldest of those that were left out is no older than this. */
-  #youngest: Aged | undefined
+  /** Of those that were left out none comes before this. */
+  #last: Aged | undefined
   /** What entries that were left out belong to. */
   readonly #staying = new NameMarks()
 
   /** @param root the measured folder */
-  constructor(root: Bytes, most: number) {
+  constructor(root: Bytes, most: number, which: 'oldest' | 'newest') {
     this.#belonging = new Belonging(root)
     this.#most = most
+    this.#direction = which === 'oldest' ? 1 : -1
   }
 
   add(entry: Entry): void {
     const aged = this.#age(entry)
-    if (this.#isTooYoung(aged)) this.#staying.add(aged.checkpoint)
+    if (this.#isBeyond(aged)) this.#staying.add(aged.checkpoint)
     else this.#entries.push(aged)
     if (this.#entries.length >= 2 * this.#most) this.#cut()
   }
@@ -41,8 +44,8 @@ export class OldestEntries {
 
   /** The entries that are left. */
   list(): Aged[] {
-    // A folder may have become younger since it was found.
-    this.#leave(aged => !goesAlone(aged.entry) || this.#isTooYoung(aged))
+    // A folder may have become younger since it was found, as new as the newest thing in it.
+    this.#leave(aged => !goesAlone(aged.entry) || this.#isBeyond(aged))
     return this.#entries.filter(({ checkpoint }) => !this.#staying.has(checkpoint))
   }
 
@@ -52,8 +55,8 @@ export class OldestEntries {
     return { entry, checkpoint, place: placeOf(checkpoint) }
   }
 
-  #isTooYoung(aged: Aged): boolean {
-    return this.#youngest !== undefined && compareAged(aged, this.#youngest) > 0
+  #isBeyond(aged: Aged): boolean {
+    return this.#last !== undefined && this.#direction * compareAged(aged, this.#last) > 0
   }
 
   #cut(): void {
@@ -62,9 +65,9 @@ export class OldestEntries {
     // Sorting all of them would hold up everything else.
     const step = Math.ceil(this.#entries.length / 512)
     const sample = this.#entries.filter((_, index) => index % step === 0).sort(compareAged)
-    this.#youngest = sample[sample.length >> 1]!
+    this.#last = sample[sample.length >> 1]!
     this.isCut = true
-    this.#leave(aged => this.#isTooYoung(aged))
+    this.#leave(aged => this.#isBeyond(aged))
   }
 
   /** Leave entries out, and with them what belongs to those that do not go with a folder. */

@@ -1,0 +1,35 @@
+import { join, posix } from 'node:path'
+import { describeFile, knownEntry } from './compare.ts'
+import { inspectPublished } from './inspect.ts'
+import { folderOf, namesOf } from './judge.ts'
+import { nextNumber } from './next-generation.ts'
+import { lookAt } from './sharing.ts'
+
+/**
+ * The names of external data that a reader of the published models may ask for, with the content that it expects: the
+ * names that the trainings gave it, too. Data of a model that is not valid is nobody's: nothing loads it.
+ */
+export async function namesTaken(jobDir: string, globs: string[]): Promise<Map<string, string>> {
+  const { valid, manifest } = await inspectPublished(jobDir, globs)
+  const taken = new Map<string, string>()
+  for (const model of valid) {
+    const folder = folderOf(model)
+    for (const name of namesOf(folder, model)) {
+      if (name === model.name) continue
+      const { sha256 } = knownEntry(folder, name, manifest) ?? (await describeFile(folder, name))
+      taken.set(name, sha256)
+      const original = manifest?.metadata.renamed?.[name]
+      if (original) taken.set(original, sha256)
+    }
+  }
+  return taken
+}
+
+/** Name external data after the generation that it is for: `core.onnx.data` becomes `core.onnx-7.data`. */
+export function freeName(jobDir: string, name: string, files: string[]): string {
+  const { dir, ext, name: stem } = posix.parse(name)
+  for (let number = nextNumber(jobDir); ; number++) {
+    const candidate = posix.join(dir, `${stem}-${number}${ext}`)
+    if (!files.includes(candidate) && !lookAt(join(jobDir, candidate))) return candidate
+  }
+}

@@ -1,0 +1,44 @@
+import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { type Comparison, compareModel } from './compare.ts'
+import { type Findings, findModels, judgeAll } from './find.ts'
+import { currentGeneration } from './generations.ts'
+import { type Manifest, readManifest } from './manifest.ts'
+import { ownModels } from './own-models.ts'
+
+/** The published models, and how each file of the valid ones compares with the manifest. */
+export type Inspection = Findings & {
+  comparisons: Map<string, Comparison>
+  /** Does the manifest name the models, for the same globs? */
+  listed: boolean
+  manifest: Manifest | undefined
+}
+
+/**
+ * Inspect the published models: those of the current generation, or what an operator has put in the place of their flat
+ * names.
+ *
+ * @throws {TrainerError} `storage` if the folder cannot be listed
+ */
+export async function inspectPublished(jobDir: string, globs: string[]): Promise<Inspection> {
+  const current = currentGeneration(jobDir)
+  const dir = current?.dir ?? jobDir
+  const manifest = readManifest(dir)
+  const { models = [], model_globs } = manifest?.metadata ?? {}
+  const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
+  const candidates = listed ? await judgeAll(dir, models) : await findModels(dir, globs)
+
+  const inspection: Inspection = { valid: [], rejected: [], comparisons: new Map(), listed, manifest }
+  const own = current ? (await ownModels(jobDir, current)).models : []
+  const isOwn = (path: string) => own.some(({ name }) => path === join(dir, name))
+  inspection.rejected.push(...candidates.rejected.filter(({ path }) => !isOwn(path)))
+  for (const model of [...candidates.valid.filter(({ path }) => !isOwn(path)), ...own]) {
+    const compared = await compareModel(model, manifest)
+    if (typeof compared === 'string') inspection.rejected.push({ path: model.path, reason: compared })
+    else {
+      inspection.valid.push(model)
+      for (const [name, comparison] of compared) inspection.comparisons.set(name, comparison)
+    }
+  }
+  return inspection
+}

@@ -1,0 +1,92 @@
+import { rename, rm } from 'node:fs/promises'
+import { join, posix, relative } from 'node:path'
+import { TrainerError } from '../errors.ts'
+import { foldersIn } from '../layout.ts'
+import { syncFile } from '../system/durable.ts'
+import { describeFile } from './compare.ts'
+import { freeName, namesTaken } from './data-names.ts'
+import { type Model, namesOf } from './judge.ts'
+import type { ManifestEntry } from './manifest.ts'
+import { makeParents } from './next-generation.ts'
+import { relocate } from './relocate.ts'
+import { lookAt } from './sharing.ts'
+
+/** A file on its way into a generation: the names that it has there and had before, and what is in it. */
+export type Arrival = { name: string; original: string; entry: ManifestEntry }
+
+/** Move models and their external data into the next generation, external data first. */
+export async function moveIn(
+  jobDir: string,
+  dir: string,
+  models: Model[],
+  globs: string[],
+  makeReadable: (path: string, name: string) => void,
+): Promise<Arrival[]> {
+  const { workDir } = foldersIn(jobDir)
+  const modelNames = models.map(({ name }) => name)
+  const files = [...new Set(models.flatMap(model => namesOf(workDir, model)))]
+  const sealed = new Map<string, ManifestEntry>()
+  for (const name of files) {
+    makeReadable(join(workDir, name), name)
+    sealed.set(name, await seal(workDir, name))
+  }
+  const taken = await namesTaken(jobDir, globs)
+  const arrivals: Arrival[] = []
+  for (const name of files.filter(it => !modelNames.includes(it))) {
+    const entry = sealed.get(name)!
+    const isTaken = taken.has(name) && taken.get(name) !== entry.sha256
+    arrivals.push({ name: isTaken ? freeName(jobDir, name, files) : name, original: name, entry })
+  }
+  const newNames = new Map(arrivals.map(({ name, original }) => [original, name]))
+  const written: Arrival[] = []
+  for (const model of models) {
+    const { name } = model
+    if (taken.get(name) !== undefined && taken.get(name) !== sealed.get(name)!.sha256) {
+      throw new TrainerError(
+        'training-failed',
+        `Cannot publish ${name}: it is external data of the published model, and a reader would get half of each; ` +
+          'let the training give it another name',
+      )
+    }
+    const moved = relocationsOf(workDir, model, newNames)
+    if (moved.size) {
+      await makeParents(dir, name)
+      await relocate(join(workDir, name), join(dir, name), moved)
+      makeReadable(join(dir, name), name)
+      await syncFile(join(dir, name))
+      await rm(join(workDir, name))
+      written.push({ name, original: name, entry: await describeFile(dir, name) })
+    } else written.push({ name, original: name, entry: sealed.get(name)! })
+  }
+  for (const { name, original } of [...arrivals, ...written]) {
+    if (!lookAt(join(workDir, original))) continue // a model that has been written anew
+    await makeParents(dir, name)
+    await rename(join(workDir, original), join(dir, name))
+  }
+  return [...arrivals, ...written]
+}
+
+/** Make a file durable, and describe it. */
+async function seal(workDir: string, name: string): Promise<ManifestEntry> {
+  try {
+    await syncFile(join(workDir, name))
+  } catch (error) {
+    // Drop the file: a second fsync would succeed without the data that this one has lost.
+    await rm(join(workDir, name), { force: true })
+    throw error
+  }
+  return describeFile(workDir, name)
+}
+
+/** Map the locations that a model states to their new ones, where those differ. */
+function relocationsOf(workDir: string, model: Model, newNames: Map<string, string>): Map<string, string> {
+  const folder = posix.dirname(model.name)
+  return new Map(
+    model.references.flatMap(path => {
+      const original = relative(workDir, path)
+      const name = newNames.get(original)
+      if (name === undefined || name === original) return []
+      return [[posix.relative(folder, original), posix.relative(folder, name)] as const]
+    }),
+  )
+}

@@ -1,0 +1,63 @@
+/**
+ * Going back under faults, made by strace in real processes: killed at every system call that changes the disk, and with
+ * every such call refused. In a sweep a set of a hundred files goes, in a sample three.
+ */
+import { readlinkSync } from 'node:fs'
+import * as assert from 'uvu/assert'
+import { canTrace, inject, sweepAll } from '../support/faults.ts'
+import { isSweep } from '../support/places.ts'
+import { setsOf } from '../support/published-sets.ts'
+import { skipUnless } from '../support/skips.ts'
+import { test } from '../support/test.ts'
+
+const faultTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
+
+const large = setsOf(isSweep ? 98 : 1)
+const small = isSweep ? setsOf(12) : large
+test.after(async () => {
+  await large.close()
+  await small.close()
+})
+
+faultTest('a rollback that is killed at any system call leaves one set or the other', async () => {
+  const { published, assertCrash } = large
+  const sweep = { fault: 'signal=KILL', prepare: published, command: ['rollback', '1'], assess: assertCrash }
+  const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)
+
+  assert.ok(outcomes.length >= (isSweep ? 200 : 4), `${outcomes.length} points`)
+  assert.equal([...new Set(outcomes)].sort(), ['new', 'old'])
+})
+
+faultTest('a rollback to a later generation that is killed leaves one set or the other', async () => {
+  const { rolledBack, assertCrash } = small
+  const sweep = { fault: 'signal=KILL', prepare: rolledBack, command: ['rollback', '2'], assess: assertCrash }
+  const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)
+
+  assert.ok(outcomes.length >= (isSweep ? 30 : 4), `${outcomes.length} points`)
+  assert.equal([...new Set(outcomes)].sort(), ['new', 'old'])
+})
+
+for (const errno of ['ENOSPC', 'EDQUOT', 'EIO']) {
+  faultTest(
+    `a rollback refused by ${errno} at any system call leaves a whole set and nothing temporary`,
+    async () => {
+      const { published, assertRefusal } = small
+      const assess = assertRefusal(errno, 'Cannot make generation 1 of core current')
+      const sweep = { fault: `error=${errno}`, prepare: published, command: ['rollback', '1'], assess }
+      const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)
+
+      assert.ok(outcomes.length >= (isSweep ? 30 : 4), `${outcomes.length} points`)
+      assert.equal([...new Set(outcomes)].sort(), ['new', 'old'])
+    },
+  )
+}
+
+faultTest('a rollback goes through where nothing is refused', async () => {
+  await using box = await small.published()
+
+  const { code, stderr } = await inject(box.dir, ['-e', 'trace=none'], ['rollback', '1'])
+
+  assert.equal([code, stderr, readlinkSync(box.path('current'))], [0, '', 'generations/1'])
+})
+
+test.run()
