@@ -181,7 +181,7 @@ class Account {
 
   #notePointer(folder: Bytes, name: Bytes, stats: Stats | BigIntStats): void {
     const isLink = stats.isSymbolicLink()
-    if (!isLink && !isPointerName(name)) return
+    if (!isLink && !(stats.isFile() && isPointerName(name))) return
     const isOurs = OURS.some(ours => isWithin(folder, `${this.#work}/${ours}`))
     if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work) && !isOurs)
       this.#pointers.push({ folder, name, isLink })

@@ -147,12 +147,13 @@ test('a quota full of files that no rule names is told with their pattern, and t
   assert.match(message, /add "prune": \["epoch=\*\.ckpt"\] to the job in quotas\.json/)
 })
 
-test('a retraining leaves links alone that have nothing to do with checkpoints, and those of a cache', async () => {
+test('a retraining leaves alone links that have nothing to do with checkpoints, those of a cache, and a folder called latest', async () => {
   const trainer = `
-console.log('links', ['data', 'last', 'cache/hub/model.bin'].map(name => fs.lstatSync(dir + '/' + name, { throwIfNoEntry: false }) !== undefined).join())
+console.log('links', ['data', 'last', 'cache/hub/model.bin', 'latest'].map(name => fs.lstatSync(dir + '/' + name, { throwIfNoEntry: false }) !== undefined).join())
 fs.mkdirSync(dir + '/checkpoint-1', { recursive: true })
 fs.writeFileSync(dir + '/checkpoint-1/model.pt', 'x')
 fs.mkdirSync(dir + '/cache/hub', { recursive: true })
+fs.mkdirSync(dir + '/latest', { recursive: true })
 for (const [name, target] of [['data', '/usr'], ['last', 'checkpoint-1'], ['cache/hub/model.bin', 'blob']])
   if (!fs.lstatSync(dir + '/' + name, { throwIfNoEntry: false })) fs.symlinkSync(target, dir + '/' + name)
 ${publishes}`
@@ -161,7 +162,7 @@ ${publishes}`
 
   await rig.run(['core', '--retrain'])
 
-  assert.equal(linesOf(rig, 'links'), ['links false,false,false', 'links true,false,true'])
+  assert.equal(linesOf(rig, 'links'), ['links false,false,false,false', 'links true,false,true,true'])
 })
 
 for (const name of ['checkpoint.pth', 'model_epoch_3.pt', 'last.pt', 'weights.step-20.h5']) {
