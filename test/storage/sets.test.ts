@@ -12,6 +12,7 @@ import {
 } from 'node:fs'
 import { basename, relative } from 'node:path'
 import * as assert from 'uvu/assert'
+import { readQuotas } from '../../lib/quotas.ts'
 import type { PrunableSet } from '../../lib/storage/entry.ts'
 import { type MeasureOptions, measure } from '../../lib/storage/measure.ts'
 import { type Pruned, pruneOldest } from '../../lib/storage/prune.ts'
@@ -51,6 +52,7 @@ test('files of one checkpoint are one set, by every convention of naming them', 
     ['rank0_step_300.pth', 'rank1_step_300.pth'],
     ['rank0_step_400.pth', 'rank1_step_400.pth'],
     ['step_7/optimizer.pt', 'step_7/step_7.pt'],
+    ['backup/latest.weights.h5', 'backup/training_metadata.json', 'backup/latest.weights.h5.bkp'],
     ['iteration_1/epoch=2.ckpt'],
     ['iteration_1/epoch=3.ckpt'],
   ]
@@ -252,6 +254,19 @@ for (const [name, point] of POINTERS) {
     )
   })
 }
+
+test("Lightning's last checkpoint is kept, and not those of starts that did not resume from it", async () => {
+  const names = ['last.ckpt', 'last-v1.ckpt', 'last-v2.ckpt', 'epoch=0-step=5.ckpt']
+  const job = { maxDiskMb: 5, train: ['t'], framework: 'lightning' }
+  await using box = await sandbox({
+    'quotas.json': JSON.stringify({ jobs: { core: job, dpi: job, agent: job } }),
+    ...Object.fromEntries(names.map(name => [`work/${name}`, 10])),
+  })
+
+  const found = await setsIn(box, readQuotas(box.path('quotas.json')).jobs.core.globs)
+
+  assert.equal(found.flat().sort(), ['epoch=0-step=5.ckpt', 'last-v1.ckpt', 'last-v2.ckpt'])
+})
 
 test('what is the last or the best by its own name goes last; of numbered ones only the newest is', async () => {
   const names = [

@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { MOST_ENTRIES } from '../../lib/storage/entries-by-age.ts'
@@ -165,13 +165,24 @@ ${publishes}`
   assert.equal(linesOf(rig, 'links'), ['links false,false,false,false', 'links true,false,true,true'])
 })
 
-for (const name of ['checkpoint.pth', 'model_epoch_3.pt', 'last.pt', 'weights.step-20.h5']) {
-  test(`a retraining begins anew without a word in quotas.json: ${name}`, async () => {
+const ANEW: [string, Parameters<typeof rigOf>[0]][] = [
+  ['checkpoint.pth', {}],
+  ['model_epoch_3.pt', {}],
+  ['last.pt', {}],
+  ['weights.step-20.h5', {}],
+  ['last.ckpt', { framework: 'lightning' }],
+  ['backup/latest.weights.h5', { framework: 'keras' }],
+  ['best.keras', { framework: 'keras' }],
+  ['run/weights/last.pt', { framework: 'ultralytics' }],
+]
+for (const [name, quota] of ANEW) {
+  test(`a retraining begins anew, without a word of globs in quotas.json: ${name}`, async () => {
     const trainer = `
 console.log('finds', fs.existsSync(dir + '/${name}'))
+fs.mkdirSync(dir + '/${dirname(name)}', { recursive: true })
 fs.writeFileSync(dir + '/${name}', 'x')
 ${publishes}`
-    await using rig = await rigOf({}, trainer)
+    await using rig = await rigOf(quota, trainer)
     await rig.run(['core'])
 
     await rig.run(['core', '--retrain'])
