@@ -93,14 +93,25 @@ async function compileGlobs(globs: string[] = []) {
  * Make the test for what is below a training's output folder: may a name be pruned, by itself or with a folder that it is
  * in? Such a file is a checkpoint or a part of one.
  */
-export async function checkpointTest(globs: Globs): Promise<(name: string) => boolean> {
+export function checkpointTest(globs: Globs): Promise<(name: string) => boolean> {
+  return ruleTest(globs, rule => rule !== undefined && rule !== 'kept')
+}
+
+/** Make the test for what is below a training's output folder: is it kept, by itself or with a folder that it is in? */
+export function keepTest(globs: Globs): Promise<(name: string) => boolean> {
+  return ruleTest(globs, rule => rule === 'kept')
+}
+
+async function ruleTest(
+  globs: Globs,
+  isMeant: (rule: ReturnType<RuleOf>) => boolean,
+): Promise<(name: string) => boolean> {
   const ruleOf = await compileRules('/job', globs)
   return name => {
     const parts = Buffer.from(name).toString('latin1').split('/')
     return parts.some((part, index) => {
       const folder = ['/job/work', ...parts.slice(0, index)].join('/')
-      const rule = ruleOf(folder, part, index === parts.length - 1 ? 'file' : 'folder')
-      return rule !== undefined && rule !== 'kept'
+      return isMeant(ruleOf(folder, part, index === parts.length - 1 ? 'file' : 'folder'))
     })
   }
 }

@@ -41,11 +41,21 @@ type Attempts = v.InferOutput<typeof attemptsSchema>
 export async function beginAttempt(job: Job): Promise<void> {
   const base = baseOf(job)
   const last = readAttempts(job)
-  const isFinished = last !== undefined && (last.isPublished || last.base !== base)
+  const isFinished = last !== undefined && hasBeenPublished(last, base)
   if (isFinished && job.quota.resume !== 'always') await removeFinished(job)
   else if (last && last.failures >= MOST_FAILURES) await setAside(job, last)
   else if (last && !isFinished) return
   await writeAttempts(job, { base, isPublished: false, failures: 0, newest: null })
+}
+
+/** Does the next training go on with one that was not published? */
+export function isUnpublished(job: Job): boolean {
+  const last = readAttempts(job)
+  return last !== undefined && !hasBeenPublished(last, baseOf(job))
+}
+
+function hasBeenPublished({ isPublished, base }: Attempts, now: string): boolean {
+  return isPublished || base !== now
 }
 
 /** Note that the training has been published. */

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { foldersIn, imageOf } from '../layout.ts'
 import { findModels } from '../models/find.ts'
@@ -10,14 +10,14 @@ import { removeWhole } from '../storage/empty-folder.ts'
 import type { Entry } from '../storage/entry.ts'
 import { findWork, lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
-import { checkpointTest } from '../storage/rules.ts'
+import { checkpointTest, keepTest } from '../storage/rules.ts'
 import { checkUsage, enforceLimit } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
-import { beginAttempt } from './attempts.ts'
+import { beginAttempt, isUnpublished } from './attempts.ts'
 import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
@@ -155,18 +155,21 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ name, quota, workDir, publishedDir, emit }: Job): Promise<void> {
+async function clearWork(job: Job): Promise<void> {
+  const { name, quota, workDir, publishedDir, emit } = job
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
   const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
   await removeWhole(join(workDir, 'metadata.json'))
   // The last model that was not accepted: this training makes another.
   await removeWhole(foldersIn(publishedDir).candidateDir)
-  for (const { path } of [...valid, ...rejected]) {
+  // The best model so far of a training that goes on.
+  const isKept = isUnpublished(job) ? await keepTest(quota.globs) : () => false
+  for (const { path } of [...valid, ...rejected].filter(it => !isKept(relative(workDir, it.path)))) {
     await removeWhole(path)
     const message =
       `removed ${path}: an earlier training left it unpublished, and models names it as a result; ` +
-      'if a training resumes from it, name it in prune'
+      'if a training resumes from it, name it in prune, or in keep'
     emit({ event: 'warning', job: name, message })
   }
 }

@@ -191,6 +191,22 @@ ${publishes}`
   })
 }
 
+test('a best model that keep names stays for a training that goes on, and not for the next one', async () => {
+  const trainer = `
+console.log('finds', has('best.keras'), has('other.keras'))
+for (const name of ['best', 'other']) fs.writeFileSync(dir + '/' + name + '.keras', 'x')
+if (!fs.existsSync(dir + '/../../healthy')) process.exit(1)`
+  const quota = { models: ['*.keras'], framework: 'keras' } satisfies Parameters<typeof rigOf>[0]
+  await using rig = await rigOf(quota, HELPERS + trainer)
+  await rig.run(['core'])
+  writeFileSync(rig.path('models/healthy'), '')
+
+  const codes = [await rig.run(['core']), await rig.run(['core', '--retrain'])].map(it => it.exitCode)
+
+  assert.equal(codes, [0, 0])
+  assert.equal(linesOf(rig, 'finds'), ['finds false false', 'finds true false', 'finds false false'])
+})
+
 const FINISHED: [string, Parameters<typeof rigOf>[0]][] = [
   ['checkpoints that a rule names', { prune: ['checkpoint-*'] }],
   ['a framework', { framework: 'huggingface' }],
