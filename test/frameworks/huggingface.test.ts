@@ -23,7 +23,7 @@ for (const { signal, what, edit, published } of CASES) {
       await using rig = await recipeRig('huggingface', { maxDiskMb }, edit)
       rig.set({ env: { HOLD_IN: 'checkpoint-50/optimizer.pt' } })
       const cutOff = rig.start(['core', '--json'])
-      await until('it is in a save', () => rig.log().includes('holding in a save'), 60_000)
+      await until('it is in a save', () => rig.log().includes('holding in a save'), 120_000)
       cutOff.child.kill(signal)
       const { exitCode } = await cutOff.ended
       await until('nothing is left of it', () => !survivors(rig).length)

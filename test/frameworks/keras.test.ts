@@ -12,7 +12,7 @@ withKeras(
     // Three checkpoints of 12 MiB fit beside the best one and the backup of 4, and a fourth does not.
     await using rig = await recipeRig('keras', { maxDiskMb: 62 })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is in its eighth epoch', () => rig.log().includes('Epoch 8/12'), 60_000)
+    await until('it is in its eighth epoch', () => rig.log().includes('Epoch 8/12'), 120_000)
     cutOff.child.kill('SIGKILL')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

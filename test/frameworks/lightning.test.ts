@@ -13,7 +13,7 @@ withLightning(
     // Three steady checkpoints of 12 MiB fit beside the best one, and a fourth does not.
     await using rig = await recipeRig('lightning', { maxDiskMb: 62, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), 60_000)
+    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), 120_000)
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

@@ -12,7 +12,7 @@ withTorch(
     // Three checkpoints of 12 MiB fit, and a fourth does not.
     await using rig = await recipeRig('torchrun', { maxDiskMb: 50, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('they are past their checkpoint of step 50', () => rig.log().includes('is slow now'), 60_000)
+    await until('they are past their checkpoint of step 50', () => rig.log().includes('is slow now'), 120_000)
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of them', () => !survivors(rig).length)
