@@ -25,7 +25,7 @@ const LISTED: [string[], string[]][] = [
   ],
   [
     ['**/*.onnx', '!deep/**'],
-    ['.dot.onnx', 'a.onnx'],
+    ['.dot.onnx', 'a.onnx', 'line\nbreak.onnx'],
   ],
   [['[ab].onnx', 'work/*.onnx'], ['a.onnx']],
 ]
