@@ -1,4 +1,5 @@
-import { readdir } from 'node:fs'
+import type { Dirent, readdir } from 'node:fs'
+import { opendir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { CACHE, CANDIDATE, GENERATIONS, HOME, TMP, WORK } from '../layout.ts'
@@ -57,7 +58,7 @@ export async function listNames(folder: string, globs: string[]): Promise<string
       // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
       ignore: [WORK, TMP, CACHE, HOME, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
-      fs: { readdir: readReachable },
+      fs: { readdir: await readerOf(globs) },
     })
     return names.filter(isPublishable).sort()
   } catch (cause) {
@@ -66,12 +67,43 @@ export async function listNames(folder: string, globs: string[]): Promise<string
   }
 }
 
-/** Skip folders beyond PATH_MAX: nobody could open a model there, and the error would hide the other models. */
-const readReachable = ((
-  path: string,
-  options: { withFileTypes: true },
-  done: (...result: unknown[]) => void,
-) =>
-  readdir(path, options, (error, entries) =>
-    isErrno(error, 'ENAMETOOLONG') ? done(null, []) : done(error, entries),
-  )) as typeof readdir
+/** Names that the system is asked for at a time. */
+const NAMES_AT_A_TIME = 1024
+
+/**
+ * A `readdir` for globby that gives it only what may matter, folders and names that a glob may mean: a folder may have more
+ * names than there should be in memory.
+ */
+async function readerOf(globs: string[]): Promise<typeof readdir> {
+  const { default: picomatch } = await import('picomatch')
+  const last = globs.map(lastPart)
+  const mayMatch = last.includes(undefined)
+    ? () => true
+    : picomatch(last as string[], { dot: true, flags: 's' })
+  const read = async (path: string): Promise<Dirent[]> => {
+    const entries: Dirent[] = []
+    try {
+      for await (const entry of await opendir(path, { bufferSize: NAMES_AT_A_TIME }))
+        if (entry.isDirectory() || mayMatch(entry.name)) entries.push(entry)
+      return entries
+    } catch (error) {
+      // Skip folders beyond PATH_MAX: nobody could open a model there, and the error would hide the other models.
+      if (isErrno(error, 'ENAMETOOLONG')) return []
+      throw error
+    }
+  }
+  return ((path: string, _options: unknown, done: (...result: unknown[]) => void) =>
+    void read(path).then(
+      entries => done(null, entries),
+      error => done(error),
+    )) as typeof readdir
+}
+
+/** What a glob says of the last name of a path; undefined if that cannot be told from what it says of folders. */
+function lastPart(glob: string): string | undefined {
+  const start = glob.lastIndexOf('/') + 1
+  const last = glob.slice(start)
+  const isApart =
+    !/[{}()[\]\\]/.test(glob.slice(0, start)) && last !== '' && last !== '**' && !glob.startsWith('!')
+  return isApart ? last : undefined
+}

@@ -1,12 +1,46 @@
 import { spawnSync } from 'node:child_process'
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { findModels } from '../../lib/models/find.ts'
+import { findModels, listNames } from '../../lib/models/find.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
+
+const LISTED: [string[], string[]][] = [
+  [['*.onnx'], ['.dot.onnx', 'a.onnx', 'line\nbreak.onnx']],
+  [['**/*.onnx'], ['.dot.onnx', 'a.onnx', 'deep/b.onnx', 'deep/er/c.onnx', 'line\nbreak.onnx']],
+  [
+    ['{a,z}.onnx', '*/er/*'],
+    ['a.onnx', 'deep/er/c.onnx', 'deep/er/notes.txt'],
+  ],
+  [['{deep/b,a}.onnx'], ['a.onnx', 'deep/b.onnx']],
+  [['deep/@(er|b*)/+([a-c]).onnx'], ['deep/er/c.onnx']],
+  [['deep/**'], ['deep/b.onnx', 'deep/er', 'deep/er/c.onnx', 'deep/er/notes.txt']],
+  [['*er'], []],
+  [
+    ['*/*er', 'line\nbreak.onnx'],
+    ['deep/er', 'line\nbreak.onnx'],
+  ],
+  [
+    ['**/*.onnx', '!deep/**'],
+    ['.dot.onnx', 'a.onnx', 'line\nbreak.onnx'],
+  ],
+  [['[ab].onnx', 'work/*.onnx'], ['a.onnx']],
+]
+test('listNames() lists what the globs say, however they say it, and nothing of the folders that are ours', async () => {
+  await using box = await sandbox(
+    Object.fromEntries(
+      [
+        ...['a.onnx', '.dot.onnx', 'deep/b.onnx', 'deep/er/c.onnx', 'deep/er/notes.txt', 'line\nbreak.onnx'],
+        ...['work/d.onnx', 'tmp/e.onnx'],
+      ].map(name => [name, 1]),
+    ),
+  )
+
+  for (const [globs, names] of LISTED) assert.equal(await listNames(box.dir, globs), names, globs.join(' '))
+})
 
 test('findModels() takes external data beside or below its model, with its path', async () => {
   const external = [{ location: 'w.bin', offset: 4, length: 6 }, { location: './data/v.bin' }]
