@@ -137,9 +137,12 @@ export class PrunableSet {
 
   /** Is it a cache with nothing in it? To delete its folder gives no room, and a program would make it again at once. */
   get isEmptyCache(): boolean {
-    const isEmpty = ({ isFolder, ownInodes, inodes }: Entry) => isFolder && ownInodes + inodes.length === 1
-    return this.rank === RANK.cache && this.entries.every(isEmpty)
+    return this.rank === RANK.cache && this.entries.every(isEmptyFolder)
   }
+}
+
+function isEmptyFolder({ isFolder, ownInodes, inodes }: Entry): boolean {
+  return isFolder && ownInodes + inodes.length === 1
 }
 
 /** Shared by most entries, and never changed. */

@@ -33,13 +33,15 @@ const STAGING = new RegExp(
     String.raw`^tmp[a-z0-9_]{8}$|[-_](?:${HALF})$|\.(?:${HALF}|part|saving|writing|download|tempstate)[-_.]?\d*$|` +
     String.raw`~$|\.orbax-checkpoint-tmp`,
 )
+/** Nearly all names are looked at, and few have such a word. */
+const MAY_BE_STAGING = /tmp|temp|part|incomplete|staging|saving|writing|download|~$/
 /** Their own name says of these that they are what a training goes on with, or wants in the end. */
 const BEST = /(?:^|[-_.])best(?=$|[-_.=\d])/i
 const LAST = /(?:^|[-_.])(?:last|latest)(?=$|[-_.=\d])/i
 
 /** Has it a name that trainings give to what they are still writing? */
 export function isStagingName(name: Bytes): boolean {
-  return STAGING.test(name)
+  return MAY_BE_STAGING.test(name) && STAGING.test(name)
 }
 
 /** Is it a training's best checkpoint by its name? */
@@ -70,9 +72,10 @@ export class Belonging {
 
   checkpointOf(folder: Bytes, name: Bytes): Bytes {
     if (folder !== this.#folder) this.#enter(folder)
-    const number = numberIn(name)
-    if (this.#checkpoint !== undefined && (number === undefined || number === this.#number))
-      return this.#checkpoint
+    if (this.#checkpoint !== undefined) {
+      const number = numberIn(name)
+      if (number === undefined || number === this.#number) return this.#checkpoint
+    }
     const stem = stemOf(name)
     return this.#isNumbered && !/\d/.test(stem) ? named(folder) : `${folder}/${stem}`
   }
