@@ -18,14 +18,26 @@ export const placeholders = ['maxDiskMb', 'outputDir', 'modelDir'] as const
 /** Those of the command that accepts a model. */
 export const acceptPlaceholders = ['candidateDir', 'modelDir'] as const
 
-/** Name the placeholder that a misspelt one was meant to be; `${WORD}` is a shell's own. */
-function misspelling(argument: string, names: readonly string[]): string | undefined {
+type Placeholder = (typeof placeholders)[number] | (typeof acceptPlaceholders)[number]
+
+/** Name the placeholder that a misspelt one was meant to be; `${WORD}` is a shell's own, unless it is one of ours. */
+function misspelling(argument: string, names: readonly Placeholder[]): string | undefined {
   const plain = (word: string) => word.replaceAll(/[-_]/g, '').toLowerCase()
-  for (const [found, word] of argument.matchAll(/(?<!\$)\{([\w-]+)\}/g)) {
-    const meant = names.find(it => isNear(plain(it), plain(word!)))
-    if (meant && meant !== word) return `no ${found}; did you mean {${meant}}?`
+  for (const [found, dollar, word] of argument.matchAll(/(\$?)\{([\w-]+)\}/g)) {
+    const isMeant = (it: Placeholder) =>
+      dollar ? it === word : isNear(plain(it), plain(word!)) || otherWords[it].test(plain(word!))
+    const meant = names.find(isMeant)
+    if (meant && found !== `{${meant}}`) return `no ${found}; did you mean {${meant}}?`
   }
   return undefined
+}
+
+/** Other words for what they are. */
+const otherWords: Record<Placeholder, RegExp> = {
+  candidateDir: /^candidates?(dir|directory|folder|path)?$/,
+  maxDiskMb: /^(max|disk|quota)(disk|size|space)*mi?b$/,
+  outputDir: /^output$|^(out|output|work)(dir|directory|folder|path)$/,
+  modelDir: /^models?(dir|directory|folder|path)$/,
 }
 
 /** A letter too many or too few, or two that are wrong: more makes another word. */
@@ -34,7 +46,7 @@ function isNear(name: string, word: string): boolean {
 }
 
 /** A check that no placeholder of these is misspelt. */
-function spelt(names: readonly string[]) {
+function spelt(names: readonly Placeholder[]) {
   return v.check<string, (issue: { input: string }) => string>(
     it => !misspelling(it, names),
     ({ input }) => misspelling(input, names)!,
@@ -57,36 +69,47 @@ const globs = v.array(glob, 'a list of globs')
 type CheckpointGlobs = { prune: string[]; keepGlobs: string[] }
 
 /**
- * The checkpoints of common frameworks, by the names that they give by default. Which file names the newest or best one
- * is known without a preset, as are the names of what is half-written: see lib/storage/pointers.ts and naming.ts there.
+ * The checkpoints of common frameworks, by the names that they give by default. What both lists name stays while a job is
+ * trained, and goes with the others once that has been published. Which file names the newest or best one is known without
+ * a preset, as are the names of what is half-written: see lib/storage/pointers.ts and naming.ts there.
  */
 const presets = {
   // transformers.Trainer: output_dir/checkpoint-500, and run-N/checkpoint-500 of a search.
   huggingface: { prune: ['**/checkpoint-[0-9]*/'], keepGlobs: [] },
-  // ModelCheckpoint: epoch=3-step=400.ckpt, last.ckpt beside it; a sharded one is a folder.
-  lightning: { prune: ['**/*.ckpt'], keepGlobs: ['**/last*.ckpt'] },
+  // ModelCheckpoint: epoch=3-step=400.ckpt, last.ckpt beside it; a sharded one is a folder. A start that does not resume
+  // makes a last-v1.ckpt, the next one last-v2.ckpt.
+  lightning: { prune: ['**/*.ckpt'], keepGlobs: ['**/last.ckpt'] },
   // ModelCheckpoint with a number in its path; BackupAndRestore's backup is what it resumes from.
   keras: {
-    prune: ['**/*[0-9]*.keras', '**/*[0-9]*.weights.h5', '**/*[0-9]*.h5'],
-    keepGlobs: ['**/best*', '**/latest.weights.h5', '**/training_metadata.json'],
+    prune: ['**/*[0-9]*.{keras,h5}', '**/best*.{keras,h5}', '**/{latest.weights.h5,training_metadata.json}*'],
+    keepGlobs: ['**/best*', '**/{latest.weights.h5,training_metadata.json}*'],
   },
   // tf.train.CheckpointManager: ckpt-12.index, ckpt-12.data-00000-of-00001.
   tensorflow: { prune: ['**/ckpt-[0-9]*', '**/model.ckpt-[0-9]*', '**/cp-[0-9]*'], keepGlobs: [] },
   // runs/detect/train/weights/epoch10.pt, with save_period; it goes on from last.pt.
-  ultralytics: { prune: ['**/weights/epoch*.pt'], keepGlobs: ['**/weights/last.pt', '**/weights/best.pt'] },
+  ultralytics: {
+    prune: ['**/weights/{epoch*,last,best}.pt'],
+    keepGlobs: ['**/weights/{last,best}.pt'],
+  },
   // save_checkpoint(): global_step100/, named by the file latest.
   deepspeed: { prune: ['**/global_step[0-9]*/'], keepGlobs: [] },
   // iter_0000100/, named by latest_checkpointed_iteration.txt.
   megatron: { prune: ['**/iter_[0-9]*/'], keepGlobs: [] },
 } satisfies Record<string, CheckpointGlobs>
 
-/** What is taken for a checkpoint of a finished training where the job names no framework. */
+/** What is taken for a checkpoint to go on from where the job names no framework. */
 export const usualCheckpoints = [
   presets.huggingface,
   presets.tensorflow,
   presets.deepspeed,
   presets.megatron,
   { prune: ['**/*epoch*[0-9]*.ckpt', '**/*step*[0-9]*.ckpt', '**/last*.ckpt'] },
+  {
+    prune: [
+      '**/*{epoch,step,iter,iteration,checkpoint,ckpt}{,-,_,=,.}[0-9]*.{ckpt,pt,pth,h5,keras}',
+      '**/{last,latest,checkpoint,ckpt}.{ckpt,pt,pth}',
+    ],
+  },
 ].flatMap(({ prune }) => prune)
 
 type Framework = keyof typeof presets

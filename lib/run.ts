@@ -231,7 +231,10 @@ function openJob(name: JobName, run: Run): Job {
       const { path, rule } = pruned
       if (remembered.push({ path, rule, time: new Date().toISOString() }) > MOST_PRUNED) remembered.shift()
       if (pointer === undefined) return
-      const message = `pruned ${pruned.path}, which ${pointer} names: nothing else was left to prune`
+      const what = pruned.path.startsWith(pointer)
+        ? 'the last or best one, by its name'
+        : `which ${pointer} names`
+      const message = `pruned ${pruned.path}, ${what}: nothing else was left to prune`
       emit({ event: 'warning', job: name, message })
     },
     pruned: remembered,

@@ -105,6 +105,20 @@ const faults: [what: string, change: Change, key: string, was: string, expected:
     'no {output-dir}; did you mean {outputDir}?',
   ],
   [
+    "another word for a placeholder's",
+    q => Object.assign(q.jobs.core, { env: { CACHE: '{out_dir}/cache' } }),
+    'jobs.core.env.CACHE',
+    '"{out_dir}/cache"',
+    'no {out_dir}; did you mean {outputDir}?',
+  ],
+  [
+    'a placeholder as a shell has it',
+    q => Object.assign(q.jobs.core, { env: { CACHE: '$' + '{outputDir}/cache' } }),
+    'jobs.core.env.CACHE',
+    '"$' + '{outputDir}/cache"',
+    'no $' + '{outputDir}; did you mean {outputDir}?',
+  ],
+  [
     'a placeholder with dashes',
     q => Object.assign(q.jobs.dpi, { train: ['{Max-Disk-MB}'] }),
     'jobs.dpi.train.0',

@@ -39,9 +39,10 @@ export async function arrange(entries: Aged[]): Promise<PrunableSet[]> {
   return all.sort(compareSets)
 }
 
-/** What is pointed to goes last of all. */
+/** What is pointed to goes last of all checkpoints, and an empty cache after those. */
 export function compareSets(a: PrunableSet, b: PrunableSet): number {
   return (
+    Number(a.isEmptyCache) - Number(b.isEmptyCache) ||
     a.rank - b.rank ||
     Number(a.pointer !== undefined) - Number(b.pointer !== undefined) ||
     compare(a.orderNs, b.orderNs) ||

@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import type { Bytes } from '../system/bytes.ts'
 import { comparable, type Place } from './naming.ts'
-import type { Rank, Rule } from './rank.ts'
+import { RANK, type Rank, type Rule } from './rank.ts'
 
 /** A file with several hard links: charged once, and free when the last of its names in the measured folder goes. */
 export type Inode = {
@@ -98,6 +98,9 @@ export class Entry {
   }
 }
 
+/** A link, or a file of a known name, that names a checkpoint. */
+export type Pointer = { folder: Bytes; name: Bytes; isLink: boolean }
+
 /** What goes or stays as one: the files and folders of a checkpoint, or a single entry of another kind. */
 export class PrunableSet {
   /** The path that all of it begins with. */
@@ -111,8 +114,10 @@ export class PrunableSet {
   /** Charged bytes and inodes, those of hard links among them. */
   bytes = 0
   inodes = 0
-  /** The path of a link or file that names it as one to go on with. */
+  /** The path of a link or file that names it as one to go on with; its own, if its name says so. */
   pointer: Bytes | undefined
+  /** All links, and files for that alone, that do so. */
+  readonly namedBy: Pointer[] = []
   /** Where it stands among those of its pattern, if it has a number. */
   readonly place: Place | undefined
 
@@ -128,6 +133,12 @@ export class PrunableSet {
     if (entry.timeNs > this.timeNs) this.timeNs = entry.timeNs
     this.bytes += entry.inodes.reduce((sum, inode) => sum + inode.bytes, entry.ownBytes)
     this.inodes += entry.ownInodes + entry.inodes.length
+  }
+
+  /** Is it a cache with nothing in it? To delete its folder gives no room, and a program would make it again at once. */
+  get isEmptyCache(): boolean {
+    const isEmpty = ({ isFolder, ownInodes, inodes }: Entry) => isFolder && ownInodes + inodes.length === 1
+    return this.rank === RANK.cache && this.entries.every(isEmpty)
   }
 }
 

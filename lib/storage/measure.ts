@@ -6,9 +6,9 @@ import { inodeId } from '../system/plain-file.ts'
 import { arrange, compareSets, worthPruning } from './arrange.ts'
 import { accountOf, inodeBytesOn } from './capacity.ts'
 import { EntriesByAge, MOST_ENTRIES } from './entries-by-age.ts'
-import { Entry, type Inode } from './entry.ts'
+import { Entry, type Inode, type Pointer } from './entry.ts'
 import { Keeper } from './keeper.ts'
-import { isPointerName, MOST_POINTERS, notePointers, type Pointer } from './pointers.ts'
+import { isPointerName, MOST_POINTERS, notePointers } from './pointers.ts'
 import { RANK, type Rule } from './rank.ts'
 import { compileRules, type Globs, LEFTOVER, OURS, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
@@ -37,8 +37,8 @@ export type Measurement = {
   /** The entries that may be pruned, in the order in which they go, those of a set together; `isCut` if those are not all. */
   prunable: Entry[]
   isCut: boolean
-  /** The links and files in it that name a checkpoint to go on with. */
-  pointers: Bytes[]
+  /** The links and files in it that may name a checkpoint to go on with; none in the folders for caches and the like. */
+  pointers: Pointer[]
   /** Something in it that has a time in the future, which is not believed. */
   fromFuture: Bytes | undefined
 }
@@ -56,7 +56,8 @@ export type Measurement = {
  */
 export async function measure(dir: string, options: MeasureOptions = {}): Promise<Measurement> {
   const root = findRoot(dir)
-  const account = new Account(root, inodeBytesOn(dir), await compileRules(root, options), options)
+  const ruleOf = await compileRules(root, options, options.liveSinceNs !== undefined)
+  const account = new Account(root, inodeBytesOn(dir), ruleOf, options)
   const rootStats = await walk<Owner>(root, undefined, account, options.signal)
   return account.close(rootStats)
 }
@@ -161,7 +162,7 @@ class Account {
       prunableBytes: isCut ? this.#named : prunable.reduce((sum, { bytes }) => sum + bytes, 0),
       prunable,
       isCut,
-      pointers: this.#pointers.map(({ folder, name }) => `${folder}/${name}`),
+      pointers: this.#pointers,
       fromFuture: this.#fromFuture,
     }
   }
@@ -180,8 +181,9 @@ class Account {
 
   #notePointer(folder: Bytes, name: Bytes, stats: Stats | BigIntStats): void {
     const isLink = stats.isSymbolicLink()
-    if (!isLink && !isPointerName(name)) return
-    if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work))
+    if (!isLink && !(stats.isFile() && isPointerName(name))) return
+    const isOurs = OURS.some(ours => isWithin(folder, `${this.#work}/${ours}`))
+    if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work) && !isOurs)
       this.#pointers.push({ folder, name, isLink })
   }
 
@@ -234,6 +236,11 @@ export function findRoot(dir: string): Bytes {
     'storage',
     `Cannot measure ${dir}: it is not a folder, or a link to one; name the folder itself`,
   )
+}
+
+/** The real path of a job's output folder, by that of its own folder. */
+export function findWork(jobDir: string): Bytes {
+  return `${findRoot(jobDir)}/${WORK}`
 }
 
 function isExact(stats: Stats | BigIntStats): stats is BigIntStats {

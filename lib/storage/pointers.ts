@@ -1,13 +1,21 @@
-import { closeSync, constants, fstatSync, openSync, readlinkSync, readSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readlinkSync,
+  readSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type Bytes, native } from '../system/bytes.ts'
-import type { PrunableSet } from './entry.ts'
-import { Belonging } from './naming.ts'
+import type { Pointer, PrunableSet } from './entry.ts'
+import { Belonging, isTelling } from './naming.ts'
+import { RANK } from './rank.ts'
 
 // Which checkpoint a training would go on with, or wants in the end, is said by links and small files beside them.
-
-/** A link, or a file of a known name, that names a checkpoint. */
-export type Pointer = { folder: Bytes; name: Bytes; isLink: boolean }
 
 /** So many are looked at; a training has a handful. */
 export const MOST_POINTERS = 256
@@ -57,33 +65,59 @@ export function isPointerName(name: Bytes): boolean {
 }
 
 /**
- * Note at each set which link or file names it: of those given, and of the states that the newest folders of each pattern
- * hold.
+ * Note at each set what names it: a link or file of those given, the state that a newest folder of a pattern holds, or its
+ * own name.
  *
  * @param root the measured folder
  */
 export function notePointers(root: Bytes, pointers: Pointer[], sets: PrunableSet[]): void {
   const byPath = new Map(sets.map(set => [set.path, set]))
   const belonging = new Belonging(root)
-  const note = (folder: Bytes, target: Bytes | undefined, pointer: Bytes) => {
-    const set = target ? findSet(root, folder, target, belonging, byPath) : undefined
-    if (set) set.pointer ??= pointer
-  }
-  for (const { folder, name, isLink } of pointers) {
-    const path = `${folder}/${name}`
-    note(folder, isLink ? targetOf(path) : FORMS[name]?.(readStart(path)), path)
+  const find = (folder: Bytes, target: Bytes | undefined) =>
+    target ? findSet(root, folder, target, belonging, byPath) : undefined
+  for (const pointer of pointers) {
+    const set = find(pointer.folder, targetOf(pointer))
+    set?.namedBy.push(pointer)
+    if (set) set.pointer ??= pathOf(pointer)
   }
   for (const set of newestFolders(sets)) {
-    const path = `${set.entries[0]!.pathBytes}/${TRAINER_STATE}`
-    note(dirname(set.path), bestOf(readStart(path)), path)
+    const [first] = set.entries
+    const path = `${first!.isFolder ? first!.pathBytes : first!.folder}/${TRAINER_STATE}`
+    const best = find(dirname(set.path), bestOf(readStart(path)))
+    if (best) best.pointer ??= path
   }
+  for (const set of newestTelling(sets)) set.pointer ??= set.path
 }
 
-/** The two newest of each pattern: one may be half-written. */
+/** Those that their own name tells to be the last or the best: of one pattern, the newest. */
+function newestTelling(sets: PrunableSet[]): Iterable<PrunableSet> {
+  const telling = sets.filter(set => set.rank === RANK.checkpoint && isTelling(basename(set.path)))
+  return new Map(telling.map(set => [set.place?.pattern ?? set.path, set])).values()
+}
+
+/**
+ * Let a link or file that names a set name another one instead; where that cannot be, it goes. Call it only while nothing
+ * else writes there.
+ */
+export function repoint(pointer: Pointer, from: PrunableSet, to: PrunableSet | undefined): void {
+  const path = native(pathOf(pointer))
+  const text = pointer.isLink ? (targetOf(pointer) ?? '') : readStart(pathOf(pointer))
+  const [old, other] = [from, to].map(set => set && basename(set.path))
+  // Megatron-LM's has the bare number.
+  const isNumber = /^\s*\d+\s*$/.test(text)
+  const next = other && (isNumber ? `${Number(/\d+$/.exec(other)?.[0])}` : text.replaceAll(old!, other))
+  rmSync(path, { force: true })
+  if (next === undefined || next === text) return
+  if (pointer.isLink) symlinkSync(native(next), path)
+  else writeFileSync(path, next, { encoding: 'latin1', flag: 'wx' })
+}
+
+/** The two newest of each pattern, which may be listed by their files: one may be half-written. */
 function newestFolders(sets: PrunableSet[]): PrunableSet[] {
   const newest = new Map<Bytes, PrunableSet[]>()
   for (const set of sets) {
-    if (!set.place || !set.entries[0]!.isFolder) continue
+    const [first] = set.entries
+    if (!set.place || !(first!.isFolder || first!.folder === set.path)) continue
     newest.set(set.place.pattern, [...(newest.get(set.place.pattern) ?? []), set].slice(-2))
   }
   return [...newest.values()].flat()
@@ -106,9 +140,17 @@ function findSet(
   )
 }
 
-function targetOf(link: Bytes): Bytes | undefined {
+/** The path of the link or file itself. */
+export function pathOf({ folder, name }: Pointer): Bytes {
+  return `${folder}/${name}`
+}
+
+/** The path that a pointer gives. */
+function targetOf(pointer: Pointer): Bytes | undefined {
+  const path = pathOf(pointer)
+  if (!pointer.isLink) return FORMS[pointer.name]?.(readStart(path))
   try {
-    return readlinkSync(native(link), 'latin1')
+    return readlinkSync(native(path), 'latin1')
   } catch {
     return undefined // gone, or no link any more
   }

@@ -13,7 +13,7 @@ export type Pruned = {
   mtime: string
   rule: string
   usedBytes: number
-  /** The path of a link or file that named it as one to go on with. */
+  /** The path of a link or file that named it as one to go on with; the beginning of its own, if its name said so. */
   pointer?: string
 }
 

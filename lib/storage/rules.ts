@@ -28,16 +28,20 @@ const REFUSED: Rule = { name: CANDIDATE, rank: RANK.temporary }
 const SUPERSEDED: Rule = { name: 'superseded', rank: RANK.superseded }
 /** The folders in `work/` that are not a training's to make. */
 export const OURS = [TMP, CACHE, HOME]
-/** What a training was writing when it died, by its name; while it may live still, see `liveSinceNs` of a measurement. */
+/** What a training was writing when it died, by its name; of one that lives see `liveSinceNs` of a measurement. */
 export const LEFTOVER: Rule = { name: 'leftover', rank: RANK.temporary }
 
 /**
  * Make the rules for what is below `root`: `*.checkpoint` and `*.tmp` at any depth, whatever a glob of `prune` matches,
- * and in `work/` caches and what has a name of something half-written; and the folder of a model that was not accepted. `work` and the folders of ours in it never match.
+ * and in `work/` caches and what has a name of something half-written; and the folder of a model that was not accepted.
+ * `work` and the folders of ours in it never match.
+ *
+ * @param isLive does a training run? What is half-written may be a checkpoint then, if a glob names it
  */
 export async function compileRules(
   root: Bytes,
   { prune, keepGlobs, superseded = [] }: Globs,
+  isLive = false,
 ): Promise<RuleOf> {
   const work = `${root}/${WORK}`
   const aside = `${root}/${ASIDE}`
@@ -58,15 +62,17 @@ export async function compileRules(
     if (past.size && past.has(`${folder}/${name}`)) return SUPERSEDED
     if (folder === aside) return SET_ASIDE
     if (folder === root && name === CANDIDATE && kind !== 'file') return REFUSED
-    if (name.endsWith('.checkpoint')) return CHECKPOINT
     if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
     if (folder === root ? name === WORK : folder === work && OURS.includes(name)) return undefined
     if (caches.includes(folder)) return { name: relative(root, folder), rank: RANK.cache }
     const isOutput = isInWork(folder)
+    const isHalf = isOutput && isStagingName(name)
+    if (isHalf && !isLive) return LEFTOVER
+    if (name.endsWith('.checkpoint')) return CHECKPOINT
     if (isOutput && isPointerName(name) && kind !== 'folder') return undefined
     const glob = find(pruneGlobOf, folder, name, kind)
     if (glob !== undefined) return { name: glob, rank: RANK.checkpoint }
-    return isOutput && isStagingName(name) ? LEFTOVER : undefined
+    return isHalf ? LEFTOVER : undefined
   }
 }
 
@@ -87,14 +93,25 @@ async function compileGlobs(globs: string[] = []) {
  * Make the test for what is below a training's output folder: may a name be pruned, by itself or with a folder that it is
  * in? Such a file is a checkpoint or a part of one.
  */
-export async function checkpointTest(globs: Globs): Promise<(name: string) => boolean> {
+export function checkpointTest(globs: Globs): Promise<(name: string) => boolean> {
+  return ruleTest(globs, rule => rule !== undefined && rule !== 'kept')
+}
+
+/** Make the test for what is below a training's output folder: is it kept, by itself or with a folder that it is in? */
+export function keepTest(globs: Globs): Promise<(name: string) => boolean> {
+  return ruleTest(globs, rule => rule === 'kept')
+}
+
+async function ruleTest(
+  globs: Globs,
+  isMeant: (rule: ReturnType<RuleOf>) => boolean,
+): Promise<(name: string) => boolean> {
   const ruleOf = await compileRules('/job', globs)
   return name => {
     const parts = Buffer.from(name).toString('latin1').split('/')
     return parts.some((part, index) => {
       const folder = ['/job/work', ...parts.slice(0, index)].join('/')
-      const rule = ruleOf(folder, part, index === parts.length - 1 ? 'file' : 'folder')
-      return rule !== undefined && rule !== 'kept'
+      return isMeant(ruleOf(folder, part, index === parts.length - 1 ? 'file' : 'folder'))
     })
   }
 }

@@ -1,6 +1,6 @@
 import { basename } from 'node:path'
 import type { PrunableSet } from './entry.ts'
-import { isStagingName } from './naming.ts'
+import { isBestName, isStagingName } from './naming.ts'
 import { RANK } from './rank.ts'
 
 /** What nobody has written to for so long is not being written, however it looks. */
@@ -40,9 +40,11 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
     const set = counts[index]!
     if (isOpen(set)) spared.set(set, 'in use')
     else if (newest) continue
-    else if (isBeingWritten(set, counts[index - 1], sizes, nowNs)) spared.set(set, 'being written')
-    else newest = set
+    else if (isBeingWritten(set, findBefore(counts, index), sizes, nowNs)) spared.set(set, 'being written')
+    // A training goes on from its last one. The best may be as young, but a copy of an older one.
+    else if (!isBestName(basename(set.path)) && !isHalf(set)) newest = set
   }
+  newest ??= counts.findLast(set => !spared.has(set))
   // The only one there is, or the last of those that are listed.
   if (isCut) newest = counts.at(-1)
   newest ??= checkpoints.findLast(set => !spared.has(set))
@@ -60,16 +62,29 @@ function byAge(a: PrunableSet, b: PrunableSet): number {
   return a.orderNs < b.orderNs ? -1 : a.orderNs > b.orderNs ? 1 : 0
 }
 
+/** The one before that it can be compared with: of the same pattern, or else of any. */
+function findBefore(sets: PrunableSet[], index: number): PrunableSet | undefined {
+  const pattern = sets[index]!.place?.pattern
+  const isAlike = ({ place }: PrunableSet) => place !== undefined && place.pattern === pattern
+  return sets.slice(0, index).findLast(isAlike) ?? sets[index - 1]
+}
+
+/** Is it half-written by a name in it? */
+function isHalf({ path, entries }: PrunableSet): boolean {
+  return isStagingName(basename(path)) || entries.some(({ name }) => isStagingName(name))
+}
+
 function isBeingWritten(
-  { path, timeNs, entries, bytes, inodes }: PrunableSet,
+  set: PrunableSet,
   before: PrunableSet | undefined,
   sizes: Map<string, number>,
   nowNs: bigint,
 ): boolean {
+  const { path, timeNs, bytes, inodes } = set
   if (nowNs - timeNs > QUIET_NS) return false
   return (
     bytes > (sizes.get(path) ?? bytes) ||
-    [basename(path), ...entries.map(({ name }) => name)].some(isStagingName) ||
+    isHalf(set) ||
     (before !== undefined && (inodes < before.inodes || bytes < HALF * before.bytes))
   )
 }

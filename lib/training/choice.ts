@@ -35,8 +35,8 @@ export class Choice {
   }
 
   /**
-   * Choose what may go while the training stands still, the first to go first. What a link or a file points to goes only
-   * if nothing else is left and it is the `last` resort.
+   * Choose what may go while the training stands still, the first to go first. What a link or a file points to, and caches
+   * that hold nothing, go only if nothing else is left and it is the `last` resort.
    */
   async choose({ prunable, isCut }: Found, isLast: boolean): Promise<PrunableSet[]> {
     const { dir, training } = this.#chooser
@@ -45,9 +45,15 @@ export class Choice {
     const situation = { isOpen: (set: PrunableSet) => open.has(set), sizes: this.#sizes, isCut }
     this.#spared = spare(sets, { ...situation, broken: this.#broken })
     const left = sets.filter(set => !this.#spared.has(set))
-    const plain = worthPruning(left.filter(({ pointer }) => pointer === undefined))
+    const plain = worthPruning(
+      left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache),
+    )
     if (plain.length || isLast) return plain.length ? plain : worthPruning(left)
-    for (const set of left) this.#spared.set(set, `named by ${escapeBytes(set.pointer!)}`)
+    for (const set of left) {
+      const { pointer, path } = set
+      if (pointer === path) this.#spared.set(set, 'the last or best one, by its name')
+      else if (pointer !== undefined) this.#spared.set(set, `named by ${escapeBytes(pointer)}`)
+    }
     return []
   }
 

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { foldersIn, imageOf } from '../layout.ts'
 import { findModels } from '../models/find.ts'
@@ -7,16 +7,17 @@ import { publishedFiles, supersededFiles } from '../models.ts'
 import type { Job, Run } from '../run.ts'
 import { accountOf, capOf, ownSizeOf } from '../storage/capacity.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
-import { lookAt, type MeasureOptions } from '../storage/measure.ts'
+import type { Entry } from '../storage/entry.ts'
+import { findWork, lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
-import { checkpointTest } from '../storage/rules.ts'
-import { enforceLimit } from '../storage.ts'
+import { checkpointTest, keepTest } from '../storage/rules.ts'
+import { checkUsage, enforceLimit } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
-import { beginAttempt } from './attempts.ts'
+import { beginAttempt, isUnpublished } from './attempts.ts'
 import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
@@ -109,7 +110,7 @@ async function plan(
   const account = accountOf(nearestVisible(dir))
   const look = existsSync(dir)
     ? await lookAt(dir, rules)
-    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0, fromFuture: undefined }
+    : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0, prunable: [], fromFuture: undefined }
   if (look.fromFuture !== undefined) {
     const what = escapeBytes(look.fromFuture)
     const message = `${what} has a time in the future, which is not believed; when it was last changed counts`
@@ -134,17 +135,17 @@ async function plan(
     emit({ event: 'warning', job: name, message })
   }
   // What the filesystem takes for itself is nobody's to use.
-  const besideBytes = usedBytes - look.prunableBytes - (await ownBytesOf(workDir, rules))
+  const ownBytes = existsSync(workDir) ? await checkUsage(workDir) : 0
+  const besideBytes = usedBytes - ownBytes - prunableBeside(dir, look.prunable)
   return { ...limits, ...reserve, isDiskLimit, keptBytes, toldBytes: limitBytes - besideBytes, start }
 }
 
-/** Measure what a training has left in its output folder that is not prunable: that is the next one's own. */
-async function ownBytesOf(workDir: string, { prune = [] }: MeasureOptions): Promise<number> {
-  if (!existsSync(workDir)) return 0
-  // Globs may begin at the job's folder.
-  const globs = [...prune, ...prune.flatMap(glob => /^work\/(.+)/.exec(glob)?.[1] ?? [])]
-  const { usedBytes, prunableBytes } = await lookAt(workDir, { prune: globs })
-  return usedBytes - prunableBytes
+/** Reckon what can make room for a training beside its output folder. */
+function prunableBeside(jobDir: string, prunable: Entry[]): number {
+  if (!prunable.length) return 0
+  const work = findWork(jobDir)
+  const beside = prunable.filter(({ folder }) => !`${folder}/`.startsWith(`${work}/`))
+  return beside.reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
 /** Reckon what is left to the rest of the machine on a shared disk. */
@@ -154,18 +155,21 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 }
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
-async function clearWork({ name, quota, workDir, publishedDir, emit }: Job): Promise<void> {
+async function clearWork(job: Job): Promise<void> {
+  const { name, quota, workDir, publishedDir, emit } = job
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
   const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
   await removeWhole(join(workDir, 'metadata.json'))
   // The last model that was not accepted: this training makes another.
   await removeWhole(foldersIn(publishedDir).candidateDir)
-  for (const { path } of [...valid, ...rejected]) {
+  // The best model so far of a training that goes on.
+  const isKept = isUnpublished(job) ? await keepTest(quota.globs) : () => false
+  for (const { path } of [...valid, ...rejected].filter(it => !isKept(relative(workDir, it.path)))) {
     await removeWhole(path)
     const message =
       `removed ${path}: an earlier training left it unpublished, and models names it as a result; ` +
-      'if a training resumes from it, name it in prune'
+      'if a training resumes from it, name it in prune, or in keep'
     emit({ event: 'warning', job: name, message })
   }
 }

@@ -25,8 +25,18 @@ const namesError = /^[\w.$]*(Error|Exception)( \[\w+\])?(:|$)/
 /** The lines that Node.js prints below it: frames, the end of the error's properties, its own version. */
 const belongsToError = /^(\s|\}$|Node\.js v\d)/
 
+/** What a launcher says in the end of a program that has failed under it: accelerate, torchrun. */
+const launcherError = /^(?:subprocess\.CalledProcessError: |torch\.distributed\.\S*ChildFailedError:)/
+/** It says no more than this after that. */
+const LAUNCHER_LINES = 40
+/** Each process of a launched training may say first which it is. */
+const rank = /^\[rank\d+\]: ?/
+
 /** Of a flood of output so many lines are searched for what they tell of progress. */
 const READ_AT_A_TIME = 100
+
+/** A line, and how many there were up to it. */
+type Placed = { line: string; at: number }
 
 /** A line that complains of something missing, and what that is, which this run has pruned. */
 export type Complaint = { line: string; pruned: PrunedPath }
@@ -38,11 +48,13 @@ export type Complaint = { line: string; pruned: PrunedPath }
 export class Progress {
   readonly logPath: string
   lastLine = ''
-  /** The error that the output ends with, if it does: the last line may be one of its trace. */
-  lastError: string | undefined
+  #lastError: string | undefined
+  /** The last error of a program's own, and that of a launcher which tells of it. */
+  #ownError: Placed | undefined
+  #launcherAt = Number.NEGATIVE_INFINITY
   /** The last of them. */
   complaint: Complaint | undefined
-  #readOnly: { line: string; at: number } | undefined
+  #readOnly: Placed | undefined
   #lines = 0
   readonly #told = new ToldProgress()
   #journaledTold: { share: number | null; atMs: number } = { share: null, atMs: Number.NEGATIVE_INFINITY }
@@ -66,16 +78,18 @@ export class Progress {
   takeLines(lines: string[]): void {
     const text = lines.join('\n')
     this.#log.append(`${text}\n`)
+    this.#lines += Math.max(0, lines.length - READ_AT_A_TIME)
     for (const line of lines.slice(-READ_AT_A_TIME)) {
+      this.#lines++
       this.#told.take(line, performance.now())
       this.#noteComplaint(line)
+      this.#noteError(line)
     }
     this.lastLine = lines.findLast(line => !isProgressLine(line)) ?? this.lastLine
-    this.#lines += lines.length
     const refused = lines.findLast(tellsOfReadOnly)
     if (refused !== undefined) this.#readOnly = { line: refused, at: this.#lines }
-    const telling = lines.findLast(line => !belongsToError.test(line))
-    if (telling !== undefined) this.lastError = errorIn(telling)
+    const telling = lines.findLast(line => !belongsToError.test(line.replace(rank, '')))
+    if (telling !== undefined) this.#lastError = errorIn(telling)
     this.#show(this.lastLine)
   }
 
@@ -83,6 +97,16 @@ export class Progress {
   takeRedraw(line: string): void {
     this.#told.take(line, performance.now())
     this.#show(line)
+  }
+
+  /**
+   * The error that the output ends with, if it does: the last line may be one of its trace. Where a launcher tells that a
+   * program failed, it is that program's.
+   */
+  get lastError(): string | undefined {
+    const own = this.#ownError
+    const isLaunchers = this.#lines - this.#launcherAt < LAUNCHER_LINES
+    return isLaunchers && own && this.#launcherAt - own.at < TRACE_LINES ? own.line : this.#lastError
   }
 
   /** Does the error that the output ends with, or its last line, tell of a full filesystem or a file at its limit? */
@@ -113,6 +137,13 @@ export class Progress {
     this.#shownLine = this.lastLine
     this.#journalLine()
     this.#log.close()
+  }
+
+  #noteError(line: string): void {
+    const error = errorIn(line)
+    if (error === undefined) return
+    if (launcherError.test(error)) this.#launcherAt = this.#lines
+    else this.#ownError = { line: error, at: this.#lines }
   }
 
   #noteComplaint(line: string): void {
@@ -152,6 +183,7 @@ export class Progress {
 
 /** The error that a line names; Node.js puts brackets around one that has no frames: `[Error: …] {`. */
 function errorIn(line: string): string | undefined {
-  const bare = /^\[(.*)\](?: \{)?$/.exec(line)?.[1] ?? line
+  const plain = line.replace(rank, '')
+  const bare = /^\[(.*)\](?: \{)?$/.exec(plain)?.[1] ?? plain
   return namesError.test(bare) ? bare : undefined
 }

@@ -18,7 +18,8 @@ const FORGET_GAPS = 3
 /** The pace of less time says nothing. */
 const MIN_PACE_MS = 2000
 
-const ours = /^\s*RANSOMEYE_PROGRESS[\s:=]+(\d*\.?\d+)\s*(%?)\s*$/
+/** A logger may put its own words before it. */
+const ours = /(?:^|[\s:|\]])RANSOMEYE_PROGRESS[\s:=]+(\d*\.?\d+(?:e-?\d+)?)\s*(%?)\s*$/
 const fraction = String.raw`(\d{1,9})\s*(?:\/|of)\s*(\d{1,9})(?![\d.])`
 /** tqdm, and all that looks like it: ` 42%|████▏     | 42/100 [00:01<00:02]`. */
 const percentBar = /(\d{1,3}(?:\.\d+)?)%(?:\|| [|▕][#=█▉▊▋▌▍▎▏])/

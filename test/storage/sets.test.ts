@@ -12,6 +12,7 @@ import {
 } from 'node:fs'
 import { basename, relative } from 'node:path'
 import * as assert from 'uvu/assert'
+import { readQuotas } from '../../lib/quotas.ts'
 import type { PrunableSet } from '../../lib/storage/entry.ts'
 import { type MeasureOptions, measure } from '../../lib/storage/measure.ts'
 import { type Pruned, pruneOldest } from '../../lib/storage/prune.ts'
@@ -46,6 +47,14 @@ test('files of one checkpoint are one set, by every convention of naming them', 
     ],
     ['version_0/epoch=1.ckpt'],
     ['version_0/epoch=2.ckpt'],
+    ['cp.ckpt.index', 'cp.ckpt.data-00000-of-00001'],
+    ['pytorch_model_00001_of_00002.bin', 'pytorch_model_00002_of_00002.bin', 'pytorch_model.bin.index.json'],
+    ['rank0_step_300.pth', 'rank1_step_300.pth'],
+    ['rank0_step_400.pth', 'rank1_step_400.pth'],
+    ['step_7/optimizer.pt', 'step_7/step_7.pt'],
+    ['backup/latest.weights.h5', 'backup/training_metadata.json', 'backup/latest.weights.h5.bkp'],
+    ['iteration_1/epoch=2.ckpt'],
+    ['iteration_1/epoch=3.ckpt'],
   ]
   await using box = await sandbox(Object.fromEntries(sets.flat().map(name => [`work/${name}`, 10])))
 
@@ -69,6 +78,37 @@ test('checkpoints go by their numbers, whatever their times; other patterns betw
   const found = await setsIn(box, { prune: ['checkpoint-*'] })
 
   assert.equal(found, [['checkpoint-9'], ['other.checkpoint'], ['checkpoint-400'], ['checkpoint-1000']])
+})
+
+test('of several numbers in a name those count from its epoch or step on; what is trained has a series of its own', async () => {
+  const names = ['fold2-epoch=1', 'fold1-epoch=9', 'fold1-epoch=10', 'wer=9-step=200', 'wer=10-step=100']
+  await using box = await sandbox(Object.fromEntries(names.map(name => [`work/${name}.ckpt`, 10])))
+  const times = [300, 200, 100, 10, 20]
+  for (const [index, name] of names.entries()) setTime(box, `work/${name}.ckpt`, times[index]!)
+
+  const found = await setsIn(box, { prune: ['*.ckpt'] })
+
+  assert.equal(
+    found.map(([name]) => name),
+    ['wer=10-step=100', 'wer=9-step=200', 'fold1-epoch=9', 'fold1-epoch=10', 'fold2-epoch=1'].map(
+      name => `${name}.ckpt`,
+    ),
+  )
+})
+
+test('folders of checkpoints in a folder that is called as one are checkpoints of their own', async () => {
+  await using box = await sandbox({
+    'work/step1_pretrain/checkpoint-1/a': 10,
+    'work/step1_pretrain/checkpoint-2/a': 10,
+    'work/step1_pretrain/checkpoint-10/a': 10,
+  })
+
+  const found = await setsIn(box, { prune: ['**/checkpoint-*'] })
+
+  assert.equal(
+    found,
+    [1, 2, 10].map(n => [`step1_pretrain/checkpoint-${n}`]),
+  )
 })
 
 test('a time in the future is not believed, and is told', async () => {
@@ -215,6 +255,46 @@ for (const [name, point] of POINTERS) {
   })
 }
 
+test("Lightning's last checkpoint is kept, and not those of starts that did not resume from it", async () => {
+  const names = ['last.ckpt', 'last-v1.ckpt', 'last-v2.ckpt', 'epoch=0-step=5.ckpt']
+  const job = { maxDiskMb: 5, train: ['t'], framework: 'lightning' }
+  await using box = await sandbox({
+    'quotas.json': JSON.stringify({ jobs: { core: job, dpi: job, agent: job } }),
+    ...Object.fromEntries(names.map(name => [`work/${name}`, 10])),
+  })
+
+  const found = await setsIn(box, readQuotas(box.path('quotas.json')).jobs.core.globs)
+
+  assert.equal(found.flat().sort(), ['epoch=0-step=5.ckpt', 'last-v1.ckpt', 'last-v2.ckpt'])
+})
+
+test('what is the last or the best by its own name goes last; of numbered ones only the newest is', async () => {
+  const names = [
+    'epoch_last.pt',
+    'model_best.pth.tar',
+    'best-epoch=2.ckpt',
+    'best-epoch=3.ckpt',
+    'blast_1.pt',
+    'epoch_9.pt',
+  ]
+  await using box = await sandbox(Object.fromEntries(names.map(name => [`work/${name}`, 10])))
+  for (const [index, name] of names.entries()) setTime(box, `work/${name}`, 100 + index)
+
+  const found = await setsIn(box, { prune: ['*.pt', '*.tar', '*.ckpt'] })
+
+  assert.equal(
+    found.map(([name]) => name),
+    [
+      'best-epoch=2.ckpt',
+      'blast_1.pt',
+      'epoch_9.pt',
+      'epoch_last.pt',
+      'model_best.pth.tar',
+      'best-epoch=3.ckpt',
+    ],
+  )
+})
+
 test("Megatron's file names an iteration, and DeepSpeed's no number", async () => {
   await using box = await sandbox({ 'work/iter_0000100/a': 1, 'work/iter_0000200/a': 1 })
   writeFileSync(box.path('work/latest_checkpointed_iteration.txt'), '100')
@@ -263,6 +343,68 @@ test('leftovers go first, caches next, what is superseded before checkpoints', a
   assert.equal(found.slice(5), [['../generations/1'], ['a.checkpoint']])
 })
 
+test('a cache that holds nothing goes last: it gives no room, and would be made again', async () => {
+  await using box = await sandbox({ 'work/a.checkpoint': 10, 'work/cache/full/a': 10 })
+  mkdirSync(box.path('work/cache/torchinductor'))
+
+  const found = await setsIn(box, {})
+
+  assert.equal(found, [['cache/full'], ['a.checkpoint'], ['cache/torchinductor']])
+})
+
+test('what is half-written by its name is a leftover, also where a glob names it as a checkpoint', async () => {
+  const half = [
+    ...[
+      'tmp-ckpt-4',
+      '.tmp-ckpt-4',
+      '_tmp_ckpt_4',
+      'temp_ckpt_4',
+      'partial-ckpt-4',
+      'ckpt-4.tmp',
+      'ckpt-4-tmp',
+    ],
+    ...[
+      'ckpt-4.pt.tmp.4711',
+      'ckpt-4.pt.part',
+      'ckpt-4.pt.saving',
+      'ckpt-4.incomplete',
+      'ckpt-4_temp',
+      'ckpt-4.pt~',
+    ],
+    ...[
+      '4.orbax-checkpoint-tmp-17',
+      'ckpt-4.data-00000-of-00001.tempstate123',
+      'tmpk3j_x9qa',
+      'tmp-4.checkpoint',
+    ],
+  ]
+  const whole = [
+    'ckpt-1',
+    'temp_0.7-ckpt-2',
+    'temp_forecast.onnx',
+    'template-ckpt-3',
+    'ckpt-temp-5',
+    'partition-ckpt-6',
+  ]
+  await using box = await sandbox(Object.fromEntries([...half, ...whole].map(name => [`work/${name}/a`, 10])))
+
+  const { prunable } = await measure(box.dir, { prune: ['*'] })
+
+  const named = (rule: string) => prunable.filter(it => (it.rule === 'leftover') === (rule === 'leftover'))
+  assert.equal(
+    named('leftover')
+      .map(({ name }) => name)
+      .sort(),
+    half.sort(),
+  )
+  assert.equal(
+    named('*')
+      .map(({ name }) => name)
+      .sort(),
+    whole.sort(),
+  )
+})
+
 test('what a living training is writing is no leftover, however it is named', async () => {
   await using box = await sandbox({
     'work/tmp-checkpoint-5/model.pt': 10,
@@ -296,6 +438,31 @@ test('the newest complete checkpoint is spared, and so is what is being written 
     setTime(box, `work/${name}`, Date.now() / 1000 - 100)
   rmSync(box.path('work/tmp-checkpoint-5'), { recursive: true })
   assert.equal(await sparedIn(box, ['*']), { 'checkpoint-3': 'the newest complete checkpoint' })
+})
+
+test('the best checkpoint is not the newest one, however young it is, unless there is no other', async () => {
+  await using box = await sandbox({ 'work/best.pt': 9000 })
+  assert.equal(await sparedIn(box, ['*.pt']), { best: 'the newest complete checkpoint' })
+  for (const [index, name] of ['epoch_1', 'epoch_2', 'best'].entries()) {
+    writeFileSync(box.path(`work/${name}.pt`), Buffer.alloc(9000))
+    setTime(box, `work/${name}.pt`, Date.now() / 1000 - 10 + index)
+  }
+
+  assert.equal(await sparedIn(box, ['*.pt']), { epoch_2: 'the newest complete checkpoint' })
+})
+
+test('what is half-written is told by the one before of its pattern, not by a small one of another', async () => {
+  await using box = await sandbox({
+    'work/epoch_1.pt': 90_000,
+    'work/ema_1.pt': 30_000,
+    'work/epoch_2.pt': 30_000,
+  })
+  for (const [index, name] of ['epoch_1', 'ema_1', 'epoch_2'].entries())
+    setTime(box, `work/${name}.pt`, Date.now() / 1000 - 10 + index)
+
+  const spared = await sparedIn(box, ['*.pt'])
+
+  assert.is(spared.epoch_2, 'being written')
 })
 
 test('checkpoints of several models of one number are spared together', async () => {

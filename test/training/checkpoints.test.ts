@@ -1,5 +1,5 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { MOST_ENTRIES } from '../../lib/storage/entries-by-age.ts'
@@ -147,6 +147,66 @@ test('a quota full of files that no rule names is told with their pattern, and t
   assert.match(message, /add "prune": \["epoch=\*\.ckpt"\] to the job in quotas\.json/)
 })
 
+test('a retraining leaves alone links that have nothing to do with checkpoints, those of a cache, and a folder called latest', async () => {
+  const trainer = `
+console.log('links', ['data', 'last', 'cache/hub/model.bin', 'latest'].map(name => fs.lstatSync(dir + '/' + name, { throwIfNoEntry: false }) !== undefined).join())
+fs.mkdirSync(dir + '/checkpoint-1', { recursive: true })
+fs.writeFileSync(dir + '/checkpoint-1/model.pt', 'x')
+fs.mkdirSync(dir + '/cache/hub', { recursive: true })
+fs.mkdirSync(dir + '/latest', { recursive: true })
+for (const [name, target] of [['data', '/usr'], ['last', 'checkpoint-1'], ['cache/hub/model.bin', 'blob']])
+  if (!fs.lstatSync(dir + '/' + name, { throwIfNoEntry: false })) fs.symlinkSync(target, dir + '/' + name)
+${publishes}`
+  await using rig = await rigOf({}, trainer)
+  await rig.run(['core'])
+
+  await rig.run(['core', '--retrain'])
+
+  assert.equal(linesOf(rig, 'links'), ['links false,false,false,false', 'links true,false,true,true'])
+})
+
+const ANEW: [string, Parameters<typeof rigOf>[0]][] = [
+  ['checkpoint.pth', {}],
+  ['model_epoch_3.pt', {}],
+  ['last.pt', {}],
+  ['weights.step-20.h5', {}],
+  ['last.ckpt', { framework: 'lightning' }],
+  ['backup/latest.weights.h5', { framework: 'keras' }],
+  ['best.keras', { framework: 'keras' }],
+  ['run/weights/last.pt', { framework: 'ultralytics' }],
+]
+for (const [name, quota] of ANEW) {
+  test(`a retraining begins anew, without a word of globs in quotas.json: ${name}`, async () => {
+    const trainer = `
+console.log('finds', fs.existsSync(dir + '/${name}'))
+fs.mkdirSync(dir + '/${dirname(name)}', { recursive: true })
+fs.writeFileSync(dir + '/${name}', 'x')
+${publishes}`
+    await using rig = await rigOf(quota, trainer)
+    await rig.run(['core'])
+
+    await rig.run(['core', '--retrain'])
+
+    assert.equal(linesOf(rig, 'finds'), ['finds false', 'finds false'])
+  })
+}
+
+test('a best model that keep names stays for a training that goes on, and not for the next one', async () => {
+  const trainer = `
+console.log('finds', has('best.keras'), has('other.keras'))
+for (const name of ['best', 'other']) fs.writeFileSync(dir + '/' + name + '.keras', 'x')
+if (!fs.existsSync(dir + '/../../healthy')) process.exit(1)`
+  const quota = { models: ['*.keras'], framework: 'keras' } satisfies Parameters<typeof rigOf>[0]
+  await using rig = await rigOf(quota, HELPERS + trainer)
+  await rig.run(['core'])
+  writeFileSync(rig.path('models/healthy'), '')
+
+  const codes = [await rig.run(['core']), await rig.run(['core', '--retrain'])].map(it => it.exitCode)
+
+  assert.equal(codes, [0, 0])
+  assert.equal(linesOf(rig, 'finds'), ['finds false false', 'finds true false', 'finds false false'])
+})
+
 const FINISHED: [string, Parameters<typeof rigOf>[0]][] = [
   ['checkpoints that a rule names', { prune: ['checkpoint-*'] }],
   ['a framework', { framework: 'huggingface' }],
@@ -264,6 +324,37 @@ ${publishes}`
   assert.not(existsSync(rig.path('models/core/aside')), 'a publication ends its use')
 })
 
+const NAMED: [string, string, string][] = [
+  ['checkpoint', 'model_checkpoint_path: "checkpoint-2"\n', 'model_checkpoint_path: "checkpoint-1"\n'],
+  ['latest', 'checkpoint-2', 'checkpoint-1'],
+  ['latest_checkpointed_iteration.txt', '2', '1'],
+]
+for (const [pointer, two, one] of NAMED) {
+  test(`what names a checkpoint that is set aside names the one before, without a word in quotas.json: ${pointer}`, async () => {
+    const folder = (n: number) => (pointer.endsWith('.txt') ? `iter_000000${n}` : `checkpoint-${n}`)
+    const trainer = `
+const named = fs.readFileSync(dir + '/${pointer}', 'utf8')
+console.log('named', named.trim(), fs.readlinkSync(dir + '/best'))
+if (named.includes('2')) {
+  fs.writeFileSync(dir + '/${folder(2)}/log', String(Date.now()))
+  process.exit(1)
+}
+${publishes}`
+    await using rig = await rigOf({}, trainer)
+    for (const n of [1, 2]) mkdirSync(join(workDir(rig), folder(n)), { recursive: true })
+    for (const n of [1, 2]) writeFileSync(join(workDir(rig), folder(n), 'model.pt'), 'x')
+    writeFileSync(join(workDir(rig), pointer), two)
+    symlinkSync(`./${folder(2)}`, join(workDir(rig), 'best'))
+
+    for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
+    await rig.run(['core', '--json'])
+
+    const [first, , third] = linesOf(rig, 'named')
+    assert.is(first, `named ${two.trim()} ./${folder(2)}`)
+    assert.is(third, `named ${one.trim()} ./${folder(1)}`)
+  })
+}
+
 test('a start that was interrupted is no failed one', async () => {
   const trainer = `
 if (fs.existsSync(dir + '/../../hangs')) { console.log('hangs'); await sleep(60_000) }
@@ -285,23 +376,24 @@ process.exit(1)`
   assert.equal(linesOf(rig, 'resumed'), ['resumed true', 'resumed true'])
 })
 
-test('caches go before checkpoints, and not while they are in use', async () => {
+test('caches go before checkpoints, but not while they are in use, nor when they hold nothing', async () => {
   const trainer = `${HELPERS}
 fs.mkdirSync(dir + '/cache/old', { recursive: true })
 fs.mkdirSync(dir + '/cache/used', { recursive: true })
+fs.mkdirSync(dir + '/cache/empty')
 await write('cache/old/weights', 3)
 await write('cache/used/weights', 3)
 const fd = fs.openSync(dir + '/cache/used/weights')
 await write('epoch-1.checkpoint', 3)
 await write('log.bin', 8)
-console.log('left', has('cache/old'), has('cache/used/weights'), has('epoch-1.checkpoint'))
+console.log('left', has('cache/old'), has('cache/used/weights'), has('cache/empty'), has('epoch-1.checkpoint'))
 ${publishes}`
   await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
 
   const { exitCode, events } = await rig.run(['core', '--json'])
 
   assert.is(exitCode, 0)
-  assert.equal(linesOf(rig, 'left'), ['left false true true'])
+  assert.equal(linesOf(rig, 'left'), ['left false true true true'])
   assert.equal(
     events.flatMap(it => (it.event === 'storage.prune' ? [it.rule] : [])),
     ['work/cache'],

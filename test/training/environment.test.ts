@@ -50,6 +50,26 @@ fs.writeFileSync(dir + '/core.pkl', 'model')`
   assert.is(toldIn(rig), 'told 35')
 })
 
+test('a training is told of all that it may use, whatever of its own is there to be pruned, or kept', async () => {
+  const trainer = `
+console.log('told', maxMb)
+for (const name of ['cache/models', 'tmp-half', 'a.checkpoint', 'last.ckpt']) {
+  fs.mkdirSync(dir + '/' + name, { recursive: true })
+  fs.writeFileSync(dir + '/' + name + '/weights', Buffer.alloc(4 * 2 ** 20))
+}
+if (fs.existsSync(dir + '/../../healthy')) fs.writeFileSync(dir + '/core.pkl', 'model')`
+  await using rig = await trainerRig({
+    core: { maxDiskMb: 40, models: ['*.pkl'], framework: 'lightning', trainer },
+  })
+  await rig.run(['core'])
+  writeFileSync(rig.path('models', 'healthy'), '')
+
+  const { exitCode } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0)
+  assert.is(toldIn(rig), 'told 40')
+})
+
 test('the whole quota is that of the run', async () => {
   const trainer = `console.log('told', maxMb, process.env.RANSOMEYE_QUOTA_MB); fs.writeFileSync(dir + '/core.pkl', 'model')`
   await using rig = await trainerRig({ core: { maxDiskMb: 40, models: ['*.pkl'], trainer } })

@@ -50,6 +50,38 @@ process.exitCode = 3`
   assert.match(events.find(it => it.event === 'job.fail')!.message, 'its last line was "epoch 1/4 loss 0.5"')
 })
 
+const LAUNCHERS: [string, string][] = [
+  [
+    'accelerate',
+    'Traceback (most recent call last):\n  File "/v/bin/accelerate", line 8, in <module>\n    sys.exit(main())\n' +
+      "subprocess.CalledProcessError: Command '['/v/bin/python3', 'train.py', '/out']' returned non-zero exit status 1.\n",
+  ],
+  [
+    'torchrun',
+    'E1129 08:33:24.490000 2 torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: 1) local_rank: 0\n' +
+      'Traceback (most recent call last):\n  File "/v/bin/torchrun", line 8, in <module>\n    sys.exit(main())\n' +
+      `torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n${'='.repeat(60)}\ntrain.py FAILED\n` +
+      `Root Cause (first observed failure):\n[0]:\n  exitcode  : 1 (pid: 8)\n${'='.repeat(60)}\n`,
+  ],
+]
+for (const [launcher, words] of LAUNCHERS) {
+  test(`a failure below ${launcher} is told by the error of the program`, async () => {
+    const trainer = `
+process.stderr.write(\`[rank0]: Traceback (most recent call last):
+[rank0]:   File "train.py", line 3, in <module>
+[rank0]: PermissionError: [Errno 30] Read-only file system: '/usr/x'
+\`)
+process.stderr.write(${JSON.stringify(words)})
+process.exitCode = 1`
+    await using rig = await trainerRig({ core: { trainer } })
+
+    const { events } = await rig.run(['core', '--json'])
+
+    const { message } = events.find(it => it.event === 'job.fail')!
+    assert.match(message, `its error was "PermissionError: [Errno 30] Read-only file system: '/usr/x'"`)
+  })
+}
+
 test('the live list shows what a training says as a bar of its own, until it says no more', async () => {
   const list = new LiveList()
   const task = { title: '', output: '', skip() {} }

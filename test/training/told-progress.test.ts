@@ -12,6 +12,8 @@ function percentAfter(...lines: string[]): number | undefined {
 
 const tellings: [what: string, lines: string[], percent: number][] = [
   ['a line made for it', ['RANSOMEYE_PROGRESS 0.42'], 42],
+  ['a line made for it, behind the words of a logger', ['INFO:root:RANSOMEYE_PROGRESS 0.42'], 42],
+  ['a line made for it, as Python writes small numbers', ['RANSOMEYE_PROGRESS 1e-02'], 1],
   ['a line made for it, in percent', ['RANSOMEYE_PROGRESS: 42 %'], 42],
   ['tqdm', [' 42%|████▏     | 42/100 [00:01<00:02, 29.52it/s]'], 42],
   ['tqdm, by its counts', ['train:   1%|▏         | 125/10000 [00:01<02:12]'], 1.3],

@@ -1,0 +1,65 @@
+import * as assert from 'uvu/assert'
+import { askPublished, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import { survivors } from '../support/rig.ts'
+import { until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
+
+const withTransformers = withPackages(test, 'torch', 'transformers', 'accelerate', 'onnxscript')
+
+/** Three checkpoints of 12 MiB fit, and a fourth does not. */
+const maxDiskMb = 50
+
+const withoutBest = (program: string) => program.replace(/, eval_strategy=.*load_best_model_at_end=True/, '')
+
+const CASES = [
+  { signal: 'SIGTERM', what: 'with its best checkpoint', edit: (it: string) => it, published: 20 },
+  { signal: 'SIGKILL', what: 'without a best checkpoint', edit: withoutBest, published: 60 },
+] as const
+
+for (const { signal, what, edit, published } of CASES) {
+  withTransformers(
+    `a Trainer ${what}, cut off by ${signal} in a save, goes on from the whole checkpoint before`,
+    async () => {
+      await using rig = await recipeRig('huggingface', { maxDiskMb }, edit)
+      rig.set({ env: { HOLD_IN: 'checkpoint-50/optimizer.pt' } })
+      const cutOff = rig.start(['core', '--json'])
+      await until('it is in a save', () => rig.log().includes('holding in a save'), 120_000)
+      cutOff.child.kill(signal)
+      const { exitCode } = await cutOff.ended
+      await until('nothing is left of it', () => !survivors(rig).length)
+      const left = rig.names(/^checkpoint-(\d+)$/).sort()
+      rig.set({ env: {} })
+
+      const refused = [await rig.run(['core']), await rig.run(['core'])]
+      const resumed = await rig.run(['core', '--json'])
+
+      assert.is(exitCode, signal === 'SIGTERM' ? 143 : null)
+      assert.equal(left, ['20', '30', '40', '50'])
+      const codes = [...refused, resumed].map(it => it.exitCode)
+      assert.equal(codes, [1, 1, 0])
+      const [, oldest] = prunedWhileTraining(resumed.events) // after what was set aside
+      assert.is(oldest, published === 20 ? 'checkpoint-30' : 'checkpoint-20')
+      assert.equal(rig.countIn(/trained one step$/), [50, 0, 0, 20])
+      assert.is(await askPublished(rig), published)
+    },
+  )
+}
+
+withTransformers(
+  'a Trainer that has been published begins anew, and again has its best checkpoint',
+  async () => {
+    await using rig = await recipeRig('huggingface', { maxDiskMb })
+
+    const first = await rig.run(['core', '--json'])
+    const retrained = await rig.run(['core', '--retrain', '--json'])
+
+    for (const { exitCode, events } of [first, retrained]) {
+      assert.is(exitCode, 0)
+      assert.is(prunedWhileTraining(events)[0], 'checkpoint-10')
+    }
+    assert.equal(rig.countIn(/trained one step$/), [60, 60])
+    assert.is(await askPublished(rig), 20)
+  },
+)
+
+test.run()

@@ -1,0 +1,36 @@
+import * as assert from 'uvu/assert'
+import { askPublished, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import { survivors } from '../support/rig.ts'
+import { until } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
+
+const withTorch = withPackages(test, 'torch', 'onnxscript')
+
+withTorch(
+  'two processes of torchrun with workers that load data, cut off by SIGTERM, go on from their newest checkpoint, and a retraining begins anew',
+  async () => {
+    // Three checkpoints of 12 MiB fit, and a fourth does not.
+    await using rig = await recipeRig('torchrun', { maxDiskMb: 50, env: { SLOW_AFTER: '52' } })
+    const cutOff = rig.start(['core', '--json'])
+    await until('they are past their checkpoint of step 50', () => rig.log().includes('is slow now'), 120_000)
+    cutOff.child.kill('SIGTERM')
+    const { exitCode, events } = await cutOff.ended
+    await until('nothing is left of them', () => !survivors(rig).length)
+    rig.set({ env: {} })
+
+    const resumed = await rig.run(['core', '--json'])
+    const model = await askPublished(rig)
+    const retrained = await rig.run(['core', '--retrain', '--json'])
+
+    assert.is(exitCode, 143)
+    for (const it of [events, retrained.events]) {
+      const pruned = prunedWhileTraining(it).filter(name => name.endsWith('.checkpoint'))
+      assert.is(pruned[0], 'step-000010.checkpoint')
+    }
+    assert.equal([resumed.exitCode, retrained.exitCode], [0, 0])
+    assert.equal(rig.countIn(/trained one step$/).slice(1), [10, 60])
+    assert.equal([model, await askPublished(rig)], [60, 60])
+  },
+)
+
+test.run()
