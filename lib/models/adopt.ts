@@ -32,6 +32,8 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
     const previous = readManifest(publishedDir)
     const entries = await describeModels(models, previous)
     const isKnown = Array.from(entries).every(([name, { sha256 }]) => previous?.files[name] === sha256)
+    const current = currentGeneration(jobDir)
+    const isInPlace = current && models.every(model => folderOf(model) === current.dir)
     const manifest = composeManifest({
       job,
       globs,
@@ -39,10 +41,9 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
       entries,
       metadata: isKnown ? previous!.metadata : {},
       renamed: previous?.metadata.renamed ?? {},
+      replaces: isInPlace ? previous?.metadata.replaces : current?.number,
       adopted: adoptedAmong(entries, previous),
     })
-    const current = currentGeneration(jobDir)
-    const isInPlace = current && models.every(model => folderOf(model) === current.dir)
     if (isInPlace) {
       await replaceManifest(jobDir, join(current.dir, MANIFEST), manifest)
       await makeCurrent(jobDir, current.number)

@@ -19,10 +19,13 @@ import {
 import { InferenceSession } from 'onnxruntime-web'
 import * as assert from 'uvu/assert'
 import type { TrainerError } from '../../lib/errors.ts'
+import { formerGenerations } from '../../lib/models/commit.ts'
 import { findModels } from '../../lib/models/find.ts'
+import { generationOf } from '../../lib/models/generations.ts'
 import { composeManifest, readManifest as readBack, writeManifest } from '../../lib/models/manifest.ts'
 import { inspectOnnx } from '../../lib/models/onnx.ts'
 import { relocate } from '../../lib/models/relocate.ts'
+import { formerGeneration, rollBack } from '../../lib/models/rollback.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
@@ -361,13 +364,79 @@ test('recover() uses the flat files where current leads nowhere, and refuses a f
   )
 })
 
+test('recover() refuses, and leaves alone, what somebody has put in the place of current or generations', async () => {
+  await using box = await sandbox({
+    'file/current': 'mine',
+    'file/core.onnx': onnxModel(),
+    'below/generations': 'mine',
+    'elsewhere/1/core.onnx': onnxModel(),
+    'linked/core.onnx': onnxModel(),
+  })
+  symlinkSync('../elsewhere', box.path('linked/generations'))
+  const faults: string[] = []
+  for (const job of ['file', 'below', 'linked'])
+    faults.push(((await rejection(startAgain(box.path(job)))) as Error).message)
+
+  assert.equal(faults, [
+    `${box.path('file/current')} is a file, expected a link; move it away`,
+    `${box.path('below/generations')} is a file, expected a folder; move it away`,
+    `${box.path('linked/generations')} is a link, expected a folder; move it away`,
+  ])
+  assert.is(readFileSync(box.path('file/current'), 'utf8'), 'mine')
+  assert.is(readFileSync(box.path('below/generations'), 'utf8'), 'mine')
+})
+
+test('after a rollback the next model replaces the one that is back: to it leads the next rollback, and it is kept', async () => {
+  await using box = await sandbox()
+  const train = (producer: string) => trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer }) })
+  await train('good')
+  await train('bad')
+  await rollBack('core', box.dir, generationOf(box.dir, 1))
+  await train('next')
+  const { number } = formerGeneration('core', box.dir)
+  await startAgain(box.dir)
+  const there = readdirSync(box.path('generations')).sort()
+  await rollBack('core', box.dir, formerGeneration('core', box.dir))
+
+  assert.is(number, 1)
+  assert.equal(there, ['1', '3'])
+  assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'good' })))
+})
+
+test('generations of a version that did not note what they replace are former ones by their numbers', async () => {
+  await using box = await sandbox()
+  for (const producer of ['a', 'b', 'c'])
+    await trainAndPublish(
+      box.dir,
+      { 'core.onnx': onnxModel({ producer }) },
+      { options: { keepGenerations: 5 } },
+    )
+  for (const number of [2, 3]) {
+    const path = box.path(`generations/${number}/manifest.json`)
+    const manifest = JSON.parse(readFileSync(path, 'utf8'))
+    manifest.metadata.replaces = undefined
+    writeFileSync(path, JSON.stringify(manifest))
+  }
+
+  assert.is(formerGeneration('core', box.dir).number, 2)
+  assert.equal(formerGenerations(box.dir, generationOf(box.dir, 3)), [2, 1])
+})
+
 test('a manifest that is written can be read back, and one that could not is refused', async () => {
   await using box = await sandbox()
   const describing = (count: number) => {
     const names = Array.from({ length: count }, (_, index) => `${'d'.repeat(200)}/${index}`)
     const entry = { sha256: sha256Of('x'), bytes: 1, mtimeNs: '1' }
     const entries = new Map(names.map(name => [name, entry]))
-    return composeManifest({ job: 'core', globs, models: names, entries, metadata: {}, adopted: [] })
+    return composeManifest({
+      job: 'core',
+      globs,
+      models: names,
+      entries,
+      metadata: {},
+      replaces: undefined,
+      adopted: [],
+    })
   }
 
   await writeManifest(box.path('manifest.json'), describing(3_000))
