@@ -4,7 +4,7 @@ import { replaceDurably, storageError } from '../system/durable.ts'
 import { hasLinks, makeCurrent } from './commit.ts'
 import { describeModels } from './compare.ts'
 import { currentGeneration, publishedDirOf } from './generations.ts'
-import { folderOf, type Model } from './judge.ts'
+import { folderOf, type Model, withoutData } from './judge.ts'
 import {
   composeManifest,
   MANIFEST,
@@ -25,7 +25,8 @@ import { stageLinks } from './stage.ts'
  *
  * @throws {TrainerError} `storage`
  */
-export async function adopt(jobDir: string, job: JobName, models: Model[], globs: string[]): Promise<void> {
+export async function adopt(jobDir: string, job: JobName, found: Model[], globs: string[]): Promise<void> {
+  const models = withoutData(found)
   const names = models.map(({ name }) => name)
   try {
     const publishedDir = publishedDirOf(jobDir)

@@ -7,7 +7,7 @@ import { storageError } from '../system/durable.ts'
 import { hasLinks, makeCurrent, retire } from './commit.ts'
 import { flatNamesOf } from './flat-names.ts'
 import { currentGeneration, type Generation, isSameFile, publishedDirOf } from './generations.ts'
-import type { Model } from './judge.ts'
+import { type Model, withoutData } from './judge.ts'
 import { type Manifest, readManifest } from './manifest.ts'
 import { discard, nextNumber } from './next-generation.ts'
 import { publishFlat, removeFormer } from './publish-flat.ts'
@@ -51,10 +51,11 @@ export type PublishOptions = {
 export async function publish(
   jobDir: string,
   job: JobName,
-  models: Model[],
+  found: Model[],
   facts: TrainingFacts,
   { keepGenerations = 1, accept, warn = () => {} }: PublishOptions = {},
 ): Promise<Published[]> {
+  const models = withoutData(found)
   const names = models.map(({ name }) => name)
   try {
     const current = currentGeneration(jobDir)

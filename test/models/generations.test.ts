@@ -131,6 +131,37 @@ test('publish() replaces external data that is damaged under its own name: no re
   assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as published')
 })
 
+test("publish() leaves somebody's own file alone where external data would have its flat name", async () => {
+  await using box = await sandbox({ 'w.bin': 'notes' })
+
+  await trainAndPublish(box.dir, { 'core.onnx': withData('new'), 'w.bin': 'weights' })
+
+  assert.is(readFileSync(box.path('w.bin'), 'utf8'), 'notes')
+  assert.equal(readManifest(box.dir).metadata.renamed, { 'w-1.bin': 'w.bin' })
+  assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as published')
+})
+
+test('publish() takes external data for what it is where a glob names it as a model too', async () => {
+  await using box = await sandbox()
+  const train = (producer: string) =>
+    trainAndPublish(
+      box.dir,
+      { 'core.onnx': withData(producer, 'core.onnx.data'), 'core.onnx.data': producer },
+      { models: ['core.onnx', 'core.onnx.data'], globs: ['*.onnx', '*.data'] },
+    )
+  await train('first')
+  const published = await train('second')
+
+  const check = await checkPublished(box.dir, ['*.onnx', '*.data'])
+  assert.equal(
+    published.map(({ path }) => path),
+    [box.path('core.onnx')],
+  )
+  assert.equal(readManifest(box.dir).metadata.models, ['core.onnx'])
+  assert.equal([check.missing, check.adopt], [false, []])
+  assert.is(readFileSync(box.path('core.onnx-2.data'), 'utf8'), 'second')
+})
+
 for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) {
   test(`relocate() changes the location of a tensor in: ${holder}, and nothing else`, async () => {
     const external = [
