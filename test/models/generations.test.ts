@@ -434,6 +434,27 @@ test('after a rollback the next model replaces the one that is back: to it leads
   assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'good' })))
 })
 
+test('a training that makes what is published already makes no other generation, unless that is damaged or says more', async () => {
+  await using box = await sandbox()
+  const train = (producer: string, reported = {}) =>
+    trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer }) }, { reported, seconds: Math.random() })
+  const there = () => readdirSync(box.path('generations')).sort()
+  await train('first')
+  await train('second')
+  const [again] = await train('second')
+  const afterAgain = there()
+  await train('second', { performance_metrics: { recall: 0.9 } })
+  const afterFigures = there()
+  writeFileSync(box.path('current/core.onnx'), onnxModel({ producer: 'damage' }))
+  await train('second', { performance_metrics: { recall: 0.9 } })
+
+  assert.equal([again?.generation, afterAgain], [2, ['1', '2']])
+  assert.equal(afterFigures, ['2', '3'])
+  assert.is(readlinkSync(box.path('current')), 'generations/4')
+  assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'second' })))
+  assert.not(existsSync(box.path('generations/next')))
+})
+
 test('generations of a version that did not note what they replace are former ones by their numbers', async () => {
   await using box = await sandbox()
   for (const producer of ['a', 'b', 'c'])
