@@ -42,7 +42,16 @@ export async function withMounted<T>(
     return await use(box.path('mount/core'))
   } finally {
     await until('it can be unmounted', () => spawnSync('umount', [box.path('mount')]).status === 0)
+    // Those of `mount -o loop` go by themselves.
+    for (const device of devicesOf(box.path(image))) spawnSync('losetup', ['--detach', device])
   }
+}
+
+function devicesOf(image: string): string[] {
+  const list = ['--associated', image, '--output', 'NAME', '--noheadings']
+  return must('losetup', ...list)
+    .split('\n')
+    .filter(Boolean)
 }
 
 /**
