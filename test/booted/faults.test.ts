@@ -74,6 +74,7 @@ withBoot('a stop and a restart during a training leave nothing behind', async ()
   assert.equal(processesOf(machine), [])
   assert.not.match(machine.must('ps', '-e', '-o', 'args'), /sleep 1000|train\.mjs/)
   assert.equal(exitCodes(machine), [143, 143])
+  assert.is(machine.must('journalctl', '--unit', service, '--priority', 'err', '--output', 'cat'), '')
   assert.equal(unitOf(machine, 'ActiveState', 'Result'), { ActiveState: 'inactive', Result: 'success' })
 })
 
@@ -133,6 +134,7 @@ ${publishes}`)
   await untilDone(machine)
 
   assert.match(status, 'full')
+  assert.not.match(status, '--models-dir')
   assert.equal(publishedOn(machine), jobNames)
   machine.must('ransomeye-trainer', 'verify')
 })
@@ -240,6 +242,50 @@ withBoot(
     assert.is(outputOf(machine, 'core'), '')
   },
 )
+
+withBoot('on a read-only disk the service ends with 238, and status says what that is', async () => {
+  await using machine = await machineWith(publishes)
+  machine.mountDisk(96, '/var/lib/ransomeye')
+  await machine.powerOn()
+  await untilDone(machine)
+  machine.must('systemctl', 'stop', service)
+  machine.must('sh', '-c', 'rm -r /var/lib/ransomeye/models; mount -o remount,ro /var/lib/ransomeye')
+
+  machine.run('systemctl', 'start', service)
+  const { ExecMainStatus } = unitOf(machine, 'ExecMainStatus')
+  const status = machine.must('ransomeye-trainer', 'status').replaceAll(/\s+/g, ' ')
+
+  assert.is(ExecMainStatus, '238')
+  assert.match(status, 'read-only, on which the service ends with 238/STATE_DIRECTORY; mount it writable')
+})
+
+withBoot('without bubblewrap each run warns of it, with the remedy', async () => {
+  await using machine = await machineWith(publishes)
+  machine.must('dpkg', '--remove', 'bubblewrap')
+  await machine.powerOn()
+  await untilDone(machine)
+
+  const said = machine.must('journalctl', '--unit', service, '--priority', 'warning', '--output', 'cat')
+  assert.match(said, /trainings run without the sandbox/)
+  assert.match(said, /install the Debian package bubblewrap/)
+  assert.equal(publishedOn(machine), jobNames)
+})
+
+withBoot('an installation names a folder of root in which the service could not write', async () => {
+  await using machine = await newMachine(await debianImage(13, 'e2fsprogs', 'faketime'))
+  mkdirSync(machine.path(models, 'core'), { recursive: true })
+
+  const { deb } = await builtPackage()
+  setTraining(machine, publishes)
+  const said = installPackage(machine, deb, '--option', 'Dpkg::Options::=--force-confold')
+  const remedy = /: (chown .*?)\s*$/m.exec(said)?.[1]
+  machine.must('sh', '-c', remedy ?? 'false')
+  await machine.powerOn()
+  await untilDone(machine)
+
+  assert.match(said, /models\/core belongs to root, and the service cannot write there/)
+  assert.equal(publishedOn(machine), jobNames)
+})
 
 withBoot('systemd rates what the running service is exposed to by at most 1.7', async () => {
   await using machine = await machineWith(goesOn)

@@ -1,6 +1,14 @@
 import { type ChildProcess, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmdirSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { MIB } from '../../lib/text.ts'
@@ -9,6 +17,9 @@ import { sandbox, until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
 import { test } from './test.ts'
 import { must } from './volume-rig.ts'
+
+/** What a machine has besides its disk: less memory than ours, and our loop devices. */
+type Hardware = { memoryMb?: number; loopDevices?: boolean }
 
 /** A machine with a disk of its own, on which systemd is process 1 while it is on. */
 export type BootedMachine = AsyncDisposable & {
@@ -21,7 +32,7 @@ export type BootedMachine = AsyncDisposable & {
   /** Show a folder of ours on it, before it is turned on. */
   insert: (folder: string, at: string) => void
   /** Turn it on, and wait until systemd has done all that it does at a boot, but for the jobs that are named. */
-  powerOn: (limits?: { memoryMb: number }) => Promise<void>
+  powerOn: (hardware?: Hardware) => Promise<void>
   /** Kill every process of it at one moment. */
   cutPower: () => Promise<void>
   /** Let systemd end it. */
@@ -29,6 +40,11 @@ export type BootedMachine = AsyncDisposable & {
   /** Give it one more disk of ext4, before it is turned on. */
   mountDisk: (sizeMb: number, at: string) => void
 }
+
+/** What gives a machine our loop devices. */
+const loops = readdirSync('/dev')
+  .filter(name => name.startsWith('loop'))
+  .map(name => `--bind=/dev/${name}`)
 
 const packages = ['systemd-container', 'debootstrap', 'debhelper', 'bash-completion']
 
@@ -68,7 +84,7 @@ echo $$ > cgroup/"$2"/cgroup.procs
 [ -z "$3" ] || echo $$ > "$3"/cgroup.procs
 exec env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_LOCK=0 systemd-nspawn --quiet --boot --private-network \\
   --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off --timezone=off --console=read-only \\
-  --machine=appliance --directory=disk`
+  --machine=appliance --directory=disk "\${@:4}"`
 
 const REMOVE = `find "$1/cgroup/$2" -depth -type d -exec rmdir {} +`
 
@@ -97,15 +113,24 @@ export async function newMachine(image: string): Promise<BootedMachine> {
     return spawnSync('nsenter', [...where, ...argv], { encoding: 'utf8', env: ENV, timeout: 300_000 })
   }
   const memoryGroup = join(MEMORY_GROUPS, controlGroup)
-  const powerOn: BootedMachine['powerOn'] = async limits => {
+  const powerOn: BootedMachine['powerOn'] = async ({ memoryMb, loopDevices } = {}) => {
     console = ''
-    if (limits) {
+    if (memoryMb) {
       mkdirSync(memoryGroup, { recursive: true })
-      writeFileSync(join(memoryGroup, 'memory.limit_in_bytes'), String(limits.memoryMb * MIB))
+      writeFileSync(join(memoryGroup, 'memory.limit_in_bytes'), String(memoryMb * MIB))
     }
     const child = spawn(
       'nsenter',
-      inHolder('bash', '-c', BOOT, 'boot', box.dir, controlGroup, limits ? memoryGroup : ''),
+      inHolder(
+        'bash',
+        '-c',
+        BOOT,
+        'boot',
+        box.dir,
+        controlGroup,
+        memoryMb ? memoryGroup : '',
+        ...(loopDevices ? loops : []),
+      ),
       {
         stdio: ['ignore', 'pipe', 'pipe'],
       },

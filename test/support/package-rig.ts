@@ -20,7 +20,8 @@ export function builtPackage(): Promise<Sandbox & { deb: string }> {
   return built
 }
 
-async function buildPackage(): Promise<Sandbox & { deb: string }> {
+/** A folder with one more build of it. */
+export async function buildPackage(): Promise<Sandbox & { deb: string }> {
   const box = await sandbox()
   process.on('exit', () => void box[Symbol.asyncDispose]())
   const said = must(process.execPath, ...programOf('debian/deb.ts'), '--out', box.path('dist'))
@@ -45,10 +46,10 @@ export function asVersion(box: Sandbox, deb: string, version: string): string {
   return changed
 }
 
-/** Install a package on a machine, as an administrator does who has it in a folder. */
+/** Install a package on a machine, as an administrator does who has it in a folder; gives all that is said. */
 export function installPackage(machine: BootedMachine, deb: string, ...options: string[]): string {
   copyFileSync(deb, machine.path('root/new.deb'))
-  return machine.must('apt-get', 'install', '--yes', ...options, '/root/new.deb')
+  return machine.must('sh', '-c', `apt-get install --yes ${options.join(' ')} /root/new.deb 2>&1`)
 }
 
 /** Have the machine never wait for others who share its processors. */
