@@ -133,7 +133,7 @@ ${publishes}`)
   }
   await untilDone(machine)
 
-  assert.match(status, 'full')
+  assert.match(status.replaceAll(/\s+/g, ' '), /the disk is full|exit code 3: .*(space|free|ENOSPC)/)
   assert.not.match(status, '--models-dir')
   assert.equal(publishedOn(machine), jobNames)
   machine.must('ransomeye-trainer', 'verify')
@@ -160,7 +160,10 @@ ${publishes}`)
   assert.is(exit.event === 'train.exit' && exit.signal, 'SIGKILL')
   assert.is(exitCodes(machine)[0], 1)
   assert.equal(publishedOn(machine), jobNames)
-  assert.match(machine.must('journalctl', '--unit', service, '--output', 'cat'), /memory/)
+  assert.match(
+    machine.must('journalctl', '--unit', service, '--output', 'cat'),
+    /was ended by SIGKILL; .* out of memory/,
+  )
 })
 
 withBoot('a clock that jumps by decades, there and back, ends no training and no model', async () => {
@@ -204,23 +207,20 @@ withBoot('a clock that jumps by decades, there and back, ends no training and no
 
 withBoot('where a mount is missing nothing is trained below it', async () => {
   await using machine = await machineWith(publishes)
+  // As from fstab, whose disks are nothing to a container.
+  const mount = '/etc/systemd/system/var-lib-ransomeye.mount'
   writeFileSync(
-    machine.path('etc/fstab'),
-    '/dev/disk/by-label/models /var/lib/ransomeye ext4 nofail,x-systemd.device-timeout=1s 0 0\n',
+    machine.path(mount),
+    `[Mount]\nWhat=/no/such/disk.img\nWhere=/var/lib/ransomeye\nType=ext4\nOptions=loop\n[Install]\nWantedBy=multi-user.target\n`,
   )
+  machine.must('systemctl', 'enable', 'var-lib-ransomeye.mount')
   await machine.powerOn()
-  await until(
-    'the mount has failed',
-    () =>
-      /failed/.test(
-        machine.run('systemctl', 'show', '--property=Result', 'var-lib-ransomeye.mount').stdout,
-      ) || unitOf(machine, 'Job').Job === undefined,
-  )
   await untilDone(machine)
   const before = eventsOf(machine)
   const said = machine.must('journalctl', '--unit', service, '--output', 'cat')
 
-  rmSync(machine.path('etc/fstab'))
+  machine.must('systemctl', 'disable', 'var-lib-ransomeye.mount')
+  rmSync(machine.path(mount))
   machine.must('systemctl', 'daemon-reload')
   machine.must('systemctl', 'start', service)
 
