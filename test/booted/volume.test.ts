@@ -1,11 +1,13 @@
 import { writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
+import { jobNames } from '../../lib/quotas.ts'
 import { canBootDebian, newMachine } from '../support/booted-machine.ts'
 import { debianImage } from '../support/debian-image.ts'
 import {
   builtPackage,
   eventsOf,
   installPackage,
+  publishedOn,
   publishes,
   setTraining,
   untilDone,
@@ -35,6 +37,17 @@ skipUnless(
   const guarantees = eventsOf(machine).flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
   assert.equal(guarantees, ['kernel+sandbox', 'watch+sandbox', 'watch+sandbox'])
   machine.must('ransomeye-trainer', 'verify')
+
+  const said = machine.must('ransomeye-trainer', 'volume', 'remove', 'core')
+  const remedy = /disable it: (systemctl .*)$/m.exec(said)?.[1]
+  machine.must('sh', '-c', remedy ?? 'false')
+  await machine.shutDown()
+  await machine.powerOn()
+  await untilDone(machine)
+
+  const last = eventsOf(machine).findLast(it => it.event === 'run.done')
+  assert.is(last?.event === 'run.done' && last.exitCode, 0)
+  assert.equal(publishedOn(machine), jobNames)
 })
 
 test.run()
