@@ -3,19 +3,19 @@
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
  * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only files with sweeps run, which then go through
- * all of their points.
+ * all of their points. With RANSOMEYE_BOOT=yes only those of booted/ run, and without it all but those.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { isSweep, loader, moduleOf, root, testLimitMs } from './support/places.ts'
+import { bootsMachines, isSweep, loader, moduleOf, root, testLimitMs } from './support/places.ts'
 import type { Message, Tally } from './support/run-file.ts'
 import { translateProject } from './support/translate.ts'
 
 /** The files are mostly processes that wait for each other; more at a time would make those late that measure time. */
-const AT_A_TIME = Math.min(availableParallelism() + 1, 4)
+const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 1, 4)
 
 /** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [
@@ -46,14 +46,17 @@ const AS_IT_STANDS = ['architecture', 'machine/boot', 'machine/install', 'pages'
   name => `${name}.test.ts`,
 )
 
+/** The files that boot machines from the project as it stands. */
+const BOOTED = 'booted/'
+
 const SHOWN = 12
 
 const RUN_FILE = 'test/support/run-file.ts'
 
 const wanted = process.argv.slice(2)
-const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' }).filter(name =>
-  name.endsWith('.test.ts'),
-)
+const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' })
+  .filter(name => name.endsWith('.test.ts'))
+  .filter(name => name.startsWith(BOOTED) === bootsMachines)
 const files = all
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
   .filter(name => !isSweep || /\bisSweep\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')))
@@ -104,7 +107,7 @@ const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0)
 const faults = files.length ? tallies.flatMap(tally => tally.faults) : ['no test file matches']
 if (!faults.length && !passed && !failed) faults.push('no test ran')
-for (const name of [...LONGEST_FIRST, ...AS_IT_STANDS])
+for (const name of bootsMachines ? [] : [...LONGEST_FIRST, ...AS_IT_STANDS])
   if (!all.includes(name)) faults.push(`test/run.ts names ${name}, which there is not`)
 const skips = tallies.flatMap(tally => tally.skips)
 for (const fault of faults) console.error(`FAULT ${fault}`)
@@ -121,9 +124,10 @@ function place(name: string): number {
 /** Run one file in a process of its own; what it prints is shown whole when it has ended. */
 async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   const startedMs = performance.now()
-  const [program, place] = AS_IT_STANDS.includes(name)
-    ? [{ path: moduleOf(RUN_FILE), execArgv: loader }, root]
-    : [{ path: copy.path(RUN_FILE.replace('.ts', '.js')), execArgv: ['--enable-source-maps'] }, copy.dir]
+  const [program, place] =
+    AS_IT_STANDS.includes(name) || bootsMachines
+      ? [{ path: moduleOf(RUN_FILE), execArgv: loader }, root]
+      : [{ path: copy.path(RUN_FILE.replace('.ts', '.js')), execArgv: ['--enable-source-maps'] }, copy.dir]
   const child = fork(program.path, [name], {
     cwd: place,
     detached: true, // so that it has a group, which is ended as one

@@ -51,11 +51,17 @@ export function explainFailure(
   { lastError, lastLine, logPath, finalWords }: Progress,
 ): TrainerError {
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
+  const killed =
+    signal === 'SIGKILL'
+      ? 'not by this run: as a rule by the kernel, out of memory (journalctl -k)'
+      : undefined
   const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
   const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
   const [pruned] = finalWords.flatMap(it => findPruned(it, job.pruned) ?? [])
   const missing = pruned && `that names ${describePruned(pruned)}`
-  const reasons = [`${job.name}'s training ${how}`, said, refused, missing].filter(it => it !== undefined)
+  const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing].filter(
+    it => it !== undefined,
+  )
   return new TrainerError('training-failed', reasons.join('; '))
 }
