@@ -1,9 +1,10 @@
 /**
- * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …]
+ * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …], which then also says
+ * what took a second or more.
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
- * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only files with sweeps run, which then go through
- * all of their points.
+ * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only those tests run that otherwise take a sample of
+ * their cases, which then go through all of them, and those that are in the sweep alone.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -56,12 +57,16 @@ const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8'
 )
 const files = all
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
-  .filter(name => !isSweep || /\bisSweep\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')))
+  .filter(
+    name =>
+      !isSweep || /\b(sampled|inSweep|inTurn)\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')),
+  )
   .sort((one, other) => place(one) - place(other))
 const outcomes: {
   name: string
   tally: Tally
   seconds: number
+  processorSeconds: number
   longest: { test: string; seconds: number }
 }[] = []
 const running = new Set<ChildProcess>()
@@ -92,7 +97,8 @@ if (process.env.CI)
   }
 
 if (files.length > SHOWN) {
-  console.log(`\n${secondsSince(startedMs)} s; the longest:`)
+  const processorSeconds = outcomes.reduce((sum, outcome) => sum + outcome.processorSeconds, 0)
+  console.log(`\n${secondsSince(startedMs)} s, ${rounded(processorSeconds)} s of processor; the longest:`)
   outcomes.sort((one, other) => other.seconds - one.seconds)
   for (const { name, seconds, longest } of outcomes.slice(0, SHOWN)) {
     const late = LONGEST_FIRST.includes(name) ? '' : ' (not in LONGEST_FIRST)'
@@ -109,6 +115,8 @@ for (const name of [...LONGEST_FIRST, ...AS_IT_STANDS])
 const skips = tallies.flatMap(tally => tally.skips)
 for (const fault of faults) console.error(`FAULT ${fault}`)
 for (const skip of skips) console.log(`SKIPPED ${skip}`)
+const left = tallies.reduce((sum, tally) => sum + tally.leftToSweep, 0)
+if (left) console.log(`${left} tests are in the sweep: npm run test:sweep`)
 const skipped = skips.length ? `, ${skips.length} skipped` : ''
 console.log(`\n${passed} passed, ${failed + faults.length} failed${skipped}`)
 process.exitCode = failed + faults.length ? 1 : 0
@@ -140,10 +148,15 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   let test = 'its beginning'
   let testStartedMs = startedMs
   let longest = { test, seconds: 0 }
-  const endTest = () => {
+  let processorSeconds = 0
+  let costs = ''
+  const endTest = (usedSeconds: number) => {
     const seconds = secondsSince(testStartedMs)
     if (seconds > longest.seconds) longest = { test, seconds }
+    if (wanted.length && seconds >= 1)
+      costs += `\n    ${seconds} s, ${rounded(usedSeconds - processorSeconds)} s of processor: ${test}`
     testStartedMs = performance.now()
+    processorSeconds = usedSeconds
   }
   let isLate = false
   // A test that only waits ends itself at the limit, and the next one runs. This is for one that lets nothing else run.
@@ -152,7 +165,7 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
     killGroup(child)
   }, testLimitMs + 5000)
   child.on('message', (message: Message) => {
-    endTest()
+    endTest(message.processorSeconds)
     if ('test' in message) test = `"${message.test}"`
     else tally = message
     late.refresh()
@@ -164,15 +177,18 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   running.delete(child)
   await Promise.race([closed, delay(1000)]) // what has left the group may keep the output open
   const seconds = secondsSince(startedMs)
-  console.log(`\n${name}\n${output.trim()}\n  ${seconds} s`)
+  console.log(
+    `\n${name}\n${output.trim()}${costs}\n  ${seconds} s, ${rounded(processorSeconds)} s of processor`,
+  )
   const how = isLate
     ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
     : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
   return {
     name,
     seconds,
+    processorSeconds,
     longest,
-    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [] },
+    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [], leftToSweep: 0 },
   }
 }
 
@@ -185,5 +201,9 @@ function killGroup({ pid }: ChildProcess): void {
 }
 
 function secondsSince(startedMs: number): number {
-  return Math.round((performance.now() - startedMs) / 100) / 10
+  return rounded((performance.now() - startedMs) / 1000)
+}
+
+function rounded(seconds: number): number {
+  return Math.round(seconds * 10) / 10
 }

@@ -10,17 +10,15 @@ import { isSweep } from '../support/places.ts'
 import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { sampled, test } from '../support/test.ts'
 import { hasLoopDevices, must } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const canRun = (...programs: string[]) =>
   programs.every(it => spawnSync(it, ['--version'], { stdio: 'ignore' }).error === undefined)
-const hostile = skipUnless(
-  test,
-  hasLoopDevices && canRun('python3') && useSandbox('core', 'auto'),
-  'needs root, loop devices, python3 and bubblewrap',
-)
+const canAttack = hasLoopDevices && canRun('python3') && useSandbox('core', 'auto')
+const needs = 'needs root, loop devices, python3 and bubblewrap'
+const hostile = skipUnless(test, canAttack, needs)
 const onBtrfs = skipUnless(
   test,
   hasLoopDevices && canRun('mkfs.btrfs', 'python3'),
@@ -312,9 +310,13 @@ fs.writeFileSync(dir + '/resume.json', '{}'); fs.writeFileSync(dir + '/big', '')
   assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
 })
 
-const MANY_FILES = isSweep ? 150_000 : 40_000
+const MANY_FILES = isSweep ? 150_000 : 20_000
 
-hostile('SIGTERM is heard at once while a folder of very many files is watched, and pruned', async () => {
+skipUnless(
+  sampled,
+  canAttack,
+  needs,
+)('SIGTERM is heard at once while a folder of very many files is watched, and pruned', async () => {
   const script = `
 import os, sys, time
 out = sys.argv[1]
