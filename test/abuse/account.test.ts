@@ -202,7 +202,7 @@ hostile('others that fill the disk after pruning found too little end the traini
   const trainer = `
 fs.writeFileSync(dir + '/ballast', Buffer.alloc(56 * 2 ** 20)); await sleep(60_000)`
   await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, trainer } })
-  await using disk = ownDisk(rig, 'ext4', 400)
+  await using disk = ownDisk(rig, 'ext4', 200)
   const run = rig.start(['core', '--json'])
   await untilEvent(rig, 'train.resume')
 
@@ -310,7 +310,7 @@ fs.writeFileSync(dir + '/resume.json', '{}'); fs.writeFileSync(dir + '/big', '')
   assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
 })
 
-const MANY_FILES = isSweep ? 150_000 : 20_000
+const MANY_FILES = isSweep ? 150_000 : 40_000
 
 skipUnless(
   sampled,

@@ -9,7 +9,7 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const service = 'ransomeye-trainer.service'
 const models = '/var/lib/ransomeye/models'
@@ -118,7 +118,8 @@ function processes(machine: Machine): string[] {
   return existsSync(path) ? readFileSync(path, 'utf8').split('\n').filter(Boolean) : []
 }
 
-const withMachine = skipUnless(test, canBoot(), 'needs root, systemd and an overlay filesystem')
+const needs = 'needs root, systemd and an overlay filesystem'
+const withMachine = skipUnless(test, canBoot(), needs)
 
 withMachine('the service trains in its sandbox, and can write nothing but its models', async () => {
   const machine = await machineWith(
@@ -304,11 +305,15 @@ withMachine('systemd reads every word of a unit as it was meant', async () => {
   assert.ok(existsSync(machine.path(modelsDir, 'written')))
 })
 
-for (const [what, at, ...options] of [
-  ['systemd', '/usr/bin/systemctl', '--bind', '/dev/null'],
-  ['a systemd that runs', '/run/systemd', '-t', 'tmpfs', 'tmpfs'],
+for (const [what, shared, at, ...options] of [
+  ['systemd', inSweep, '/usr/bin/systemctl', '--bind', '/dev/null'],
+  ['a systemd that runs', test, '/run/systemd', '-t', 'tmpfs', 'tmpfs'],
 ] as const) {
-  withMachine(`install without ${what} shows a line that works in another boot script`, async () => {
+  skipUnless(
+    shared,
+    canBoot(),
+    needs,
+  )(`install without ${what} shows a line that works in another boot script`, async () => {
     const machine = await bareMachine()
     machine.run('rm', '-rf', models, join('/etc/systemd/system', service))
     machine.run('mount', ...options, at)
