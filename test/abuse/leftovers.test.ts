@@ -20,7 +20,7 @@ import { useSandbox } from '../../lib/training/sandbox.ts'
 import { type AbuseRig, abuseRig, asUser, identities, PRELUDE } from '../support/abuse.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inTurn, test } from '../support/test.ts'
+import { inSweep, inTurn, test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
@@ -32,7 +32,7 @@ const asRoot = skipUnless(test, isRoot, 'needs root and python3')
 const turns = identities.map((_, turn) => inTurn(turn, identities.length))
 const withPython = skipUnless(test, hasPython, 'needs python3')
 const onBtrfs = skipUnless(
-  test,
+  inSweep,
   hasPython && hasLoopDevices && spawnSync('mkfs.btrfs', ['--version']).status === 0,
   'needs root, loop devices, btrfs-progs and python3',
 )

@@ -12,7 +12,9 @@ import { createdRig, hasLoopDevices, type VolumeRig } from '../support/volume-ri
 
 const MIB = 2 ** 20
 const QUOTA_MB = 24
-const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const needs = 'needs root and loop devices'
+const mounting = skipUnless(test, hasLoopDevices, needs)
+const mountingInSweep = skipUnless(inSweep, hasLoopDevices, needs)
 const guarantee = useSandbox('core', 'auto') ? 'kernel+sandbox' : 'kernel'
 
 /** Runs a program in the training's output folder, as long as that goes well. */
@@ -76,7 +78,7 @@ mounting(
   },
 )
 
-mounting(
+mountingInSweep(
   'a training that writes checkpoints for three times its volume survives, pruned oldest first',
   async () => {
     await using rig = await createdRig({ maxDiskMb: 40, trainer: writesThrice })
@@ -162,7 +164,7 @@ mounting(
   },
 )
 
-mounting('after a violation the next training has its volume to itself again', async () => {
+mountingInSweep('after a violation the next training has its volume to itself again', async () => {
   const trainer = `
 if (fs.existsSync(process.env.RANSOMEYE_MODEL_DIR + '/enough')) { ${publishes}; process.exit() }
 for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20))`

@@ -18,7 +18,7 @@ import {
 } from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inTurn, sampled, test } from '../support/test.ts'
+import { inSweep, inTurn, sampled, test } from '../support/test.ts'
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
 const canSandbox = useSandbox('core', 'auto')
@@ -31,7 +31,7 @@ await sleep(${workMs})
 ${publishes}
 fs.appendFileSync(dir + '/notes', 'end\\n')`
 
-const STARTERS = isSweep ? 40 : 8
+const STARTERS = isSweep ? 40 : 5
 
 /** Wait until the training has begun to work, or fail with what its run says. */
 function untilNoted(rig: Rig, { child, output }: Started): Promise<unknown> {
@@ -159,32 +159,35 @@ await sleep(1000); ${publishes}` // to be seen meanwhile
   )
 }
 
-for (const [signal, exitCode, how] of [
-  ['SIGTERM', 143, 143],
-  ['SIGINT', 130, 130],
-  ['SIGHUP', 129, 'SIGHUP'],
+for (const [signal, exitCode, how, shared] of [
+  ['SIGTERM', 143, 143, test],
+  ['SIGINT', 130, 130, inSweep],
+  ['SIGHUP', 129, 'SIGHUP', test],
 ] as const) {
-  test(`${signal} ends the training with SIGTERM and the run with ${exitCode}; the lock is free, nothing is published`, async () => {
-    const trainer = `process.on('SIGTERM', () => { fs.writeFileSync(dir + '/saved', ''); process.exit(0) })\n${noted(60_000)}`
-    await using rig = await trainerRig({ core: { trainer } })
-    const run = rig.start(['--json'])
-    await untilNoted(rig, run)
+  shared(
+    `${signal} ends the training with SIGTERM and the run with ${exitCode}; the lock is free, nothing is published`,
+    async () => {
+      const trainer = `process.on('SIGTERM', () => { fs.writeFileSync(dir + '/saved', ''); process.exit(0) })\n${noted(60_000)}`
+      await using rig = await trainerRig({ core: { trainer } })
+      const run = rig.start(['--json'])
+      await untilNoted(rig, run)
 
-    run.child.kill(signal)
-    const ended = await run.ended
+      run.child.kill(signal)
+      const ended = await run.ended
 
-    assert.is(ended.exitCode ?? ended.signal, how)
-    assert.ok(existsSync(rig.path('models', 'core', 'work', 'saved')))
-    assert.not(existsSync(rig.path('models', 'core', 'core.onnx')))
-    const last = rig.events().at(-1)
-    assert.is(last?.event === 'run.done' && last.exitCode, exitCode)
-    assert.is(readRuns(join(rig.modelsDir, '.trainer'), 1).runs[0]?.jobs[0]?.outcome, 'interrupted')
-    assert.not(ended.events.some(it => it.event === 'train.start' && it.job !== 'core'))
-    const next = rig.start(['core', '--json'])
-    await until('the lock is free', () => /train\.start/.test(next.output()))
-    next.child.kill('SIGKILL')
-    await next.ended
-  })
+      assert.is(ended.exitCode ?? ended.signal, how)
+      assert.ok(existsSync(rig.path('models', 'core', 'work', 'saved')))
+      assert.not(existsSync(rig.path('models', 'core', 'core.onnx')))
+      const last = rig.events().at(-1)
+      assert.is(last?.event === 'run.done' && last.exitCode, exitCode)
+      assert.is(readRuns(join(rig.modelsDir, '.trainer'), 1).runs[0]?.jobs[0]?.outcome, 'interrupted')
+      assert.not(ended.events.some(it => it.event === 'train.start' && it.job !== 'core'))
+      const next = rig.start(['core', '--json'])
+      await until('the lock is free', () => /train\.start/.test(next.output()))
+      next.child.kill('SIGKILL')
+      await next.ended
+    },
+  )
 }
 
 test('Ctrl-Z stops neither the run nor its training, and says so', async () => {

@@ -17,7 +17,7 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
 import { type Ended, publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const namesOf = (events: TrainerEvent[]) =>
   events.map(it => ('job' in it ? `${it.event} ${it.job}` : it.event))
@@ -176,24 +176,22 @@ test('a second run finds valid models and trains nothing; --retrain trains again
   assert.equal(namesOf(third.events.filter(it => it.event === 'train.start')), ['train.start dpi'])
 })
 
-test('day 1 trains a job anew whose model is of no bytes, cut off or garbage, and only that one', async () => {
-  const { rig } = await trainedRig()
-  const file = model(rig, 'dpi')
-  const spoils = {
-    'zero-byte': () => truncateSync(file, 0),
-    truncated: () => truncateSync(file, statSync(file).size - 5),
-    garbage: () => writeFileSync(file, 'not a model at all'),
-  }
-  for (const [what, spoil] of Object.entries(spoils)) {
-    spoil()
+for (const [what, spoil] of [
+  ['zero-byte', (file: string) => truncateSync(file, 0)],
+  ['truncated', (file: string) => truncateSync(file, statSync(file).size - 5)],
+  ['garbage', (file: string) => writeFileSync(file, 'not a model at all')],
+] as const) {
+  test(`day 1 trains a job anew whose model is ${what}, and only that one`, async () => {
+    const { rig } = await trainedRig()
+    spoil(model(rig, 'dpi'))
 
     const { exitCode, events } = await rig.run(['--json'])
 
-    assert.is(exitCode, 0, what)
-    assert.equal(namesOf(events.filter(it => it.event === 'train.start')), ['train.start dpi'], what)
-    assert.equal(readFileSync(model(rig, 'dpi')), onnxModel(), what)
-  }
-})
+    assert.is(exitCode, 0)
+    assert.equal(namesOf(events.filter(it => it.event === 'train.start')), ['train.start dpi'])
+    assert.equal(readFileSync(model(rig, 'dpi')), onnxModel())
+  })
+}
 
 test("an operator's own valid model is kept, and taken into the manifest", async () => {
   await using rig = await trainerRig()
@@ -227,30 +225,34 @@ test("dpi's training never starts when core's exits non-zero; the reason names i
   assert.not(existsSync(rig.path('models', 'dpi', 'work')))
 })
 
-for (const [what, trainer, said] of [
-  ['an uncaught error', `throw new TypeError('no data')`, /its error was "TypeError: no data",/],
+for (const [shared, what, trainer, said] of [
+  [test, 'an uncaught error', `throw new TypeError('no data')`, /its error was "TypeError: no data",/],
   [
+    inSweep,
     'an uncaught error with properties',
     `await fs.promises.readFile('/no/data')`,
     /its error was "Error: ENOENT: no such file or directory, open '\/no\/data'",/,
   ],
   [
+    inSweep,
     'an error without frames, as Node.js 20.11 has them',
     `console.error("[Error: no data] {\\n  errno: -2\\n}\\n\\nNode.js v20.11.0"); process.exit(1)`,
     /its error was "Error: no data",/,
   ],
   [
+    inSweep,
     'an assertion',
     `;(await import('node:assert')).ok(0, 'no data')`,
     /its error was "AssertionError \[ERR_ASSERTION\]: no data",/,
   ],
   [
+    test,
     'something after an error',
     `console.error(new Error('first try')); console.log('giving up'); process.exit(1)`,
     /its last line was "giving up",/,
   ],
 ] as const) {
-  test(`the reason of a training that ends with ${what} is what tells most`, async () => {
+  shared(`the reason of a training that ends with ${what} is what tells most`, async () => {
     await using rig = await trainerRig({ core: { trainer } })
 
     const { events } = await rig.run(['core', '--json'])
@@ -262,32 +264,28 @@ for (const [what, trainer, said] of [
   })
 }
 
-test('a training that exits with 0 and leaves no model has failed, and what was published stays', async () => {
-  await using rig = await trainerRig()
-  await rig.run(['core'])
-  const text = readFileSync(rig.path('core.mjs'), 'utf8')
-  for (const [what, trainer, reason] of [
-    ['nothing', '', /nothing in .*work matches \*\.onnx/],
-    ['an empty model', `fs.writeFileSync(dir + '/core.onnx', '')`, /core\.onnx is empty/],
-    ['a link to a model', `fs.symlinkSync(fixture, dir + '/core.onnx')`, /symbolic link/],
-    [
-      'a model with a second name',
-      `${publishes}; fs.linkSync(dir + '/core.onnx', dir + '/twin')`,
-      /hard link/,
-    ],
-    ['a FIFO', `spawnSync('mkfifo', [dir + '/core.onnx'])`, /FIFO/],
-    ['a folder', `fs.mkdirSync(dir + '/core.onnx')`, /folder/],
-  ] as const) {
+for (const [what, trainer, reason] of [
+  ['nothing', '', /nothing in .*work matches \*\.onnx/],
+  ['an empty model', `fs.writeFileSync(dir + '/core.onnx', '')`, /core\.onnx is empty/],
+  ['a link to a model', `fs.symlinkSync(fixture, dir + '/core.onnx')`, /symbolic link/],
+  ['a model with a second name', `${publishes}; fs.linkSync(dir + '/core.onnx', dir + '/twin')`, /hard link/],
+  ['a FIFO', `spawnSync('mkfifo', [dir + '/core.onnx'])`, /FIFO/],
+  ['a folder', `fs.mkdirSync(dir + '/core.onnx')`, /folder/],
+] as const) {
+  test(`a training that exits with 0 and leaves ${what} has failed, and what was published stays`, async () => {
+    const { rig } = await trainedRig()
+    const text = readFileSync(rig.path('core.mjs'), 'utf8')
     writeFileSync(rig.path('core.mjs'), text.replace(publishes, trainer))
 
     const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
 
-    assert.is(exitCode, 1, what)
+    writeFileSync(rig.path('core.mjs'), text)
+    assert.is(exitCode, 1)
     const [fail] = events.filter(it => it.event === 'job.fail')
-    assert.match(fail!.message, reason, what)
-    assert.equal(readFileSync(model(rig, 'core')), onnxModel(), what)
-  }
-})
+    assert.match(fail!.message, reason)
+    assert.equal(readFileSync(model(rig, 'core')), onnxModel())
+  })
+}
 
 test('a model that an earlier, failed training has left is not published by one that leaves none', async () => {
   const trainer = `if (fs.existsSync(dir + '/second')) process.exit(0)\nfs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit(1)`
@@ -384,13 +382,12 @@ test('npm start refuses the options that npm has kept for itself', async () => {
   await using rig = await trainerRig()
   const words = ['--', '--quotas', rig.path('quotas.json'), '--models-dir', rig.modelsDir]
 
-  const [before, after] = ['--dry-run core', 'core'].map(given =>
-    spawnSync('npm', ['start', ...given.split(' '), ...words], { cwd: root, encoding: 'utf8' }),
-  )
+  const start = (...args: string[]) => spawnSync('npm', ['start', ...args], { cwd: root, encoding: 'utf8' })
+  const [before, after] = [start('--dry-run', 'core', ...words), start('core', ...words, '--dry-run')]
 
-  assert.is(before!.status, 64)
-  assert.match(before!.stderr, /npm start -- --dry-run$/m)
-  assert.is(after!.status, 0)
+  assert.is(before.status, 64)
+  assert.match(before.stderr, /npm start -- --dry-run$/m)
+  assert.is(after.status, 0)
 })
 
 test('where models are kept: the option, else the environment, else quotas.json, else the state folder', async () => {
