@@ -116,26 +116,29 @@ ${publishes}`
   ])
 })
 
-test('staging folders of dead trainings go before anything else, and only when there must be room', async () => {
-  const trainer = `${HELPERS}
+inSweep(
+  'staging folders of dead trainings go before anything else, and only when there must be room',
+  async () => {
+    const trainer = `${HELPERS}
 const name = 'tmp-checkpoint-' + Date.now()
 fs.mkdirSync(dir + '/' + name)
 await write(name + '/model.bin', 8)
 if (!fs.existsSync(dir + '/../../healthy')) process.kill(process.pid, 'SIGKILL')
 fs.renameSync(dir + '/' + name, dir + '/checkpoint-1')
 ${publishes}`
-  await using rig = await rigOf({ maxDiskMb: 20, prune: ['checkpoint-*'] }, trainer)
+    await using rig = await rigOf({ maxDiskMb: 20, prune: ['checkpoint-*'] }, trainer)
 
-  for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
-  const leftovers = readdirSync(workDir(rig)).filter(name => name.startsWith('tmp-'))
-  writeFileSync(rig.path('models/healthy'), '')
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
+    const leftovers = readdirSync(workDir(rig)).filter(name => name.startsWith('tmp-'))
+    writeFileSync(rig.path('models/healthy'), '')
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(leftovers.length, 2)
-  assert.is(exitCode, 0)
-  assert.ok(prunedIn(events).length > 0)
-  assert.ok(prunedIn(events).every(name => leftovers.includes(name)))
-})
+    assert.is(leftovers.length, 2)
+    assert.is(exitCode, 0)
+    assert.ok(prunedIn(events).length > 0)
+    assert.ok(prunedIn(events).every(name => leftovers.includes(name)))
+  },
+)
 
 test('a quota full of files that no rule names is told with their pattern, and the line that would help', async () => {
   const trainer = `${HELPERS} for (let n = 0; n < 40; n++) await write('epoch=' + n + '.ckpt', 1)`
@@ -311,7 +314,7 @@ ${publishes}`
   )
 })
 
-test('a time in the future is told in a warning', async () => {
+inSweep('a time in the future is told in a warning', async () => {
   const trainer = `
 fs.writeFileSync(dir + '/a.checkpoint', 'x')
 fs.utimesSync(dir + '/a.checkpoint', 5e9, 5e9)
