@@ -1,9 +1,10 @@
 /**
- * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …]
+ * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …], which then also says
+ * what took a second or more.
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
- * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only files with sweeps run, which then go through
- * all of their points. With RANSOMEYE_BOOT=yes only those of booted/ run, and without it all but those.
+ * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only those tests run that otherwise take a sample of
+ * their cases, which then go through all of them, and those that are in the sweep alone. With RANSOMEYE_BOOT=yes only those of booted/ run, and without it all but those.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -20,25 +21,27 @@ const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 1, 4)
 /** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [
   'fleet/cluster',
-  'abuse/account',
-  'scripts/operation',
   'machine/boot',
-  'scripts/one-at-a-time',
+  'abuse/account',
   'scripts/tasks',
-  'training/guard',
+  'scripts/operation',
   'training/checkpoints',
-  'run/lock',
+  'scripts/one-at-a-time',
+  'training/guard',
+  'package/bundle',
+  'machine/volume-moving',
+  'training/accept',
+  'models/publish-faults',
   'abuse/sandbox',
   'abuse/leftovers',
+  'machine/volume-run',
+  'scripts/python-trainer',
+  'run/lock',
+  'scripts/bundle',
   'reports/report',
   'reports/status',
-  'machine/volume-run',
-  'machine/volume-moving',
+  'machine/install',
   'run/metrics',
-  'train/seed-training',
-  'run/line-output',
-  'scripts/python-trainer',
-  'models/publish-faults',
 ].map(name => `${name}.test.ts`)
 
 /** What is about the project as it stands there, its files, its command line and how it is installed: not translated. */
@@ -59,12 +62,16 @@ const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8'
   .filter(name => name.startsWith(BOOTED) === bootsMachines)
 const files = all
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
-  .filter(name => !isSweep || /\bisSweep\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')))
+  .filter(
+    name =>
+      !isSweep || /\b(sampled|inSweep|inTurn)\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')),
+  )
   .sort((one, other) => place(one) - place(other))
 const outcomes: {
   name: string
   tally: Tally
   seconds: number
+  processorSeconds: number
   longest: { test: string; seconds: number }
 }[] = []
 const running = new Set<ChildProcess>()
@@ -95,7 +102,8 @@ if (process.env.CI)
   }
 
 if (files.length > SHOWN) {
-  console.log(`\n${secondsSince(startedMs)} s; the longest:`)
+  const processorSeconds = outcomes.reduce((sum, outcome) => sum + outcome.processorSeconds, 0)
+  console.log(`\n${secondsSince(startedMs)} s, ${rounded(processorSeconds)} s of processor; the longest:`)
   outcomes.sort((one, other) => other.seconds - one.seconds)
   for (const { name, seconds, longest } of outcomes.slice(0, SHOWN)) {
     const late = LONGEST_FIRST.includes(name) ? '' : ' (not in LONGEST_FIRST)'
@@ -112,6 +120,8 @@ for (const name of bootsMachines ? [] : [...LONGEST_FIRST, ...AS_IT_STANDS])
 const skips = tallies.flatMap(tally => tally.skips)
 for (const fault of faults) console.error(`FAULT ${fault}`)
 for (const skip of skips) console.log(`SKIPPED ${skip}`)
+const left = tallies.reduce((sum, tally) => sum + tally.leftToSweep, 0)
+if (left) console.log(`${left} tests are in the sweep: npm run test:sweep`)
 const skipped = skips.length ? `, ${skips.length} skipped` : ''
 console.log(`\n${passed} passed, ${failed + faults.length} failed${skipped}`)
 process.exitCode = failed + faults.length ? 1 : 0
@@ -144,10 +154,15 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   let test = 'its beginning'
   let testStartedMs = startedMs
   let longest = { test, seconds: 0 }
-  const endTest = () => {
+  let processorSeconds = 0
+  let costs = ''
+  const endTest = (usedSeconds: number) => {
     const seconds = secondsSince(testStartedMs)
     if (seconds > longest.seconds) longest = { test, seconds }
+    if (wanted.length && seconds >= 1)
+      costs += `\n    ${seconds} s, ${rounded(usedSeconds - processorSeconds)} s of processor: ${test}`
     testStartedMs = performance.now()
+    processorSeconds = usedSeconds
   }
   let isLate = false
   // A test that only waits ends itself at the limit, and the next one runs. This is for one that lets nothing else run.
@@ -156,7 +171,7 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
     killGroup(child)
   }, testLimitMs + 5000)
   child.on('message', (message: Message) => {
-    endTest()
+    endTest(message.processorSeconds)
     if ('test' in message) test = `"${message.test}"`
     else tally = message
     late.refresh()
@@ -168,15 +183,18 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   running.delete(child)
   await Promise.race([closed, delay(1000)]) // what has left the group may keep the output open
   const seconds = secondsSince(startedMs)
-  console.log(`\n${name}\n${output.trim()}\n  ${seconds} s`)
+  console.log(
+    `\n${name}\n${output.trim()}${costs}\n  ${seconds} s, ${rounded(processorSeconds)} s of processor`,
+  )
   const how = isLate
     ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
     : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
   return {
     name,
     seconds,
+    processorSeconds,
     longest,
-    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [] },
+    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [], leftToSweep: 0 },
   }
 }
 
@@ -189,5 +207,9 @@ function killGroup({ pid }: ChildProcess): void {
 }
 
 function secondsSince(startedMs: number): number {
-  return Math.round((performance.now() - startedMs) / 100) / 10
+  return rounded((performance.now() - startedMs) / 1000)
+}
+
+function rounded(seconds: number): number {
+  return Math.round(seconds * 10) / 10
 }

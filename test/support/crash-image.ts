@@ -73,14 +73,16 @@ export async function stopAt(
   const program = [process.execPath, ...programOf('test/support/publisher.ts'), command!, jobDir, ...names]
   const child = spawn('strace', ['-f', '-qq', '-o', log, ...fault, ...program], {
     env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
-    stdio: 'ignore',
+    stdio: ['ignore', 'ignore', 'pipe'],
   })
+  let said = ''
+  child.stderr.on('data', chunk => (said += chunk))
   const ended = once(child, 'exit')
   const stopped = () => /^(\d+) +--- stopped by SIGSTOP/m.exec(readFileSync(log, 'utf8'))?.[1]
   await until('it stops or ends', () => stopped() !== undefined || child.exitCode !== null, 30_000)
   const isCut = stopped() !== undefined
   if (isCut) copy()
-  else assert.is(child.exitCode, 0)
+  else assert.is(child.exitCode, 0, said)
   if (isCut) for (const pid of tracedBy(child.pid!)) process.kill(pid, 'SIGKILL')
   await ended
   return isCut
