@@ -2,7 +2,7 @@
 # training in turn: 300 files of 16 KiB, read ten times, and ten checkpoints of 4 MiB.
 models=$share/models scratch=/tmp/scratch times=3
 if [ "$name" = b ]; then
-  job="{ \"maxDiskMb\": 200, \"sandbox\": \"off\", \"train\": [\"node\", \"$project/test/nfs/train.js\", \"1\", \"--much\"] }"
+  job="{ \"maxDiskMb\": 200, \"sandbox\": \"off\", \"train\": [\"node\", \"$project/test/nfs/train.js\", \"{outputDir}\", \"1\", \"--much\"] }"
   echo "{ \"jobs\": { \"core\": $job, \"dpi\": $job, \"agent\": $job } }" >/tmp/quotas.json
   mkdir -p "$models" "$scratch"
   # cost WHERE [OPTION ...]: seconds of the whole run, and of its training alone

@@ -1,11 +1,11 @@
 # A machine trains while it loses the server; sourced by guest.sh. Three times: the server stops during a training and comes
 # back soon; it stops in the midst of a publication and stays away for longer than a soft mount waits, which is tried beside;
 # the machine is cut off for longer than its lease while the other one starts, too.
-soft=/run/soft
+soft=/run/soft exported=/srv/export
 # quotas NAME VERSION [UNTIL]
 quotas() {
   local name=$1 until=${3:+, \"$3\"}
-  local job="{ \"maxDiskMb\": 100, \"sandbox\": \"off\", \"train\": [\"node\", \"$project/test/nfs/train.js\", \"$2\"$until] }"
+  local job="{ \"maxDiskMb\": 100, \"sandbox\": \"off\", \"train\": [\"node\", \"$project/test/nfs/train.js\", \"{outputDir}\", \"$2\"$until ] }"
   echo "{ \"jobs\": { \"core\": $job, \"dpi\": $job, \"agent\": $job } }" >"/tmp/$name.json"
 }
 # run NAME MODELS: train, and tell how it ended
@@ -23,7 +23,7 @@ published() {
 }
 stop_server() {
   "$packages/usr/sbin/rpc.nfsd" 0 2>>"$ctl/log"
-  say "the server is away; in core: $(ls /srv/export/models/core /srv/export/models/core/generations | tr '\n' ' ')"
+  say "the server is away; in core: $(ls $exported/models/core $exported/models/core/generations | tr '\n' ' ')"
 }
 start_server() {
   "$packages/usr/sbin/rpc.nfsd" --no-nfs-version 3 --no-udp 8 2>>"$ctl/log"
@@ -34,7 +34,7 @@ for version in 1 3 6; do quotas "$version" "$version"; done
 for version in 2 4 5; do quotas "$version" "$version" "$ctl/go.$version"; done
 
 if [ "$name" = a ]; then
-  local_models=/srv/export/models
+  local_models=$exported/models
   await training.2
   stop_server
   published "$local_models" "meanwhile, on the server itself"
@@ -50,14 +50,13 @@ if [ "$name" = a ]; then
   until [ -e "$local_models/core/generations/next" ]; do sleep 0.02; done
   stop_server
   published "$local_models" "meanwhile, on the server itself"
-  sleep 100
+  sleep 60
   start_server
   mark go.4
   await ended.3
 
   await cut
-  run 6 "$share/models"
-  sleep 25
+  sleep 15 # the lease is 10 s
   run 6 "$share/models"
   published "$share/models" "after the other's run"
   mark heal
@@ -72,7 +71,7 @@ else
   mark ended.2
 
   mkdir -p "$soft"
-  mount -i -t nfs4 -o "vers=4.2,addr=10.0.0.1,clientaddr=10.0.0.2,soft,timeo=100,retrans=1,nosharecache" 10.0.0.1:/ "$soft" 2>>"$ctl/log"
+  mount -i -t nfs4 -o "vers=4.2,addr=10.0.0.1,clientaddr=10.0.0.2,soft,timeo=50,retrans=1,nosharecache" 10.0.0.1:/ "$soft" 2>>"$ctl/log"
   say "mounted: $(grep " $soft " /proc/mounts)"
   run 4 "$soft/soft-models" &
   soft_run=$!
@@ -91,7 +90,7 @@ else
   await heal
   ip link set eth0 up
   say "no longer cut off"
-  sleep 20
+  sleep 10
   mark go.5
   wait $!
   published "$share/models" "after having been cut off"

@@ -1,7 +1,9 @@
 /**
- * A training of the trials: train.ts VERSION [UNTIL] writes a checkpoint of 1 MiB a second, three of them, or until the
- * file UNTIL is there; train.ts VERSION --much writes and reads what a small training of some framework does. Both leave
- * that version of the model.
+ * A training of the trials; it leaves one version of a model.
+ *
+ *   train.ts OUTPUT VERSION           writes three checkpoints of 1 MiB, one a second
+ *   train.ts OUTPUT VERSION UNTIL     writes them until the file UNTIL is there
+ *   train.ts OUTPUT VERSION --much    reads 300 files of 16 KiB ten times, and writes ten checkpoints of 4 MiB
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,8 +14,7 @@ const FEW = 3
 const SHARDS = 300
 const EPOCHS = 10
 
-const [version, until] = process.argv.slice(2)
-const output = process.env.RANSOMEYE_OUTPUT_DIR!
+const [output, version, until] = process.argv.slice(2) as [string, string, string?]
 
 if (until === '--much') {
   const shards = Array.from({ length: SHARDS }, (_, index) => join(output, 'cache', `shard-${index}.bin`))
