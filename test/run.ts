@@ -4,7 +4,8 @@
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
  * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only those tests run that otherwise take a sample of
- * their cases, which then go through all of them, and those that are in the sweep alone. With RANSOMEYE_BOOT=yes only those of booted/ run, and without it all but those.
+ * their cases, which then go through all of them, and those that are in the sweep alone. With RANSOMEYE_BOOT=yes only those
+ * of booted/ run, and without it all but those.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'

@@ -3,6 +3,7 @@ import type { Job } from '../run.ts'
 import { describeRest } from '../storage/rest.ts'
 import { MIB } from '../text.ts'
 import { diskFull, type Figures, fileRefused, inodesGone, limitReached } from './limit.ts'
+import { explainMisplaced } from './misplaced-words.ts'
 import type { Budget } from './preflight.ts'
 import type { TrainingExit } from './process.ts'
 import type { Progress } from './progress.ts'
@@ -43,7 +44,10 @@ export async function explainSpace(
   return freeBytes <= reserveBytes ? diskFull(budget, figures) : undefined
 }
 
-/** Why a training failed, in its own words, and what this run had to do with it: a write that was refused, or what it pruned. */
+/**
+ * Why a training failed, in its own words, and what this run had to do with it: a write that was refused, what it pruned, or
+ * where its command runs.
+ */
 export function explainFailure(
   job: Job,
   isSandboxed: boolean,
@@ -60,7 +64,8 @@ export function explainFailure(
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
   const [pruned] = finalWords.flatMap(it => findPruned(it, job.pruned) ?? [])
   const missing = pruned && `that names ${describePruned(pruned)}`
-  const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing].filter(
+  const misplaced = explainMisplaced(job.quota.train, job.run.quotas.dir)
+  const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing, misplaced].filter(
     it => it !== undefined,
   )
   return new TrainerError('training-failed', reasons.join('; '))
