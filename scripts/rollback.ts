@@ -37,6 +37,8 @@ async function goBack(job: Job): Promise<string> {
   const { publishedDir, name, emit, run } = job
   const { command } = run
   const { dryRun, to, release: releases } = command
+  if (releases && to !== undefined)
+    throw new TrainerError('usage', 'Choose --to or --release: what is current stays with --release')
   if (!dryRun)
     for (const message of await recover(publishedDir)) emit({ event: 'warning', job: name, message })
   if (releases) return releaseJob(job)

@@ -1,4 +1,4 @@
-/** Measure the program beside its alternatives: npm run bench -- [storage] [start] [run] [overshoot] [guard] [fleet] */
+/** Measure the program beside its alternatives: npm run bench -- [storage] [start] [package] [run] [overshoot] [guard] [fleet] */
 
 import { messageOf, TrainerError } from '../lib/errors.ts'
 import { listenForSignals } from '../lib/run/signals.ts'
@@ -8,6 +8,7 @@ import { measureFleet } from './bench/fleet.ts'
 import { measureGuard } from './bench/guard.ts'
 import { describeMachine } from './bench/machine.ts'
 import { measureOvershoot } from './bench/overshoot.ts'
+import { measurePackage } from './bench/package.ts'
 import { measureRuns } from './bench/run.ts'
 import { measureStart } from './bench/start.ts'
 import { measureStorage } from './bench/storage.ts'
@@ -16,6 +17,7 @@ import { formatRow, type Group, tableHead } from './bench/table.ts'
 const groups = new Map<string, { title: string; measure: Group }>([
   ['storage', { title: 'Measuring and pruning', measure: measureStorage }],
   ['start', { title: 'Starting', measure: measureStart }],
+  ['package', { title: 'The package beside a clone', measure: measurePackage }],
   ['run', { title: 'Whole runs', measure: measureRuns }],
   [
     'overshoot',

@@ -119,6 +119,20 @@ const faults: [what: string, change: Change, key: string, was: string, expected:
     'no $' + '{outputDir}; did you mean {outputDir}?',
   ],
   [
+    'a misspelt placeholder of the command that accepts',
+    q => Object.assign(q.jobs.core, { accept: { command: ['t', '{candidatedir}'] } }),
+    'jobs.core.accept.command.1',
+    '"{candidatedir}"',
+    'no {candidatedir}; did you mean {candidateDir}?',
+  ],
+  [
+    'bounds of a metric that bound nothing',
+    q => Object.assign(q.jobs.core, { accept: { metrics: { recall: {} } } }),
+    'jobs.core.accept.metrics.recall',
+    '{}',
+    'an object with min or maxDrop',
+  ],
+  [
     'a placeholder with dashes',
     q => Object.assign(q.jobs.dpi, { train: ['{Max-Disk-MB}'] }),
     'jobs.dpi.train.0',

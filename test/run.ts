@@ -1,44 +1,48 @@
 /**
- * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …]
+ * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …], which then also says
+ * what took a second or more.
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
- * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only files with sweeps run, which then go through
- * all of their points.
+ * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only those tests run that otherwise take a sample of
+ * their cases, which then go through all of them, and those that are in the sweep alone. With RANSOMEYE_BOOT=yes only those
+ * of booted/ run, and without it all but those.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { isSweep, loader, moduleOf, root, testLimitMs } from './support/places.ts'
+import { bootsMachines, isSweep, loader, moduleOf, root, testLimitMs } from './support/places.ts'
 import type { Message, Tally } from './support/run-file.ts'
 import { translateProject } from './support/translate.ts'
 
 /** The files are mostly processes that wait for each other; more at a time would make those late that measure time. */
-const AT_A_TIME = Math.min(availableParallelism() + 1, 4)
+const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 1, 4)
 
 /** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [
   'fleet/cluster',
-  'abuse/account',
-  'scripts/operation',
   'machine/boot',
-  'scripts/one-at-a-time',
+  'abuse/account',
   'scripts/tasks',
-  'training/guard',
+  'scripts/operation',
   'training/checkpoints',
-  'run/lock',
+  'scripts/one-at-a-time',
+  'training/guard',
+  'package/bundle',
+  'machine/volume-moving',
+  'training/accept',
+  'models/publish-faults',
   'abuse/sandbox',
   'abuse/leftovers',
+  'machine/volume-run',
+  'scripts/python-trainer',
+  'run/lock',
+  'scripts/bundle',
   'reports/report',
   'reports/status',
-  'machine/volume-run',
-  'machine/volume-moving',
+  'machine/install',
   'run/metrics',
-  'train/seed-training',
-  'run/line-output',
-  'scripts/python-trainer',
-  'models/publish-faults',
 ].map(name => `${name}.test.ts`)
 
 /** What is about the project as it stands there, its files, its command line and how it is installed: not translated. */
@@ -46,22 +50,29 @@ const AS_IT_STANDS = ['architecture', 'machine/boot', 'machine/install', 'pages'
   name => `${name}.test.ts`,
 )
 
+/** The files that boot machines from the project as it stands. */
+const BOOTED = 'booted/'
+
 const SHOWN = 12
 
 const RUN_FILE = 'test/support/run-file.ts'
 
 const wanted = process.argv.slice(2)
-const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' }).filter(name =>
-  name.endsWith('.test.ts'),
-)
+const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' })
+  .filter(name => name.endsWith('.test.ts'))
+  .filter(name => name.startsWith(BOOTED) === bootsMachines)
 const files = all
   .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
-  .filter(name => !isSweep || /\bisSweep\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')))
+  .filter(
+    name =>
+      !isSweep || /\b(sampled|inSweep|inTurn)\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')),
+  )
   .sort((one, other) => place(one) - place(other))
 const outcomes: {
   name: string
   tally: Tally
   seconds: number
+  processorSeconds: number
   longest: { test: string; seconds: number }
 }[] = []
 const running = new Set<ChildProcess>()
@@ -92,7 +103,8 @@ if (process.env.CI)
   }
 
 if (files.length > SHOWN) {
-  console.log(`\n${secondsSince(startedMs)} s; the longest:`)
+  const processorSeconds = outcomes.reduce((sum, outcome) => sum + outcome.processorSeconds, 0)
+  console.log(`\n${secondsSince(startedMs)} s, ${rounded(processorSeconds)} s of processor; the longest:`)
   outcomes.sort((one, other) => other.seconds - one.seconds)
   for (const { name, seconds, longest } of outcomes.slice(0, SHOWN)) {
     const late = LONGEST_FIRST.includes(name) ? '' : ' (not in LONGEST_FIRST)'
@@ -104,11 +116,13 @@ const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0)
 const faults = files.length ? tallies.flatMap(tally => tally.faults) : ['no test file matches']
 if (!faults.length && !passed && !failed) faults.push('no test ran')
-for (const name of [...LONGEST_FIRST, ...AS_IT_STANDS])
+for (const name of bootsMachines ? [] : [...LONGEST_FIRST, ...AS_IT_STANDS])
   if (!all.includes(name)) faults.push(`test/run.ts names ${name}, which there is not`)
 const skips = tallies.flatMap(tally => tally.skips)
 for (const fault of faults) console.error(`FAULT ${fault}`)
 for (const skip of skips) console.log(`SKIPPED ${skip}`)
+const left = tallies.reduce((sum, tally) => sum + tally.leftToSweep, 0)
+if (left) console.log(`${left} tests are in the sweep: npm run test:sweep`)
 const skipped = skips.length ? `, ${skips.length} skipped` : ''
 console.log(`\n${passed} passed, ${failed + faults.length} failed${skipped}`)
 process.exitCode = failed + faults.length ? 1 : 0
@@ -121,9 +135,10 @@ function place(name: string): number {
 /** Run one file in a process of its own; what it prints is shown whole when it has ended. */
 async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   const startedMs = performance.now()
-  const [program, place] = AS_IT_STANDS.includes(name)
-    ? [{ path: moduleOf(RUN_FILE), execArgv: loader }, root]
-    : [{ path: copy.path(RUN_FILE.replace('.ts', '.js')), execArgv: ['--enable-source-maps'] }, copy.dir]
+  const [program, place] =
+    AS_IT_STANDS.includes(name) || bootsMachines
+      ? [{ path: moduleOf(RUN_FILE), execArgv: loader }, root]
+      : [{ path: copy.path(RUN_FILE.replace('.ts', '.js')), execArgv: ['--enable-source-maps'] }, copy.dir]
   const child = fork(program.path, [name], {
     cwd: place,
     detached: true, // so that it has a group, which is ended as one
@@ -140,10 +155,15 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   let test = 'its beginning'
   let testStartedMs = startedMs
   let longest = { test, seconds: 0 }
-  const endTest = () => {
+  let processorSeconds = 0
+  let costs = ''
+  const endTest = (usedSeconds: number) => {
     const seconds = secondsSince(testStartedMs)
     if (seconds > longest.seconds) longest = { test, seconds }
+    if (wanted.length && seconds >= 1)
+      costs += `\n    ${seconds} s, ${rounded(usedSeconds - processorSeconds)} s of processor: ${test}`
     testStartedMs = performance.now()
+    processorSeconds = usedSeconds
   }
   let isLate = false
   // A test that only waits ends itself at the limit, and the next one runs. This is for one that lets nothing else run.
@@ -152,7 +172,7 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
     killGroup(child)
   }, testLimitMs + 5000)
   child.on('message', (message: Message) => {
-    endTest()
+    endTest(message.processorSeconds)
     if ('test' in message) test = `"${message.test}"`
     else tally = message
     late.refresh()
@@ -164,15 +184,18 @@ async function runFile(name: string): Promise<(typeof outcomes)[number]> {
   running.delete(child)
   await Promise.race([closed, delay(1000)]) // what has left the group may keep the output open
   const seconds = secondsSince(startedMs)
-  console.log(`\n${name}\n${output.trim()}\n  ${seconds} s`)
+  console.log(
+    `\n${name}\n${output.trim()}${costs}\n  ${seconds} s, ${rounded(processorSeconds)} s of processor`,
+  )
   const how = isLate
     ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
     : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
   return {
     name,
     seconds,
+    processorSeconds,
     longest,
-    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [] },
+    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [], leftToSweep: 0 },
   }
 }
 
@@ -185,5 +208,9 @@ function killGroup({ pid }: ChildProcess): void {
 }
 
 function secondsSince(startedMs: number): number {
-  return Math.round((performance.now() - startedMs) / 100) / 10
+  return rounded((performance.now() - startedMs) / 1000)
+}
+
+function rounded(seconds: number): number {
+  return Math.round(seconds * 10) / 10
 }

@@ -4,7 +4,7 @@ import { replaceDurably, storageError } from '../system/durable.ts'
 import { hasLinks, makeCurrent } from './commit.ts'
 import { describeModels } from './compare.ts'
 import { currentGeneration, publishedDirOf } from './generations.ts'
-import { folderOf, type Model } from './judge.ts'
+import { folderOf, type Model, withoutData } from './judge.ts'
 import {
   composeManifest,
   MANIFEST,
@@ -25,13 +25,16 @@ import { stageLinks } from './stage.ts'
  *
  * @throws {TrainerError} `storage`
  */
-export async function adopt(jobDir: string, job: JobName, models: Model[], globs: string[]): Promise<void> {
+export async function adopt(jobDir: string, job: JobName, found: Model[], globs: string[]): Promise<void> {
+  const models = withoutData(found)
   const names = models.map(({ name }) => name)
   try {
     const publishedDir = publishedDirOf(jobDir)
     const previous = readManifest(publishedDir)
     const entries = await describeModels(models, previous)
     const isKnown = Array.from(entries).every(([name, { sha256 }]) => previous?.files[name] === sha256)
+    const current = currentGeneration(jobDir)
+    const isInPlace = current && models.every(model => folderOf(model) === current.dir)
     const manifest = composeManifest({
       job,
       globs,
@@ -39,10 +42,9 @@ export async function adopt(jobDir: string, job: JobName, models: Model[], globs
       entries,
       metadata: isKnown ? previous!.metadata : {},
       renamed: previous?.metadata.renamed ?? {},
+      replaces: isInPlace ? previous?.metadata.replaces : current?.number,
       adopted: adoptedAmong(entries, previous),
     })
-    const current = currentGeneration(jobDir)
-    const isInPlace = current && models.every(model => folderOf(model) === current.dir)
     if (isInPlace) {
       await replaceManifest(jobDir, join(current.dir, MANIFEST), manifest)
       await makeCurrent(jobDir, current.number)

@@ -66,8 +66,8 @@ export async function hasLinks(jobDir: string): Promise<boolean> {
   const [file, path] = [join(jobDir, NEXT_FLAT), join(jobDir, NEXT_CURRENT)]
   const clear = () => Promise.all([file, path].map(it => rm(it, { force: true })))
   await clear()
+  await writeFile(file, '', { flag: 'wx' })
   try {
-    await writeFile(file, '', { flag: 'wx' })
     await link(file, path)
     await rm(path)
     await symlink(GENERATIONS, path)
@@ -81,18 +81,39 @@ export async function hasLinks(jobDir: string): Promise<boolean> {
 }
 
 /**
- * Remove generations beyond `keep` before the current one, oldest first; never `spared`, which readers may still be
- * loading. Those that the job was rolled back from stay until a new one is published.
+ * Remove generations beyond the last `keep` that were current before the current one, oldest first; never `spared`, which
+ * readers may still be loading. Those that the job was rolled back from stay until a new one is published.
  *
  * @throws the system's error
  */
 export async function retire(jobDir: string, keep: number, spared?: Generation): Promise<void> {
   const current = currentGeneration(jobDir)
   if (!current) return
-  const others = listGenerations(jobDir).filter(({ number }) => number < current.number)
-  for (const generation of others.slice(0, Math.max(0, others.length - keep))) {
-    if (generation.number !== spared?.number) await dropGeneration(jobDir, generation)
+  const kept = new Set(formerGenerations(jobDir, current).slice(0, keep))
+  for (const generation of listGenerations(jobDir)) {
+    const { number } = generation
+    if (number < current.number && number !== spared?.number && !kept.has(number))
+      await dropGeneration(jobDir, generation)
   }
+}
+
+/**
+ * List the numbers of the generations that were current before one, the last of them first. What the job was rolled back
+ * from in between is not among them: each manifest tells what its generation has replaced.
+ */
+export function formerGenerations(jobDir: string, { number }: Generation): number[] {
+  const manifests = new Map(
+    listGenerations(jobDir).map(({ number, dir }) => [number, readManifest(dir)] as const),
+  )
+  const former: number[] = []
+  for (let below = number, at: number | undefined = number; at !== undefined; ) {
+    const replaced: number | undefined = manifests.get(at)?.metadata.replaces
+    if (replaced !== undefined && replaced < below) below = replaced + 1
+    at = [...manifests.keys()].findLast(it => it < below)
+    if (at !== undefined) former.push(at)
+    below = at ?? 0
+  }
+  return former
 }
 
 /** Remove a generation that is not current. Its files stay where other generations have them too. */

@@ -1,7 +1,9 @@
 import { join, posix } from 'node:path'
 import { describeFile, knownEntry } from './compare.ts'
+import { isSameFile, listGenerations } from './generations.ts'
 import { inspectPublished } from './inspect.ts'
 import { folderOf, namesOf } from './judge.ts'
+import { readManifest } from './manifest.ts'
 import { nextNumber } from './next-generation.ts'
 import { lookAt } from './sharing.ts'
 
@@ -23,6 +25,18 @@ export async function namesTaken(jobDir: string, globs: string[]): Promise<Map<s
     }
   }
   return taken
+}
+
+/**
+ * Has somebody put a file of their own where external data would have its flat name? What is ours there, whole or damaged,
+ * is known by its generation, or by the manifest of before there were any.
+ */
+export function isOthersPlace(jobDir: string, name: string): boolean {
+  const path = join(jobDir, name)
+  if (!lookAt(path)?.isFile()) return false
+  const isOurs = listGenerations(jobDir).some(({ dir }) => isSameFile(join(dir, name), path))
+  const { files = {}, metadata } = readManifest(jobDir) ?? {}
+  return !isOurs && !Object.hasOwn(files, name) && !metadata?.superseded.includes(name)
 }
 
 /** Name external data after the generation that it is for: `core.onnx.data` becomes `core.onnx-7.data`. */

@@ -49,6 +49,12 @@ export function namesOf(folder: string, model: Model): string[] {
   return [...model.references.map(path => relative(folder, path)), model.name]
 }
 
+/** Leave out what is external data of another model, though a glob calls it a model too. */
+export function withoutData(models: Model[]): Model[] {
+  const data = new Set(models.flatMap(({ references }) => references))
+  return models.filter(({ path, name }) => isOnnx(name) || !data.has(path))
+}
+
 /** Return the folder that a model's name is relative to. */
 export function folderOf({ path, name }: Model): string {
   return path.slice(0, -name.length - 1)

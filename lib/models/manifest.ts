@@ -33,6 +33,8 @@ const manifestSchema = v.object({
     flat: v.optional(v.boolean()),
     /** What a training called external data that was published under another name, by that name. */
     renamed: v.optional(v.record(name, name)),
+    /** The number of the generation that was current before this one was published. */
+    replaces: v.optional(v.pipe(v.number(), v.safeInteger())),
     /** The listed files that no training here made; they were found in place and kept. */
     adopted: v.optional(v.array(name), []),
   }),
@@ -130,12 +132,13 @@ export type Contents = {
   metadata: Record<string, unknown>
   superseded?: string[]
   renamed?: Record<string, string>
+  replaces: number | undefined
   adopted: string[]
 }
 
 /** Compose a manifest with every key that RansomEye's consumers expect. */
 export function composeManifest(contents: Contents): Manifest {
-  const { job, globs, models, entries, metadata, superseded = [], renamed, adopted } = contents
+  const { job, globs, models, entries, metadata, superseded = [], renamed, replaces, adopted } = contents
   const byName = <T>(pick: (entry: ManifestEntry) => T) =>
     Object.fromEntries(Array.from(entries, ([name, entry]) => [name, pick(entry)]))
   return {
@@ -155,6 +158,7 @@ export function composeManifest(contents: Contents): Manifest {
       superseded,
       renamed: renamed && Object.keys(renamed).length ? renamed : undefined,
       flat: undefined,
+      replaces,
       adopted,
     },
     files: byName(entry => entry.sha256),

@@ -4,7 +4,7 @@ import { TrainerError } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import { syncFile } from '../system/durable.ts'
 import { describeFile } from './compare.ts'
-import { freeName, namesTaken } from './data-names.ts'
+import { freeName, isOthersPlace, namesTaken } from './data-names.ts'
 import { type Model, namesOf } from './judge.ts'
 import type { ManifestEntry } from './manifest.ts'
 import { makeParents } from './next-generation.ts'
@@ -34,7 +34,7 @@ export async function moveIn(
   const arrivals: Arrival[] = []
   for (const name of files.filter(it => !modelNames.includes(it))) {
     const entry = sealed.get(name)!
-    const isTaken = taken.has(name) && taken.get(name) !== entry.sha256
+    const isTaken = taken.has(name) ? taken.get(name) !== entry.sha256 : isOthersPlace(jobDir, name)
     arrivals.push({ name: isTaken ? freeName(jobDir, name, files) : name, original: name, entry })
   }
   const newNames = new Map(arrivals.map(({ name, original }) => [original, name]))

@@ -7,6 +7,9 @@ const LEAST_WINDOW_BYTES = 4096
 /** The most, in a file that is read without a gap; also the longest text. */
 const MOST_WINDOW_BYTES = 64 * 1024
 
+/** So many bytes of packed numbers are read of one file, to count them; then they are passed over as tensors are. */
+const MOST_COUNTED_BYTES = 16 * 2 ** 20
+
 /** Protobuf's wire types; the two of groups (3, 4) were obsolete before ONNX began. */
 export const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const
 
@@ -31,6 +34,7 @@ export class WireReader {
   #windowStart = 0
   #windowStop = 0
   #windowBytes = LEAST_WINDOW_BYTES
+  #countedBytes = 0
 
   constructor(fd: number) {
     this.#fd = fd
@@ -106,6 +110,29 @@ export class WireReader {
   *varints(): Generator<number, void> {
     const end = this.#stop
     while (this.#position < end) yield this.#varint(end)
+  }
+
+  /**
+   * Count the field's payload as varints, one after another. Reads it.
+   *
+   * @returns undefined if it is longer than a text, or so much has been read for this
+   * @throws {UnusableFile} if they are no varints
+   */
+  countVarints(): number | undefined {
+    const { length } = this
+    if (length > MOST_WINDOW_BYTES || this.#countedBytes + length > MOST_COUNTED_BYTES) return undefined
+    this.#countedBytes += length
+    const at = this.#load()
+    let count = 0
+    let last = at - 1
+    for (let index = at; index < at + length; index++) {
+      if (this.#window[index]! >= 0x80) continue
+      if (index - last > 10) throw damaged(this.#position)
+      last = index
+      count++
+    }
+    if (length && last !== at + length - 1) throw damaged(this.#position)
+    return count
   }
 
   /** @returns where the payload is in the window */

@@ -1,18 +1,20 @@
 import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { foldersIn } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
 import { storageError } from '../system/durable.ts'
 import { hasLinks, makeCurrent, retire } from './commit.ts'
 import { flatNamesOf } from './flat-names.ts'
 import { currentGeneration, type Generation, isSameFile, publishedDirOf } from './generations.ts'
-import type { Model } from './judge.ts'
+import { type Model, withoutData } from './judge.ts'
 import { type Manifest, readManifest } from './manifest.ts'
 import { discard, nextNumber } from './next-generation.ts'
 import { publishFlat, removeFormer } from './publish-flat.ts'
 import { type Staged, stageModels, type TrainingFacts } from './stage.ts'
 import { metricsOf } from './trainer-metadata.ts'
+import { verifyGeneration } from './verify.ts'
 
 /** A published model. */
 export type Published = {
@@ -51,10 +53,11 @@ export type PublishOptions = {
 export async function publish(
   jobDir: string,
   job: JobName,
-  models: Model[],
+  found: Model[],
   facts: TrainingFacts,
   { keepGenerations = 1, accept, warn = () => {} }: PublishOptions = {},
 ): Promise<Published[]> {
+  const models = withoutData(found)
   const names = models.map(({ name }) => name)
   try {
     const current = currentGeneration(jobDir)
@@ -72,7 +75,11 @@ export async function publish(
     let generation: Generation | undefined
     if (await hasLinks(jobDir)) {
       tellOfHidden(jobDir, current, staged.manifest, warn)
-      generation = await makeCurrent(jobDir, nextNumber(jobDir), staged.manifest)
+      if (current && staged.isAgain && (await isStill(current, staged.manifest))) {
+        // Another generation of the same would take the place of one that there is to go back to.
+        await rm(staged.dir, { recursive: true })
+        generation = current
+      } else generation = await makeCurrent(jobDir, nextNumber(jobDir), staged.manifest)
       dir = generation.dir
       if (!current && former) await removeFormer(jobDir, former, staged.manifest)
       await retire(jobDir, keepGenerations, current)
@@ -100,6 +107,17 @@ export async function publish(
     await discard(jobDir, cause)
     throw storageError(`Cannot publish ${names.join(', ')} in ${jobDir}`, cause)
   }
+}
+
+/** Is a generation, as it is on disk, what a manifest describes, but for how long the training took? Reads every file. */
+async function isStill(generation: Generation, manifest: Manifest): Promise<boolean> {
+  const tellingOf = ({ metadata, files }: Manifest) => {
+    const { training_seconds: _seconds, mtimes_ns: _times, replaces: _replaces, ...rest } = metadata
+    return JSON.parse(JSON.stringify({ files, rest }))
+  }
+  const own = readManifest(generation.dir)
+  if (!own || !isDeepStrictEqual(tellingOf(own), tellingOf(manifest))) return false
+  return (await verifyGeneration(generation)).differences.length === 0
 }
 
 /** Tell that flat names go, the first time that they do. */

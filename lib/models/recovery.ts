@@ -1,8 +1,8 @@
-import { lstatSync } from 'node:fs'
+import { lstatSync, type Stats } from 'node:fs'
 import { rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { CURRENT, foldersIn, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
+import { CURRENT, foldersIn, GENERATIONS, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
 import { renameDurably, storageError } from '../system/durable.ts'
 import { folderExists } from '../system/plain-file.ts'
 import { dropGeneration, isWhole, retire } from './commit.ts'
@@ -31,15 +31,7 @@ import { putFlatNames } from './put-flat-names.ts'
  */
 export async function recover(jobDir: string, keepGenerations?: number): Promise<string[]> {
   if (!folderExists(jobDir)) return []
-  for (const [name, expected] of [
-    [MANIFEST, 'a file'],
-    [CURRENT, 'a link'],
-  ] as const) {
-    if (lstatSync(join(jobDir, name), { throwIfNoEntry: false })?.isDirectory()) {
-      const message = `${join(jobDir, name)} is a folder, expected ${expected}; move it away`
-      throw new TrainerError('storage', message)
-    }
-  }
+  assertOurs(jobDir)
   try {
     await rm(join(jobDir, NEXT_FLAT), { force: true })
     await finishPublication(jobDir)
@@ -54,6 +46,21 @@ export async function recover(jobDir: string, keepGenerations?: number): Promise
     return []
   } catch (cause) {
     throw storageError(`Cannot finish the last publication in ${jobDir}`, cause)
+  }
+}
+
+/** Assert that what has our names is what we make: anything else is somebody's, and not ours to remove. */
+function assertOurs(jobDir: string): void {
+  const expected = [
+    { name: MANIFEST, what: 'a file', isIt: (stats: Stats) => !stats.isDirectory() },
+    { name: CURRENT, what: 'a link', isIt: (stats: Stats) => stats.isSymbolicLink() },
+    { name: GENERATIONS, what: 'a folder', isIt: (stats: Stats) => stats.isDirectory() },
+  ]
+  for (const { name, what, isIt } of expected) {
+    const stats = lstatSync(join(jobDir, name), { throwIfNoEntry: false })
+    if (!stats || isIt(stats)) continue
+    const found = stats.isDirectory() ? 'a folder' : stats.isSymbolicLink() ? 'a link' : 'a file'
+    throw new TrainerError('storage', `${join(jobDir, name)} is ${found}, expected ${what}; move it away`)
   }
 }
 

@@ -1,7 +1,7 @@
 import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
 import { storageError } from '../system/durable.ts'
-import { dropGeneration, isWhole, makeCurrent } from './commit.ts'
+import { dropGeneration, formerGenerations, isWhole, makeCurrent } from './commit.ts'
 import {
   currentGeneration,
   type Generation,
@@ -25,14 +25,15 @@ export function chooseGeneration(job: JobName, jobDir: string, text: string): Ge
 }
 
 /**
- * Return the generation that an operator means by going back: the last one before the current.
+ * Return the generation that an operator means by going back: the last one that was current before. One that the job was
+ * rolled back from is none.
  *
  * @throws {TrainerError} `training-failed` if none is kept
  */
 export function formerGeneration(job: JobName, jobDir: string): Generation {
   const current = currentGeneration(jobDir)
-  const former = listGenerations(jobDir).filter(it => isWhole(it) && current && it.number < current.number)
-  const last = former.at(-1)
+  const former = current ? formerGenerations(jobDir, current) : []
+  const last = former.map(number => generationOf(jobDir, number)).find(isWhole)
   if (last) return last
   throw new TrainerError(
     'training-failed',

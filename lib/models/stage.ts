@@ -4,7 +4,7 @@ import { foldersIn } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
 import { reasonOf } from '../system/plain-file.ts'
 import { carryOver } from './carry-over.ts'
-import { publishedDirOf } from './generations.ts'
+import { currentGeneration, publishedDirOf } from './generations.ts'
 import { folderOf, judgeModel, type Model, namesOf } from './judge.ts'
 import { composeManifest, type Manifest, readManifest } from './manifest.ts'
 import { type Arrival, moveIn } from './move-in.ts'
@@ -70,6 +70,7 @@ export async function stageModels(
     entries: new Map([...arrivals.map(({ name, entry }) => [name, entry] as const), ...adopted.entries]),
     metadata: { version: trained_at, ...reported, trained_at, training_seconds: seconds },
     renamed: Object.fromEntries(renamed.map(({ name, original }) => [name, original])),
+    replaces: currentGeneration(jobDir)?.number,
     adopted: [...adopted.entries.keys()],
   })
   await closeNext(jobDir, dir, manifest)

@@ -15,7 +15,7 @@ export function readReported(workDir: string): { reported: Reported; warning?: s
   const file = 'metadata.json'
   const ignored = (fault: string) => `Ignored the ${file} that the training wrote: it ${fault}`
   try {
-    const reported: unknown = JSON.parse(readPlain(workDir, file, MAX_BYTES))
+    const reported: unknown = parse(readPlain(workDir, file, MAX_BYTES))
     if (isObject(reported) && depthOf(reported) <= MAX_DEPTH) return { reported }
     const fault = isObject(reported) ? `is nested deeper than ${MAX_DEPTH}` : 'is not a JSON object'
     return { reported: {}, warning: ignored(fault) }
@@ -25,11 +25,25 @@ export function readReported(workDir: string): { reported: Reported; warning?: s
   }
 }
 
+/** Parse JSON, and Python's: it writes what is no number as `NaN`, which counts as not told. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    const without = text.replace(NO_NUMBER, word => (word.startsWith('"') ? word : 'null'))
+    if (without === text) throw error
+    return JSON.parse(without)
+  }
+}
+
+/** A string, which stays as it is, or what Python writes for a number that is none. */
+const NO_NUMBER = /"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g
+
 /** Pick the figures of the reported `performance_metrics`, for events and tables. */
 export function metricsOf({ performance_metrics: metrics }: Reported): Record<string, number> {
   if (!isObject(metrics)) return {}
   return Object.fromEntries(
-    Object.entries(metrics).filter((entry): entry is [string, number] => typeof entry[1] === 'number'),
+    Object.entries(metrics).filter((entry): entry is [string, number] => Number.isFinite(entry[1])),
   )
 }
 

@@ -40,12 +40,18 @@ export function statusOfGenerations(jobDir: string): GenerationStatus[] {
 /** Describe the generations of a job for a person, a line each, where there is one to go back to. */
 export function describeGenerations(job: string, generations: GenerationStatus[], now: number): string[] {
   if (generations.length < 2) return []
+  const current = generations.find(({ isCurrent }) => isCurrent)?.generation ?? Number.POSITIVE_INFINITY
   return generations.map(({ generation, isCurrent, isWhole, trainedAt, bytes, metrics }) => {
     const age = trainedAt
       ? `${formatSeconds(Math.max(0, now - Date.parse(trainedAt)) / 1000)} old`
       : 'not trained here'
     const figures = Object.keys(metrics).length ? `: ${formatMetrics(metrics)}` : ''
-    const state = isCurrent ? ' (current)' : isWhole ? '' : ' (its files have made room)'
+    const states = [
+      ...(isCurrent ? ['current'] : []),
+      ...(generation > current ? ['rolled back from'] : []),
+      ...(isWhole ? [] : ['its files have made room']),
+    ]
+    const state = states.length ? ` (${states.join(', ')})` : ''
     return `${job} generation ${generation}${state}, ${age}, ${formatBytes(bytes)}${figures}`
   })
 }

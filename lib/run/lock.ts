@@ -215,7 +215,8 @@ function isListed({ ino }: { ino: number }): boolean {
   return new RegExp(`^\\d+: FLOCK .*:${ino} `, 'm').test(readProc('locks') ?? '')
 }
 
-function readOwner(stateDir: string): LockRecord | undefined {
+/** Read who has written themselves down as the holder; opened anew, so that NFS shows what other machines have written. */
+export function readOwner(stateDir: string): LockRecord | undefined {
   try {
     return parseRecord(readPlain(stateDir, 'lock', RECORD_BYTES))
   } catch {

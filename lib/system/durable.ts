@@ -185,6 +185,7 @@ const remedies: Record<string, string> = {
   ENOSPC: 'free some space on that disk',
   EDQUOT: 'free some space, or raise the quota of that disk',
   EIO: 'check that disk',
+  EPERM: 'something there may be immutable or append-only: lsattr shows it, chattr -ia ends it',
   EROFS: 'mount that disk writable',
   EISDIR: 'a folder stands where that file belongs; move it away',
   ERR_FS_EISDIR: 'a folder stands where that file belongs; move it away',

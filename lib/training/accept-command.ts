@@ -87,6 +87,8 @@ export async function verdictOf(
     try {
       const ended = await unlessAborted(Promise.race([process.exited, guarding, late]), run.signal)
       if (ended === 'late') return `accept's command took longer than ${minutes} min`
+      over.abort()
+      await guarding // if the guard has ended it, this says why
     } finally {
       over.abort()
       await process.end(quota.graceSeconds * 1000)
@@ -98,7 +100,8 @@ export async function verdictOf(
     return `accept's command ${how}${progress.lastLine ? `; its last line was "${progress.lastLine}"` : ''}`
   } catch (error) {
     if (run.signal.aborted || !(error instanceof TrainerError)) throw error
-    return `accept's command could not be run: ${messageOf(error)}`
+    const what = error.usage ? 'was ended for the room that it took' : 'could not be run'
+    return `accept's command ${what}: ${messageOf(error)}`
   } finally {
     over.abort()
     progress.close()

@@ -3,6 +3,7 @@ import type { Job } from '../run.ts'
 import { describeRest } from '../storage/rest.ts'
 import { MIB } from '../text.ts'
 import { diskFull, type Figures, fileRefused, inodesGone, limitReached } from './limit.ts'
+import { explainMisplaced } from './misplaced-words.ts'
 import type { Budget } from './preflight.ts'
 import type { TrainingExit } from './process.ts'
 import type { Progress } from './progress.ts'
@@ -43,7 +44,10 @@ export async function explainSpace(
   return freeBytes <= reserveBytes ? diskFull(budget, figures) : undefined
 }
 
-/** Why a training failed, in its own words, and what this run had to do with it: a write that was refused, or what it pruned. */
+/**
+ * Why a training failed, in its own words, and what this run had to do with it: a write that was refused, what it pruned, or
+ * where its command runs.
+ */
 export function explainFailure(
   job: Job,
   isSandboxed: boolean,
@@ -51,11 +55,18 @@ export function explainFailure(
   { lastError, lastLine, logPath, finalWords }: Progress,
 ): TrainerError {
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
+  const killed =
+    signal === 'SIGKILL'
+      ? 'not by this run: as a rule by the kernel, out of memory (journalctl -k)'
+      : undefined
   const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
   const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
   const [pruned] = finalWords.flatMap(it => findPruned(it, job.pruned) ?? [])
   const missing = pruned && `that names ${describePruned(pruned)}`
-  const reasons = [`${job.name}'s training ${how}`, said, refused, missing].filter(it => it !== undefined)
+  const misplaced = explainMisplaced(job.quota.train, job.run.quotas.dir)
+  const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing, misplaced].filter(
+    it => it !== undefined,
+  )
   return new TrainerError('training-failed', reasons.join('; '))
 }

@@ -2,23 +2,13 @@ import { constants, setPriority } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
 import type { EventBody } from '../events.ts'
-import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
-import { type Measurement, measure } from '../storage/measure.ts'
-import { syncFilesystem } from '../system/durable.ts'
+import { accountOf } from '../storage/capacity.ts'
 import { MIB } from '../text.ts'
 import { Choice, type Chooser } from './choice.ts'
 import { Estimate } from './estimate.ts'
 import { describeHeld } from './held-words.ts'
-import {
-  diskFull,
-  type Figures,
-  inodesGone,
-  type Limit,
-  limitNow,
-  limitReached,
-  type Start,
-} from './limit.ts'
-import { type HeldFiles, heldFiles } from './open-files.ts'
+import { type Amounts, diskFull, type Figures, inodesGone, isAbove, limitNow, limitReached } from './limit.ts'
+import { type Look, type Looked, Looker, withNoise } from './looker.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
@@ -41,24 +31,14 @@ const MAX_WALK_PAUSE_MS = 1000
 const FAST_BYTES_PER_MS = MIB / 4
 /** Stopping a training because of what others write must not take more of its time than this. */
 const IDLE_STOP_SHARE = 0.05
-/** Growth that is not others' doing: filesystems take something for themselves while files grow. */
-const NOISE = { bytes: MIB, inodes: 64 }
 /** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 10_000
-/** Deleted files may come free so much later (btrfs, ZFS, XFS). */
-const LATE_FREE_MS = 10_000
-/** How long to watch others write while the training stands still. */
-const OTHERS_MS = 100
 const TELL_EVERY_MS = 1000
 /** So long it is remembered how full it was. */
 const FULLEST_MS = 2000
 
-export type Watch = Limit &
+export type Watch = Looked &
   Chooser & {
-    /** The figures from before the training began. */
-    start: Start
-    /** Does the filesystem count at once what is written? */
-    countsAtOnce: boolean
     emit: (event: EventBody) => void
     onLook: (figures: Figures) => void
   }
@@ -95,48 +75,24 @@ function preferUs(): void {
   }
 }
 
-/** One look at the job's folder. */
-type Look = Figures &
-  Pick<Measurement, 'prunable' | 'isCut'> & {
-    /** By the walk, and held although deleted. */
-    countedBytes: number
-    held: HeldFiles
-    /** The filesystem's account from before the walk. */
-    account: FilesystemAccount
-  }
-
-const NOTHING_HELD: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), inFlight: 0 }
-
-type Amounts = { bytes: number; inodes: number }
-
 class Guard {
   readonly #watch: Watch
   readonly #signal: AbortSignal
   readonly #choice: Choice
   #hasToldOfInodes = false
   readonly #estimate: Estimate
-  /** From the last look at a training that stood still: it can be trusted, but others may have freed space since. */
-  readonly #standing: Estimate
-  readonly #sinceMs = Date.now()
-  readonly #sinceNs = BigInt(this.#sinceMs) * 10n ** 6n
-  /** The kernel's count beside files, on a filesystem of the job's own. */
-  readonly #overheadBytes: number
+  readonly #looker: Looker
   /** When pruning found too little, freezing again at once would only stall it: half of the room must go first. */
   #patience: Amounts = { bytes: 0, inodes: 0 }
   #walk = { endMs: 0, tookMs: 0 }
   /** Until then somebody is taken to free space. */
   #freeingUntilMs = 0
-  #accountBytes = 0
+  #diskBytes = 0
   /** Until then it is walked while it runs, because it was stopped for what others had written. */
   #movingUntilMs = 0
-  /** What others wrote in a millisecond while the training stood still for its last look. */
-  #others = { bytesPerMs: 0, sinceMs: 0 }
   #toldMs = Number.NEGATIVE_INFINITY
   fullest: Figures
   #fullestMs = 0
-  /** When the training last stood still for a look, and what it held then that nobody may look at. */
-  #stoodMs = performance.now()
-  #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
 
   constructor(watch: Watch, signal: AbortSignal) {
     this.#watch = watch
@@ -144,8 +100,7 @@ class Guard {
     this.#choice = new Choice(watch)
     this.fullest = watch.start
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
-    this.#standing = new Estimate(watch.dir, watch.start, watch.start.account)
-    this.#overheadBytes = watch.isCapped ? watch.start.usedBytes - watch.start.walkedBytes : 0
+    this.#looker = new Looker(watch, signal)
   }
 
   async run(): Promise<void> {
@@ -199,52 +154,11 @@ class Guard {
     await delay(bounded, undefined, { signal: this.#signal }).catch(() => {})
   }
 
-  /**
-   * Count what is in the folder. While the training runs it may hide from a walk, by renaming folders to where the walk
-   * has been.
-   */
-  async #count(signal = this.#signal): Promise<Look> {
-    const { dir, rules, isCapped } = this.#watch
-    const account = accountOf(dir)
-    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, {
-      ...rules,
-      liveSinceNs: this.#sinceNs,
-      signal,
-    })
-    const look = {
-      usedBytes,
-      usedInodes,
-      prunable,
-      isCut,
-      account,
-      held: NOTHING_HELD,
-      countedBytes: usedBytes,
-    }
-    const { freeBytes, freeInodes, ...own } = accountOf(dir)
-    if (!isCapped) return { ...look, freeBytes, freeInodes }
-    // The kernel's account is all that counts, but it may be late.
-    const soonBytes = this.#watch.countsAtOnce ? 0 : usedBytes + this.#overheadBytes
-    return { ...look, ...own, freeBytes, freeInodes, usedBytes: Math.max(own.usedBytes, soonBytes) }
-  }
-
-  /** Add what is deleted but held; the kernel has counted it on a filesystem of the job's own. */
-  async #addHeld(look: Look, isThorough: boolean, signal = this.#signal): Promise<Look> {
-    const { dir, training, isCapped, countsAtOnce } = this.#watch
-    if (isCapped && countsAtOnce) return look
-    const options = { dir, sinceMs: this.#sinceMs, isThorough, signal }
-    const held = await heldFiles(training.processes(), options)
-    const { deletedBytes } = held
-    // Bytes found hidden at the last standstill stay hidden as long as they are held.
-    const hiddenBytes = !isThorough && held.unseen.size ? this.#held.hiddenBytes : 0
-    const countedBytes = look.countedBytes + deletedBytes
-    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes + hiddenBytes }
-  }
-
   #isWalkDue(figures: Figures): boolean {
     const { usedBytes } = accountOf(this.#watch.dir)
     const nowMs = performance.now()
-    if (usedBytes < this.#accountBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
-    this.#accountBytes = usedBytes
+    if (usedBytes < this.#diskBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
+    this.#diskBytes = usedBytes
     const countingShare = nowMs < this.#freeingUntilMs ? FREEING_WALK_SHARE : WALK_SHARE
     const share = this.#watch.countsAtOnce ? countingShare : LATE_WALK_SHARE
     const { endMs, tookMs } = this.#walk
@@ -290,7 +204,7 @@ class Guard {
     }
     const stop = new AbortController()
     const signal = AbortSignal.any([this.#signal, stop.signal])
-    const walking = this.#count(signal).then(look => this.#addHeld(look, false, signal))
+    const walking = this.#looker.countMoving(signal)
     let isOver = false
     const ended = walking.then(
       look => {
@@ -318,8 +232,7 @@ class Guard {
     if (performance.now() < this.#movingUntilMs) {
       const startedMs = performance.now()
       const look = await this.#lookMoving()
-      const isNew = look && [...look.held.unseen].some(id => !this.#held.unseen.has(id))
-      if (look && !isNew && !isAbove(look, this.#thresholds(look)) && this.#isByOthers(look)) {
+      if (look && !isAbove(look, this.#thresholds(look)) && this.#looker.isTrusted(look)) {
         this.#estimate.set(look, look.account)
         // It must not take all of the time.
         const tookMs = performance.now() - startedMs
@@ -327,15 +240,6 @@ class Guard {
       }
     }
     await this.#relieve()
-  }
-
-  /**
-   * Is what the account has and the walk has not seen no more than others write? Else the training may have hidden it, by
-   * renaming.
-   */
-  #isByOthers({ usedBytes }: Look): boolean {
-    const theirBytes = 2 * this.#others.bytesPerMs * (performance.now() - this.#others.sinceMs)
-    return this.#standing.now().usedBytes - usedBytes <= theirBytes + NOISE.bytes
   }
 
   /** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
@@ -349,21 +253,19 @@ class Guard {
     const usedBytes = Math.min(now.usedBytes, limitNow(this.#watch, now).bytes)
     emit({ event: 'train.freeze', job, usedBytes })
     isStopped ||= await this.#untilStopped(startedMs)
-    const standing = { sinceMs: performance.now(), bytes: accountOf(this.#watch.dir).usedBytes }
-    let look = await this.#lookStanding(isStopped)
-    const standingMs = performance.now() - standing.sinceMs
-    const theirBytes = accountOf(this.#watch.dir).usedBytes - standing.bytes
-    this.#others = { bytesPerMs: Math.max(0, theirBytes) / standingMs, sinceMs: standing.sinceMs }
+    let look = await this.#looker.countStanding(isStopped, this.#estimate.now())
     const isFull = isAbove(look, this.#thresholds(look))
     const isOthers = !isFull && isAbove(this.#estimate.now(), withNoise(look))
     if (isFull) look = await this.#prune(look)
     this.#choice.noteSizes(look)
     this.#estimate.set(look, look.account)
-    if (isStopped) this.#standing.set(look, look.account)
+    if (isStopped) this.#looker.trust(look)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
-      const held = isStopped ? await describeHeld(training.processes(), this.#watch.dir, this.#sinceMs) : ''
+      const held = isStopped
+        ? await describeHeld(training.processes(), this.#watch.dir, this.#looker.sinceMs)
+        : ''
       await training.kill()
       throw this.#reasonFor(look, held + (await this.#choice.describeRest()))
     }
@@ -391,55 +293,10 @@ class Guard {
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
       // It sees less than there is: what is deleted but held is not in it.
-      const look = await this.#count()
+      const look = await this.#looker.count()
       if (isAbove(look, limitNow(this.#watch, look))) return false
     }
     return false
-  }
-
-  /**
-   * Count while nothing of the training moves. What is missing on the disk and in no file is the training's too if it
-   * holds deleted files of which this user cannot tell the size, and others do not write.
-   */
-  async #lookStanding(isStopped: boolean): Promise<Look> {
-    const { dir, isCapped, countsAtOnce } = this.#watch
-    const expectedBytes = this.#estimate.now().usedBytes
-    const standingBytes = this.#standing.now().usedBytes
-    const counted = await this.#count()
-    // There may be a million descriptors: they are looked at only where they can make a difference.
-    const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE.bytes
-    if (isExplained || isAbove(counted, limitNow(this.#watch, counted)))
-      return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
-    const look = await this.#addHeld(counted, true)
-    if (isCapped || !isStopped) return look
-    const hiddenBytes = await this.#hiddenBytes(look, standingBytes - look.usedBytes)
-    // Growth by others meanwhile is not the training's.
-    return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
-  }
-
-  /** How much of what is `missingBytes` the training holds where nobody may look. */
-  async #hiddenBytes({ held }: Look, missingBytes: number): Promise<number> {
-    const { unseen, inFlight } = held
-    const elapsedMs = performance.now() - this.#stoodMs
-    this.#stoodMs = performance.now()
-    let hiddenBytes = 0
-    if ((unseen.size || inFlight) && missingBytes > NOISE.bytes) {
-      const isNew = inFlight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
-      if (isNew) {
-        const theirsPerMs = await this.#growthByOthers()
-        hiddenBytes = Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs)
-      } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
-    }
-    this.#held = { unseen, hiddenBytes }
-    return hiddenBytes
-  }
-
-  /** Bytes a millisecond that others write while the training stands still. */
-  async #growthByOthers(): Promise<number> {
-    const { dir } = this.#watch
-    const before = accountOf(dir).usedBytes
-    await delay(OTHERS_MS, undefined, { signal: this.#signal })
-    return Math.max(0, accountOf(dir).usedBytes - before) / OTHERS_MS
   }
 
   /** Prune down to 80 % of the limit, in rounds where there is much to prune. */
@@ -457,7 +314,7 @@ class Guard {
       if (!sets.length) return look
       const freed = await this.#choice.prune(sets, { ...look, ...target, signal: this.#signal })
       const { isCut } = look
-      look = await this.#lookAfter(look, freed.freedBytes)
+      look = await this.#looker.countAfter(look, freed.freedBytes, it => isAbove(it, this.#thresholds(it)))
       const isDone = !isAbove(look, this.#thresholds(look))
       if (isDone || !isCut || !freed.freedInodes) return look
     }
@@ -474,29 +331,6 @@ class Guard {
     emit({ event: 'warning', job, message })
   }
 
-  /** Look again, for a while where the filesystem frees late: a training that goes on sooner finds it full. */
-  async #lookAfter(before: Look, freedBytes: number): Promise<Look> {
-    const { dir, isCapped, countsAtOnce } = this.#watch
-    const endMs = performance.now() + LATE_FREE_MS
-    // btrfs gives out again what was deleted only when it has been written out twice.
-    for (let round = 0; round < 2 && !countsAtOnce; round++) await syncFilesystem(dir)
-    for (;;) {
-      const look = await this.#count()
-      const account = accountOf(dir)
-      // The held files have not changed: the training stands still, and nothing that it has open was pruned.
-      const heldBytes = isCapped ? 0 : before.held.deletedBytes + this.#held.hiddenBytes
-      const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, account }
-      const lateBytes = isCapped
-        ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
-        : before.freeBytes + freedBytes - look.freeBytes
-      const isLate = lateBytes > freedBytes / 2
-      const matters = isCapped ? !countsAtOnce : isAbove(now, this.#thresholds(now))
-      if (!isLate || !matters || performance.now() > endMs) return now
-      await syncFilesystem(dir)
-      await delay(OTHERS_MS, undefined, { signal: this.#signal })
-    }
-  }
-
   #reasonFor(look: Look, rest: string): TrainerError {
     const how = 'had nothing left to prune and was killed'
     if (look.usedInodes > limitNow(this.#watch, look).inodes) return inodesGone(this.#watch, look, how)
@@ -504,15 +338,6 @@ class Guard {
       ? limitReached(this.#watch, look, how, rest)
       : diskFull(this.#watch, look)
   }
-}
-
-function isAbove({ usedBytes, usedInodes }: Figures, { bytes, inodes }: Amounts): boolean {
-  return usedBytes > bytes || usedInodes > inodes
-}
-
-/** The filesystem's account is a little ahead of what is in files, whoever writes. */
-function withNoise({ usedBytes, usedInodes }: Figures): Amounts {
-  return { bytes: usedBytes + NOISE.bytes, inodes: usedInodes + NOISE.inodes }
 }
 
 /** Half of the room is to go before it is frozen again, and not less than that a few times is all. */

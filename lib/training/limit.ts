@@ -6,6 +6,9 @@ import { count, formatBytes } from '../text.ts'
 /** A job's usage of its filesystem, and what that has left for programs without privileges. */
 export type Figures = { usedBytes: number; usedInodes: number; freeBytes: number; freeInodes: number }
 
+/** So much of both. */
+export type Amounts = { bytes: number; inodes: number }
+
 /** Before a training: also what a walk found, and what the filesystem said of itself before that. */
 export type Start = Figures & { walkedBytes: number; account: FilesystemAccount }
 
@@ -81,11 +84,15 @@ export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'li
 export function limitNow(
   { limitBytes, limitInodes, reserveBytes, reserveInodes }: Limit,
   { usedBytes, usedInodes, freeBytes, freeInodes }: Figures,
-): { bytes: number; inodes: number } {
+): Amounts {
   return {
     bytes: Math.min(limitBytes, usedBytes + freeBytes - reserveBytes),
     inodes: Math.min(limitInodes, usedInodes + freeInodes - reserveInodes),
   }
+}
+
+export function isAbove({ usedBytes, usedInodes }: Figures, { bytes, inodes }: Amounts): boolean {
+  return usedBytes > bytes || usedInodes > inodes
 }
 
 /** The failure of a training that its limit has stopped: `how` it was, and what is left that fills it. */

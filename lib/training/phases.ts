@@ -1,5 +1,7 @@
 import { messageOf, TrainerError } from '../errors.ts'
+import { stateDirOf } from '../layout.ts'
 import { publishedFiles, supersededFiles } from '../models.ts'
+import { assertOwnLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
 import { noteFailure, noteSuccess } from './attempts.ts'
@@ -25,6 +27,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
   try {
     run.signal.throwIfAborted()
     if (run.jobs.some(({ state }) => state === 'trained')) await waitForQuiet(run, name)
+    if (!run.command.dryRun) assertOwnLock(stateDirOf(run.modelsDir))
     job.state = 'training'
     await openScratch(job)
     await steps({ preflight, train, postflight })

@@ -1,9 +1,11 @@
 import { TrainerError } from '../errors.ts'
+import { stateDirOf } from '../layout.ts'
 import { findModels } from '../models/find.ts'
 import type { Generation } from '../models/generations.ts'
 import { publish } from '../models/publish.ts'
 import type { Staged } from '../models/stage.ts'
 import { readReported } from '../models/trainer-metadata.ts'
+import { assertOwnLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
@@ -19,13 +21,15 @@ import type { Report } from './train.ts'
  * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them if they are
  * accepted.
  *
- * @throws {TrainerError} `quota-exceeded` if they do not fit, `training-failed` if none is valid, `not-accepted`; the
- * published models stay as they are then
+ * @throws {TrainerError} `quota-exceeded` if they do not fit, `training-failed` if none is valid, `not-accepted`, `locked`
+ * if another run has the lock by now; the published models stay as they are then
  */
 export async function postflight(job: Job, budget: Budget, report: Report): Promise<void> {
   const { limitBytes, folderId, rules } = budget
   const { name, quota, jobDir: dir, workDir, emit, onPrune, onFault, run } = job
   run.signal.throwIfAborted()
+  const stateDir = stateDirOf(run.modelsDir)
+  assertOwnLock(stateDir)
   assertSameFolder(job, folderId)
   const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
   const keep = [...rules.keep, ...valid.flatMap(({ path, references }) => [path, ...references])]
@@ -49,7 +53,10 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const { keepGenerations } = quota
   const options = {
     keepGenerations,
-    accept: (staged: Staged, current: Generation | undefined) => judgeCandidate(job, budget, staged, current),
+    accept: async (staged: Staged, current: Generation | undefined) => {
+      await judgeCandidate(job, budget, staged, current)
+      assertOwnLock(stateDir)
+    },
     warn: (message: string) => emit({ event: 'warning', job: name, message }),
   }
   for (const { generation, ...model } of await publish(job.publishedDir, name, brought, facts, options)) {

@@ -1,8 +1,9 @@
 import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
-import { NEXT_CURRENT } from '../layout.ts'
+import { NEXT_CURRENT, stateDirOf } from '../layout.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
+import { onLostLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
 import { lookAt } from '../storage/measure.ts'
@@ -32,8 +33,8 @@ export type Report = {
  * Run the job's training under its guard until it ends by itself; then end every process that it left, and delete its
  * temporary files.
  *
- * @throws {TrainerError} `training-failed` (non-zero exit, timed out), `quota-exceeded`, `no-space`, or the
- * interruption; nothing of the training lives on in any case
+ * @throws {TrainerError} `training-failed` (non-zero exit, timed out), `quota-exceeded`, `no-space`, `locked` if another run
+ * has the lock by now, or the interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, workDir, emit, onPrune, onFault, run } = job
@@ -48,7 +49,8 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const over = new AbortController()
   refuseSuspension(job, over.signal)
   run.signal.addEventListener('abort', () => tellOfInterruption(job), { signal: over.signal })
-  const stop = AbortSignal.any([run.signal, timeoutOf(job, over.signal)])
+  const lost = onLostLock(stateDirOf(run.modelsDir), over.signal)
+  const stop = AbortSignal.any([run.signal, timeoutOf(job, over.signal), lost])
   const training = await Training.start(
     {
       ...contain(command, containmentOf(job, budget, env.PATH!, quota.network)),
@@ -98,7 +100,8 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     emit({ event: 'train.exit', job: name, ...(await training.exited) })
     // Before temporary files go, which may be what filled it.
     if (!stop.aborted) figures = await figuresOf(budget).catch(() => undefined)
-    await clearUp(job, budget.folderId)
+    // What is there is the other run's then.
+    if (!lost.aborted) await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
   const ranOut = await explainSpace(

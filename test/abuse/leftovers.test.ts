@@ -20,17 +20,19 @@ import { useSandbox } from '../../lib/training/sandbox.ts'
 import { type AbuseRig, abuseRig, asUser, identities, PRELUDE } from '../support/abuse.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, inTurn, test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 const hasPython = existsSync('/usr/bin/python3')
 const canAttack = useSandbox('core', 'auto') && hasPython
-const hostile = skipUnless(test, canAttack, 'needs bubblewrap and python3')
-const asRoot = skipUnless(test, hasPython && process.getuid?.() === 0, 'needs root and python3')
+const isRoot = hasPython && process.getuid?.() === 0
+const asRoot = skipUnless(test, isRoot, 'needs root and python3')
+/** What each identity has of the tests that all of them have. */
+const turns = identities.map((_, turn) => inTurn(turn, identities.length))
 const withPython = skipUnless(test, hasPython, 'needs python3')
 const onBtrfs = skipUnless(
-  test,
+  inSweep,
   hasPython && hasLoopDevices && spawnSync('mkfs.btrfs', ['--version']).status === 0,
   'needs root, loop devices, btrfs-progs and python3',
 )
@@ -75,8 +77,12 @@ for (const [what, attack] of Object.entries(leftovers)) {
   })
 }
 
-for (const { name, uid } of identities) {
-  hostile(
+for (const [turn, { name, uid }] of identities.entries()) {
+  skipUnless(
+    turns[turn]!,
+    canAttack,
+    'needs bubblewrap and python3',
+  )(
     `what a training of ${name} makes of its output folder does not keep the next from starting`,
     async () => {
       await using rig = await abuseRig(uid)
@@ -191,12 +197,13 @@ async function openToReaders(rig: AbuseRig): Promise<string> {
   return join(rig.modelsDir, '.trainer')
 }
 
-for (const { name, uid } of identities) {
+for (const [turn, { name, uid }] of identities.entries()) {
+  const asRootHere = skipUnless(turns[turn]!, isRoot, 'needs root and python3')
   for (const [what, path] of [
     ['folder of the lock', '.trainer'],
     ['lock that was left open to readers', '.trainer/lock'],
   ] as const) {
-    asRoot(`somebody who may only read locks the ${what}, and ${name} trains all the same`, async () => {
+    asRootHere(`somebody who may only read locks the ${what}, and ${name} trains all the same`, async () => {
       await using rig = await abuseRig(uid)
       await openToReaders(rig)
       if (path.endsWith('lock')) writeFileSync(rig.path('models', path), '1\n') // of an earlier version
@@ -209,7 +216,7 @@ for (const { name, uid } of identities) {
     })
   }
 
-  asRoot(
+  asRootHere(
     `${name} does not run twice though a reader holds the folder and the lock file is removed`,
     async () => {
       await using rig = await abuseRig(uid)

@@ -9,7 +9,7 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const service = 'ransomeye-trainer.service'
 const models = '/var/lib/ransomeye/models'
@@ -23,13 +23,44 @@ const script = (name: string) => [
   join(installedRoot, 'scripts', name),
 ]
 
-/** Install with a quotas file whose training, for every job, is `body`: a module with `job` and `dir` in scope. */
-function installWith(machine: Machine, body: string, sandbox = 'auto'): void {
+/** A machine boots in seconds: two serve all tests. On one the service is installed, on the other it comes and goes. */
+let installed: Promise<Machine> | undefined
+let bare: Promise<Machine> | undefined
+const bareMachine = () => (bare ??= bootMachine())
+test.after(async () => {
+  for (const machine of [installed, bare]) await (await machine)?.[Symbol.asyncDispose]()
+})
+
+/** The machine on which the service is installed, with nothing trained, and this training for every job. */
+async function machineWith(body: string, sandbox = 'auto'): Promise<Machine> {
+  installed ??= bootMachine().then(machine => {
+    installWith(machine, publishes)
+    return machine
+  })
+  const machine = await installed
+  machine.run('systemctl', 'stop', service)
+  machine.run('systemctl', 'reset-failed', service)
+  machine.run('find', models, '-mindepth', '1', '-delete')
+  writeTraining(machine, body, 20, sandbox)
+  return machine
+}
+
+/**
+ * Install with a quotas file whose training, for every job, is `body`: a module with `job` and `dir` in scope.
+ *
+ * @returns what the installation has printed
+ */
+function installWith(machine: Machine, body: string, sandbox = 'auto'): string {
   for (const folder of [odd, '/home/somebody']) mkdirSync(machine.path(folder), { recursive: true })
   writeFileSync(machine.path(odd, 'model.onnx'), onnxModel())
   writeTraining(machine, body, 20, sandbox)
-  const { status, stderr } = machine.run(...script('install.ts'), '--quotas', join(odd, 'quotas.json'))
+  const { status, stdout, stderr } = machine.run(
+    ...script('install.ts'),
+    '--quotas',
+    join(odd, 'quotas.json'),
+  )
   assert.is(status, 0, stderr)
+  return stdout
 }
 
 function writeTraining(machine: Machine, body: string, maxDiskMb: number, sandbox = 'auto'): void {
@@ -87,12 +118,11 @@ function processes(machine: Machine): string[] {
   return existsSync(path) ? readFileSync(path, 'utf8').split('\n').filter(Boolean) : []
 }
 
-const withMachine = skipUnless(test, canBoot(), 'needs root, systemd and an overlay filesystem')
+const needs = 'needs root, systemd and an overlay filesystem'
+const withMachine = skipUnless(test, canBoot(), needs)
 
 withMachine('the service trains in its sandbox, and can write nothing but its models', async () => {
-  await using machine = await bootMachine()
-  installWith(
-    machine,
+  const machine = await machineWith(
     `function tryTo(name, act) {
   try { act(); console.log(name, 'works') } catch (error) { console.log(name, error.code ?? 'fails') }
 }
@@ -123,8 +153,121 @@ ${publishes}`,
   assert.equal(stateOf(machine).ActiveState, 'inactive')
 })
 
+withMachine('the journal has the priority of each line', async () => {
+  const machine = await machineWith("process.exit(job === 'core' ? 1 : 0)")
+
+  machine.run('systemctl', 'start', '--no-block', service)
+  await until('the training has failed', () => stateOf(machine).ExecMainStatus === '1')
+
+  const { stdout } = machine.run('journalctl', '--unit', service, '--output', 'json')
+  const entries = stdout
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
+  const priority = (text: string) => entries.find(it => it.MESSAGE.includes(text)).PRIORITY
+  assert.is(priority('training, pid'), '6')
+  assert.is(priority('training ended with exit code 1'), '4')
+  assert.is(priority('core: failed'), '3')
+})
+
+withMachine('systemd tries again what may pass, and nothing else', async () => {
+  const machine = await machineWith(publishes)
+  const tooMuch = `fs.writeFileSync(dir + '/big', Buffer.alloc(30e6))\n${publishes}`
+  const cases = [
+    { exitCode: '1', subState: 'auto-restart', body: 'process.exit(9)', maxDiskMb: 20 },
+    { exitCode: '2', subState: 'failed', body: tooMuch, maxDiskMb: 20 },
+    { exitCode: '78', subState: 'failed', body: publishes, maxDiskMb: 0 },
+  ]
+  for (const { exitCode, subState, body, maxDiskMb } of cases) {
+    writeTraining(machine, body, maxDiskMb)
+
+    machine.run('systemctl', 'start', '--no-block', service)
+    const state = await until(`exit code ${exitCode}`, () => {
+      const now = stateOf(machine)
+      return now.ExecMainStatus === exitCode && now.MainPID === '0' ? now : undefined
+    })
+    machine.run('systemctl', 'stop', service)
+
+    assert.is(state.SubState, subState, `exit code ${exitCode}`)
+    assert.is(state.StartLimitIntervalUSec, '0')
+  }
+})
+
+withMachine('a service that is stopped, or whose main process is killed, leaves nothing', async () => {
+  const lingers = `spawn('setsid', ['sleep', '1000'], { detached: true, env: {}, stdio: 'ignore' }).unref()
+process.on('SIGTERM', () => { console.log('told to end'); process.exit(0) })
+console.log('ready')
+setInterval(() => {}, 1000)`
+  const machine = await machineWith(lingers, 'off')
+  const endings = [
+    { end: ['systemctl', 'stop', service], activeState: 'inactive' },
+    { end: ['systemctl', 'kill', '--kill-who=main', '--signal=KILL', service], activeState: 'activating' },
+  ]
+  for (const { end, activeState } of endings) {
+    machine.run('systemctl', 'start', '--no-block', service)
+    await until(
+      'a training is going on',
+      () => processes(machine).length > 3 && output(machine, 'core')[0] === 'ready',
+    )
+
+    machine.run(...end)
+
+    await until('nothing is left', () => !processes(machine).length)
+    assert.is(stateOf(machine).ActiveState, activeState)
+  }
+})
+
+withMachine('the boot goes on while the service trains', async () => {
+  const machine = await machineWith("console.log('ready')\nsetInterval(() => {}, 1000)")
+
+  const { status, stderr } = machine.run('systemctl', 'start', 'multi-user.target')
+
+  assert.is(status, 0, stderr)
+  await until('the training is going on', () => output(machine, 'core')[0] === 'ready')
+  assert.is(stateOf(machine).SubState, 'start')
+  machine.run('systemctl', 'stop', service)
+})
+
+// What follows is in the order of its tests: the first finds a machine without a trace of the program.
+withMachine(
+  'install starts a timer at once, changes nothing twice, and uninstall ends what runs',
+  async () => {
+    const machine = await bareMachine()
+    const every = [...script('install.ts'), '--every', '7d']
+    const first = machine.run(...every).stdout
+    const timer = machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout
+
+    const second = machine.run(...every).stdout
+    const third = machine.run(...script('install.ts'), '--uninstall').stdout
+
+    assert.match(first, /^made the system user ransomeye\nmade \/var\/lib\/ransomeye\/models\nwrote /)
+    assert.is(timer, 'active\n')
+    assert.match(second, /^nothing to do: all of it is installed\n/)
+    assert.is(third.match(/^removed /gm)?.length, 3)
+    assert.ok(existsSync(machine.path(models)))
+    assert.is(machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout, 'inactive\n')
+  },
+)
+
+withMachine('install refuses a models folder in which the service could not write', async () => {
+  const machine = await bareMachine()
+  machine.run('rm', '-r', models)
+  mkdirSync(machine.path(models, 'core'), { recursive: true })
+
+  const refused = machine.run(...script('install.ts'))
+  machine.run('chown', '-R', 'ransomeye:ransomeye', models)
+  const accepted = machine.run(...script('install.ts'))
+
+  assert.is(refused.status, 3)
+  assert.match(
+    refused.stderr,
+    /which cannot write in \/var\/lib\/ransomeye\/models; give it all .*: chown -R ransomeye:ransomeye \/var\/lib\/ransomeye\/models\n$/,
+  )
+  assert.is(accepted.status, 0, accepted.stderr)
+})
+
 withMachine('systemd reads every word of a unit as it was meant', async () => {
-  await using machine = await bootMachine()
+  const machine = await bareMachine()
   const program = '/opt/100% of $HOME/print'
   mkdirSync(machine.path(dirname(program)))
   cpSync('/usr/bin/printf', machine.path(program))
@@ -162,137 +305,30 @@ withMachine('systemd reads every word of a unit as it was meant', async () => {
   assert.ok(existsSync(machine.path(modelsDir, 'written')))
 })
 
-withMachine('the journal has the priority of each line', async () => {
-  await using machine = await bootMachine()
-  installWith(machine, "process.exit(job === 'core' ? 1 : 0)")
-
-  machine.run('systemctl', 'start', '--no-block', service)
-  await until('the training has failed', () => stateOf(machine).ExecMainStatus === '1')
-
-  const { stdout } = machine.run('journalctl', '--unit', service, '--output', 'json')
-  const entries = stdout
-    .trim()
-    .split('\n')
-    .map(line => JSON.parse(line))
-  const priority = (text: string) => entries.find(it => it.MESSAGE.includes(text)).PRIORITY
-  assert.is(priority('training, pid'), '6')
-  assert.is(priority('training ended with exit code 1'), '4')
-  assert.is(priority('core: failed'), '3')
-})
-
-withMachine('systemd tries again what may pass, and nothing else', async () => {
-  await using machine = await bootMachine()
-  const tooMuch = `fs.writeFileSync(dir + '/big', Buffer.alloc(30e6))\n${publishes}`
-  const cases = [
-    { exitCode: '1', subState: 'auto-restart', body: 'process.exit(9)', maxDiskMb: 20 },
-    { exitCode: '2', subState: 'failed', body: tooMuch, maxDiskMb: 20 },
-    { exitCode: '78', subState: 'failed', body: publishes, maxDiskMb: 0 },
-  ]
-  installWith(machine, publishes)
-  for (const { exitCode, subState, body, maxDiskMb } of cases) {
-    writeTraining(machine, body, maxDiskMb)
-
-    machine.run('systemctl', 'start', '--no-block', service)
-    const state = await until(`exit code ${exitCode}`, () => {
-      const now = stateOf(machine)
-      return now.ExecMainStatus === exitCode && now.MainPID === '0' ? now : undefined
-    })
-    machine.run('systemctl', 'stop', service)
-
-    assert.is(state.SubState, subState, `exit code ${exitCode}`)
-    assert.is(state.StartLimitIntervalUSec, '0')
-  }
-})
-
-withMachine('a service that is stopped, or whose main process is killed, leaves nothing', async () => {
-  await using machine = await bootMachine()
-  const lingers = `spawn('setsid', ['sleep', '1000'], { detached: true, env: {}, stdio: 'ignore' }).unref()
-process.on('SIGTERM', () => { console.log('told to end'); process.exit(0) })
-console.log('ready')
-setInterval(() => {}, 1000)`
-  installWith(machine, lingers, 'off')
-  const endings = [
-    { end: ['systemctl', 'stop', service], activeState: 'inactive' },
-    { end: ['systemctl', 'kill', '--kill-who=main', '--signal=KILL', service], activeState: 'activating' },
-  ]
-  for (const { end, activeState } of endings) {
-    machine.run('systemctl', 'start', '--no-block', service)
-    await until(
-      'a training is going on',
-      () => processes(machine).length > 3 && output(machine, 'core')[0] === 'ready',
-    )
-
-    machine.run(...end)
-
-    await until('nothing is left', () => !processes(machine).length)
-    assert.is(stateOf(machine).ActiveState, activeState)
-  }
-})
-
-withMachine('the boot goes on while the service trains', async () => {
-  await using machine = await bootMachine()
-  installWith(machine, "console.log('ready')\nsetInterval(() => {}, 1000)")
-
-  const { status, stderr } = machine.run('systemctl', 'start', 'multi-user.target')
-
-  assert.is(status, 0, stderr)
-  await until('the training is going on', () => output(machine, 'core')[0] === 'ready')
-  assert.is(stateOf(machine).SubState, 'start')
-})
-
-withMachine(
-  'install starts a timer at once, changes nothing twice, and uninstall ends what runs',
-  async () => {
-    await using machine = await bootMachine()
-    const every = [...script('install.ts'), '--every', '7d']
-    const first = machine.run(...every).stdout
-    const timer = machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout
-
-    const second = machine.run(...every).stdout
-    const third = machine.run(...script('install.ts'), '--uninstall').stdout
-
-    assert.match(first, /^made the system user ransomeye\nmade \/var\/lib\/ransomeye\/models\nwrote /)
-    assert.is(timer, 'active\n')
-    assert.match(second, /^nothing to do: all of it is installed\n/)
-    assert.is(third.match(/^removed /gm)?.length, 3)
-    assert.ok(existsSync(machine.path(models)))
-    assert.is(machine.run('systemctl', 'is-active', 'ransomeye-retrain.timer').stdout, 'inactive\n')
-  },
-)
-
-withMachine('install refuses a models folder in which the service could not write', async () => {
-  await using machine = await bootMachine()
-  mkdirSync(machine.path(models, 'core'), { recursive: true })
-
-  const refused = machine.run(...script('install.ts'))
-  machine.run('chown', '-R', 'ransomeye:ransomeye', models)
-  const accepted = machine.run(...script('install.ts'))
-
-  assert.is(refused.status, 3)
-  assert.match(
-    refused.stderr,
-    /which cannot write in \/var\/lib\/ransomeye\/models; give it all .*: chown -R ransomeye:ransomeye \/var\/lib\/ransomeye\/models\n$/,
-  )
-  assert.is(accepted.status, 0, accepted.stderr)
-})
-
-for (const [what, ...hiding] of [
-  ['systemd', 'mount', '--bind', '/dev/null', '/usr/bin/systemctl'],
-  ['a systemd that runs', 'mount', '-t', 'tmpfs', 'tmpfs', '/run/systemd'],
+for (const [what, shared, at, ...options] of [
+  ['systemd', inSweep, '/usr/bin/systemctl', '--bind', '/dev/null'],
+  ['a systemd that runs', test, '/run/systemd', '-t', 'tmpfs', 'tmpfs'],
 ] as const) {
-  withMachine(`install without ${what} shows a line that works in another boot script`, async () => {
-    await using machine = await bootMachine()
-    machine.run(...hiding)
-    installWith(machine, publishes)
+  skipUnless(
+    shared,
+    canBoot(),
+    needs,
+  )(`install without ${what} shows a line that works in another boot script`, async () => {
+    const machine = await bareMachine()
+    machine.run('rm', '-rf', models, join('/etc/systemd/system', service))
+    machine.run('mount', ...options, at)
+    try {
+      const stdout = installWith(machine, publishes)
+      const line = stdout.trim().split('\n').at(-1)!
+      const ended = machine.run('sh', '-c', line)
 
-    const { stdout } = machine.run(...script('install.ts'), '--quotas', join(odd, 'quotas.json'))
-    const line = stdout.trim().split('\n').at(-1)!
-    const ended = machine.run('sh', '-c', line)
-
-    assert.not.match(stdout, /systemctl start/)
-    assert.match(line, /^ {2}runuser -u ransomeye -- /)
-    assert.is(ended.status, 0, ended.stdout)
-    assert.ok(existsSync(machine.path(models, 'agent', 'agent.onnx')))
+      assert.not.match(stdout, /systemctl start/)
+      assert.match(line, /^ {2}runuser -u ransomeye -- /)
+      assert.is(ended.status, 0, ended.stdout)
+      assert.ok(existsSync(machine.path(models, 'agent', 'agent.onnx')))
+    } finally {
+      machine.run('umount', at)
+    }
   })
 }
 

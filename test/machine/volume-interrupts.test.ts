@@ -8,10 +8,10 @@ import { isSweep } from '../support/places.ts'
 import type { Started } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { sampled } from '../support/test.ts'
 import { hasLoopDevices, mountOptions, type VolumeRig, volumeRig } from '../support/volume-rig.ts'
 
-const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const mounting = skipUnless(sampled, hasLoopDevices, 'needs root and loop devices')
 const script = 'scripts/volume.ts'
 
 /**
@@ -122,4 +122,4 @@ mounting(
   },
 )
 
-test.run()
+sampled.run()

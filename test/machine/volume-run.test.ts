@@ -7,12 +7,14 @@ import { trainAndPublish } from '../support/publishing.ts'
 import { type FakeTrainer, publishes, survivors, writesThrice } from '../support/rig.ts'
 import { sampleUsage } from '../support/sampler.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { createdRig, hasLoopDevices, type VolumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const QUOTA_MB = 24
-const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const needs = 'needs root and loop devices'
+const mounting = skipUnless(test, hasLoopDevices, needs)
+const mountingInSweep = skipUnless(inSweep, hasLoopDevices, needs)
 const guarantee = useSandbox('core', 'auto') ? 'kernel+sandbox' : 'kernel'
 
 /** Runs a program in the training's output folder, as long as that goes well. */
@@ -76,7 +78,7 @@ mounting(
   },
 )
 
-mounting(
+mountingInSweep(
   'a training that writes checkpoints for three times its volume survives, pruned oldest first',
   async () => {
     await using rig = await createdRig({ maxDiskMb: 40, trainer: writesThrice })
@@ -117,10 +119,13 @@ for n in range(100):
   ],
 ]
 
+/** What no test without a training has; the others are tried on a volume by itself, with a program instead of a run. */
+const HERE = ['many files', 'files that are deleted but open']
+
 for (const [name, body] of floods) {
   const isThere = !body.includes('python3') || existsSync('/usr/bin/python3')
   skipUnless(
-    test,
+    HERE.includes(name) ? test : inSweep,
     hasLoopDevices && isThere,
     'needs root, loop devices and Debian’s python3',
   )(
@@ -159,7 +164,7 @@ mounting(
   },
 )
 
-mounting('after a violation the next training has its volume to itself again', async () => {
+mountingInSweep('after a violation the next training has its volume to itself again', async () => {
   const trainer = `
 if (fs.existsSync(process.env.RANSOMEYE_MODEL_DIR + '/enough')) { ${publishes}; process.exit() }
 for (let n = 0; ; n++) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20))`

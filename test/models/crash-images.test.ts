@@ -13,7 +13,7 @@ import { isSweep } from '../support/places.ts'
 import { sha256Of, startAgain, trainAndPublish, writeFiles } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { sampled, test } from '../support/test.ts'
 
 const globs = ['**/*.onnx']
 /** Of a set of fourteen files a publication has some seventy calls: two hundred points on three filesystems. */
@@ -44,7 +44,7 @@ const disks: Disk[] = [
 for (const disk of disks) {
   const [mkfs] = disk.mkfs
   skipUnless(
-    test,
+    sampled,
     canTrace && canMount(disk),
     `needs root, strace, ${mkfs} and ${disk.kind}`,
   )(

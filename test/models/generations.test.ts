@@ -19,10 +19,13 @@ import {
 import { InferenceSession } from 'onnxruntime-web'
 import * as assert from 'uvu/assert'
 import type { TrainerError } from '../../lib/errors.ts'
+import { formerGenerations } from '../../lib/models/commit.ts'
 import { findModels } from '../../lib/models/find.ts'
+import { generationOf } from '../../lib/models/generations.ts'
 import { composeManifest, readManifest as readBack, writeManifest } from '../../lib/models/manifest.ts'
 import { inspectOnnx } from '../../lib/models/onnx.ts'
 import { relocate } from '../../lib/models/relocate.ts'
+import { formerGeneration, rollBack } from '../../lib/models/rollback.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
@@ -126,6 +129,37 @@ test('publish() replaces external data that is damaged under its own name: no re
 
   assert.is(readFileSync(box.path('w.bin'), 'utf8'), 'better')
   assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as published')
+})
+
+test("publish() leaves somebody's own file alone where external data would have its flat name", async () => {
+  await using box = await sandbox({ 'w.bin': 'notes' })
+
+  await trainAndPublish(box.dir, { 'core.onnx': withData('new'), 'w.bin': 'weights' })
+
+  assert.is(readFileSync(box.path('w.bin'), 'utf8'), 'notes')
+  assert.equal(readManifest(box.dir).metadata.renamed, { 'w-1.bin': 'w.bin' })
+  assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as published')
+})
+
+test('publish() takes external data for what it is where a glob names it as a model too', async () => {
+  await using box = await sandbox()
+  const train = (producer: string) =>
+    trainAndPublish(
+      box.dir,
+      { 'core.onnx': withData(producer, 'core.onnx.data'), 'core.onnx.data': producer },
+      { models: ['core.onnx', 'core.onnx.data'], globs: ['*.onnx', '*.data'] },
+    )
+  await train('first')
+  const published = await train('second')
+
+  const check = await checkPublished(box.dir, ['*.onnx', '*.data'])
+  assert.equal(
+    published.map(({ path }) => path),
+    [box.path('core.onnx')],
+  )
+  assert.equal(readManifest(box.dir).metadata.models, ['core.onnx'])
+  assert.equal([check.missing, check.adopt], [false, []])
+  assert.is(readFileSync(box.path('core.onnx-2.data'), 'utf8'), 'second')
 })
 
 for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) {
@@ -361,13 +395,100 @@ test('recover() uses the flat files where current leads nowhere, and refuses a f
   )
 })
 
+test('recover() refuses, and leaves alone, what somebody has put in the place of current or generations', async () => {
+  await using box = await sandbox({
+    'file/current': 'mine',
+    'file/core.onnx': onnxModel(),
+    'below/generations': 'mine',
+    'elsewhere/1/core.onnx': onnxModel(),
+    'linked/core.onnx': onnxModel(),
+  })
+  symlinkSync('../elsewhere', box.path('linked/generations'))
+  const faults: string[] = []
+  for (const job of ['file', 'below', 'linked'])
+    faults.push(((await rejection(startAgain(box.path(job)))) as Error).message)
+
+  assert.equal(faults, [
+    `${box.path('file/current')} is a file, expected a link; move it away`,
+    `${box.path('below/generations')} is a file, expected a folder; move it away`,
+    `${box.path('linked/generations')} is a link, expected a folder; move it away`,
+  ])
+  assert.is(readFileSync(box.path('file/current'), 'utf8'), 'mine')
+  assert.is(readFileSync(box.path('below/generations'), 'utf8'), 'mine')
+})
+
+test('after a rollback the next model replaces the one that is back: to it leads the next rollback, and it is kept', async () => {
+  await using box = await sandbox()
+  const train = (producer: string) => trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer }) })
+  await train('good')
+  await train('bad')
+  await rollBack('core', box.dir, generationOf(box.dir, 1))
+  await train('next')
+  const { number } = formerGeneration('core', box.dir)
+  await startAgain(box.dir)
+  const there = readdirSync(box.path('generations')).sort()
+  await rollBack('core', box.dir, formerGeneration('core', box.dir))
+
+  assert.is(number, 1)
+  assert.equal(there, ['1', '3'])
+  assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'good' })))
+})
+
+test('a training that makes what is published already makes no other generation, unless that is damaged or says more', async () => {
+  await using box = await sandbox()
+  const train = (producer: string, reported = {}) =>
+    trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer }) }, { reported, seconds: Math.random() })
+  const there = () => readdirSync(box.path('generations')).sort()
+  await train('first')
+  await train('second')
+  const [again] = await train('second')
+  const afterAgain = there()
+  await train('second', { performance_metrics: { recall: 0.9 } })
+  const afterFigures = there()
+  writeFileSync(box.path('current/core.onnx'), onnxModel({ producer: 'damage' }))
+  await train('second', { performance_metrics: { recall: 0.9 } })
+
+  assert.equal([again?.generation, afterAgain], [2, ['1', '2']])
+  assert.equal(afterFigures, ['2', '3'])
+  assert.is(readlinkSync(box.path('current')), 'generations/4')
+  assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'second' })))
+  assert.not(existsSync(box.path('generations/next')))
+})
+
+test('generations of a version that did not note what they replace are former ones by their numbers', async () => {
+  await using box = await sandbox()
+  for (const producer of ['a', 'b', 'c'])
+    await trainAndPublish(
+      box.dir,
+      { 'core.onnx': onnxModel({ producer }) },
+      { options: { keepGenerations: 5 } },
+    )
+  for (const number of [2, 3]) {
+    const path = box.path(`generations/${number}/manifest.json`)
+    const manifest = JSON.parse(readFileSync(path, 'utf8'))
+    manifest.metadata.replaces = undefined
+    writeFileSync(path, JSON.stringify(manifest))
+  }
+
+  assert.is(formerGeneration('core', box.dir).number, 2)
+  assert.equal(formerGenerations(box.dir, generationOf(box.dir, 3)), [2, 1])
+})
+
 test('a manifest that is written can be read back, and one that could not is refused', async () => {
   await using box = await sandbox()
   const describing = (count: number) => {
     const names = Array.from({ length: count }, (_, index) => `${'d'.repeat(200)}/${index}`)
     const entry = { sha256: sha256Of('x'), bytes: 1, mtimeNs: '1' }
     const entries = new Map(names.map(name => [name, entry]))
-    return composeManifest({ job: 'core', globs, models: names, entries, metadata: {}, adopted: [] })
+    return composeManifest({
+      job: 'core',
+      globs,
+      models: names,
+      entries,
+      metadata: {},
+      replaces: undefined,
+      adopted: [],
+    })
   }
 
   await writeManifest(box.path('manifest.json'), describing(3_000))

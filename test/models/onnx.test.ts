@@ -396,18 +396,50 @@ test('inspectOnnx() refuses a file that was written twice, or has fields that th
 
 test('inspectOnnx() is soon done with a file that was made to be slow', async () => {
   const millions = (unit: number[]) => Buffer.alloc(5_000_000 * unit.length, Buffer.from(unit))
-  const files = {
-    metadata: onnxModel({ extra: { model: millions([0x72, 0]) } }),
-    inputs: onnxModel({ extra: { node: millions([0x0a, 0]) } }),
+  const numbers = Buffer.concat([Buffer.from([0x10, 7]), wrap(7, Buffer.alloc(65_000, 1))])
+  const manyNumbers = Array.from({ length: 400 }, (_, index) => {
+    const dimension = new BinaryWriter().tag(1, WireType.Varint).int64(65_000).finish()
+    return wrap(5, Buffer.concat([dimension, wrap(8, Buffer.from(`n${index}`)), numbers]))
+  })
+  const impossible = 'has a tensor of a size that cannot be'
+  const cases: Record<string, [Buffer, string | undefined]> = {
+    metadata: [onnxModel({ extra: { model: millions([0x72, 0]) } }), 'has more than 4000000 fields'],
+    inputs: [onnxModel({ extra: { node: millions([0x0a, 0]) } }), 'has a node with more than 65536 names'],
+    dimensions: [onnxModel({ extra: { graph: wrap(5, millions([0x08, 1])) } }), impossible],
+    'packed dimensions': [onnxModel({ extra: { graph: wrap(5, wrap(1, millions([1]))) } }), impossible],
+    numbers: [onnxModel({ extra: { graph: Buffer.concat(manyNumbers) } }), undefined],
   }
-  await using box = await sandbox(files)
+  await using box = await sandbox(
+    Object.fromEntries(Object.entries(cases).map(([name, [model]]) => [name, model])),
+  )
 
-  for (const name of Object.keys(files)) {
+  for (const [name, [, reason]] of Object.entries(cases)) {
     const startedMs = process.cpuUsage().user / 1000
-    assert.is(await refusal(box.path(name)), 'has more than 4000000 fields')
+    assert.is(await refusal(box.path(name)), reason, name)
     const tookMs = process.cpuUsage().user / 1000 - startedMs
-    assert.ok(tookMs < 3000, `${tookMs} ms`)
+    assert.ok(tookMs < 3000, `${name}: ${tookMs} ms`)
   }
+})
+
+test('inspectOnnx() refuses packed numbers that end in the middle of one, or have one without an end', async () => {
+  const packed = (...bytes: number[]) => {
+    const tensor = new BinaryWriter().tag(1, WireType.Varint).int64(1).tag(2, WireType.Varint).int32(7)
+    const content = tensor
+      .tag(8, WireType.LengthDelimited)
+      .string('n')
+      .raw(wrap(7, Uint8Array.from(bytes)))
+    return onnxModel({ extra: { graph: wrap(5, content.finish()) } })
+  }
+  const endless = Array.from({ length: 10 }, () => 0x80)
+  await using box = await sandbox({
+    'good.onnx': packed(...endless.slice(1), 1),
+    'cut.onnx': packed(0x80),
+    'endless.onnx': packed(...endless, 1),
+  })
+
+  assert.is(await refusal(box.path('good.onnx')), undefined)
+  for (const name of ['cut.onnx', 'endless.onnx'])
+    assert.match((await refusal(box.path(name))) ?? '', /^is cut off or damaged at byte \d+$/)
 })
 
 test('inspectOnnx() refuses nearly every change of a byte that ONNX Runtime refuses', async () => {

@@ -29,6 +29,21 @@ test('readReported() leaves out what is not an object, not JSON or too long, wit
   }
 })
 
+test('readReported() takes what Python writes for no number as not told, and leaves texts alone', async () => {
+  const content =
+    '{"performance_metrics": {"auc": NaN, "recall": 0.9, "loss": -Infinity}, "note": "NaN, \\"Infinity\\""}'
+  await using box = await sandbox({ 'metadata.json': content })
+
+  const { reported, warning } = readReported(box.dir)
+
+  assert.is(warning, undefined)
+  assert.equal(reported, {
+    performance_metrics: { auc: null, recall: 0.9, loss: null },
+    note: 'NaN, "Infinity"',
+  })
+  assert.equal(metricsOf(reported), { recall: 0.9 })
+})
+
 test('readReported() reads neither a link nor a file with a second name', async () => {
   await using box = await sandbox({ secret: '{"key":"value"}', 'a/x': 1, 'b/x': 1 })
   symlinkSync('../secret', box.path('a/metadata.json'))
@@ -42,7 +57,9 @@ test('readReported() reads neither a link nor a file with a second name', async 
 })
 
 test('metricsOf() picks the figures', () => {
-  const figures = metricsOf({ performance_metrics: { accuracy: 0.9, by: 'us', loss: 1, curve: [1] } })
+  const figures = metricsOf({
+    performance_metrics: { accuracy: 0.9, by: 'us', loss: 1, curve: [1], endless: Number.POSITIVE_INFINITY },
+  })
 
   assert.equal(figures, { accuracy: 0.9, loss: 1 })
   for (const odd of [undefined, null, 3, 'high', [1]])

@@ -8,11 +8,11 @@ ctl=/run/ctl share=/mnt
 say() { echo "$name $(cut -d. -f1 /proc/uptime) s: $*" >>"$ctl/log"; }
 mark() { touch "$ctl/$1"; }
 await() { until [ -e "$ctl/$1" ]; do sleep 0.2; done; }
-# A copy of the project that is translated to JavaScript starts much sooner.
+# The copy of the project is translated to JavaScript.
 program() {
   local file=$1
   shift
-  if [ -e "$file.js" ]; then node "$file.js" "$@"; else node --import tsx "$file.ts" "$@"; fi
+  node "$file.js" "$@"
 }
 load() { for module in "$@"; do modprobe -d "$packages/../k" "$module" || say "no module $module"; done; }
 
@@ -30,7 +30,7 @@ if [ "$name" = a ]; then
   echo 10 >/proc/fs/nfsd/nfsv4leasetime
   echo 10 >/proc/fs/nfsd/nfsv4gracetime
   "$packages/usr/sbin/exportfs" -i -o rw,no_root_squash,fsid=0,insecure,no_subtree_check 10.0.0.0/24:/srv/export 2>>"$ctl/log"
-  "$packages/usr/sbin/rpc.mountd" --no-nfs-version 3 --no-udp --foreground >>"$ctl/mountd.log" 2>&1 &
+  "$packages/usr/sbin/rpc.mountd" --no-nfs-version 3 --no-udp >>"$ctl/mountd.log" 2>&1
   "$packages/usr/sbin/rpc.nfsd" --no-nfs-version 3 --no-udp 8 2>>"$ctl/log"
   say "exports: $(cat /proc/fs/nfsd/versions)"
   mark server

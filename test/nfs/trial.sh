@@ -1,12 +1,12 @@
 #!/bin/bash
-# Try the lock and a reader on a real NFS between two kernels: two virtual machines with Debian's kernel, one of them the
-# server. Not for CI: without KVM it takes minutes. Nothing of this machine's network is touched.
-#   trial.sh SCENARIO [FOLDER]        scenarios are the other files here: lock, reader; FOLDER is for packages and results
+# Try one thing on a real NFS between two kernels: two virtual machines with Debian's kernel, one of them the server. Not
+# for CI: without KVM it takes minutes. Nothing of this machine's network is touched.
+#   trial.sh SCENARIO [FOLDER]        lock, reader, server-lost or cost: files here; FOLDER is for packages and results
 # Needs qemu-system-x86, kmod, cpio, and apt to download the kernel and nfs-kernel-server, which are not installed.
 set -euo pipefail
 scenario=$1 folder=${2:-/opt/nfs-trial}
-project=${PROJECT:-$(cd "$(dirname "$0")/../.." && pwd)}
-case $folder$project in /tmp*) echo "not below /tmp, which the machines have for themselves" >&2; exit 64 ;; esac
+source=$(cd "$(dirname "$0")/../.." && pwd) project=$folder/project
+case $folder in /tmp*) echo "not below /tmp, which the machines have for themselves" >&2; exit 64 ;; esac
 mkdir -p "$folder"/{debs,k,b}
 if [ ! -e "$folder/b/usr/sbin/rpc.nfsd" ]; then
   image=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: linux-image-//p' | head -n 1)
@@ -19,6 +19,8 @@ if [ ! -e "$folder/b/usr/sbin/rpc.nfsd" ]; then
 fi
 version=$(ls "$folder/k/lib/modules")
 depmod -b "$folder/k" "$version"
+rm -rf "$project"
+(cd "$source" && node --import tsx test/nfs/translate.ts "$project")
 
 # An initial system that does no more than mount this machine's files as its root.
 root=$(mktemp -d "$folder/initrd.XXXXXX") ctl=$(mktemp -d "$folder/$scenario.XXXXXX")
@@ -51,7 +53,7 @@ port=$((20000 + RANDOM % 20000))
 machine() {
   local name=$1 link=$2 mac=$3
   qemu-system-x86_64 -accel "${ACCEL:-tcg}" -cpu max,arch-capabilities=off -smp 1 -m 2048 -nographic -no-reboot -kernel "$folder"/k/boot/vmlinuz-* \
-    -initrd "$ctl/initrd" -append "console=ttyS0 quiet panic=1 machine=$name" \
+    -initrd "$ctl/initrd" -append "console=ttyS0 quiet panic=1 no_timer_check machine=$name" \
     -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
     -virtfs "local,path=$ctl,mount_tag=ctl,security_model=none" \
     -netdev "socket,id=net,$link" -device "virtio-net-pci,netdev=net,mac=52:54:00:00:00:0$mac" \

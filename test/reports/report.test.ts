@@ -12,11 +12,11 @@ import { isSweep } from '../support/places.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { sampled, test } from '../support/test.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 const BROWSER = '/usr/bin/chromium'
-const browserTest = skipUnless(test, existsSync(BROWSER), 'needs chromium')
+const browserTest = skipUnless(sampled, existsSync(BROWSER), 'needs chromium')
 const script = 'scripts/report.ts'
 const evilName = '<img src=x onerror=alert(1)>.tmp'
 const evilText = '</script></title></style><svg onload=alert(2)>'

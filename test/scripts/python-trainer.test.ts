@@ -17,14 +17,14 @@ import { sha256Of } from '../support/publishing.ts'
 import { type Rig, survivors, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const python = '/usr/bin/python3'
-const withNumpy = skipUnless(
-  test,
-  spawnSync(python, ['-c', 'import numpy']).status === 0,
-  'needs Debian python3-numpy',
-)
+const hasNumpy = spawnSync(python, ['-c', 'import numpy']).status === 0
+const needs = 'needs Debian python3-numpy'
+const withNumpy = skipUnless(test, hasNumpy, needs)
+/** What has a test with a smaller training, of Node.js. */
+const withNumpyInSweep = skipUnless(inSweep, hasNumpy, needs)
 
 const recipe = (options: string[] = []): Partial<QuotaSettings> => ({
   models: ['*.pkl'],
@@ -70,7 +70,8 @@ withNumpy(
 )
 
 for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-  withNumpy(
+  const withNumpyHere = signal === 'SIGKILL' ? withNumpy : withNumpyInSweep
+  withNumpyHere(
     `a Python training cut off by ${signal} goes on from its newest checkpoint folder to the same model`,
     async () => {
       await using rig = await pythonRig(recipe(['--steps', '1000000000']))
@@ -98,7 +99,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
   )
 }
 
-withNumpy(
+withNumpyInSweep(
   'a Python training survives a tiny quota: its checkpoint folders go oldest first while it runs',
   async () => {
     const options = ['--features', '65536', '--steps', '100', '--save-steps', '1']
@@ -123,7 +124,7 @@ withNumpy(
   },
 )
 
-withNumpy('day 1 trains a job anew whose pickle is truncated', async () => {
+withNumpyInSweep('day 1 trains a job anew whose pickle is truncated', async () => {
   await using rig = await pythonRig(recipe())
   await rig.run(['core'])
   const trained = readFileSync(model(rig))

@@ -42,7 +42,16 @@ export async function withMounted<T>(
     return await use(box.path('mount/core'))
   } finally {
     await until('it can be unmounted', () => spawnSync('umount', [box.path('mount')]).status === 0)
+    // Those of `mount -o loop` go by themselves.
+    for (const device of devicesOf(box.path(image))) spawnSync('losetup', ['--detach', device])
   }
+}
+
+function devicesOf(image: string): string[] {
+  const list = ['--associated', image, '--output', 'NAME', '--noheadings']
+  return must('losetup', ...list)
+    .split('\n')
+    .filter(Boolean)
 }
 
 /**
@@ -64,14 +73,16 @@ export async function stopAt(
   const program = [process.execPath, ...programOf('test/support/publisher.ts'), command!, jobDir, ...names]
   const child = spawn('strace', ['-f', '-qq', '-o', log, ...fault, ...program], {
     env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
-    stdio: 'ignore',
+    stdio: ['ignore', 'ignore', 'pipe'],
   })
+  let said = ''
+  child.stderr.on('data', chunk => (said += chunk))
   const ended = once(child, 'exit')
   const stopped = () => /^(\d+) +--- stopped by SIGSTOP/m.exec(readFileSync(log, 'utf8'))?.[1]
   await until('it stops or ends', () => stopped() !== undefined || child.exitCode !== null, 30_000)
   const isCut = stopped() !== undefined
   if (isCut) copy()
-  else assert.is(child.exitCode, 0)
+  else assert.is(child.exitCode, 0, said)
   if (isCut) for (const pid of tracedBy(child.pid!)) process.kill(pid, 'SIGKILL')
   await ended
   return isCut

@@ -1,5 +1,6 @@
 import { execFile, execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import * as assert from 'uvu/assert'
 import { isSweep, programOf } from './places.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'
 
@@ -26,46 +27,60 @@ export type Sweep = {
   /** A command of test/support/publisher.ts, without its folder. */
   command: string[]
   assess: Assess
-  /** In a sample, the first point of each call and the distance to the next. */
-  stride?: number
 }
 
 /**
- * Sweep over every counted call: in a sweep at each of its times, else at some.
+ * Sweep over every counted call: in a sweep at each of its times, else at one of them, of one call the first, of others
+ * the last or one in between.
  *
  * @returns what was found at each point, by call
  */
 export async function sweepAll(sweep: Sweep): Promise<[call: string, outcomes: Outcome[]][]> {
-  const sweeps = counted.map((call, index) => {
-    const some = isSweep ? { first: 1, stride: 1 } : { first: 1 + (index % 2), stride: sweep.stride ?? 4 }
-    return () => sweepOne(call, sweep, some)
-  })
+  const points = isSweep ? undefined : await samplePoints(sweep)
+  const calls = counted.filter(call => !points || points.has(call))
   const found: [string, Outcome[]][] = []
   const work = async () => {
-    for (let next = sweeps.pop(); next; next = sweeps.pop()) found.push(await next())
+    for (let call = calls.pop(); call; call = calls.pop()) {
+      const times = points ? [points.get(call)!] : everyTime
+      found.push([call, await sweepOne(call, times, sweep)])
+    }
   }
   await Promise.all([work(), work(), work()])
   return found
 }
 
-/** Run with a fault at the first such call, at the second, and so on, or at some, until one run gets through. */
+const everyTime = Array.from({ length: MOST_CALLS }, (_, index) => index + 1)
+
+/** One of the times of each call that the command makes when nothing goes wrong. */
+async function samplePoints({ prepare, command }: Sweep): Promise<Map<string, number>> {
+  await using box = await prepare()
+  const { code, log } = await inject(box.dir, ['-e', `trace=${counted.join()}`], command)
+  assert.is(code, 0)
+  const calls = Array.from(log.matchAll(/^\d+ +(\w+)\(/gm), ([, call]) => call!)
+  return new Map(
+    [...new Set(calls)].map((call, index) => {
+      const times = calls.filter(it => it === call).length
+      return [call, [1, times, Math.ceil(times / 2)][index % 3]!]
+    }),
+  )
+}
+
+/** Run with a fault at one time of a call after the other, until a run gets through. */
 async function sweepOne(
   call: string,
+  times: number[],
   { fault, prepare, command, assess }: Sweep,
-  { first, stride }: { first: number; stride: number },
-): Promise<[call: string, outcomes: Outcome[]]> {
+): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
-  for (let count = first; count <= MOST_CALLS; count += stride) {
+  for (const count of times) {
     await using box = await prepare()
-    const ended = await inject(
-      box.dir,
-      ['-e', `trace=${call}`, '-e', `inject=${call}:${fault}:when=${count}`],
-      command,
-    )
-    if (ended.code === 0) return [call, outcomes]
+    const tracing = ['-e', `trace=${call}`, '-e', `inject=${call}:${fault}:when=${count}`]
+    const ended = await inject(box.dir, tracing, command)
+    if (ended.code === 0) return outcomes
     outcomes.push(await assess(box, ended))
   }
-  throw new Error(`no run got through ${MOST_CALLS} times ${call}`)
+  assert.ok(times.length < MOST_CALLS, `no run got through ${MOST_CALLS} times ${call}`)
+  return outcomes
 }
 
 /** Run a command of test/support/publisher.ts for a job's folder under strace. */

@@ -11,11 +11,14 @@ export const loader = isTranslated ? [] : ['--import', 'tsx']
 /** Does this run of the tests go through every point of its sweeps, rather than through a sample of them? */
 export const isSweep = process.env.RANSOMEYE_SWEEP === 'whole'
 
+/** Does this run of the tests boot machines? Then it does nothing else. */
+export const bootsMachines = process.env.RANSOMEYE_BOOT === 'yes'
+
 /** The folder of a virtual environment of Python with frameworks; without it their tests are skipped. */
 export const frameworks = process.env.RANSOMEYE_FRAMEWORKS
 
 /** What one test may take, here and in test/run.ts: a framework needs ten seconds to start. */
-export const testLimitMs = isSweep ? 20 * 60_000 : frameworks ? 5 * 60_000 : 60_000
+export const testLimitMs = (isSweep || bootsMachines ? 20 : frameworks ? 5 : 1) * 60_000
 
 /** The arguments by which Node.js runs a file of the program: in a translated copy plain JavaScript, else by tsx. */
 export function programOf(script: string): string[] {

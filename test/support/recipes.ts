@@ -2,13 +2,13 @@ import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { env, InferenceSession, Tensor } from 'onnxruntime-web'
-import type { Test } from 'uvu'
 import type { TrainerEvent } from '../../lib/events.ts'
 import type { QuotaSettings } from '../../lib/quotas.ts'
 import { pages } from './pages.ts'
 import { frameworks, root } from './places.ts'
 import { type Rig, trainerRig } from './rig.ts'
 import { skipUnless } from './skips.ts'
+import type { OurTest } from './test.ts'
 
 env.wasm.numThreads = 1
 
@@ -18,7 +18,7 @@ const EXAMPLES = join(root, 'test/frameworks')
 const BEGINNING = `import os; os.environ.get("RANK", "0") == "0" and print("a training begins", flush=True)`
 
 /** `test` where the virtual environment has these packages; otherwise a skip that the runner names. */
-export function withPackages(test: Test, ...packages: string[]): ReturnType<typeof skipUnless> {
+export function withPackages(test: OurTest, ...packages: string[]): ReturnType<typeof skipUnless> {
   const look =
     'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))'
   const python = `${frameworks}/bin/python`

@@ -1,4 +1,4 @@
-import type { Test } from 'uvu'
+import type { OurTest } from './test.ts'
 
 /** Every skipped test by name and reason; the runner prints them and counts that none is hidden. */
 export const namedSkips: string[] = []
@@ -8,8 +8,8 @@ export const namedSkips: string[] = []
  *
  * @example skipUnless(test, process.getuid?.() === 0, 'needs root')('mounts a volume', async () => { … })
  */
-export function skipUnless(test: Test, condition: boolean, reason: string): DefineTest {
-  if (condition) return test
+export function skipUnless(test: OurTest, condition: boolean, reason: string): DefineTest {
+  if (condition || !test.isHere) return test
   return name => {
     namedSkips.push(`${name} (${reason})`)
     test.skip()

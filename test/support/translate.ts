@@ -1,5 +1,5 @@
 import { chmodSync, cpSync, readdirSync, symlinkSync } from 'node:fs'
-import { basename, join, sep } from 'node:path'
+import { basename, dirname, join, relative, sep } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { bundleModules, subcommands } from '../../debian/build/bundle.ts'
 import { root } from './places.ts'
@@ -23,16 +23,17 @@ export async function translateProject(): Promise<Sandbox> {
   const sources = readdirSync(copy.dir, { recursive: true, encoding: 'utf8' }).filter(
     name => name.endsWith('.ts') && !name.startsWith(`node_modules${sep}`),
   )
+  const programs = ['tasks', ...subcommands(root).map(name => `scripts/${name}`)]
   const fileOf = (name: string) => copy.path('packages', name.replaceAll('/', '-'))
   await Promise.all([
     build({
       ...common,
-      entryPoints: sources,
+      entryPoints: sources.map(name => ({ in: name, out: moduleName(name.replace(/\.ts$/, ''), programs) })),
       outbase: root,
       outdir: copy.dir,
       sourcemap: true,
       treeShaking: false,
-      plugins: [keepImports(name => PACKAGES.includes(name) && `${fileOf(name)}.js`)],
+      plugins: [keepImports(name => PACKAGES.includes(name) && `${fileOf(name)}.js`, programs)],
     }),
     build({
       ...common,
@@ -44,7 +45,6 @@ export async function translateProject(): Promise<Sandbox> {
     }),
   ])
   // What is started is bundled as it is for the package.
-  const programs = ['tasks', ...subcommands(root).map(name => `scripts/${name}`)]
   await bundleModules(root, copy.dir, Object.fromEntries(programs.map(name => [name, name])))
   return copy
 }
@@ -58,14 +58,24 @@ const common = {
   target: 'node20.11',
 } satisfies BuildOptions
 
+/** What is started has its name for the bundle; a test that imports it gets a module that shares errors and state with it. */
+function moduleName(name: string, programs: string[]): string {
+  return programs.includes(name) ? `${name}.module` : name
+}
+
 /** Every import stays one: of the JavaScript beside it, or of a package, which may have a file elsewhere. */
-function keepImports(fileOf: (name: string) => string | false): Plugin {
+function keepImports(fileOf: (name: string) => string | false, programs: string[]): Plugin {
   return {
     name: 'keep-imports',
     setup({ onResolve }) {
-      onResolve({ filter: /./ }, ({ kind, path }) => {
+      onResolve({ filter: /./ }, ({ importer, kind, path }) => {
         if (kind === 'entry-point') return undefined
-        if (path.startsWith('.')) return { external: true, path: path.replace(/\.ts$/, '.js') }
+        if (path.startsWith('.')) {
+          const from = dirname(importer)
+          const name = relative(root, join(from, path.replace(/\.ts$/, '')))
+          const file = relative(from, join(root, `${moduleName(name, programs)}.js`))
+          return { external: true, path: file.startsWith('.') ? file : `./${file}` }
+        }
         return { external: true, path: fileOf(path) || path }
       })
     },

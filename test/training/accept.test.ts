@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
-import { type Rig, trainerRig } from '../support/rig.ts'
+import { type Rig, survivors, trainerRig } from '../support/rig.ts'
+import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
 
@@ -106,6 +107,65 @@ skipUnless(
   assert.is(current(rig), 'generations/1')
 })
 
+for (const [what, body, reason] of [
+  ['hangs', 'setInterval(() => {}, 1000)', /^accept's command took longer than 0\.05 min$/],
+  [
+    'takes more room than there is',
+    `for (let n = 0; ; n++) { fs.writeFileSync(process.env.TMPDIR + '/' + n, Buffer.alloc(2 ** 20)); await new Promise(it => setTimeout(it, 20)) }`,
+    /^accept's command was ended for the room that it took: Model too large for quota/,
+  ],
+  [
+    'is not there',
+    undefined,
+    /^accept's command ended with exit code 127; its last line was .*no-such-program/,
+  ],
+] as const) {
+  skipUnless(
+    test,
+    canSandbox,
+    'needs bubblewrap',
+  )(`a command that ${what} does not accept`, async () => {
+    const command = body === undefined ? ['no-such-program'] : ['node', 'judge.mjs']
+    await using rig = await trainerRig({
+      core: { trainer: telling, timeoutMinutes: 0.05, accept: { command } },
+    })
+    writeFileSync(rig.path('judge.mjs'), `import fs from 'node:fs'\n${body ?? ''}`)
+    tell(rig, {})
+
+    const { exitCode, events } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, 4)
+    assert.match(refusalIn(events)?.reason ?? '', reason)
+    assert.equal(readdirSync(join(rig.modelsDir, 'core')).sort(), ['candidate', 'generations', 'work'])
+    assert.equal(survivors(rig), [])
+  })
+}
+
+skipUnless(
+  test,
+  canSandbox,
+  'needs bubblewrap',
+)('what a command leaves running is ended, and a signal during it publishes nothing', async () => {
+  const command = ['node', 'judge.mjs']
+  await using rig = await trainerRig({ core: { trainer: telling, accept: { command } } })
+  const detached = `{ detached: true, stdio: 'ignore' }`
+  const judge = `import { spawn } from 'node:child_process'\nspawn('sleep', ['1000'], ${detached}).unref()`
+  writeFileSync(rig.path('judge.mjs'), `${judge}\nsetInterval(() => {}, 1000)`)
+  tell(rig, {})
+  const run = rig.start(['core', '--json'])
+  await until('the command runs', () =>
+    survivors(rig).some(pid => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('judge.mjs')),
+  )
+  run.child.kill('SIGTERM')
+  const interrupted = await run.ended
+  const left = [survivors(rig), readdirSync(join(rig.modelsDir, 'core/generations'))]
+  writeFileSync(rig.path('judge.mjs'), judge)
+  const accepted = await rig.run(['core', '--json'])
+
+  assert.equal([interrupted.exitCode, ...left], [143, [], []])
+  assert.equal([accepted.exitCode, current(rig), survivors(rig)], [0, 'generations/1', []])
+})
+
 test('rollback makes the model before current again, and no training of the same data undoes it', async () => {
   await using rig = await trainerRig({ core: { trainer: telling } })
   const train = async (letters: string, trained_on = 'week 1') => {
@@ -154,6 +214,7 @@ test('rollback refuses what is not there or is damaged, and is released on deman
   await train('bbbb')
   const unknown = await rig.run(['core', '--to', '7'], { script })
   const noJob = await rig.run([], { script })
+  const both = await rig.run(['core', '--to', '1', '--release'], { script })
   await rig.run(['core'], { script })
   const released = await rig.run(['core', '--release'], { script })
   const next = await train('cccc')
@@ -162,7 +223,7 @@ test('rollback refuses what is not there or is damaged, and is released on deman
   writeFileSync(join(rig.modelsDir, 'core/generations/1/core.onnx'), bytes)
   const damaged = await rig.run(['core'], { script })
 
-  assert.equal([none.exitCode, unknown.exitCode, noJob.exitCode], [1, 64, 64])
+  assert.equal([none.exitCode, unknown.exitCode, noJob.exitCode, both.exitCode], [1, 64, 64, 64])
   assert.match(unknown.stdout, 'core has no generation 7; there are: 1, 2')
   assert.equal([released.exitCode, next.exitCode], [0, 0])
   assert.match(released.stdout, '1 generation of core removed (2)')

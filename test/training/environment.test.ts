@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inTurn, test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
@@ -79,46 +79,54 @@ test('the whole quota is that of the run', async () => {
   assert.is(toldIn(rig), 'told 30 30')
 })
 
-for (const sandbox of ['auto', 'off'] as const) {
-  test(`caches and HOME of a training (sandbox ${sandbox}) last, and no model is taken out of them`, async () => {
-    const trainer = `
+for (const [turn, sandbox] of (['auto', 'off'] as const).entries()) {
+  const testHere = inTurn(turn, 2)
+
+  testHere(
+    `caches and HOME of a training (sandbox ${sandbox}) last, and no model is taken out of them`,
+    async () => {
+      const trainer = `
 const caches = [process.env.HF_HOME, process.env.HOME + '/.triton', process.env.TMPDIR]
 console.log('found', caches.map(cache => fs.existsSync(cache + '/hub/base.onnx')).join())
 for (const cache of caches) { fs.mkdirSync(cache + '/hub', { recursive: true }); fs.copyFileSync(fixture, cache + '/hub/base.onnx') }
 ${publishes}`
-    await using rig = await trainerRig({ core: { models: ['**/*.onnx'], trainer, sandbox } })
+      await using rig = await trainerRig({ core: { models: ['**/*.onnx'], trainer, sandbox } })
 
-    const first = await rig.run(['core', '--json'])
-    const second = await rig.run(['core', '--retrain', '--json'])
+      const first = await rig.run(['core', '--json'])
+      const second = await rig.run(['core', '--retrain', '--json'])
 
-    assert.equal([first.exitCode, second.exitCode], [0, 0])
-    assert.equal(outputOf(rig).match(/^found .*$/gm), ['found false,false,false', 'found true,true,false'])
-    const published = second.events.flatMap(it => (it.event === 'model.publish' ? [it.path] : []))
-    assert.equal(
-      published.map(path => basename(path)),
-      ['core.onnx'],
-    )
-  })
+      assert.equal([first.exitCode, second.exitCode], [0, 0])
+      assert.equal(outputOf(rig).match(/^found .*$/gm), ['found false,false,false', 'found true,true,false'])
+      const published = second.events.flatMap(it => (it.event === 'model.publish' ? [it.path] : []))
+      assert.equal(
+        published.map(path => basename(path)),
+        ['core.onnx'],
+      )
+    },
+  )
 
-  test(`a training (sandbox ${sandbox}) that puts links in the place of its caches is given folders again`, async () => {
-    const trainer = `
+  testHere(
+    `a training (sandbox ${sandbox}) that puts links in the place of its caches is given folders again`,
+    async () => {
+      const trainer = `
 for (const name of ['cache', 'home']) {
   fs.rmSync(dir + '/' + name, { recursive: true })
   fs.symlinkSync(process.cwd() + '/elsewhere', dir + '/' + name)
 }
 ${publishes}`
-    await using rig = await trainerRig({ core: { trainer, sandbox } })
-    mkdirSync(rig.path('elsewhere'))
-    const before = statSync(rig.path('elsewhere'))
-    await rig.run(['core'])
+      await using rig = await trainerRig({ core: { trainer, sandbox } })
+      mkdirSync(rig.path('elsewhere'))
+      const before = statSync(rig.path('elsewhere'))
+      await rig.run(['core'])
 
-    const { exitCode } = await rig.run(['core', '--retrain'])
+      const { exitCode } = await rig.run(['core', '--retrain'])
 
-    const after = statSync(rig.path('elsewhere'))
-    assert.is(exitCode, 0)
-    assert.equal([after.uid, after.mode, after.ctimeMs], [before.uid, before.mode, before.ctimeMs])
-    assert.ok(!lstatSync(rig.path('models', 'core', 'work', 'cache')).isSymbolicLink())
-  })
+      const after = statSync(rig.path('elsewhere'))
+      assert.is(exitCode, 0)
+      assert.equal([after.uid, after.mode, after.ctimeMs], [before.uid, before.mode, before.ctimeMs])
+      assert.ok(!lstatSync(rig.path('models', 'core', 'work', 'cache')).isSymbolicLink())
+    },
+  )
 }
 
 test('placeholders in env are filled in as in the command, and env replaces what a training has by itself', async () => {

@@ -6,33 +6,40 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
 import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inTurn, test } from '../support/test.ts'
 
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
 const withPython = skipUnless(test, existsSync('/usr/bin/python3'), 'needs python3')
 
-for (const sandbox of ['auto', 'off'] as const) {
-  test(`a training that puts a link in the place of its output folder (sandbox ${sandbox}) reaches nothing outside`, async () => {
-    const trainer = `
+for (const [turn, sandbox] of (['auto', 'off'] as const).entries()) {
+  const testHere = inTurn(turn, 2)
+
+  testHere(
+    `a training that puts a link in the place of its output folder (sandbox ${sandbox}) reaches nothing outside`,
+    async () => {
+      const trainer = `
 try { fs.renameSync(dir, dir + '-gone'); fs.symlinkSync(process.env.VICTIM, dir) } catch (error) { console.log(error.code) }`
-    await using rig = await trainerRig({ core: { trainer, sandbox } })
-    const victim = rig.path('victim')
-    mkdirSync(`${victim}/tmp`, { recursive: true })
-    writeFileSync(`${victim}/tmp/precious`, 'x')
-    writeFileSync(`${victim}/core.onnx`, onnxModel())
-    const quotas = JSON.parse(readFileSync(rig.path('quotas.json'), 'utf8'))
-    quotas.jobs.core.env = { VICTIM: victim }
-    writeFileSync(rig.path('quotas.json'), JSON.stringify(quotas))
+      await using rig = await trainerRig({ core: { trainer, sandbox } })
+      const victim = rig.path('victim')
+      mkdirSync(`${victim}/tmp`, { recursive: true })
+      writeFileSync(`${victim}/tmp/precious`, 'x')
+      writeFileSync(`${victim}/core.onnx`, onnxModel())
+      const quotas = JSON.parse(readFileSync(rig.path('quotas.json'), 'utf8'))
+      quotas.jobs.core.env = { VICTIM: victim }
+      writeFileSync(rig.path('quotas.json'), JSON.stringify(quotas))
 
-    const { exitCode } = await rig.run(['core'])
+      const { exitCode } = await rig.run(['core'])
 
-    assert.is(exitCode, 1)
-    assert.ok(existsSync(`${victim}/tmp/precious`) && existsSync(`${victim}/core.onnx`))
-    assert.not(existsSync(rig.path('models', 'core', 'core.onnx')))
-  })
+      assert.is(exitCode, 1)
+      assert.ok(existsSync(`${victim}/tmp/precious`) && existsSync(`${victim}/core.onnx`))
+      assert.not(existsSync(rig.path('models', 'core', 'core.onnx')))
+    },
+  )
 
-  test(`a failed training (sandbox ${sandbox}) cannot have a publication of its own completed`, async () => {
-    const trainer = `
+  testHere(
+    `a failed training (sandbox ${sandbox}) cannot have a publication of its own completed`,
+    async () => {
+      const trainer = `
 const published = process.env.RANSOMEYE_MODEL_DIR
 if (!fs.existsSync(published + '/core.onnx')) { ${publishes}; process.exit() }
 const { createHash } = await import('node:crypto')
@@ -41,24 +48,28 @@ const files = { 'core.onnx': createHash('sha256').update('garbage').digest('hex'
 const next = { metadata: { models: ['core.onnx'], model_globs: ['*.onnx'] }, files }
 fs.writeFileSync(published + '/manifest.json.next', JSON.stringify(next))
 process.exit(1)`
-    await using rig = await trainerRig({ core: { trainer, sandbox } })
-    await rig.run(['core'])
+      await using rig = await trainerRig({ core: { trainer, sandbox } })
+      await rig.run(['core'])
 
-    const failed = await rig.run(['core', '--retrain'])
-    const next = await rig.run(['core'])
+      const failed = await rig.run(['core', '--retrain'])
+      const next = await rig.run(['core'])
 
-    assert.equal([failed.exitCode, next.exitCode], [1, 0])
-    assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
-  })
+      assert.equal([failed.exitCode, next.exitCode], [1, 0])
+      assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
+    },
+  )
 
-  test(`a training that removes its temporary folder (sandbox ${sandbox}) is published all the same`, async () => {
-    const trainer = `try { fs.rmSync(process.env.TMPDIR, { recursive: true }) } catch {} ${publishes}`
-    await using rig = await trainerRig({ core: { trainer, sandbox } })
+  testHere(
+    `a training that removes its temporary folder (sandbox ${sandbox}) is published all the same`,
+    async () => {
+      const trainer = `try { fs.rmSync(process.env.TMPDIR, { recursive: true }) } catch {} ${publishes}`
+      await using rig = await trainerRig({ core: { trainer, sandbox } })
 
-    const { exitCode } = await rig.run(['core'])
+      const { exitCode } = await rig.run(['core'])
 
-    assert.is(exitCode, 0)
-  })
+      assert.is(exitCode, 0)
+    },
+  )
 }
 
 sandboxed('a training cannot give the lock away', async () => {

@@ -68,6 +68,51 @@ test('what is published counts against the quota of a training on scratch', asyn
   assert.is(exitCode, 2)
 })
 
+test('earlier generations take nothing of the room on scratch, and go when a new model needs their place', async () => {
+  const trainer = `
+const { letter, mb } = JSON.parse(fs.readFileSync('orders.json', 'utf8'))
+fs.writeFileSync(dir + '/core.pkl', Buffer.alloc(mb * 2 ** 20, letter))`
+  await using rig = await trainerRig({
+    core: { maxDiskMb: 20, models: ['*.pkl'], keepGenerations: 3, trainer },
+  })
+  const scratch = scratchOf(rig)
+  const train = async (letter: string, mb: number) => {
+    writeFileSync(rig.path('orders.json'), JSON.stringify({ letter, mb }))
+    return rig.run(['core', '--retrain', '--json', '--scratch', scratch])
+  }
+  const generations = () => readdirSync(join(rig.modelsDir, 'core/generations')).sort()
+  await train('a', 6)
+  await train('b', 6)
+  const before = generations()
+
+  const { exitCode, events, stderr } = await train('c', 10)
+
+  const pruned = events.flatMap(it => (it.event === 'storage.prune' ? [it.path] : []))
+  assert.is(exitCode, 0, stderr)
+  assert.equal(
+    [before, generations()],
+    [
+      ['1', '2'],
+      ['2', '3'],
+    ],
+  )
+  assert.equal(pruned, [join(rig.modelsDir, 'core/generations/1')])
+  assert.ok(readFileSync(join(rig.modelsDir, 'core/core.pkl')).equals(Buffer.alloc(10 * 2 ** 20, 'c')))
+})
+
+test('a model for which there is no room beside the current one is refused on scratch, and that one stays', async () => {
+  const trainer = `fs.writeFileSync(dir + '/core.pkl', Buffer.alloc(12 * 2 ** 20, String(Date.now())))`
+  await using rig = await trainerRig({ core: { maxDiskMb: 20, models: ['*.pkl'], trainer } })
+  const scratch = scratchOf(rig)
+  const first = await rig.run(['core', '--scratch', scratch])
+
+  const second = await rig.run(['core', '--retrain', '--json', '--scratch', scratch])
+
+  assert.equal([first.exitCode, second.exitCode], [0, 2])
+  assert.equal(readdirSync(join(rig.modelsDir, 'core/generations')), ['1'])
+  assert.equal(readdirSync(scratch), [])
+})
+
 test('a run that is killed loses only what is on scratch, and the next one is not hindered by it', async () => {
   await using rig = await trainerRig({
     core: { trainer: `if (!fs.existsSync('goes')) await sleep(60_000)\n${publishes}` },

@@ -24,12 +24,17 @@ RequiredBy=ransomeye-trainer.service
   return { name, text }
 }
 
-/** Say how to remove the unit of a volume that is gone, as a line; none if it is not installed. */
+/**
+ * Say how to be rid of the unit of a volume that is gone, as a line; none if it is not there, or is the package's and not
+ * enabled.
+ */
 export function removalOf({ name }: Unit): string[] {
   const file = join(UNIT_FOLDER, name)
-  if (!existsSync(file)) return []
-  const commands = `systemctl disable ${quoteWord(name)}; rm ${quoteWord(file)}`
-  return [`the service cannot start while the unit of that volume is enabled; remove it: ${commands}`]
+  const disable = `systemctl disable ${quoteWord(name)}`
+  const why = 'the service cannot start while the unit of that volume is enabled'
+  if (existsSync(file)) return [`${why}; remove it: ${disable}; rm ${quoteWord(file)}`]
+  const isEnabled = existsSync(join(UNIT_FOLDER, 'ransomeye-trainer.service.requires', name))
+  return isEnabled ? [`${why}; disable it: ${disable}`] : []
 }
 
 /** Escape a path as systemd-escape(1) does with `--path`. */

@@ -1,4 +1,4 @@
-import { escapeBytes } from '../../system/bytes.ts'
+import { type Bytes, escapeBytes } from '../../system/bytes.ts'
 import { UnusableFile } from '../../system/plain-file.ts'
 import type { WireReader } from '../protobuf.ts'
 import type { Level } from './level.ts'
@@ -11,6 +11,9 @@ const OPERATOR = /^[A-Za-z_][\w.:+<>~-]*$/
 const PLAIN_OPERATOR = /^[A-Za-z]\w*$/
 /** Names of attributes, of whatever operator. */
 const ATTRIBUTE = /^[A-Za-z_][\w.:-]*$/
+
+/** A node that puts together what others make has thousands; a file made to be slow has more. */
+const MOST_NAMES = 65_536
 
 /** The field of an attribute that holds its value, by the number of its type. */
 const valueFields = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 22, 23, 14, 15]
@@ -182,12 +185,10 @@ function domainOf(text: string): string {
 function takeOfNode(reader: WireReader, level: Level): void {
   switch (reader.field) {
     case 1:
-      if (level.inputs) level.inputs.push(reader.bytes())
-      else level.inputs = [reader.bytes()]
+      level.inputs = withName(level.inputs, reader)
       return
     case 2:
-      if (level.outputs) level.outputs.push(reader.bytes())
-      else level.outputs = [reader.bytes()]
+      level.outputs = withName(level.outputs, reader)
       return
     case 4:
       level.name = reader.bytes()
@@ -196,6 +197,13 @@ function takeOfNode(reader: WireReader, level: Level): void {
     case 7:
       level.value = domainOf(reader.bytes())
   }
+}
+
+function withName(names: Bytes[] | undefined, reader: WireReader): Bytes[] {
+  if (!names) return [reader.bytes()]
+  if (names.length === MOST_NAMES) throw new UnusableFile(`has a node with more than ${MOST_NAMES} names`)
+  names.push(reader.bytes())
+  return names
 }
 
 function damagedOperator(): UnusableFile {

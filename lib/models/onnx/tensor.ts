@@ -2,8 +2,8 @@ import { escapeBytes } from '../../system/bytes.ts'
 import { UnusableFile } from '../../system/plain-file.ts'
 import { WIRE, type WireReader } from '../protobuf.ts'
 
-/** Packed integers that are counted; of more only the bounds are known, for that reads them. */
-const MOST_COUNTED_BYTES = 64 * 1024
+/** More than any runtime takes; a file made to be slow has more. */
+const MOST_DIMENSIONS = 256
 
 /** The fields of a tensor that hold values one by one, by the number of the field. */
 const typedFields = [4, 5, 6, 7, 10, 11]
@@ -56,6 +56,7 @@ export class Tensor {
   /** Where its values are, if they are in another file, and how many bytes of it they are. */
   readonly place = new Map<string, string>()
   #count = 1
+  #dimensions = 0
   /** Values that came one by one, by field. */
   readonly #typed = new Map<number, { least: number; most: number }>()
   #rawBytes: number | undefined
@@ -66,6 +67,7 @@ export class Tensor {
     const isPacked = wireType === WIRE.bytes
     switch (field) {
       case 1:
+        if (isPacked && length > MOST_DIMENSIONS * 10) throw impossibleSize()
         if (isPacked) for (const size of reader.varints()) this.#addDimension(size)
         else this.#addDimension(reader.value)
         return
@@ -96,16 +98,20 @@ export class Tensor {
       case 7:
       case 11:
         if (!isPacked) this.addValues(field, 1)
-        else if (length > MOST_COUNTED_BYTES) this.addValues(field, Math.ceil(length / 10), length)
-        else this.addValues(field, [...reader.varints()].length)
+        else {
+          const counted = reader.countVarints()
+          // Of more only the bounds are known, for that reads them.
+          if (counted === undefined) this.addValues(field, Math.ceil(length / 10), length)
+          else this.addValues(field, counted)
+        }
     }
   }
 
   #addDimension(size: number): void {
     this.#count *= size
-    if (!Number.isSafeInteger(size) || this.#count > Number.MAX_SAFE_INTEGER) {
-      throw new UnusableFile('has a tensor of a size that cannot be')
-    }
+    this.#dimensions++
+    const isPossible = Number.isSafeInteger(size) && this.#count <= Number.MAX_SAFE_INTEGER
+    if (!isPossible || this.#dimensions > MOST_DIMENSIONS) throw impossibleSize()
   }
 
   /** Note values of a field that holds them one by one; packed integers have one to ten bytes each. */
@@ -180,4 +186,8 @@ export class Tensor {
   #fault(what: string): UnusableFile {
     return new UnusableFile(`has a tensor ${this.name ? `(${escapeBytes(this.name)}) ` : ''}that ${what}`)
   }
+}
+
+function impossibleSize(): UnusableFile {
+  return new UnusableFile('has a tensor of a size that cannot be')
 }

@@ -1,0 +1,212 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
+import { type Measurement, measure } from '../storage/measure.ts'
+import type { Globs } from '../storage/rules.ts'
+import { syncFilesystem } from '../system/durable.ts'
+import { MIB } from '../text.ts'
+import { Estimate } from './estimate.ts'
+import { type Amounts, type Figures, isAbove, type Limit, limitNow, type Start } from './limit.ts'
+import { type HeldFiles, heldFiles } from './open-files.ts'
+import type { Training } from './process.ts'
+
+/** Growth that is not others' doing: filesystems take something for themselves while files grow. */
+const NOISE = { bytes: MIB, inodes: 64 }
+/** Deleted files may come free so much later (btrfs, ZFS, XFS). */
+const LATE_FREE_MS = 10_000
+/** How long to watch others write while the training stands still. */
+const OTHERS_MS = 100
+
+/** One look at the job's folder. */
+export type Look = Figures &
+  Pick<Measurement, 'prunable' | 'isCut'> & {
+    /** By the walk, and held although deleted. */
+    countedBytes: number
+    held: HeldFiles
+    /** The filesystem's account from before the walk. */
+    account: FilesystemAccount
+  }
+
+const NOTHING_HELD: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), inFlight: 0 }
+
+/** Whose bytes are counted, and on what. */
+export type Looked = Limit & {
+  training: Pick<Training, 'processes'>
+  rules: Globs
+  /** The figures from before the training began. */
+  start: Start
+  /** Does the filesystem count at once what is written? */
+  countsAtOnce: boolean
+}
+
+/**
+ * Counts what a running training uses: what is in the job's folder, what is deleted but held, and what is hidden where nobody
+ * may look. Only a look at a training that stands still can be trusted.
+ */
+export class Looker {
+  /** When the training began; ms since the epoch. */
+  readonly sinceMs = Date.now()
+  readonly #looked: Looked
+  readonly #signal: AbortSignal
+  readonly #sinceNs = BigInt(this.sinceMs) * 10n ** 6n
+  /** The kernel's count beside files, on a filesystem of the job's own. */
+  readonly #overheadBytes: number
+  /** From the last look at a training that stood still; others may have freed space since. */
+  readonly #standing: Estimate
+  /** What others wrote in a millisecond during that look. */
+  #others = { bytesPerMs: 0, sinceMs: 0 }
+  /** When that was, and what the training held that nobody may look at. */
+  #stoodMs = performance.now()
+  #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
+
+  /** @param signal tells that the training has ended, which ends a look */
+  constructor(looked: Looked, signal: AbortSignal) {
+    this.#looked = looked
+    this.#signal = signal
+    this.#standing = new Estimate(looked.dir, looked.start, looked.start.account)
+    this.#overheadBytes = looked.isCapped ? looked.start.usedBytes - looked.start.walkedBytes : 0
+  }
+
+  /**
+   * Count what is in the folder. While the training runs it may hide from a walk, by renaming folders to where the walk
+   * has been.
+   */
+  async count(signal = this.#signal): Promise<Look> {
+    const { dir, rules, isCapped } = this.#looked
+    const account = accountOf(dir)
+    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, {
+      ...rules,
+      liveSinceNs: this.#sinceNs,
+      signal,
+    })
+    const look = {
+      usedBytes,
+      usedInodes,
+      prunable,
+      isCut,
+      account,
+      held: NOTHING_HELD,
+      countedBytes: usedBytes,
+    }
+    const { freeBytes, freeInodes, ...own } = accountOf(dir)
+    if (!isCapped) return { ...look, freeBytes, freeInodes }
+    // The kernel's account is all that counts, but it may be late.
+    const soonBytes = this.#looked.countsAtOnce ? 0 : usedBytes + this.#overheadBytes
+    return { ...look, ...own, freeBytes, freeInodes, usedBytes: Math.max(own.usedBytes, soonBytes) }
+  }
+
+  /** Count what is in the folder and what is held while the training runs. */
+  async countMoving(signal: AbortSignal): Promise<Look> {
+    return this.#addHeld(await this.count(signal), false, signal)
+  }
+
+  /** Count while the training stands still, and note what others write meanwhile. */
+  async countStanding(isStopped: boolean, expected: Figures): Promise<Look> {
+    const { dir } = this.#looked
+    const sinceMs = performance.now()
+    const before = accountOf(dir).usedBytes
+    const look = await this.#countStanding(isStopped, expected.usedBytes)
+    const theirBytes = Math.max(0, accountOf(dir).usedBytes - before)
+    this.#others = { bytesPerMs: theirBytes / (performance.now() - sinceMs), sinceMs }
+    return look
+  }
+
+  /** Note what the last look at a standing training found, and what was pruned then. */
+  trust(look: Look): void {
+    this.#standing.set(look, look.account)
+  }
+
+  /** Add what is deleted but held; the kernel has counted it on a filesystem of the job's own. */
+  async #addHeld(look: Look, isThorough: boolean, signal = this.#signal): Promise<Look> {
+    const { dir, training, isCapped, countsAtOnce } = this.#looked
+    if (isCapped && countsAtOnce) return look
+    const options = { dir, sinceMs: this.sinceMs, isThorough, signal }
+    const held = await heldFiles(training.processes(), options)
+    const { deletedBytes } = held
+    // Bytes found hidden at the last standstill stay hidden as long as they are held.
+    const hiddenBytes = !isThorough && held.unseen.size ? this.#held.hiddenBytes : 0
+    const countedBytes = look.countedBytes + deletedBytes
+    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes + hiddenBytes }
+  }
+
+  /**
+   * Is a look at a moving training to be believed: it holds nothing new that nobody may look at, and what the account has and
+   * the walk has not seen is no more than others write? Else the training may have hidden it, by renaming.
+   */
+  isTrusted({ usedBytes, held }: Look): boolean {
+    if ([...held.unseen].some(id => !this.#held.unseen.has(id))) return false
+    const theirBytes = 2 * this.#others.bytesPerMs * (performance.now() - this.#others.sinceMs)
+    return this.#standing.now().usedBytes - usedBytes <= theirBytes + NOISE.bytes
+  }
+
+  /**
+   * Count while nothing of the training moves. What is missing on the disk and in no file is the training's too if it
+   * holds deleted files of which this user cannot tell the size, and others do not write.
+   */
+  async #countStanding(isStopped: boolean, expectedBytes: number): Promise<Look> {
+    const { dir, isCapped, countsAtOnce } = this.#looked
+    const standingBytes = this.#standing.now().usedBytes
+    const counted = await this.count()
+    // There may be a million descriptors: they are looked at only where they can make a difference.
+    const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE.bytes
+    if (isExplained || isAbove(counted, limitNow(this.#looked, counted)))
+      return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
+    const look = await this.#addHeld(counted, true)
+    if (isCapped || !isStopped) return look
+    const hiddenBytes = await this.#hiddenBytes(look, standingBytes - look.usedBytes)
+    // Growth by others meanwhile is not the training's.
+    return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
+  }
+
+  /** How much of what is `missingBytes` the training holds where nobody may look. */
+  async #hiddenBytes({ held }: Look, missingBytes: number): Promise<number> {
+    const { unseen, inFlight } = held
+    const elapsedMs = performance.now() - this.#stoodMs
+    this.#stoodMs = performance.now()
+    let hiddenBytes = 0
+    if ((unseen.size || inFlight) && missingBytes > NOISE.bytes) {
+      const isNew = inFlight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
+      if (isNew) {
+        const theirsPerMs = await this.#growthByOthers()
+        hiddenBytes = Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs)
+      } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
+    }
+    this.#held = { unseen, hiddenBytes }
+    return hiddenBytes
+  }
+
+  /** Bytes a millisecond that others write while the training stands still. */
+  async #growthByOthers(): Promise<number> {
+    const { dir } = this.#looked
+    const before = accountOf(dir).usedBytes
+    await delay(OTHERS_MS, undefined, { signal: this.#signal })
+    return Math.max(0, accountOf(dir).usedBytes - before) / OTHERS_MS
+  }
+
+  /** Look again, for a while where the filesystem frees late: a training that goes on sooner finds it full. */
+  async countAfter(before: Look, freedBytes: number, isTooMuch: (look: Look) => boolean): Promise<Look> {
+    const { dir, isCapped, countsAtOnce } = this.#looked
+    const endMs = performance.now() + LATE_FREE_MS
+    // btrfs gives out again what was deleted only when it has been written out twice.
+    for (let round = 0; round < 2 && !countsAtOnce; round++) await syncFilesystem(dir)
+    for (;;) {
+      const look = await this.count()
+      const account = accountOf(dir)
+      // The held files have not changed: the training stands still, and nothing that it has open was pruned.
+      const heldBytes = isCapped ? 0 : before.held.deletedBytes + this.#held.hiddenBytes
+      const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, account }
+      const lateBytes = isCapped
+        ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
+        : before.freeBytes + freedBytes - look.freeBytes
+      const isLate = lateBytes > freedBytes / 2
+      const matters = isCapped ? !countsAtOnce : isTooMuch(now)
+      if (!isLate || !matters || performance.now() > endMs) return now
+      await syncFilesystem(dir)
+      await delay(OTHERS_MS, undefined, { signal: this.#signal })
+    }
+  }
+}
+
+/** The filesystem's account is a little ahead of what is in files, whoever writes. */
+export function withNoise({ usedBytes, usedInodes }: Figures): Amounts {
+  return { bytes: usedBytes + NOISE.bytes, inodes: usedInodes + NOISE.inodes }
+}
