@@ -21,7 +21,7 @@ export function assertPlaceable(jobDir: string, manifest: Manifest): void {
     if (statOf(join(jobDir, name))?.isDirectory()) throw folderInPlace(jobDir, name)
     for (const parent of parentsOf(name)) {
       const stats = statOf(join(jobDir, parent))
-      if (!stats || stats.isDirectory() || isOwnLink(jobDir, parent)) continue
+      if (!stats || stats.isDirectory() || isOurs(jobDir, parent)) continue
       throw new TrainerError(
         'storage',
         `Cannot publish ${name} in ${jobDir}: ${parent} is not a folder; move it away`,
@@ -30,7 +30,7 @@ export function assertPlaceable(jobDir: string, manifest: Manifest): void {
   }
   if (folder === undefined) return
   const stats = statOf(join(jobDir, folder))
-  if (stats && !stats.isDirectory() && !stats.isSymbolicLink()) {
+  if (stats && !stats.isDirectory() && !stats.isSymbolicLink() && !isOurs(jobDir, folder)) {
     throw new TrainerError(
       'storage',
       `Cannot publish ${folder} in ${jobDir}: a file has its place; move it away`,
@@ -170,10 +170,10 @@ async function putFolder(
   touched.add(jobDir)
 }
 
-/** Make the folders on the way to a flat name; a link of ours, to a folder of a generation, gives way. */
+/** Make the folders on the way to a flat name; a flat name of another generation gives way. */
 async function makeParents(jobDir: string, name: string): Promise<void> {
   for (const parent of parentsOf(name)) {
-    if (isOwnLink(jobDir, parent)) await unlink(join(jobDir, parent))
+    if (isOurs(jobDir, parent)) await unlink(join(jobDir, parent))
     await makeFolderDurably(join(jobDir, parent))
   }
 }
@@ -186,6 +186,16 @@ function parentsOf(name: string): string[] {
 
 function isOwnLink(jobDir: string, name: string): boolean {
   return isLink(jobDir, name) && readlinkSync(join(jobDir, name)) === posix.join(CURRENT, name)
+}
+
+/** Is it a flat name: a link of ours, or a file that a generation has under this name? */
+function isOurs(jobDir: string, name: string): boolean {
+  const path = join(jobDir, name)
+  const isFile = statOf(path)?.isFile() ?? false
+  return (
+    isOwnLink(jobDir, name) ||
+    (isFile && listGenerations(jobDir).some(({ dir }) => isSameFile(join(dir, name), path)))
+  )
 }
 
 function isLink(jobDir: string, name: string): boolean {

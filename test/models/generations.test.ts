@@ -270,6 +270,27 @@ test('a folder that was published as files gets a flat name of its own at the ne
   assert.is(readFileSync(box.path('model/b.bin2'), 'utf8'), 'new')
 })
 
+test("a model may become a folder and a file again: a flat name of ours gives way, somebody else's does not", async () => {
+  await using box = await sandbox()
+  const train = (files: Record<string, string>) => {
+    rmSync(box.path('work'), { recursive: true, force: true })
+    return trainAndPublish(box.dir, files, { models: Object.keys(files), globs: ['**'] })
+  }
+  const folder = { 'model/a.pb': 'folder', 'model/b.pb': 'folder' }
+  await train({ model: 'file' })
+  await train(folder)
+  const asFolder = readlinkSync(box.path('model'))
+  await train({ model: 'file again' })
+  const asFile = readFileSync(box.path('model'), 'utf8')
+  rmSync(box.path('model'))
+  writeFileSync(box.path('model'), 'mine')
+  const error = (await rejection(train(folder))) as TrainerError
+
+  assert.equal([asFolder, asFile], ['current/model', 'file again'])
+  assert.match(error.message, /^Cannot publish model in \S+: a file has its place; move it away$/)
+  assert.is(readFileSync(box.path('model'), 'utf8'), 'mine')
+})
+
 test('what was published without generations becomes the first one, as it is', async () => {
   await using box = await sandbox()
   publishFlatFiles(box.dir, { 'w.bin': 'weights', 'core.onnx': withData('old') })
