@@ -8,6 +8,7 @@ import { flatNamesOf } from './flat-names.ts'
 import { type Generation, isSameFile, listGenerations } from './generations.ts'
 import { type Manifest, readManifest } from './manifest.ts'
 import { foreignReferences } from './own-models.ts'
+import { folderMode, share } from './sharing.ts'
 
 /**
  * Assert that the flat names of a generation can be put: no folder of somebody else's, and no link, is in their place or
@@ -173,8 +174,11 @@ async function putFolder(
 /** Make the folders on the way to a flat name; a flat name of another generation gives way. */
 async function makeParents(jobDir: string, name: string): Promise<void> {
   for (const parent of parentsOf(name)) {
-    if (isOurs(jobDir, parent)) await unlink(join(jobDir, parent))
-    await makeFolderDurably(join(jobDir, parent))
+    const path = join(jobDir, parent)
+    if (isOurs(jobDir, parent)) await unlink(path)
+    if (statOf(path)?.isDirectory()) continue
+    await makeFolderDurably(path)
+    share(jobDir, path, folderMode(jobDir))
   }
 }
 

@@ -540,6 +540,23 @@ test('publish() gives a model the mode of the one before, or that of a new file,
   assert.is(statSync(`${job}/current`).mode & 0o777, 0o755)
 })
 
+test('a folder of flat names is as readable as that of its job, whatever the umask', async () => {
+  await using box = await sandbox({ 'core/work/x': 1 })
+  const job = box.path('core')
+  chmodSync(job, 0o755)
+  const umask = process.umask(0o077)
+  try {
+    await trainAndPublish(job, { 'sub/deep/core.onnx': onnxModel() })
+  } finally {
+    process.umask(umask)
+  }
+
+  const modes = ['sub', 'sub/deep', 'current/sub', 'current/sub/deep'].map(
+    name => statSync(`${job}/${name}`).mode & 0o777,
+  )
+  assert.equal(modes, [0o755, 0o755, 0o755, 0o755])
+})
+
 skipUnless(
   test,
   isRoot,
