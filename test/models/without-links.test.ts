@@ -25,7 +25,7 @@ import {
 } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { sampled, test } from '../support/test.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 /** exfat by FUSE wants a block device. */
@@ -36,11 +36,10 @@ const disks: Disk[] = [
 ]
 const hasExfat = hasLoopDevices && existsSync('/dev/fuse') && !spawnSync('mount.exfat-fuse', ['-V']).error
 const disk = disks.find(it => (it.kind === 'exfat' ? hasExfat : hasLoopDevices && canMount(it)))
-const flatTest = skipUnless(
-  test,
-  disk !== undefined && canTrace,
-  'needs root, a loop device, strace, and vfat in the kernel or exfat-fuse and exfatprogs',
-)
+const canTry = disk !== undefined && canTrace
+const needs = 'needs root, a loop device, strace, and vfat in the kernel or exfat-fuse and exfatprogs'
+const flatTest = skipUnless(test, canTry, needs)
+const sampledTest = skipUnless(sampled, canTry, needs)
 
 function setOf(producer: string): Record<string, Buffer | string> {
   return {
@@ -122,7 +121,7 @@ flatTest("without links an operator's own model is adopted where it is", async (
   })
 })
 
-flatTest(
+sampledTest(
   'without links a publication that is killed leaves usable models, and the next start one set',
   async () => {
     await using box = await sandbox()
@@ -155,7 +154,7 @@ flatTest(
   },
 )
 
-flatTest('without links a power cut leaves what is valid, or what the next training repairs', async () => {
+sampledTest('without links a power cut leaves what is valid, or what the next training repairs', async () => {
   await using box = await sandbox()
   makeImage(box, 'template', disk!)
   await withMounted(box, 'template', disk!, prepare)
