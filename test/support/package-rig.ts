@@ -116,7 +116,7 @@ export async function untilDone(machine: BootedMachine, unit = service): Promise
       const { stdout } = machine.run('systemctl', 'show', '--property=ActiveState,Job', unit)
       return /^ActiveState=inactive$/m.test(stdout) && !/^Job=[1-9]/m.test(stdout)
     },
-    120_000,
+    600_000, // the lowest priority gets little beside others
   )
 }
 
