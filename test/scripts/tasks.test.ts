@@ -131,8 +131,10 @@ test('a run checks day 1, trains the three jobs, publishes and says so, each eve
     'model.publish',
     'job.done',
   ]
-  const seen = namesOf(events.filter(it => !(it.event === 'storage.usage' && it.phase === 'training')))
-  assert.equal(seen, [
+  // What others write to the same disk may make a training stand still.
+  const isByChance = (it: TrainerEvent) =>
+    /^train\.(freeze|resume)$/.test(it.event) || (it.event === 'storage.usage' && it.phase === 'training')
+  assert.equal(namesOf(events.filter(it => !isByChance(it))), [
     'run.start',
     ...jobNames.map(job => `day1.check ${job}`),
     ...jobNames.flatMap(job => steps.map(step => `${step} ${job}`)),
