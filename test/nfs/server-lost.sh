@@ -15,6 +15,15 @@ run() {
 }
 # training NAME: wait until it trains
 training() { until grep -qs 'training, pid' "/tmp/$1.out"; do sleep 0.2; done; }
+# give PID SECONDS: wait for its end no longer than that
+give() {
+  for _ in $(seq "$2"); do
+    kill -0 "$1" 2>/dev/null || return 0
+    sleep 1
+  done
+  say "still runs: $(ps -o stat=,wchan:32=,args= --ppid "$1" | cut -c 1-120 | tr '\n' '|'); server: $(tr '\n' ' ' </proc/fs/nfsd/portlist) $(cat /proc/fs/nfsd/threads) threads;" \
+    "kernel: $(dmesg | grep -iE 'nfs|lock' | tail -n 5 | tr '\n' '|')"
+}
 # what is published, as MODELS shows it
 published() {
   local model=$1/core/current/core.onnx
@@ -26,6 +35,7 @@ stop_server() {
   say "the server is away; in core: $(ls $exported/models/core $exported/models/core/generations | tr '\n' ' ')"
 }
 start_server() {
+  echo 30 >/proc/fs/nfsd/nfsv4gracetime # machines without KVM are slow to come back
   "$packages/usr/sbin/rpc.nfsd" --no-nfs-version 3 --no-udp 8 2>>"$ctl/log"
   say "the server is back"
 }
@@ -42,7 +52,7 @@ if [ "$name" = a ]; then
   sleep 15
   say "the other starter $(kill -0 $! 2>/dev/null && echo waits || echo has ended)"
   start_server
-  wait $!
+  give $! 90
   mark go.2
   await ended.2
 
