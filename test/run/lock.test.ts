@@ -65,7 +65,7 @@ here, there = socket.socketpair()
 time.sleep(1.3)
 socket.send_fds(here, [b'x'], [3])
 os.close(3)
-time.sleep(0.6)`
+time.sleep(0.3)`
   const child = spawn('/usr/bin/python3', ['-c', script], { stdio: ['ignore', 'ignore', 'ignore', lock.fd] })
   lock.release()
 

@@ -298,10 +298,10 @@ traceTest(
     await using rig = await trainerRig()
     const trace = rig.path('trace')
     const prefix = ['strace', '-f', '--seccomp-bpf', '-qq', '-o', trace, '-e', 'trace=open,openat']
-    await rig.run(['core'], { prefix })
+    await rig.run(['core'])
     const before = figuresOf(rig)
 
-    await rig.run(['core'], { prefix })
+    await rig.run(['core'], { prefix, byTsx: true }) // where the library is in its own files
 
     const idle = readFileSync(trace, 'utf8')
     assert.match(idle, /prom-client\/lib\/gauge\.js/)

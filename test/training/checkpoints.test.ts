@@ -247,20 +247,23 @@ for (const [what, quota] of FINISHED) {
   })
 }
 
-test('a retraining begins anew where the last one left more checkpoints than are listed at a time', async () => {
-  const trainer = `
+inSweep(
+  'a retraining begins anew where the last one left more checkpoints than are listed at a time',
+  async () => {
+    const trainer = `
 console.log('found', fs.readdirSync(dir).filter(name => name.startsWith('checkpoint-')).length)
 for (let step = 1; step <= ${2 * MOST_ENTRIES + 100}; step++) fs.closeSync(fs.openSync(dir + '/checkpoint-' + step, 'w'))
 ${publishes}`
-  await using rig = await rigOf({ prune: ['checkpoint-*'] }, trainer)
+    await using rig = await rigOf({ prune: ['checkpoint-*'] }, trainer)
 
-  await rig.run(['core'])
-  const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+    await rig.run(['core'])
+    const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
 
-  assert.is(exitCode, 0)
-  assert.equal(linesOf(rig, 'found'), ['found 0', 'found 0'])
-  assert.match(warningsIn(events)[0]!, /has been published: more than \d+ checkpoints of it go/)
-})
+    assert.is(exitCode, 0)
+    assert.equal(linesOf(rig, 'found'), ['found 0', 'found 0'])
+    assert.match(warningsIn(events)[0]!, /has been published: more than \d+ checkpoints of it go/)
+  },
+)
 
 test('a retraining that makes the same bytes is told, and makes the model no younger', async () => {
   await using rig = await rigOf({}, publishes)
