@@ -21,6 +21,11 @@ const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 1, 4)
 
 /** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [
+  'frameworks/huggingface',
+  'frameworks/keras',
+  'frameworks/lightning',
+  'frameworks/tensorflow',
+  'frameworks/torchrun',
   'fleet/cluster',
   'machine/boot',
   'abuse/account',
