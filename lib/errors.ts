@@ -16,6 +16,11 @@ const exitCodes = {
 
 export type ErrorCode = keyof typeof exitCodes
 
+/** Is it an exit status by which this program fails? */
+export function isOwnExitCode(exitCode: number): boolean {
+  return Object.values<number>(exitCodes).includes(exitCode)
+}
+
 /** Charged bytes against allowed bytes. */
 export type Usage = { usedBytes: number; limitBytes: number }
 

@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { constants as system } from 'node:os'
+import { isOwnExitCode } from '../errors.ts'
 import { escapeText, quoteWord } from '../text.ts'
 import { RESTARTED } from './batch-script.ts'
 import type { SlurmJob } from './slurm.ts'
@@ -15,8 +16,6 @@ export type Evidence = {
   log: string
   timeMinutes: number | undefined
 }
-
-const ownCodes = [1, 2, 3, 4, 64, 75, 78, 129, 130, 143]
 
 /** The states in which a job is still to run or runs; in any other that is known it has ended. */
 const ended = [
@@ -84,7 +83,7 @@ export function judge(job: SlurmJob, evidence: Evidence): Outcome {
     const cause = signal === system.signals.SIGKILL ? ', perhaps for too much memory' : ''
     return { exitCode: 1, message: `it was killed by ${nameOfSignal(signal)} on ${nodes}${cause}` }
   }
-  const code = ownCodes.includes(exitCode) ? exitCode : exitCode === 126 || exitCode === 127 ? 78 : 1
+  const code = isOwnExitCode(exitCode) ? exitCode : exitCode === 126 || exitCode === 127 ? 78 : 1
   const reason = done?.exitCode === exitCode ? done.message : lastWordsOf(log)
   return {
     exitCode: code,

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import type { JobName } from '../quotas.ts'
 import { replaceDurably, storageError } from '../system/durable.ts'
-import { hasLinks, makeCurrent } from './commit.ts'
+import { makeCurrent } from './commit.ts'
 import { describeModels } from './compare.ts'
 import { currentGeneration, publishedDirOf } from './generations.ts'
 import { folderOf, type Model, withoutData } from './judge.ts'
@@ -14,7 +14,7 @@ import {
   writeManifest,
 } from './manifest.ts'
 import { discard, nextNumber } from './next-generation.ts'
-import { adoptFlat, removeFormer } from './publish-flat.ts'
+import { adoptFlat, hasLinks, removeFormer } from './publish-flat.ts'
 import { lookAt, share } from './sharing.ts'
 import { stageLinks } from './stage.ts'
 

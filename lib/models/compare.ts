@@ -1,7 +1,7 @@
 import { closeSync, lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { openPlain, reasonOf, sha256, statPlain } from '../system/plain-file.ts'
-import { ownNames } from './generations.ts'
+import { recogniserFor } from './generations.ts'
 import { folderOf, isOnnx, type Model, namesOf } from './judge.ts'
 import type { Manifest, ManifestEntry } from './manifest.ts'
 
@@ -22,7 +22,10 @@ export async function compareFile(
   if (!listed) return 'unlisted'
   if (knownEntry(folder, name, manifest)) return 'same'
   const listedBytes = manifest.metadata.sizes[name]
-  if (listedBytes !== undefined && listedBytes !== Number(statPlain(folder, name, ownNames(folder)).size))
+  if (
+    listedBytes !== undefined &&
+    listedBytes !== Number(statPlain(folder, name, recogniserFor(folder)).size)
+  )
     return 'differs'
   return (await describeFile(folder, name)).sha256 === listed ? 'touched' : 'differs'
 }
@@ -35,7 +38,7 @@ export function knownEntry(
 ): ManifestEntry | undefined {
   const sha256 = manifest?.files[name]
   if (!sha256) return undefined
-  const { size, mtimeNs } = statPlain(folder, name, ownNames(folder))
+  const { size, mtimeNs } = statPlain(folder, name, recogniserFor(folder))
   const entry = { sha256, bytes: Number(size), mtimeNs: String(mtimeNs) }
   const { sizes, mtimes_ns } = manifest.metadata
   return sizes[name] === entry.bytes && mtimes_ns[name] === entry.mtimeNs ? entry : undefined
@@ -43,7 +46,7 @@ export function knownEntry(
 
 /** Describe a file for a manifest. Reads the whole file. */
 export async function describeFile(folder: string, name: string): Promise<ManifestEntry> {
-  const { fd, stats } = openPlain(folder, name, ownNames(folder))
+  const { fd, stats } = openPlain(folder, name, recogniserFor(folder))
   try {
     return { sha256: await sha256(fd), bytes: Number(stats.size), mtimeNs: String(stats.mtimeNs) }
   } finally {

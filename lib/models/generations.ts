@@ -51,7 +51,7 @@ export function rolledBackFrom(jobDir: string): Generation[] {
  *
  * @param folder the job's folder or one of its generations, in which the files are looked at
  */
-export function ownNames(folder: string): Recognise {
+export function recogniserFor(folder: string): Recognise {
   return (name, { dev, ino }) => {
     const jobDir = jobDirOf(folder)
     const { generationsDir } = foldersIn(jobDir)

@@ -12,7 +12,7 @@ import {
   WORK,
 } from '../layout.ts'
 import { type Recognise, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
-import { ownNames as recogniserFor } from './generations.ts'
+import { recogniserFor } from './generations.ts'
 import { inspectOnnx, type OnnxStructure } from './onnx.ts'
 
 /** A file that can be used as a model. */
@@ -27,7 +27,7 @@ export type Model = {
 }
 
 /** Names in a job's folder that are ours, or that a trainer describes its models in. A model's own folder may have such too. */
-const ownNames = new Set([
+const reservedNames = new Set([
   ...[WORK, ASIDE, TMP, CACHE, HOME, GENERATIONS, CANDIDATE, CURRENT, NEXT_CURRENT, NEXT_FLAT],
   ...['manifest.json', 'manifest.json.next', 'manifest.sig', 'metadata.json'],
 ])
@@ -36,7 +36,7 @@ const ownNames = new Set([
 export function isPublishable(name: string): boolean {
   const parts = name.split('/')
   if (name.includes('\0') || parts.some(part => ['', '.', '..'].includes(part))) return false
-  return !ownNames.has(parts[0]!)
+  return !reservedNames.has(parts[0]!)
 }
 
 /** Is this the name of an ONNX model? Only those are parsed; a model of any other kind is opaque. */

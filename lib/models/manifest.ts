@@ -1,3 +1,5 @@
+import { lstatSync } from 'node:fs'
+import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
 import { TrainerError } from '../errors.ts'
@@ -5,7 +7,7 @@ import type { JobName } from '../quotas.ts'
 import { writeDurably } from '../system/durable.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 import { formatBytes } from '../text.ts'
-import { ownNames } from './generations.ts'
+import { type Generation, recogniserFor } from './generations.ts'
 import { isOnnx, isPublishable } from './judge.ts'
 
 export const MANIFEST = 'manifest.json'
@@ -56,11 +58,21 @@ export type ManifestEntry = { sha256: string; bytes: number; mtimeNs: string }
  */
 export function readManifest(folder: string, file = MANIFEST): Manifest | undefined {
   try {
-    return parseManifest(readPlain(folder, file, MANIFEST_MAX_BYTES, ownNames(folder)))
+    return parseManifest(readPlain(folder, file, MANIFEST_MAX_BYTES, recogniserFor(folder)))
   } catch (error) {
     reasonOf(error) // throws again what is a defect of ours
     return undefined
   }
+}
+
+/** Has a generation all files of its manifest, in their sizes? One that made room, or whose removal was cut off, has not. */
+export function isWhole({ dir }: Generation): boolean {
+  const manifest = readManifest(dir)
+  if (!manifest) return false
+  return Object.keys(manifest.files).every(name => {
+    const bytes = lstatSync(join(dir, name), { throwIfNoEntry: false })?.size
+    return bytes !== undefined && bytes === manifest.metadata.sizes[name]
+  })
 }
 
 /** Parse a manifest; undefined if the text is none. */

@@ -1,6 +1,8 @@
 import { lstatSync, type Stats } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
+import { link, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isErrno } from '../errors.ts'
+import { GENERATIONS, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
 import { moveDurably, renameDurably, syncFolder } from '../system/durable.ts'
 import { reasonOf } from '../system/plain-file.ts'
 import { compareFile } from './compare.ts'
@@ -142,4 +144,27 @@ async function commitManifest(jobDir: string): Promise<void> {
 
 function statOf(path: string): Stats | undefined {
   return lstatSync(path, { throwIfNoEntry: false })
+}
+
+/**
+ * Can generations be published here? Some filesystems have no hard links or no symbolic ones (vfat, exfat, some of FUSE).
+ *
+ * @throws the system's error for any other reason than that
+ */
+export async function hasLinks(jobDir: string): Promise<boolean> {
+  const [file, path] = [join(jobDir, NEXT_FLAT), join(jobDir, NEXT_CURRENT)]
+  const clear = () => Promise.all([file, path].map(it => rm(it, { force: true })))
+  await clear()
+  await writeFile(file, '', { flag: 'wx' })
+  try {
+    await link(file, path)
+    await rm(path)
+    await symlink(GENERATIONS, path)
+    return true
+  } catch (error) {
+    if (isErrno(error, 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'EMLINK')) return false
+    throw error
+  } finally {
+    await clear()
+  }
 }

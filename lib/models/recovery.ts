@@ -5,7 +5,6 @@ import { TrainerError } from '../errors.ts'
 import { CURRENT, foldersIn, GENERATIONS, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
 import { renameDurably, storageError } from '../system/durable.ts'
 import { folderExists } from '../system/plain-file.ts'
-import { dropGeneration, isWhole, retire } from './commit.ts'
 import {
   currentGeneration,
   type Generation,
@@ -13,10 +12,11 @@ import {
   listGenerations,
   nextGenerationDir,
 } from './generations.ts'
-import { MANIFEST, readManifest } from './manifest.ts'
+import { isWhole, MANIFEST, readManifest } from './manifest.ts'
 import { ownModels } from './own-models.ts'
 import { dropSuperseded, finishPublication } from './publish-flat.ts'
 import { putFlatNames } from './put-flat-names.ts'
+import { dropGeneration, retire } from './retire.ts'
 
 /**
  * Settle a publication or a rollback that was cut off, put the flat names of the current generation, and remove what is

@@ -1,7 +1,7 @@
 import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
 import { storageError } from '../system/durable.ts'
-import { dropGeneration, formerGenerations, isWhole, makeCurrent } from './commit.ts'
+import { makeCurrent } from './commit.ts'
 import {
   currentGeneration,
   type Generation,
@@ -9,6 +9,8 @@ import {
   listGenerations,
   rolledBackFrom,
 } from './generations.ts'
+import { isWhole } from './manifest.ts'
+import { dropGeneration, formerGenerations } from './retire.ts'
 import { verifyGeneration } from './verify.ts'
 
 /**

@@ -6,7 +6,7 @@ import { assertFolder, readPlain, reasonOf, statPlain, UnusableFile } from '../s
 import { describeFile } from './compare.ts'
 import { findModels } from './find.ts'
 import { flatNamesOf } from './flat-names.ts'
-import { type Generation, isSameFile, listGenerations, ownNames, publishedDirOf } from './generations.ts'
+import { type Generation, isSameFile, listGenerations, publishedDirOf, recogniserFor } from './generations.ts'
 import { judgeModel, namesOf } from './judge.ts'
 import {
   contradictionsIn,
@@ -97,7 +97,7 @@ async function flatDifferences(
 
 function flatReason(jobDir: string, name: string): string {
   try {
-    statPlain(jobDir, name, ownNames(jobDir))
+    statPlain(jobDir, name, recogniserFor(jobDir))
     return 'is not the file of the current generation'
   } catch (error) {
     const reason = reasonOf(error)
@@ -155,7 +155,7 @@ async function checkFile(
 function readText(jobDir: string): { text: string; reason: string } {
   try {
     return {
-      text: readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES, ownNames(jobDir)),
+      text: readPlain(jobDir, MANIFEST, MANIFEST_MAX_BYTES, recogniserFor(jobDir)),
       reason: 'is not a manifest of any files',
     }
   } catch (error) {

@@ -1,6 +1,5 @@
-import { isWhole } from '../models/commit.ts'
 import { currentGeneration, listGenerations } from '../models/generations.ts'
-import { readManifest } from '../models/manifest.ts'
+import { isWhole, readManifest } from '../models/manifest.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
 import { formatBytes, formatMetrics, formatSeconds } from '../text.ts'
 

@@ -1,5 +1,5 @@
 import type { Job } from '../run.ts'
-import { FILE_SLACK_BYTES } from './failure.ts'
+import { FILE_SLACK_BYTES } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import type { Containment } from './sandbox.ts'
 

@@ -7,8 +7,9 @@ import { MIB } from '../text.ts'
 import { Choice, type Chooser } from './choice.ts'
 import { Estimate } from './estimate.ts'
 import { describeHeld } from './held-words.ts'
-import { type Amounts, diskFull, type Figures, inodesGone, isAbove, limitNow, limitReached } from './limit.ts'
+import { type Amounts, type Figures, isAbove, limitNow } from './limit.ts'
 import { type Look, type Looked, Looker, withNoise } from './looker.ts'
+import { diskFull, inodesGone, limitReached } from './space-failure.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8

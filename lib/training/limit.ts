@@ -28,6 +28,9 @@ export type Limit = {
   isCapped: boolean
 }
 
+/** Room beside one largest file, for folders and small files. */
+export const FILE_SLACK_BYTES = 256 * 1024
+
 /** The least number of files that a training must be able to make for a start to make sense. */
 const MIN_FREE_INODES = 64
 
@@ -93,67 +96,4 @@ export function limitNow(
 
 export function isAbove({ usedBytes, usedInodes }: Figures, { bytes, inodes }: Amounts): boolean {
   return usedBytes > bytes || usedInodes > inodes
-}
-
-/** The failure of a training that its limit has stopped: `how` it was, and what is left that fills it. */
-export function limitReached(limit: Limit, figures: Figures, how: string, rest = ''): TrainerError {
-  const { job, dir, limitBytes, isDiskLimit } = limit
-  if (isDiskLimit)
-    return diskFull(limit, figures, 'the disk holds less than its quota', { isOwn: true, rest })
-  const { usedBytes } = figures
-  const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
-  return new TrainerError(
-    'quota-exceeded',
-    `Model too large for quota: ${job}'s training ${how} with ${used} in ${dir}; ${rest}raise its maxDiskMb or make it write less`,
-    { usage: { usedBytes, limitBytes } },
-  )
-}
-
-/** The failure of a training that asked for a file beyond its limit, which the kernel refused. */
-export function fileRefused({ job, dir, limitBytes }: Limit, { usedBytes }: Figures): TrainerError {
-  return new TrainerError(
-    'quota-exceeded',
-    `Model too large for quota: ${job}'s training asked for a file larger than its limit of ${formatBytes(limitBytes)} allows, ` +
-      `with ${formatBytes(usedBytes)} used in ${dir}; raise its maxDiskMb or make it write less`,
-    { usage: { usedBytes, limitBytes }, isRefusal: true },
-  )
-}
-
-/** The failure of a training inside its quota on a disk that is full; `isOwn` if others have no part in that. */
-export function diskFull(
-  { job, dir, limitBytes }: Limit,
-  { usedBytes, freeBytes }: Figures,
-  why = 'other programs fill the disk',
-  { isOwn = false, rest = '' } = {},
-): TrainerError {
-  return new TrainerError(
-    'no-space',
-    `Stopped ${job}: ${why}, ${formatBytes(freeBytes)} free on ${dir} with ` +
-      `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used by ${job}; ${rest}free some and start again`,
-    isOwn ? { usage: { usedBytes, limitBytes } } : {},
-  )
-}
-
-/** The failure of a training on a filesystem that can hold no more files, whatever their size: `how` it was. */
-export function inodesGone(limit: Limit, figures: Figures, how: string): TrainerError {
-  const { job, dir, limitBytes, limitInodes, isCapped } = limit
-  const { usedBytes, usedInodes, freeInodes } = figures
-  const usage = { usedBytes, limitBytes }
-  if (isCapped) {
-    return new TrainerError(
-      'quota-exceeded',
-      `Too many files for quota: ${job}'s training ${how} with ${usedInodes} of ${limitInodes} inodes used in ${dir}; ` +
-        'make it write fewer files, or raise its maxDiskMb and make its volume anew',
-      { usage },
-    )
-  }
-  const isOwn = usedInodes > limitInodes / 2
-  const who = isOwn ? 'its files use up' : 'other programs use up'
-  const remedy = isOwn ? 'make it write fewer files' : 'delete files there, whatever their size'
-  return new TrainerError(
-    'no-space',
-    `Stopped ${job}: ${who} the inodes of the disk, ${freeInodes} free on ${dir} with ${usedInodes} used by ${job}; ` +
-      `${remedy}, and start again`,
-    isOwn ? { usage } : {},
-  )
 }

@@ -12,7 +12,7 @@ import { unlessAborted } from '../system/abort.ts'
 import { containmentOf } from './containment.ts'
 import { trainingArgv, trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
-import { explainFailure, explainSpace } from './failure.ts'
+import { explainFailure } from './failure.ts'
 import { guard } from './guard.ts'
 import { assertSameFolder } from './job.ts'
 import type { Figures } from './limit.ts'
@@ -21,6 +21,7 @@ import { Training } from './process.ts'
 import { type Complaint, Progress } from './progress.ts'
 import { describePruned } from './pruned-paths.ts'
 import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
+import { explainSpace } from './space-failure.ts'
 
 /** The outcome of a training that exited with 0. */
 export type Report = {

@@ -15,7 +15,7 @@ import {
   UnusableFile,
 } from '../../system/plain-file.ts'
 import { commandFor, type Place } from '../../system/start-command.ts'
-import { type Generation, ownNames, publishedDirOf } from '../generations.ts'
+import { type Generation, publishedDirOf, recogniserFor } from '../generations.ts'
 import {
   adoptionIn,
   contradictionsIn,
@@ -94,7 +94,7 @@ function readPublished(published: Source): { text: string; manifest: Manifest } 
     throw unbundled(published, jobDir, cause)
   }
   try {
-    const text = readPlain(dir, MANIFEST, MANIFEST_MAX_BYTES, ownNames(dir))
+    const text = readPlain(dir, MANIFEST, MANIFEST_MAX_BYTES, recogniserFor(dir))
     const manifest = parseManifest(text)
     if (!manifest || !Object.keys(manifest.files).length) throw new UnusableFile('describes no model')
     const adoption = adoptionIn(manifest)
@@ -133,7 +133,7 @@ function textEntry(name: string, text: string): TarEntry {
 
 function sizeOf(published: Source, name: string): number {
   try {
-    return Number(statPlain(published.dir, name, ownNames(published.dir)).size)
+    return Number(statPlain(published.dir, name, recogniserFor(published.dir)).size)
   } catch (cause) {
     throw unbundled(published, name, cause)
   }
@@ -146,7 +146,7 @@ async function* publishedContent(
   sha256: string,
 ): AsyncGenerator<Buffer, void> {
   try {
-    const { fd } = openPlain(published.dir, name, ownNames(published.dir))
+    const { fd } = openPlain(published.dir, name, recogniserFor(published.dir))
     const hash = createHash('sha256')
     for await (const piece of createReadStream('', { fd, start: 0, highWaterMark: PIECE_BYTES })) {
       hash.update(piece)

@@ -1,0 +1,101 @@
+import { TrainerError } from '../errors.ts'
+import { describeRest } from '../storage/rest.ts'
+import { formatBytes, MIB } from '../text.ts'
+import { FILE_SLACK_BYTES, type Figures, type Limit } from './limit.ts'
+import type { Budget } from './preflight.ts'
+import type { TrainingExit } from './process.ts'
+import type { Progress } from './progress.ts'
+
+/** The kernel's own error for a file that may not grow, as Node.js and Python name it; only RLIMIT_FSIZE causes it. */
+const fileLimitError = /\bEFBIG\b|\[Errno 27\]/
+
+/**
+ * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
+ * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
+ */
+export async function explainSpace(
+  budget: Budget,
+  { end, fullest }: { end: Figures; fullest: Figures | undefined },
+  { signal }: TrainingExit,
+  { saysOutOfSpace, lastError = '' }: Progress,
+): Promise<TrainerError | undefined> {
+  const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
+  // On a filesystem of its own the kernel has counted, also what it has deleted by now.
+  const looks = isCapped && (saysOutOfSpace || signal === 'SIGBUS') && fullest ? [end, fullest] : [end]
+  const figures = looks.reduce((a, b) => (b.freeBytes < a.freeBytes || b.freeInodes < a.freeInodes ? b : a))
+  const { usedBytes, usedInodes, freeBytes, freeInodes } = figures
+  const how = 'ran into its limit'
+  const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
+  // A write of which not all finds room may be refused whole.
+  const isFull = isCapped && freeBytes < Math.max(0.03 * limitBytes, 2 * MIB)
+  if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
+    return limitReached(budget, figures, how, await describeRest(budget.dir, budget.rules, { faults: [] }))
+  if (fileLimitError.test(lastError)) return fileRefused(budget, figures)
+  if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
+  if (!saysOutOfSpace) return undefined
+  if (freeInodes <= reserveInodes) return inodesGone(budget, figures, how)
+  return freeBytes <= reserveBytes ? diskFull(budget, figures) : undefined
+}
+
+/** The failure of a training that its limit has stopped: `how` it was, and what is left that fills it. */
+export function limitReached(limit: Limit, figures: Figures, how: string, rest = ''): TrainerError {
+  const { job, dir, limitBytes, isDiskLimit } = limit
+  if (isDiskLimit)
+    return diskFull(limit, figures, 'the disk holds less than its quota', { isOwn: true, rest })
+  const { usedBytes } = figures
+  const used = `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used`
+  return new TrainerError(
+    'quota-exceeded',
+    `Model too large for quota: ${job}'s training ${how} with ${used} in ${dir}; ${rest}raise its maxDiskMb or make it write less`,
+    { usage: { usedBytes, limitBytes } },
+  )
+}
+
+/** The failure of a training that asked for a file beyond its limit, which the kernel refused. */
+function fileRefused({ job, dir, limitBytes }: Limit, { usedBytes }: Figures): TrainerError {
+  return new TrainerError(
+    'quota-exceeded',
+    `Model too large for quota: ${job}'s training asked for a file larger than its limit of ${formatBytes(limitBytes)} allows, ` +
+      `with ${formatBytes(usedBytes)} used in ${dir}; raise its maxDiskMb or make it write less`,
+    { usage: { usedBytes, limitBytes }, isRefusal: true },
+  )
+}
+
+/** The failure of a training inside its quota on a disk that is full; `isOwn` if others have no part in that. */
+export function diskFull(
+  { job, dir, limitBytes }: Limit,
+  { usedBytes, freeBytes }: Figures,
+  why = 'other programs fill the disk',
+  { isOwn = false, rest = '' } = {},
+): TrainerError {
+  return new TrainerError(
+    'no-space',
+    `Stopped ${job}: ${why}, ${formatBytes(freeBytes)} free on ${dir} with ` +
+      `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used by ${job}; ${rest}free some and start again`,
+    isOwn ? { usage: { usedBytes, limitBytes } } : {},
+  )
+}
+
+/** The failure of a training on a filesystem that can hold no more files, whatever their size: `how` it was. */
+export function inodesGone(limit: Limit, figures: Figures, how: string): TrainerError {
+  const { job, dir, limitBytes, limitInodes, isCapped } = limit
+  const { usedBytes, usedInodes, freeInodes } = figures
+  const usage = { usedBytes, limitBytes }
+  if (isCapped) {
+    return new TrainerError(
+      'quota-exceeded',
+      `Too many files for quota: ${job}'s training ${how} with ${usedInodes} of ${limitInodes} inodes used in ${dir}; ` +
+        'make it write fewer files, or raise its maxDiskMb and make its volume anew',
+      { usage },
+    )
+  }
+  const isOwn = usedInodes > limitInodes / 2
+  const who = isOwn ? 'its files use up' : 'other programs use up'
+  const remedy = isOwn ? 'make it write fewer files' : 'delete files there, whatever their size'
+  return new TrainerError(
+    'no-space',
+    `Stopped ${job}: ${who} the inodes of the disk, ${freeInodes} free on ${dir} with ${usedInodes} used by ${job}; ` +
+      `${remedy}, and start again`,
+    isOwn ? { usage } : {},
+  )
+}
