@@ -2,6 +2,7 @@ import { chmodSync, cpSync, readdirSync, symlinkSync } from 'node:fs'
 import { basename, dirname, join, relative, sep } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 import { bundleModules, subcommands } from '../../debian/build/bundle.ts'
+import { jobNames } from '../../lib/quotas.ts'
 import { root } from './places.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'
 
@@ -23,7 +24,10 @@ export async function translateProject(): Promise<Sandbox> {
   const sources = readdirSync(copy.dir, { recursive: true, encoding: 'utf8' }).filter(
     name => name.endsWith('.ts') && !name.startsWith(`node_modules${sep}`),
   )
-  const programs = ['tasks', ...subcommands(root).map(name => `scripts/${name}`)]
+  const programs = [
+    ...['tasks', 'test/support/publisher', ...jobNames.map(job => `scripts/train/${job}`)],
+    ...subcommands(root).map(name => `scripts/${name}`),
+  ]
   const fileOf = (name: string) => copy.path('packages', name.replaceAll('/', '-'))
   await Promise.all([
     build({

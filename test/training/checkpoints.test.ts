@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { basename, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
+import { type JobName, jobNames } from '../../lib/quotas.ts'
 import { MOST_ENTRIES } from '../../lib/storage/entries-by-age.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
@@ -170,31 +171,30 @@ ${publishes}`
   assert.equal(linesOf(rig, 'links'), ['links false,false,false,false', 'links true,false,true,true'])
 })
 
-const ANEW: [string, Parameters<typeof rigOf>[0]][] = [
-  ['checkpoint.pth', {}],
-  ['model_epoch_3.pt', {}],
-  ['last.pt', {}],
-  ['weights.step-20.h5', {}],
-  ['last.ckpt', { framework: 'lightning' }],
-  ['backup/latest.weights.h5', { framework: 'keras' }],
-  ['best.keras', { framework: 'keras' }],
-  ['run/weights/last.pt', { framework: 'ultralytics' }],
-]
-for (const [name, quota] of ANEW) {
-  test(`a retraining begins anew, without a word of globs in quotas.json: ${name}`, async () => {
-    const trainer = `
-console.log('finds', fs.existsSync(dir + '/${name}'))
-fs.mkdirSync(dir + '/${dirname(name)}', { recursive: true })
-fs.writeFileSync(dir + '/${name}', 'x')
+/** What frameworks leave, by job: none is named in quotas.json for core. */
+const LEFT = {
+  core: [{}, ['checkpoint.pth', 'model_epoch_3.pt', 'last.pt', 'weights.step-20.h5']],
+  dpi: [{ framework: 'lightning' }, ['last.ckpt']],
+  agent: [{ framework: 'keras' }, ['backup/latest.weights.h5', 'best.keras']],
+} satisfies Record<JobName, [Parameters<typeof rigOf>[0], string[]]>
+
+test('a retraining begins anew, without a word of globs in quotas.json', async () => {
+  const trainers = Object.entries(LEFT).map(([job, [quota, names]]) => {
+    const trainer = `${HELPERS}
+const names = ${JSON.stringify(names)}
+console.log('finds', names.filter(has).join())
+fs.mkdirSync(dir + '/backup', { recursive: true })
+for (const name of names) fs.writeFileSync(dir + '/' + name, 'x')
 ${publishes}`
-    await using rig = await rigOf(quota, trainer)
-    await rig.run(['core'])
-
-    await rig.run(['core', '--retrain'])
-
-    assert.equal(linesOf(rig, 'finds'), ['finds false', 'finds false'])
+    return [job, { ...quota, trainer }] as const
   })
-}
+  await using rig = await trainerRig(Object.fromEntries(trainers))
+  await rig.run()
+
+  await rig.run(['--retrain'])
+
+  for (const job of jobNames) assert.equal(linesOf(rig, 'finds', job), ['finds ', 'finds '])
+})
 
 test('a best model that keep names stays for a training that goes on, and not for the next one', async () => {
   const trainer = `
@@ -436,9 +436,9 @@ function workDir(rig: Rig): string {
   return rig.path('models/core/work')
 }
 
-/** The lines of all trainings that begin with a word. */
-function linesOf(rig: Rig, word: string): string[] {
-  const log = readFileSync(rig.path('models/.trainer/core.log'), 'utf8')
+/** The lines of all trainings of a job that begin with a word. */
+function linesOf(rig: Rig, word: string, job: JobName = 'core'): string[] {
+  const log = readFileSync(rig.path(`models/.trainer/${job}.log`), 'utf8')
   return log.split('\n').filter(line => line.startsWith(word))
 }
 
