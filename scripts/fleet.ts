@@ -157,8 +157,10 @@ async function follow(
 
 function tellSubmission(submission: Submission, emit: (body: FleetEventBody) => void): void {
   const site = submission.site.name
-  if ('record' in submission) emit({ event: 'site.submit', site, slurmJob: submission.record.jobId })
-  else emit({ event: 'site.fail', site, ...submission.refusal })
+  if ('record' in submission) {
+    const { jobId, submittedAt } = submission.record
+    emit({ event: 'site.submit', site, slurmJob: jobId, submittedAt })
+  } else emit({ event: 'site.fail', site, ...submission.refusal })
 }
 
 /** The jobs that were submitted last, as the sites' folders have them. */

@@ -10,7 +10,7 @@ export type SiteState = (typeof siteStates)[number]
 export type FleetEventBody =
   | { event: 'fleet.start'; file: string; sites: string[]; attached?: true }
   | { event: 'fleet.done'; exitCode: number; seconds: number; message: string }
-  | { event: 'site.submit'; site: string; slurmJob: number }
+  | { event: 'site.submit'; site: string; slurmJob: number; submittedAt: string }
   | { event: 'site.start'; site: string; slurmJob: number; host: string }
   | { event: 'site.done'; site: string; slurmJob: number; message: string; seconds: number }
   | { event: 'site.fail'; site: string; slurmJob?: number; exitCode: number; message: string }
@@ -67,9 +67,9 @@ export function describeFleetEvent(event: FleetEvent): string {
     case 'fleet.done':
       return `${event.message}${event.exitCode ? ` (exit code ${event.exitCode})` : ''}, after ${formatSeconds(event.seconds)}`
     case 'site.submit':
-      return `submitted as Slurm job ${event.slurmJob}`
+      return `Slurm job ${event.slurmJob}, submitted at ${event.submittedAt}`
     case 'site.start':
-      return `runs on ${event.host}, Slurm job ${event.slurmJob}`
+      return `started on ${event.host}, Slurm job ${event.slurmJob}`
     case 'site.done':
       return `${event.message}, after ${formatSeconds(event.seconds)}`
     case 'site.fail':

@@ -29,7 +29,7 @@ const trainedRig = () => (trained ??= trainAll())
 test.after(async () => (await trained)?.rig[Symbol.asyncDispose]())
 
 async function trainAll(): Promise<{ rig: Rig; ended: Ended }> {
-  const rig = await trainerRig()
+  const rig = await trainerRig({ core: { train: ['node', 'core.mjs'] } })
   return { rig, ended: await rig.run(['--json']) }
 }
 

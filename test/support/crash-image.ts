@@ -71,7 +71,7 @@ export async function stopAt(
   copyFileSync('/dev/null', log)
   const fault = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=STOP:when=${when}`]
   const program = [process.execPath, ...programOf('test/support/publisher.ts'), command!, jobDir, ...names]
-  const child = spawn('strace', ['-f', '--seccomp-bpf', '-qq', '-o', log, ...fault, ...program], {
+  const child = spawn('strace', ['-f', '-qq', '-o', log, ...fault, ...program], {
     env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
     stdio: ['ignore', 'ignore', 'pipe'],
   })

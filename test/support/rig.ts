@@ -65,7 +65,12 @@ export async function trainerRig(
     jobNames.map(name => {
       const { trainer = publishes, ...quota } = jobs[name] ?? {}
       writeFileSync(box.path(`${name}.mjs`), trainerText(trainer, box.path('fixture.onnx')))
-      return [name, { maxDiskMb: 20, train: ['node', `${name}.mjs`], ...quota }]
+      // Most trainings are beside the point: a shell starts in a thirtieth of the time of Node.js.
+      const train =
+        trainer === publishes
+          ? ['sh', '-c', `cp fixture.onnx "$RANSOMEYE_OUTPUT_DIR/${name}.onnx"`]
+          : ['node', `${name}.mjs`]
+      return [name, { maxDiskMb: 20, train, ...quota }]
     }),
   )
   writeFileSync(box.path('quotas.json'), JSON.stringify({ ...top, jobs: quotas }))
