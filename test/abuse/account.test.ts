@@ -160,7 +160,7 @@ for (let n = 0; n < 20_000; n++) { fs.closeSync(fs.openSync(dir + '/e' + n, 'w')
   },
 )
 
-hostile('checkpoints are pruned for the sake of inodes as for that of bytes', async () => {
+hostileInSweep('checkpoints are pruned for the sake of inodes as for that of bytes', async () => {
   const trainer = `
 for (let n = 0; n < 4500; n++) { fs.closeSync(fs.openSync(dir + '/e' + n + '.checkpoint', 'w')); if (n % 5 === 0) await sleep(1) }
 ${publishes}`
@@ -177,7 +177,7 @@ ${publishes}`
   assert.is(told.length, 1)
 })
 
-hostile('a disk without inodes is told as that before a start', async () => {
+hostileInSweep('a disk without inodes is told as that before a start', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1 } })
   await using disk = ownDisk(rig, 'ext4', 100, '-N', '200')
   let filled = 0
@@ -224,7 +224,7 @@ fs.writeFileSync(dir + '/ballast', Buffer.alloc(56 * 2 ** 20)); await sleep(60_0
   },
 )
 
-hostile(
+hostileInSweep(
   'others that write at the same time make the training stand still now and then, and no more',
   async () => {
     const trainer = `await sleep(4000); ${publishes}`
@@ -248,7 +248,7 @@ hostile(
   },
 )
 
-hostile('others that free space at the same time hide growth for a moment only', async () => {
+hostileInSweep('others that free space at the same time hide growth for a moment only', async () => {
   const trainer = `
 for (let n = 0; n < 400; n++) { fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)); await sleep(10) }`
   await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, trainer } })

@@ -38,7 +38,7 @@ function childrenOf(pid: number): string[] {
 }
 
 /** Each of two sweeps at the same time takes every other step, or fewer. */
-const stride = isSweep ? 2 : 16
+const stride = isSweep ? 2 : 40
 
 type Sweep = { kills: { create: number; remove: number }; faults: string[] }
 

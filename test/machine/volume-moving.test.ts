@@ -15,12 +15,13 @@ import * as assert from 'uvu/assert'
 import { trainAndPublish } from '../support/publishing.ts'
 import { readWhile } from '../support/read-while.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { versionOf } from '../support/versions.ts'
 import { hasLoopDevices, must, type VolumeRig, volumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 
 /** Publish a model of 5 MiB that test/model-reader.ts knows in every byte. */
 async function publishVersion(rig: VolumeRig, version: number): Promise<void> {
@@ -28,20 +29,23 @@ async function publishVersion(rig: VolumeRig, version: number): Promise<void> {
   await trainAndPublish(rig.folder, { 'core.onnx': model, [dataName]: data })
 }
 
-mounting('a reader finds whole models at every moment of create, unmount, mount and remove', async () => {
-  await using rig = await volumeRig()
-  await publishVersion(rig, 1)
-  const commands = ['create', 'unmount', 'mount', 'remove', 'create']
+mountingInSweep(
+  'a reader finds whole models at every moment of create, unmount, mount and remove',
+  async () => {
+    await using rig = await volumeRig()
+    await publishVersion(rig, 1)
+    const commands = ['create', 'unmount', 'mount', 'remove', 'create']
 
-  const exitCodes: number[] = []
-  const seen = await readWhile(rig.folder, async () => {
-    for (const command of commands) exitCodes.push((await rig.volume(command)).exitCode)
-  })
+    const exitCodes: number[] = []
+    const seen = await readWhile(rig.folder, async () => {
+      for (const command of commands) exitCodes.push((await rig.volume(command)).exitCode)
+    })
 
-  assert.equal(exitCodes, [0, 0, 0, 0, 0])
-  assert.is(seen.torn, 0)
-  assert.ok(seen.whole >= 50, `${seen.whole} reads`)
-})
+    assert.equal(exitCodes, [0, 0, 0, 0, 0])
+    assert.is(seen.torn, 0)
+    assert.ok(seen.whole >= 50, `${seen.whole} reads`)
+  },
+)
 
 mounting(
   'what is in the folder is in the volume afterwards, and the space beneath is free again',
@@ -91,20 +95,23 @@ mounting('models that do not fit are a violation of the quota; they stay, and no
   assert.equal(readdirSync(rig.path('models', '.trainer', 'volumes')), [])
 })
 
-mounting('a volume that somebody else has unmounted gives its models back when it is removed', async () => {
-  await using rig = await volumeRig()
-  await publishVersion(rig, 1)
-  await rig.volume('create')
-  must('umount', rig.folder)
+mountingInSweep(
+  'a volume that somebody else has unmounted gives its models back when it is removed',
+  async () => {
+    await using rig = await volumeRig()
+    await publishVersion(rig, 1)
+    await rig.volume('create')
+    must('umount', rig.folder)
 
-  const { exitCode } = await rig.volume('remove')
+    const { exitCode } = await rig.volume('remove')
 
-  assert.is(exitCode, 0)
-  assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
-  assert.not(existsSync(rig.image))
-})
+    assert.is(exitCode, 0)
+    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
+    assert.not(existsSync(rig.image))
+  },
+)
 
-mounting('files that the volume has otherwise are neither hidden nor deleted', async () => {
+mountingInSweep('files that the volume has otherwise are neither hidden nor deleted', async () => {
   await using rig = await volumeRig()
   await publishVersion(rig, 1)
   await rig.volume('create')
@@ -126,7 +133,7 @@ mounting('files that the volume has otherwise are neither hidden nor deleted', a
   assert.ok(readFileSync(join(rig.folder, 'manifest.json'), 'utf8').endsWith(' '))
 })
 
-mounting(
+mountingInSweep(
   'what was trained while the volume was not mounted is kept when the volume is made anew',
   async () => {
     await using rig = await volumeRig()
@@ -150,7 +157,7 @@ mounting(
   },
 )
 
-mounting(
+mountingInSweep(
   '--keep-folder does not delete the only models there are, nor what a mounted volume has',
   async () => {
     await using rig = await volumeRig()

@@ -3,7 +3,7 @@ import { isSweep } from '../support/places.ts'
 import { trainAndPublish, writeFiles } from '../support/publishing.ts'
 import { readSetWhile, readWhile } from '../support/read-while.ts'
 import { sandbox } from '../support/sandbox.ts'
-import { sampled, test } from '../support/test.ts'
+import { inSweep, sampled, test } from '../support/test.ts'
 import { versionOf } from '../support/versions.ts'
 
 sampled('a reader gets old or new models, never half of one, while they are published', async () => {
@@ -48,7 +48,7 @@ test('a reader of a set of 21 files never gets some of two trainings, while 20 a
   )
 })
 
-sampled('a reader gets halves of models that are written in place (the naive way)', async () => {
+inSweep('a reader gets halves of models that are written in place (the naive way)', async () => {
   await using box = await sandbox()
   const writeVersion = (version: number) => {
     const { model, dataName, data } = versionOf(version)

@@ -21,7 +21,7 @@ import { MIB } from '../../lib/text.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const box = await sandbox()
 process.on('exit', () => void box[Symbol.asyncDispose]())
@@ -72,7 +72,7 @@ test('the command lists every script but those of a clone, and each tells its ow
   }
 })
 
-test('no help and no message of the package names a command of a clone', () => {
+inSweep('no help and no message of the package names a command of a clone', () => {
   const said = [
     ...commands.map(({ name }) => run(name, '--help').stdout),
     ...commands.map(({ name }) => run(name, '--no-such-option').stderr),

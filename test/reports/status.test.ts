@@ -28,7 +28,7 @@ import { readManifest } from '../support/publishing.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const script = 'scripts/status.ts'
 const waits = `await sleep(60_000)`
@@ -244,30 +244,33 @@ test('status reads a torn journal, and says that a run was killed', async () => 
   assert.is(jobs[0]?.lastResult?.outcome, 'cut off')
 })
 
-test('status gives the reason of a failure, and keeps to the last training when pruning fails after it', async () => {
-  await using rig = await trainerRig({
-    core: { trainer: `console.log('no \\x1b[31mdata'); process.exit(4)` },
-  })
-  await rig.run(['core'])
-  const large = join(rig.modelsDir, 'agent')
-  mkdirSync(large)
-  writeFileSync(join(large, 'notes'), '')
-  truncateSync(join(large, 'notes'), 21 * MIB)
-  const pruning = await rig.run([], { script: 'scripts/prune.ts' })
+inSweep(
+  'status gives the reason of a failure, and keeps to the last training when pruning fails after it',
+  async () => {
+    await using rig = await trainerRig({
+      core: { trainer: `console.log('no \\x1b[31mdata'); process.exit(4)` },
+    })
+    await rig.run(['core'])
+    const large = join(rig.modelsDir, 'agent')
+    mkdirSync(large)
+    writeFileSync(join(large, 'notes'), '')
+    truncateSync(join(large, 'notes'), 21 * MIB)
+    const pruning = await rig.run([], { script: 'scripts/prune.ts' })
 
-  const text = drawStatus(await statusOf(rig), false)
+    const text = drawStatus(await statusOf(rig), false)
 
-  assert.is(pruning.exitCode, 2)
-  assert.match(text, /^core +- +- .* failed\nnot valid /m)
-  assert.match(text, /^agent +- +- +watch +-\nnot valid +█{4} 21\.0\/20 MiB/m)
-  assert.match(
-    text,
-    /^agent uses more than its quota, and pruning cannot change that: raise its\n {2}maxDiskMb or/m,
-  )
-  assert.match(text, /^core failed at .*: core's training ended with exit code 4;/m)
-  assert.match(text, /ended with exit\n {2}code 1: core's/m)
-  assert.ok(!text.includes('\x1b'))
-})
+    assert.is(pruning.exitCode, 2)
+    assert.match(text, /^core +- +- .* failed\nnot valid /m)
+    assert.match(text, /^agent +- +- +watch +-\nnot valid +█{4} 21\.0\/20 MiB/m)
+    assert.match(
+      text,
+      /^agent uses more than its quota, and pruning cannot change that: raise its\n {2}maxDiskMb or/m,
+    )
+    assert.match(text, /^core failed at .*: core's training ended with exit code 4;/m)
+    assert.match(text, /ended with exit\n {2}code 1: core's/m)
+    assert.ok(!text.includes('\x1b'))
+  },
+)
 
 test('status advises to prune only where that helps, and only when no run holds the lock', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 1 } })
@@ -296,7 +299,7 @@ test('status advises to prune only where that helps, and only when no run holds 
   assert.is(pruning.exitCode, 0)
 })
 
-test('status tells of a training that could not start, as the metrics do', async () => {
+inSweep('status tells of a training that could not start, as the metrics do', async () => {
   await using rig = await trainerRig()
   await rig.run(['core'])
   const { exitCode } = await rig.run(['core', '--quotas', rig.path('mistyped.json')])
@@ -331,27 +334,30 @@ test('status tells pruning, and a lock that is held without a run, from a traini
   assert.is(await stepOf(), undefined)
 })
 
-test('status says that a run waits for a quiet machine, and before which job, until the wait is over', async () => {
-  await using rig = await trainerRig({ dpi: { trainer: waits } }, { maxLoadPerCore: 0.000001 })
-  const run = rig.start(['core', 'dpi', '--max-wait', '4s'])
-  await untilEvent(rig, 'run.wait')
+inSweep(
+  'status says that a run waits for a quiet machine, and before which job, until the wait is over',
+  async () => {
+    await using rig = await trainerRig({ dpi: { trainer: waits } }, { maxLoadPerCore: 0.000001 })
+    const run = rig.start(['core', 'dpi', '--max-wait', '4s'])
+    await untilEvent(rig, 'run.wait')
 
-  const waiting = await statusOf(rig)
-  await untilEvent(rig, 'train.start', 'dpi')
-  const training = await statusOf(rig)
-  run.child.kill('SIGTERM')
-  await run.ended
+    const waiting = await statusOf(rig)
+    await untilEvent(rig, 'train.start', 'dpi')
+    const training = await statusOf(rig)
+    run.child.kill('SIGTERM')
+    await run.ended
 
-  const since = rig
-    .events()
-    .find(it => it.event === 'run.wait')!
-    .time.slice(11, 19)
-  assert.match(
-    drawStatus(waiting, false),
-    new RegExp(`^running: dpi, waiting for a quiet machine, since \\S+ ${since} UTC`, 'm'),
-  )
-  assert.equal([training.running?.job, training.running?.step], ['dpi', 'training'])
-})
+    const since = rig
+      .events()
+      .find(it => it.event === 'run.wait')!
+      .time.slice(11, 19)
+    assert.match(
+      drawStatus(waiting, false),
+      new RegExp(`^running: dpi, waiting for a quiet machine, since \\S+ ${since} UTC`, 'm'),
+    )
+    assert.equal([training.running?.job, training.running?.step], ['dpi', 'training'])
+  },
+)
 
 test('status shows the other jobs when one cannot be measured', async () => {
   await using rig = await trainerRig()

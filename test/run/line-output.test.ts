@@ -7,7 +7,7 @@ import { formatLine } from '../../lib/run/output.ts'
 import { programOf, root } from '../support/places.ts'
 import { trainerRig, untilEvent } from '../support/rig.ts'
 import { onTerminal } from '../support/terminal.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 test('formatLine() begins with the time, and names the level where it is not ordinary, and the job', () => {
   const time = '2026-01-01T00:00:00.000Z'
@@ -114,21 +114,24 @@ test('what a guarantee bounds is told once, on a terminal too', async () => {
   assert.is(atEnd.match(/watched and pruned/g)?.length, 1, atEnd)
 })
 
-test('a terminal shows what a run waits for between jobs and how long at most, beside a clock that goes', async () => {
-  await using rig = await trainerRig({}, { maxLoadPerCore: 0.000001 })
+inSweep(
+  'a terminal shows what a run waits for between jobs and how long at most, beside a clock that goes',
+  async () => {
+    await using rig = await trainerRig({}, { maxLoadPerCore: 0.000001 })
 
-  const shown = onTerminal(rig, 'stty cols 1000 rows 40; export TERM=xterm NO_COLOR=1', [
-    'core',
-    'dpi',
-    '--max-wait',
-    '3s',
-  ])
+    const shown = onTerminal(rig, 'stty cols 1000 rows 40; export TERM=xterm NO_COLOR=1', [
+      'core',
+      'dpi',
+      '--max-wait',
+      '3s',
+    ])
 
-  assert.match(shown, /dpi {2}00:0[12]\s+› > waiting 3\.0 s at most: the load of [\d.]+ is above 0\.00/)
-  const atEnd = shown.slice(shown.lastIndexOf('day-1 check'))
-  assert.match(atEnd, /after 3 s; going on/)
-  assert.not.match(atEnd, /waiting/)
-})
+    assert.match(shown, /dpi {2}00:0[12]\s+› > waiting 3\.0 s at most: the load of [\d.]+ is above 0\.00/)
+    const atEnd = shown.slice(shown.lastIndexOf('day-1 check'))
+    assert.match(atEnd, /after 3 s; going on/)
+    assert.not.match(atEnd, /waiting/)
+  },
+)
 
 test('lines on a terminal are broken between words', async () => {
   await using rig = await trainerRig()

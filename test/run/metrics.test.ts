@@ -16,12 +16,12 @@ import { readManifest, trainAndPublish } from '../support/publishing.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0
 const promtoolTest = skipUnless(test, hasPromtool, 'needs promtool (Debian package prometheus)')
 const canTrace = spawnSync('strace', ['-f', 'true']).status === 0
-const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
+const traceTestInSweep = skipUnless(inSweep, canTrace, 'needs strace (Debian package strace)')
 
 const alerts = join(root, 'docs', 'alerts.yml')
 const fileOf = (rig: Rig) => join(rig.modelsDir, '.trainer', 'metrics.prom')
@@ -193,7 +193,7 @@ test('counters go on from run to run, and begin anew where the file is damaged',
   )
 })
 
-test('pruning by hand says nothing of trainings, whether it goes well or not', async () => {
+inSweep('pruning by hand says nothing of trainings, whether it goes well or not', async () => {
   await using rig = await trainerRig({ core: { trainer: 'process.exit(1)' } })
   await rig.run(['core'])
   const lastRun = () => [...figuresOf(rig)].filter(([name]) => /^(last|run)_/.test(name))
@@ -215,47 +215,53 @@ test('pruning by hand says nothing of trainings, whether it goes well or not', a
   assert.ok(figuresOf(rig).get('usage_bytes{model="core"}')! > 21 * MIB)
 })
 
-test('a training that cannot even start leaves its exit code, and all other figures as they were', async () => {
-  await using rig = await trainerRig()
-  await rig.run(['core'])
-  const before = figuresOf(rig)
-  const quotas = readFileSync(rig.path('quotas.json'))
-  writeFileSync(rig.path('quotas.json'), '{')
-  const differences = () =>
-    [...figuresOf(rig)].filter(([name, value]) => before.get(name) !== value).map(([name]) => name)
+inSweep(
+  'a training that cannot even start leaves its exit code, and all other figures as they were',
+  async () => {
+    await using rig = await trainerRig()
+    await rig.run(['core'])
+    const before = figuresOf(rig)
+    const quotas = readFileSync(rig.path('quotas.json'))
+    writeFileSync(rig.path('quotas.json'), '{')
+    const differences = () =>
+      [...figuresOf(rig)].filter(([name, value]) => before.get(name) !== value).map(([name]) => name)
 
-  await rig.run(['core'], { script: 'scripts/prune.ts' })
-  const byPruning = differences()
-  const wrong = await rig.run(['core'])
-  const afterWrong = [figuresOf(rig).get('last_exit_code'), ...differences()]
-  writeFileSync(rig.path('quotas.json'), quotas)
-  rmSync(join(rig.modelsDir, '.trainer', 'lock'))
-  mkdirSync(join(rig.modelsDir, '.trainer', 'lock'))
-  const unusable = await rig.run(['core'])
+    await rig.run(['core'], { script: 'scripts/prune.ts' })
+    const byPruning = differences()
+    const wrong = await rig.run(['core'])
+    const afterWrong = [figuresOf(rig).get('last_exit_code'), ...differences()]
+    writeFileSync(rig.path('quotas.json'), quotas)
+    rmSync(join(rig.modelsDir, '.trainer', 'lock'))
+    mkdirSync(join(rig.modelsDir, '.trainer', 'lock'))
+    const unusable = await rig.run(['core'])
 
-  assert.equal([byPruning, wrong.exitCode, unusable.exitCode], [[], 78, 3])
-  assert.equal(afterWrong, [78, 'last_exit_code', 'update_timestamp_seconds'])
-  assert.is(figuresOf(rig).get('last_exit_code'), 3)
-})
+    assert.equal([byPruning, wrong.exitCode, unusable.exitCode], [[], 78, 3])
+    assert.equal(afterWrong, [78, 'last_exit_code', 'update_timestamp_seconds'])
+    assert.is(figuresOf(rig).get('last_exit_code'), 3)
+  },
+)
 
-test('what is no run leaves the figures alone: a dry run, a start while another holds the lock', async () => {
-  await using rig = await trainerRig({ core: { trainer: `await sleep(60_000)` } })
-  const run = rig.start(['core'])
-  await untilEvent(rig, 'train.start')
-  await until('figures', () => existsSync(fileOf(rig)))
-  const before = readFileSync(fileOf(rig), 'utf8')
+inSweep(
+  'what is no run leaves the figures alone: a dry run, a start while another holds the lock',
+  async () => {
+    await using rig = await trainerRig({ core: { trainer: `await sleep(60_000)` } })
+    const run = rig.start(['core'])
+    await untilEvent(rig, 'train.start')
+    await until('figures', () => existsSync(fileOf(rig)))
+    const before = readFileSync(fileOf(rig), 'utf8')
 
-  const dry = await rig.run(['--dry-run'])
-  const refused = await rig.run()
-  const wrong = await rig.run(['--quotas', rig.path('mistyped.json')])
+    const dry = await rig.run(['--dry-run'])
+    const refused = await rig.run()
+    const wrong = await rig.run(['--quotas', rig.path('mistyped.json')])
 
-  assert.is(refused.exitCode, 75, `${run.output()}\n${refused.stdout}${refused.stderr}`)
-  assert.equal([dry.exitCode, wrong.exitCode], [0, 78])
-  assert.is(new Set(rig.events().map(it => it.run)).size, 1)
-  assert.is(readFileSync(fileOf(rig), 'utf8'), before)
-  run.child.kill('SIGTERM')
-  await run.ended
-})
+    assert.is(refused.exitCode, 75, `${run.output()}\n${refused.stdout}${refused.stderr}`)
+    assert.equal([dry.exitCode, wrong.exitCode], [0, 78])
+    assert.is(new Set(rig.events().map(it => it.run)).size, 1)
+    assert.is(readFileSync(fileOf(rig), 'utf8'), before)
+    run.child.kill('SIGTERM')
+    await run.ended
+  },
+)
 
 test('a model of which a file is missing has no bytes', async () => {
   await using rig = await trainerRig()
@@ -292,7 +298,7 @@ test('figures that cannot be written are warned of once, and end no run', async 
   assert.is(stdout.match(/WARNING metrics\.prom is not up to date: /g)?.length, 1)
 })
 
-traceTest(
+traceTestInSweep(
   'a start with nothing to train makes the figures with three classes of the library, not all of it',
   async () => {
     await using rig = await trainerRig()

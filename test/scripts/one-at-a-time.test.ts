@@ -162,7 +162,7 @@ await sleep(1000); ${publishes}` // to be seen meanwhile
 for (const [signal, exitCode, how, shared] of [
   ['SIGTERM', 143, 143, test],
   ['SIGINT', 130, 130, inSweep],
-  ['SIGHUP', 129, 'SIGHUP', test],
+  ['SIGHUP', 129, 'SIGHUP', inSweep],
 ] as const) {
   shared(
     `${signal} ends the training with SIGTERM and the run with ${exitCode}; the lock is free, nothing is published`,

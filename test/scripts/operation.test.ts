@@ -25,6 +25,7 @@ const MIB = 2 ** 20
 const isRoot = process.getuid?.() === 0
 const canSandbox = useSandbox('core', 'auto')
 const asRoot = skipUnless(test, isRoot, 'needs root')
+const asRootInSweep = skipUnless(inSweep, isRoot, 'needs root')
 const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--']
 const isReadable =
   isRoot &&
@@ -35,6 +36,7 @@ const asOwner = skipUnless(inSweep, isReadable, 'needs root and a project that o
 const canHide = isRoot && existsSync('/usr/bin/bwrap')
 const needsHiding = 'needs root and bubblewrap'
 const hidingSandbox = skipUnless(test, canHide, needsHiding)
+const hidingSandboxInSweep = skipUnless(inSweep, canHide, needsHiding)
 const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 const withFaketime = skipUnless(sampled, existsSync(faketime), 'needs the Debian package faketime')
 
@@ -109,7 +111,7 @@ asRoot(
   },
 )
 
-asRoot('other programs filling the disk are named as the reason, and not the job', async () => {
+asRootInSweep('other programs filling the disk are named as the reason, and not the job', async () => {
   const trainer = `for (let n = 0; ; n++) { fs.writeFileSync(dir + '/part', Buffer.alloc(2 ** 20)); await sleep(20) }`
   await using rig = await trainerRig({ core: { maxDiskMb: 3072, trainer } })
   using _disk = mountSmallDisk(rig, 300)
@@ -126,25 +128,28 @@ asRoot('other programs filling the disk are named as the reason, and not the job
   assert.equal(survivors(rig), [])
 })
 
-test('a quota that published models alone fill is refused before the training, with the shortfall', async () => {
-  await using rig = await trainerRig({ core: { maxDiskMb: 2 } })
-  await rig.run(['core'])
-  writeFileSync(
-    join(rig.modelsDir, 'core', 'second.onnx'),
-    Buffer.concat([readFileSync(rig.path('fixture.onnx')), field(3 * MIB)]),
-  )
+inSweep(
+  'a quota that published models alone fill is refused before the training, with the shortfall',
+  async () => {
+    await using rig = await trainerRig({ core: { maxDiskMb: 2 } })
+    await rig.run(['core'])
+    writeFileSync(
+      join(rig.modelsDir, 'core', 'second.onnx'),
+      Buffer.concat([readFileSync(rig.path('fixture.onnx')), field(3 * MIB)]),
+    )
 
-  const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
 
-  assert.is(exitCode, 2)
-  const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
-  assert.match(exceeded!.message, /Model too large for quota.*MiB/)
-  assert.not(events.some(it => it.event === 'train.start'))
-  assert.ok(
-    existsSync(join(rig.modelsDir, 'core', 'core.onnx')) &&
-      existsSync(join(rig.modelsDir, 'core', 'second.onnx')),
-  )
-})
+    assert.is(exitCode, 2)
+    const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
+    assert.match(exceeded!.message, /Model too large for quota.*MiB/)
+    assert.not(events.some(it => it.event === 'train.start'))
+    assert.ok(
+      existsSync(join(rig.modelsDir, 'core', 'core.onnx')) &&
+        existsSync(join(rig.modelsDir, 'core', 'second.onnx')),
+    )
+  },
+)
 
 sampled(
   'a training that prints very much, without newlines and with escapes, costs neither memory nor disk',
@@ -258,26 +263,31 @@ test('a reader that leaves (| head) does not stop the work', async () => {
   assert.ok(existsSync(rig.path('models', 'core', 'core.onnx')))
 })
 
-test('no name that a training gives commands the terminal: of a model, a metric, a checkpoint', async () => {
-  const evil = String.raw`'\x1b]0;evil\x07\x9b31m'`
-  const leaves = (content: string) => `
+inSweep(
+  'no name that a training gives commands the terminal: of a model, a metric, a checkpoint',
+  async () => {
+    const evil = String.raw`'\x1b]0;evil\x07\x9b31m'`
+    const leaves = (content: string) => `
 fs.writeFileSync(dir + '/' + ${evil} + '.tmp', Buffer.alloc(25 * 2 ** 20))
 fs.writeFileSync(dir + '/' + ${evil} + '2.onnx', 'garbage')
 fs.writeFileSync(dir + '/' + ${evil} + '.onnx', ${content})
 fs.writeFileSync(dir + '/metadata.json', JSON.stringify({ performance_metrics: { [${evil}]: 1 } }))`
-  await using rig = await trainerRig({
-    core: { maxDiskMb: 40, trainer: leaves('fs.readFileSync(fixture)') },
-    dpi: { maxDiskMb: 40, trainer: leaves("'garbage'") },
-  })
+    await using rig = await trainerRig({
+      core: { maxDiskMb: 40, trainer: leaves('fs.readFileSync(fixture)') },
+      dpi: { maxDiskMb: 40, trainer: leaves("'garbage'") },
+    })
 
-  const shown = ['core', 'core', 'dpi'].map(job => onTerminal(rig, 'stty cols 100; export TERM=xterm', [job]))
+    const shown = ['core', 'core', 'dpi'].map(job =>
+      onTerminal(rig, 'stty cols 100; export TERM=xterm', [job]),
+    )
 
-  assert.match(shown[0]!, /published .*evil/)
-  assert.match(shown[0]!, /^holdout +\\x1b\]0;evil/m)
-  assert.match(shown[1]!, /skipped, .*evil/)
-  assert.match(shown[2]!, /no valid model:\s+\S+evil/)
-  assert.not.match(shown.join(''), /\x1b\]|\x07|\x9b/)
-})
+    assert.match(shown[0]!, /published .*evil/)
+    assert.match(shown[0]!, /^holdout +\\x1b\]0;evil/m)
+    assert.match(shown[1]!, /skipped, .*evil/)
+    assert.match(shown[2]!, /no valid model:\s+\S+evil/)
+    assert.not.match(shown.join(''), /\x1b\]|\x07|\x9b/)
+  },
+)
 
 test('a terminal without columns, and one that is dumb, get a line an event', async () => {
   await using rig = await trainerRig()
@@ -462,25 +472,28 @@ for (const [instead, reason] of [
   })
 }
 
-hidingSandbox('a run says once, in the words of bwrap, why there is no sandbox, and goes on', async () => {
-  await using rig = await trainerRig()
-  const words = 'bwrap: setting up uid map: Permission denied'
-  writeFileSync(rig.path('bwrap'), `#!/bin/sh\necho "${words}" >&2\nexit 1\n`, { mode: 0o755 })
+hidingSandboxInSweep(
+  'a run says once, in the words of bwrap, why there is no sandbox, and goes on',
+  async () => {
+    await using rig = await trainerRig()
+    const words = 'bwrap: setting up uid map: Permission denied'
+    writeFileSync(rig.path('bwrap'), `#!/bin/sh\necho "${words}" >&2\nexit 1\n`, { mode: 0o755 })
 
-  const { exitCode, events } = await rig.run(['core', 'dpi', '--json'], {
-    prefix: bwrapIs(rig.path('bwrap')),
-  })
+    const { exitCode, events } = await rig.run(['core', 'dpi', '--json'], {
+      prefix: bwrapIs(rig.path('bwrap')),
+    })
 
-  assert.is(exitCode, 0)
-  const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
-  assert.is(warnings.length, 1)
-  assert.match(
-    warnings[0]!,
-    `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${words}; `,
-  )
-  const guarantees = events.flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
-  assert.equal(guarantees, ['watch', 'watch'])
-})
+    assert.is(exitCode, 0)
+    const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+    assert.is(warnings.length, 1)
+    assert.match(
+      warnings[0]!,
+      `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${words}; `,
+    )
+    const guarantees = events.flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
+    assert.equal(guarantees, ['watch', 'watch'])
+  },
+)
 
 test('a run whose jobs have no use for the sandbox says nothing of it', async () => {
   await using rig = await trainerRig({ core: { sandbox: 'off' } })
@@ -595,7 +608,7 @@ test('--every repeats: the second pass retrains, with quotas.json read again; SI
   assert.equal(limits.slice(0, 2), [20, 21])
 })
 
-test('--every says once that it was interrupted, in a pass or between two', async () => {
+inSweep('--every says once that it was interrupted, in a pass or between two', async () => {
   await using rig = await trainerRig({ core: { trainer: 'await sleep(60_000)' } })
   const training = rig.start(['core', '--every', '1h'])
   await untilEvent(rig, 'train.start')
@@ -645,7 +658,7 @@ inSweep('--every survives a failed pass', async () => {
   assert.equal(codes.slice(0, 2), [1, codes[1] === 143 ? 143 : 0])
 })
 
-test('--every retrains what a failed retraining left, and only that', async () => {
+inSweep('--every retrains what a failed retraining left, and only that', async () => {
   const fails = `
 const passes = fs.existsSync(dir + '/passes') ? fs.readFileSync(dir + '/passes', 'utf8').length : 0
 fs.writeFileSync(dir + '/passes', 'x'.repeat(passes + 1))

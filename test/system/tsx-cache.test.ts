@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { root } from '../support/places.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const asWritten = 'as written'
 const planted = 'planted'
@@ -48,7 +48,7 @@ function plantIn(cache: string): void {
   }
 }
 
-test('tsx alone runs what somebody has put into its folder of the temporary folder', async () => {
+inSweep('tsx alone runs what somebody has put into its folder of the temporary folder', async () => {
   await using box = await plantedBox()
 
   assert.match(start(box, ['node', '--import', bareTsx]).stdout, planted)
@@ -85,7 +85,7 @@ async function projectBox(): Promise<Sandbox> {
 const startProject = (box: Sandbox) => start(box, ['node', '--import', 'tsx'], box.dir)
 const cacheOf = (box: Sandbox) => box.path('node_modules/.cache', cacheName)
 
-test('a cache beside the program is used only where nobody else can write', async () => {
+inSweep('a cache beside the program is used only where nobody else can write', async () => {
   await using box = await projectBox()
   assert.match(startProject(box).stdout, planted)
   const isRoot = process.geteuid!() === 0

@@ -8,28 +8,31 @@ import { MIB } from '../../lib/text.ts'
 import { dpiJob } from '../../scripts/train/dpi.ts'
 import { programOf } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { smallAgent, smallCore, smallDpi, trainSmall } from '../support/train-fixture.ts'
 
-test('a training killed by SIGKILL goes on after its newest checkpoint and ends in the same bytes', async () => {
-  await using box = await sandbox()
-  const request = { seed: 3, epochs: 12 }
-  const argv = ['--max-disk-mb', '5', '--output-dir', box.path('killed'), '--seed', '3', '--epochs', '12']
-  const first = start(argv)
-  await until('the second checkpoint', () => existsSync(box.path('killed/epoch-2.checkpoint')))
-  first.child.kill('SIGKILL')
-  await first.ended
-  assert.not(existsSync(box.path('killed/dpi.onnx')))
+inSweep(
+  'a training killed by SIGKILL goes on after its newest checkpoint and ends in the same bytes',
+  async () => {
+    await using box = await sandbox()
+    const request = { seed: 3, epochs: 12 }
+    const argv = ['--max-disk-mb', '5', '--output-dir', box.path('killed'), '--seed', '3', '--epochs', '12']
+    const first = start(argv)
+    await until('the second checkpoint', () => existsSync(box.path('killed/epoch-2.checkpoint')))
+    first.child.kill('SIGKILL')
+    await first.ended
+    assert.not(existsSync(box.path('killed/dpi.onnx')))
 
-  const second = start(argv)
-  const { exitCode, stdout } = await second.ended
-  const { onnx } = await trainSmall(dpiJob, box.path('whole'), request)
+    const second = start(argv)
+    const { exitCode, stdout } = await second.ended
+    const { onnx } = await trainSmall(dpiJob, box.path('whole'), request)
 
-  assert.is(exitCode, 0)
-  assert.match(stdout, /^going on after epoch [2-9]$/m)
-  assert.not.match(stdout, /^epoch [12]\//m)
-  assert.ok(Buffer.from(onnx).equals(readFileSync(box.path('killed/dpi.onnx'))))
-})
+    assert.is(exitCode, 0)
+    assert.match(stdout, /^going on after epoch [2-9]$/m)
+    assert.not.match(stdout, /^epoch [12]\//m)
+    assert.ok(Buffer.from(onnx).equals(readFileSync(box.path('killed/dpi.onnx'))))
+  },
+)
 
 for (const job of [smallCore, smallDpi]) {
   test(`the same seed gives the same ${job.name} model, another seed another one`, async () => {

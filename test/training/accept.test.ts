@@ -6,7 +6,7 @@ import type { TrainerEvent } from '../../lib/events.ts'
 import { type Rig, survivors, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 /** Tells the figures in `figures.json`, and makes a model that differs each time. */
 const telling = `
@@ -121,7 +121,7 @@ for (const [what, body, reason] of [
   ],
 ] as const) {
   skipUnless(
-    test,
+    what === 'hangs' ? test : inSweep,
     canSandbox,
     'needs bubblewrap',
   )(`a command that ${what} does not accept`, async () => {
@@ -202,7 +202,7 @@ test('rollback makes the model before current again, and no training of the same
   assert.is(current(rig), 'generations/3')
 })
 
-test('rollback refuses what is not there or is damaged, and is released on demand', async () => {
+inSweep('rollback refuses what is not there or is damaged, and is released on demand', async () => {
   await using rig = await trainerRig({ core: { trainer: telling } })
   const script = 'scripts/rollback.ts'
   const train = async (letters: string) => {
