@@ -8,8 +8,8 @@ import { jobNames } from '../lib/quotas.ts'
 import { SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
 import { root as project } from '../lib/system/start-command.ts'
 import { schemaFiles } from '../scripts/schema.ts'
-import { bundle, subcommands } from './build/bundle.ts'
-import { completionOf, readHelp } from './build/help.ts'
+import { bundle } from './build/bundle.ts'
+import { completionOf } from './build/help.ts'
 import { copyrightOf } from './build/licences.ts'
 import { commandPage, filePage, sectionOf } from './build/manual.ts'
 
@@ -30,16 +30,8 @@ const write = (name: string, text: string, mode = 0o644) => {
 
 rmSync(built, { recursive: true, force: true })
 const out = join(built, 'program')
-const metafile = await bundle(project, out)
+const { metafile, commands } = await bundle(project, out)
 write('copyright', copyrightOf(project, metafile))
-
-// The help tells what each command is called here, since it is the bundle's own.
-write('program/commands.json', '{}')
-const commands = readHelp(out, subcommands(project))
-write(
-  'program/commands.json',
-  `${JSON.stringify(Object.fromEntries(commands.map(({ name, summary }) => [name, summary])), null, 2)}\n`,
-)
 write('completion', completionOf(commands, jobNames))
 
 const { version } = JSON.parse(read('package.json'))

@@ -5,30 +5,27 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { TrainerError } from '../lib/errors.ts'
-import { jobNames } from '../lib/quotas.ts'
-import { didYouMean, packageVersion } from '../lib/settings/options.ts'
-import { print, runScript } from '../lib/settings/script.ts'
 import { root } from '../lib/system/start-command.ts'
 
-/** What each subcommand does, by its name; made from the scripts' own help when the package is built. */
-const summaries = JSON.parse(readFileSync(join(root, 'commands.json'), 'utf8')) as Record<string, string>
+// This is on the way of every boot: what only answers a person is imported when somebody asks.
+
+/** What each subcommand does, by its name, made from the scripts' own help when the package is built; and the jobs. */
+const { summaries, jobs } = JSON.parse(readFileSync(join(root, 'commands.json'), 'utf8')) as {
+  summaries: Record<string, string>
+  jobs: string[]
+}
 
 const [word = 'run', ...args] = process.argv.slice(2)
 
 if (word === '--help' || word === '-h' || word === 'help') await say(describeCommands)
-else if (word === '--version') await say(packageVersion)
+else if (word === '--version') await say((await import('../lib/settings/options.ts')).packageVersion)
 else if (word.startsWith('-') || namesJobs([word, ...args])) await start('run', [word, ...args])
 else if (Object.hasOwn(summaries, word)) await start(word, args)
-else
-  process.exitCode = await runScript(async () => {
-    throw new TrainerError('usage', refusalOf(word))
-  })
+else await refuse(word)
 
 /** Are several jobs named? One alone is a subcommand too, with an option more. */
 function namesJobs(words: string[]): boolean {
-  const isJob = (word: string | undefined) => jobNames.some(job => job === word)
-  return isJob(words[0]) && words.slice(1).some(isJob)
+  return jobs.includes(words[0]!) && words.slice(1).some(it => jobs.includes(it))
 }
 
 /** Start a subcommand as if its file were the program. */
@@ -39,6 +36,7 @@ async function start(command: string, args: string[]): Promise<void> {
 }
 
 async function say(text: () => string): Promise<void> {
+  const { print, runScript } = await import('../lib/settings/script.ts')
   process.exitCode = await runScript(async () => {
     print(text())
     return 0
@@ -56,7 +54,16 @@ Without a command, run. Each has its own --help, as in: ransomeye-trainer status
 All of it: man ransomeye-trainer, man ransomeye-trainer-quotas`
 }
 
-function refusalOf(word: string): string {
-  const known = [...Object.keys(summaries), ...jobNames]
-  return `Unknown command "${word}"; the commands are ${Object.keys(summaries).join(', ')}${didYouMean(word, known)}`
+async function refuse(word: string): Promise<void> {
+  const { TrainerError } = await import('../lib/errors.ts')
+  const { didYouMean } = await import('../lib/settings/options.ts')
+  const { runScript } = await import('../lib/settings/script.ts')
+  const known = [...Object.keys(summaries), ...jobs]
+  const commands = Object.keys(summaries).join(', ')
+  process.exitCode = await runScript(async () => {
+    throw new TrainerError(
+      'usage',
+      `Unknown command "${word}"; the commands are ${commands}${didYouMean(word, known)}`,
+    )
+  })
 }

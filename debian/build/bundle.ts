@@ -1,6 +1,8 @@
 import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative } from 'node:path'
 import { build, type Metafile, type Plugin } from 'esbuild'
+import { jobNames } from '../../lib/quotas.ts'
+import { readHelp, type Subcommand } from './help.ts'
 
 /** What only a clone needs: the package brings its own units, and nobody edits its validators. */
 const CLONE_ONLY = ['install.ts', 'schema.ts']
@@ -17,10 +19,13 @@ export function subcommands(project: string): string[] {
  *
  * @param project folder of the project
  * @param out folder to write; afterwards it runs from wherever it is put
- * @returns what went in, for the list of licences
+ * @returns what went in, for the list of licences, and the help of its subcommands
  */
-export async function bundle(project: string, out: string): Promise<Metafile> {
-  const seedTrainers = ['core', 'dpi', 'agent'].map(job => `scripts/train/${job}`)
+export async function bundle(
+  project: string,
+  out: string,
+): Promise<{ metafile: Metafile; commands: Subcommand[] }> {
+  const seedTrainers = jobNames.map(job => `scripts/train/${job}`)
   const scripts = subcommands(project).map(name => `scripts/${name}`)
   const metafile = await bundleModules(project, out, {
     'ransomeye-trainer': 'debian/ransomeye-trainer',
@@ -38,8 +43,15 @@ export async function bundle(project: string, out: string): Promise<Metafile> {
   const command = join(out, 'ransomeye-trainer.js')
   writeFileSync(command, `#!/usr/bin/node\n${readFileSync(command, 'utf8')}`)
   chmodSync(command, 0o755)
-  return metafile
+  // The help tells what each command is called here, since it is the bundle's own.
+  const commands = readHelp(out, subcommands(project))
+  const summaries = Object.fromEntries(commands.map(({ name, summary }) => [name, summary]))
+  write(join(out, 'commands.json'), { summaries, jobs: jobNames })
+  return { metafile, commands }
 }
+
+/** Starts at every boot. On its own it is a quarter of the pieces, which costs a fifth less time than to share them. */
+const ALONE = 'tasks'
 
 /**
  * Bundle modules of the project: an ES module for each, and what they share in pieces, so that a start loads what it needs.
@@ -47,6 +59,19 @@ export async function bundle(project: string, out: string): Promise<Metafile> {
  * @param entries module of the project by its name below `out`, both without an ending
  */
 export async function bundleModules(
+  project: string,
+  out: string,
+  { [ALONE]: alone, ...others }: Record<string, string>,
+): Promise<Metafile> {
+  const groups = alone === undefined ? [others] : [{ [ALONE]: alone }, others]
+  const made = await Promise.all(groups.map(entries => bundleTogether(project, out, entries)))
+  return {
+    inputs: Object.assign({}, ...made.map(({ inputs }) => inputs)),
+    outputs: Object.assign({}, ...made.map(({ outputs }) => outputs)),
+  }
+}
+
+async function bundleTogether(
   project: string,
   out: string,
   entries: Record<string, string>,

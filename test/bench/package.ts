@@ -15,7 +15,6 @@ export async function* measurePackage(bench: Bench): AsyncGenerator<Row> {
   await using box = await sandbox()
   const home = box.path('program')
   await bundle(root, home)
-  writeFileSync(join(home, 'commands.json'), '{}')
   const commands = {
     ours: [join(home, 'ransomeye-trainer.js'), 'run', '--quotas', quotasOf(box, home)],
     clone: ['--import', 'tsx', 'tasks.ts'],

