@@ -17,7 +17,7 @@ import { inSweep, sampled, test } from '../support/test.ts'
 
 const lacks = clusterLacks()
 const clusterTest = skipUnless(test, !lacks, lacks)
-/** Of how these are judged there are tests without a cluster, which `npm test` has. */
+/** Slurm takes its time with these; how they are judged has tests without a cluster, which `npm test` has. */
 const slowTest = skipUnless(inSweep, !lacks, lacks)
 const NODES = isSweep ? 10 : 5
 const cluster = lacks ? undefined! : await startCluster({ nodes: NODES })
@@ -146,7 +146,7 @@ clusterTest('--detach leaves at once and says how to come back; --cancel ends wh
   assert.is(findHolder(stateDirOf(fleet.modelsDir('paris'))), undefined)
 })
 
-clusterTest('a site that is submitted twice trains once at a time, whoever submits it', async () => {
+slowTest('a site that is submitted twice trains once at a time, whoever submits it', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: `await sleep(1500); ${publishes}` } })
   const first = fleet.start('--retrain', 'paris')
   await untilFleet(first, 'site.start')
@@ -180,7 +180,7 @@ clusterTest('what Slurm refuses is refused with 78 and its line, and no other wa
   assert.match(tried.output, 'Slurm refuses it')
 })
 
-clusterTest('a run that is killed ends with 1 and names the signal', async () => {
+slowTest('a run that is killed ends with 1 and names the signal', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
   const following = fleet.start()
   const stateDir = stateDirOf(fleet.modelsDir('paris'))
@@ -196,7 +196,7 @@ clusterTest('a run that is killed ends with 1 and names the signal', async () =>
   )
 })
 
-clusterTest('a job that somebody cancels ends with 143', async () => {
+slowTest('a job that somebody cancels ends with 143', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
   const following = fleet.start()
   const { slurmJob } = await untilFleet(following, 'site.submit')
