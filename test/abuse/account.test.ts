@@ -82,7 +82,7 @@ libc.pthread_exit(None)`
   })
 }
 
-hostile(
+hostileInSweep(
   'a deleted file that is open and mapped counts once on an overlay, for an ordinary user too',
   async () => {
     const script = `

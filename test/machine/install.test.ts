@@ -8,7 +8,7 @@ import { failure } from '../support/failure.ts'
 import { root } from '../support/places.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const folder = 'etc/systemd/system'
@@ -58,6 +58,7 @@ function analyze(...args: string[]): { status: number | null; output: string } {
 
 const withSystemd = skipUnless(test, hasSystemd, 'needs systemd')
 const asRoot = skipUnless(test, hasSystemd && isRoot, 'needs root and systemd')
+const asRootInSweep = skipUnless(inSweep, hasSystemd && isRoot, 'needs root and systemd')
 
 withSystemd('install --print shows units that systemd-analyze verifies without a word', async () => {
   await using box = await sandbox()
@@ -200,7 +201,7 @@ asRoot('install names the installation, or the package, whose place a unit takes
   )
 })
 
-asRoot('install without --every takes an earlier timer away', async () => {
+asRootInSweep('install without --every takes an earlier timer away', async () => {
   await using box = await image()
   await install(['--root', box.dir, '--every', '7d'])
 
@@ -244,7 +245,7 @@ asRoot(
   },
 )
 
-asRoot(
+asRootInSweep(
   'install touches neither a unit that is not its own nor a masked one, and removes its own beside',
   async () => {
     await using box = await image({

@@ -4,11 +4,12 @@ import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { capOf } from '../../lib/storage/capacity.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { createdRig, hasLoopDevices, mountOptions, must, volumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 
 // The first of these tests: a loop device that has once refused to trim goes on refusing.
 mounting(
@@ -59,32 +60,35 @@ mounting('a volume of 3 GiB leaves 2840 MiB for files, and an inode for each 4 K
   assert.ok(rig.disk().blockBytes <= 3072 * MIB)
 })
 
-mounting('status tells of a trimmed image, and mount reserves it again without touching a file', async () => {
-  await using rig = await createdRig()
-  writeFileSync(join(rig.folder, 'core.onnx'), Buffer.alloc(MIB, 3))
-  must('sync', '--file-system', rig.folder)
-  const { sizeBytes } = rig.disk()
-  must(
-    'fallocate',
-    '--punch-hole',
-    '--offset',
-    String(sizeBytes - 2 * MIB),
-    '--length',
-    String(MIB),
-    rig.image,
-  )
+mountingInSweep(
+  'status tells of a trimmed image, and mount reserves it again without touching a file',
+  async () => {
+    await using rig = await createdRig()
+    writeFileSync(join(rig.folder, 'core.onnx'), Buffer.alloc(MIB, 3))
+    must('sync', '--file-system', rig.folder)
+    const { sizeBytes } = rig.disk()
+    must(
+      'fallocate',
+      '--punch-hole',
+      '--offset',
+      String(sizeBytes - 2 * MIB),
+      '--length',
+      String(MIB),
+      rig.image,
+    )
 
-  const trimmed = await rig.volume('status', '--json')
-  const { exitCode } = await rig.volume('mount')
-  const mended = await rig.volume('status', '--json')
+    const trimmed = await rig.volume('status', '--json')
+    const { exitCode } = await rig.volume('mount')
+    const mended = await rig.volume('status', '--json')
 
-  assert.is(exitCode, 0)
-  const [before, after] = [JSON.parse(trimmed.stdout), JSON.parse(mended.stdout)]
-  const missingBytes = before.imageBytes - before.reservedBytes
-  assert.ok(missingBytes > 0.9 * MIB && missingBytes <= MIB, `${missingBytes} bytes`)
-  assert.is(after.imageBytes, after.reservedBytes)
-  assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(Buffer.alloc(MIB, 3)))
-})
+    assert.is(exitCode, 0)
+    const [before, after] = [JSON.parse(trimmed.stdout), JSON.parse(mended.stdout)]
+    const missingBytes = before.imageBytes - before.reservedBytes
+    assert.ok(missingBytes > 0.9 * MIB && missingBytes <= MIB, `${missingBytes} bytes`)
+    assert.is(after.imageBytes, after.reservedBytes)
+    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(Buffer.alloc(MIB, 3)))
+  },
+)
 
 /** Ways to outgrow a filesystem, each a program in the volume's folder that must fail. */
 const fillings: [name: string, command: string[]][] = [

@@ -66,7 +66,7 @@ mounting(
   },
 )
 
-mounting('create deletes the oldest checkpoints when the folder holds more than fits', async () => {
+mountingInSweep('create deletes the oldest checkpoints when the folder holds more than fits', async () => {
   await using rig = await volumeRig()
   await publishVersion(rig, 1)
   for (const epoch of [1, 2, 3]) {
@@ -176,22 +176,25 @@ mountingInSweep(
   },
 )
 
-mounting('a volume in use is not unmounted; it keeps its models, and the space beneath is free', async () => {
-  await using rig = await volumeRig()
-  await publishVersion(rig, 1)
-  await rig.volume('create')
-  const user = spawn('sleep', ['60'], { cwd: rig.folder })
+mountingInSweep(
+  'a volume in use is not unmounted; it keeps its models, and the space beneath is free',
+  async () => {
+    await using rig = await volumeRig()
+    await publishVersion(rig, 1)
+    await rig.volume('create')
+    const user = spawn('sleep', ['60'], { cwd: rig.folder })
 
-  const { exitCode, stderr } = await rig.volume('remove')
+    const { exitCode, stderr } = await rig.volume('remove')
 
-  const ended = once(user, 'exit')
-  user.kill()
-  await ended
-  assert.is(exitCode, 3)
-  assert.match(stderr, /target is busy.*fuser/)
-  assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
-  must('umount', rig.folder)
-  assert.equal(readdirSync(rig.folder), [])
-})
+    const ended = once(user, 'exit')
+    user.kill()
+    await ended
+    assert.is(exitCode, 3)
+    assert.match(stderr, /target is busy.*fuser/)
+    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
+    must('umount', rig.folder)
+    assert.equal(readdirSync(rig.folder), [])
+  },
+)
 
 test.run()

@@ -11,10 +11,11 @@ import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { takeLock } from '../../lib/run/lock.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices, mountOptions, must, volumeRig } from '../support/volume-rig.ts'
 
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 const script = 'scripts/volume.ts'
 
 test('wrong usage ends with 64 and says what is right', async () => {
@@ -165,21 +166,24 @@ mounting('a folder of images that others can write to is not trusted', async () 
   assert.equal(readdirSync(rig.path('elsewhere')), [])
 })
 
-mounting('an image that is attached elsewhere is neither mounted a second time nor deleted', async () => {
-  await using rig = await volumeRig()
-  await rig.volume('create')
-  must('umount', rig.folder)
-  const device = must('losetup', '--find', '--show', rig.image).trim()
+mountingInSweep(
+  'an image that is attached elsewhere is neither mounted a second time nor deleted',
+  async () => {
+    await using rig = await volumeRig()
+    await rig.volume('create')
+    must('umount', rig.folder)
+    const device = must('losetup', '--find', '--show', rig.image).trim()
 
-  const ended = [await rig.volume('mount'), await rig.volume('remove')]
+    const ended = [await rig.volume('mount'), await rig.volume('remove')]
 
-  for (const { exitCode, stderr } of ended) {
-    assert.is(exitCode, 3)
-    assert.match(stderr, new RegExp(`core\\.img is attached to ${device}`))
-  }
-  assert.ok(existsSync(rig.image))
-  assert.is(mountOptions(rig.folder), undefined)
-})
+    for (const { exitCode, stderr } of ended) {
+      assert.is(exitCode, 3)
+      assert.match(stderr, new RegExp(`core\\.img is attached to ${device}`))
+    }
+    assert.ok(existsSync(rig.image))
+    assert.is(mountOptions(rig.folder), undefined)
+  },
+)
 
 mounting('an image of another quota, smaller or larger, is not used for this one', async () => {
   await using rig = await volumeRig()

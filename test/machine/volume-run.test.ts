@@ -57,7 +57,7 @@ mounting('a training while its volume is not mounted warns that the volume will 
   assert.is(statSync(dirname(rig.image)).mode & 0o777, 0o711)
 })
 
-mounting(
+mountingInSweep(
   'a training in a volume that is larger than its quota warns of that, and how to mend it',
   async () => {
     await using rig = await createdRig({ maxDiskMb: 40 })

@@ -14,12 +14,13 @@ import * as assert from 'uvu/assert'
 import { imageOf } from '../../lib/layout.ts'
 import { mountUnit } from '../../lib/machine/volume/unit.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { createdRig, hasLoopDevices, must, volumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const NOBODY = 65534
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
+const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 
 mounting('create and mount do nothing more when they are repeated', async () => {
   await using rig = await createdRig()
@@ -74,7 +75,7 @@ mounting('--owner makes all of it the service user’s, the folders of the train
   assert.is(statSync(rig.folder).mode & 0o777, 0o750)
 })
 
-mounting('remove says that the unit of the volume has to go too, where there is one', async () => {
+mountingInSweep('remove says that the unit of the volume has to go too, where there is one', async () => {
   await using rig = await createdRig()
   const { stdout } = await rig.volume('status', '--unit')
   const file = stdout.match(/^# (.*)$/m)![1]!

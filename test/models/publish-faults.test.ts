@@ -8,10 +8,11 @@ import { type Assess, canTrace, inject, type Outcome, sweepAll } from '../suppor
 import { isSweep } from '../support/places.ts'
 import { globs, setsOf } from '../support/published-sets.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inTurn, sampled, test } from '../support/test.ts'
+import { inSweep, inTurn, sampled, test } from '../support/test.ts'
 
 const needs = 'needs strace (Debian package strace)'
 const faultTest = skipUnless(sampled, canTrace, needs)
+const faultTestInSweep = skipUnless(inSweep, canTrace, needs)
 const killed = 'signal=KILL'
 
 /** With it this file and that of rollbacks kill at more than two hundred points. */
@@ -50,17 +51,20 @@ faultTest('recover() killed at any system call is finished by the next one', asy
   assert.equal([...new Set(outcomes)], ['new'])
 })
 
-faultTest('the way from files beside each other to generations has no step without a model', async () => {
-  const { flat, assertUpgrading } = small
-  const assess: Assess = async (box, { signal }) => {
-    assert.is(signal, 'SIGKILL')
-    return assertUpgrading(box)
-  }
-  const sweep = { fault: killed, prepare: flat, command: ['start', ...globs], assess }
-  const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)
+faultTestInSweep(
+  'the way from files beside each other to generations has no step without a model',
+  async () => {
+    const { flat, assertUpgrading } = small
+    const assess: Assess = async (box, { signal }) => {
+      assert.is(signal, 'SIGKILL')
+      return assertUpgrading(box)
+    }
+    const sweep = { fault: killed, prepare: flat, command: ['start', ...globs], assess }
+    const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)
 
-  assert.ok(outcomes.length >= (isSweep ? 20 : 2), `${outcomes.length} points`)
-})
+    assert.ok(outcomes.length >= (isSweep ? 20 : 2), `${outcomes.length} points`)
+  },
+)
 
 for (const [turn, errno] of ['ENOSPC', 'EDQUOT', 'EIO'].entries()) {
   const refused = skipUnless(inTurn(turn, 2, sampled), canTrace, needs)

@@ -3,10 +3,10 @@ import { isSweep } from '../support/places.ts'
 import { trainAndPublish, writeFiles } from '../support/publishing.ts'
 import { readSetWhile, readWhile } from '../support/read-while.ts'
 import { sandbox } from '../support/sandbox.ts'
-import { inSweep, sampled, test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { versionOf } from '../support/versions.ts'
 
-sampled('a reader gets old or new models, never half of one, while they are published', async () => {
+inSweep('a reader gets old or new models, never half of one, while they are published', async () => {
   await using box = await sandbox()
   const publishVersion = async (version: number) => {
     const { model, dataName, data } = versionOf(version)

@@ -12,6 +12,7 @@ import { inSweep, sampled, test } from '../support/test.ts'
 
 const needs = 'needs strace (Debian package strace)'
 const faultTest = skipUnless(sampled, canTrace, needs)
+const faultTestInSweep = skipUnless(inSweep, canTrace, needs)
 
 const sets = setsOf(isSweep ? 3 : 1)
 test.after(() => sets.close())
@@ -25,7 +26,7 @@ faultTest('a rollback that is killed at any system call leaves one set or the ot
   assert.equal([...new Set(outcomes)].sort(), ['new', 'old'])
 })
 
-faultTest('a rollback to a later generation that is killed leaves one set or the other', async () => {
+faultTestInSweep('a rollback to a later generation that is killed leaves one set or the other', async () => {
   const { rolledBack, assertCrash } = sets
   const sweep = { fault: 'signal=KILL', prepare: rolledBack, command: ['rollback', '2'], assess: assertCrash }
   const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)

@@ -12,7 +12,7 @@ import { isSweep } from '../support/places.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { sampled, test } from '../support/test.ts'
+import { inSweep, sampled, test } from '../support/test.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 const BROWSER = '/usr/bin/chromium'
@@ -381,20 +381,23 @@ test('report tells pruning from training, and says that it could not keep a quot
   assert.not.match(page, /not started|No training was seen above/)
 })
 
-test('report counts a training that ran into its limit as no excess, and draws what was pruned after it', async () => {
-  const trainer = "fs.writeFileSync(dir + '/model.bin', Buffer.alloc(30 * 2 ** 20))"
-  await using rig = await trainerRig({ agent: { trainer } })
-  assert.is((await rig.run(['agent'])).exitCode, 2)
+inSweep(
+  'report counts a training that ran into its limit as no excess, and draws what was pruned after it',
+  async () => {
+    const trainer = "fs.writeFileSync(dir + '/model.bin', Buffer.alloc(30 * 2 ** 20))"
+    await using rig = await trainerRig({ agent: { trainer } })
+    assert.is((await rig.run(['agent'])).exitCode, 2)
 
-  const page = readFileSync(await reportOf(rig), 'utf8')
+    const page = readFileSync(await reportOf(rig), 'utf8')
 
-  const [run] = readRuns(rig.path('models', '.trainer'), 1).runs
-  const { peakBytes, samples } = run!.jobs[0]!
-  assert.ok(peakBytes > 19 * 2 ** 20 && peakBytes <= 20 * 2 ** 20)
-  assert.ok(samples.at(-1)!.usedBytes < 2 ** 20)
-  assert.match(page, /No training was seen above its quota\./)
-  assert.not.match(page, /seen above a limit|agent \([^)]*\) used/)
-})
+    const [run] = readRuns(rig.path('models', '.trainer'), 1).runs
+    const { peakBytes, samples } = run!.jobs[0]!
+    assert.ok(peakBytes > 19 * 2 ** 20 && peakBytes <= 20 * 2 ** 20)
+    assert.ok(samples.at(-1)!.usedBytes < 2 ** 20)
+    assert.match(page, /No training was seen above its quota\./)
+    assert.not.match(page, /seen above a limit|agent \([^)]*\) used/)
+  },
+)
 
 test('report says which trainings overlapped and which exceeded their quota', async () => {
   const journal = journalOf(

@@ -35,6 +35,7 @@ const waits = `await sleep(60_000)`
 const canTrace = spawnSync('strace', ['-f', 'true']).status === 0
 const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
 const rootTest = skipUnless(test, process.getuid?.() === 0, 'needs root')
+const rootTestInSweep = skipUnless(inSweep, process.getuid?.() === 0, 'needs root')
 const hasScript = spawnSync('script', ['--version']).status === 0
 const terminalTest = skipUnless(test, hasScript, 'needs script (Debian package bsdutils)')
 const asNobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
@@ -97,7 +98,7 @@ test('status shows each job: model, time, usage of the quota, checkpoints, pruna
   )
 })
 
-test('status of the jobs named shows no others', async () => {
+inSweep('status of the jobs named shows no others', async () => {
   await using rig = await trainerRig()
 
   const text = await rig.run(['agent', 'core'], { script })
@@ -374,7 +375,7 @@ test('status shows the other jobs when one cannot be measured', async () => {
   assert.match(jobs[1]!.reason!, /dpi is a file, expected a folder; move it away$/)
 })
 
-rootTest('status sees the run of another user, or says what it may not read', async () => {
+rootTestInSweep('status sees the run of another user, or says what it may not read', async () => {
   await using rig = await trainerRig({ core: { trainer: waits } })
   const run = rig.start(['core'])
   await untilEvent(rig, 'train.start')

@@ -26,30 +26,33 @@ test('formatLine() begins with the time, and names the level where it is not ord
   assert.is(formatLine({ ...warning, message: 'a\n\x1b[31m' }), `${time} WARNING core: a\\x0a\\x1b[31m`)
 })
 
-test('the reason of a failure is told once, on a terminal too, and in the journal with the end of the run', async () => {
-  await using rig = await trainerRig({
-    core: { trainer: "console.log('boom'); process.exitCode = 1" },
-    dpi: { maxDiskMb: 1 },
-  })
-  mkdirSync(join(rig.modelsDir, 'dpi'), { recursive: true })
-  writeFileSync(join(rig.modelsDir, 'dpi', 'big.bin'), Buffer.alloc(2 ** 21))
+inSweep(
+  'the reason of a failure is told once, on a terminal too, and in the journal with the end of the run',
+  async () => {
+    await using rig = await trainerRig({
+      core: { trainer: "console.log('boom'); process.exitCode = 1" },
+      dpi: { maxDiskMb: 1 },
+    })
+    mkdirSync(join(rig.modelsDir, 'dpi'), { recursive: true })
+    writeFileSync(join(rig.modelsDir, 'dpi', 'big.bin'), Buffer.alloc(2 ** 21))
 
-  const failed = await rig.run(['core'])
-  const tooLarge = await rig.run(['dpi'])
-  const shown = onTerminal(rig, 'stty cols 1000; export TERM=xterm NO_COLOR=1', ['core'])
+    const failed = await rig.run(['core'])
+    const tooLarge = await rig.run(['dpi'])
+    const shown = onTerminal(rig, 'stty cols 1000; export TERM=xterm NO_COLOR=1', ['core'])
 
-  assert.is(failed.stdout.match(/last line was "boom"/g)?.length, 1)
-  assert.match(
-    failed.stdout,
-    /ERROR core: failed: core's training ended.*\n.*ERROR core failed \(exit code 1\), after/,
-  )
-  assert.is(tooLarge.stdout.match(/Model too large for quota/g)?.length, 1)
-  assert.match(tooLarge.stdout, /ERROR dpi: failed: see above\n.*ERROR dpi failed \(exit code 2\), after/)
-  assert.is(shown.match(/last line was "boom"/g)?.length, 1, shown)
-  assert.match(shown, /ERROR core failed \(exit code 1\), after/)
-  const done = rig.events().find(it => it.event === 'run.done')
-  assert.ok(done?.event === 'run.done' && done.message.includes('"boom"'))
-})
+    assert.is(failed.stdout.match(/last line was "boom"/g)?.length, 1)
+    assert.match(
+      failed.stdout,
+      /ERROR core: failed: core's training ended.*\n.*ERROR core failed \(exit code 1\), after/,
+    )
+    assert.is(tooLarge.stdout.match(/Model too large for quota/g)?.length, 1)
+    assert.match(tooLarge.stdout, /ERROR dpi: failed: see above\n.*ERROR dpi failed \(exit code 2\), after/)
+    assert.is(shown.match(/last line was "boom"/g)?.length, 1, shown)
+    assert.match(shown, /ERROR core failed \(exit code 1\), after/)
+    const done = rig.events().find(it => it.event === 'run.done')
+    assert.ok(done?.event === 'run.done' && done.message.includes('"boom"'))
+  },
+)
 
 test('lines that journald reads carry its priority, others do not', async () => {
   await using rig = await trainerRig({ core: { trainer: 'process.exitCode = 1' } })

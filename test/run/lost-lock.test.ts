@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 /** What a run on another machine writes when an NFS server gives it the lock of one that is cut off. */
 const other = 'pid 17 on n2, Slurm job 4'
@@ -35,17 +35,20 @@ test('a run whose lock another machine has by now publishes nothing, and leaves 
   assert.is(readFileSync(rig.path('models/.trainer/lock'), 'utf8'), record)
 })
 
-test('a training whose lock another machine has by now is ended, without its temporary files', async () => {
-  await using rig = await trainerRig({ core: { trainer: waits } })
-  const run = rig.start(['core'])
-  await loseLock(rig)
+inSweep(
+  'a training whose lock another machine has by now is ended, without its temporary files',
+  async () => {
+    await using rig = await trainerRig({ core: { trainer: waits } })
+    const run = rig.start(['core'])
+    await loseLock(rig)
 
-  const { exitCode, stdout, stderr } = await run.ended
+    const { exitCode, stdout, stderr } = await run.ended
 
-  assert.is(exitCode, 75, stderr)
-  assert.ok((stdout + stderr).includes(other), stdout + stderr)
-  assert.ok(existsSync(rig.path('models/core/work/tmp/of-whoever-trains')))
-  assert.not.ok(existsSync(rig.path('models/core/current')))
-})
+    assert.is(exitCode, 75, stderr)
+    assert.ok((stdout + stderr).includes(other), stdout + stderr)
+    assert.ok(existsSync(rig.path('models/core/work/tmp/of-whoever-trains')))
+    assert.not.ok(existsSync(rig.path('models/core/current')))
+  },
+)
 
 test.run()

@@ -280,7 +280,7 @@ test('a model of which a file is missing has no bytes', async () => {
   assert.equal([whole, half], [model.length + 7, 0])
 })
 
-test('the figures can be read by a collector that is another user, whatever the umask', async () => {
+inSweep('the figures can be read by a collector that is another user, whatever the umask', async () => {
   await using rig = await trainerRig()
 
   await rig.run(['core'], { prefix: ['sh', '-c', 'umask 077; exec "$@"', 'sh'] })
@@ -288,7 +288,7 @@ test('the figures can be read by a collector that is another user, whatever the 
   assert.is(statSync(fileOf(rig)).mode & 0o777, 0o644)
 })
 
-test('figures that cannot be written are warned of once, and end no run', async () => {
+inSweep('figures that cannot be written are warned of once, and end no run', async () => {
   await using rig = await trainerRig()
   mkdirSync(`${fileOf(rig)}.tmp`, { recursive: true })
 

@@ -202,7 +202,7 @@ test('Ctrl-Z stops neither the run nor its training, and says so', async () => {
   assert.ok(events.some(it => it.event === 'warning' && it.message.includes('Ctrl-Z')))
 })
 
-test("a folder that takes the name of the job's while it is trained is not touched", async () => {
+inSweep("a folder that takes the name of the job's while it is trained is not touched", async () => {
   await using rig = await trainerRig({ core: { trainer: noted(1500) } })
   const run = rig.start(['core', '--json'])
   await untilNoted(rig, run)
@@ -235,7 +235,7 @@ asRoot(
   },
 )
 
-sampled(
+inSweep(
   'a training that is interrupted while it is being set up does not begin, or ends at once',
   async () => {
     const trainer = `await sleep(3000); fs.writeFileSync(dir + '/done', '')`

@@ -91,7 +91,7 @@ asRoot('a disk that holds less than the quota is a warning, and becomes the limi
   assert.ok(preflight!.limitBytes > 230 * MIB && preflight!.limitBytes <= 236 * MIB)
 })
 
-asRoot(
+asRootInSweep(
   'a training that outgrows a disk smaller than its quota is no violation, and leaves room for the next',
   async () => {
     const trainer = `for (let n = 0; ; n++) { fs.appendFileSync(dir + '/part', Buffer.alloc(2 ** 20)); await sleep(5) }`
@@ -249,7 +249,7 @@ withFaketime(
   },
 )
 
-test('a reader that leaves (| head) does not stop the work', async () => {
+inSweep('a reader that leaves (| head) does not stop the work', async () => {
   await using rig = await trainerRig()
   const script = 'set -o pipefail; "$@" | head -n 1; echo "$?"'
   const places = ['--quotas', rig.path('quotas.json'), '--models-dir', rig.modelsDir]
@@ -325,7 +325,7 @@ asRoot('a models folder that is not writable for its user ends with 3 and names 
   assert.ok(stderr.includes(rig.modelsDir) && /permission denied/i.test(stderr), stderr)
 })
 
-asRoot("root trains and prunes in no other user's folder, and may look at it", async () => {
+asRootInSweep("root trains and prunes in no other user's folder, and may look at it", async () => {
   await using rig = await trainerRig()
   mkdirSync(rig.modelsDir)
   spawnSync('chown', ['nobody', rig.modelsDir])
@@ -495,7 +495,7 @@ hidingSandboxInSweep(
   },
 )
 
-test('a run whose jobs have no use for the sandbox says nothing of it', async () => {
+inSweep('a run whose jobs have no use for the sandbox says nothing of it', async () => {
   await using rig = await trainerRig({ core: { sandbox: 'off' } })
 
   const { events } = await rig.run(['core', '--json'])
@@ -582,7 +582,7 @@ for (const { what, ends, exitCode, timeoutMinutes } of [
   })
 }
 
-test('the run says which guarantee it has', async () => {
+inSweep('the run says which guarantee it has', async () => {
   await using rig = await trainerRig({ dpi: { sandbox: 'off' } })
 
   await rig.run(['core', 'dpi'])
@@ -625,7 +625,7 @@ inSweep('--every says once that it was interrupted, in a pass or between two', a
   assert.is(between.stderr, 'ransomeye-trainer: interrupted by SIGINT\n')
 })
 
-test('--every says when it tries again what could not even start', async () => {
+inSweep('--every says when it tries again what could not even start', async () => {
   await using rig = await trainerRig()
   const run = rig.start(['core', '--every', '1s', '--json'])
   await untilEvent(rig, 'run.wait')
@@ -680,21 +680,24 @@ ${publishes}`
   assert.equal(codes, [0, 1, 0])
 })
 
-test('between jobs a run with --max-wait waits for a quiet machine, then goes on and says so', async () => {
-  await using rig = await trainerRig({}, { maxLoadPerCore: 0.000001 })
+inSweep(
+  'between jobs a run with --max-wait waits for a quiet machine, then goes on and says so',
+  async () => {
+    await using rig = await trainerRig({}, { maxLoadPerCore: 0.000001 })
 
-  const { exitCode, events } = await rig.run(['core', 'dpi', '--max-wait', '1s', '--json'])
+    const { exitCode, events } = await rig.run(['core', 'dpi', '--max-wait', '1s', '--json'])
 
-  assert.is(exitCode, 0)
-  const about = events.filter(it => it.event === 'run.wait' || it.event === 'warning')
-  assert.equal(
-    about.map(it => [it.event, 'job' in it && it.job]),
-    [
-      ['run.wait', 'dpi'],
-      ['warning', 'dpi'],
-    ],
-  )
-})
+    assert.is(exitCode, 0)
+    const about = events.filter(it => it.event === 'run.wait' || it.event === 'warning')
+    assert.equal(
+      about.map(it => [it.event, 'job' in it && it.job]),
+      [
+        ['run.wait', 'dpi'],
+        ['warning', 'dpi'],
+      ],
+    )
+  },
+)
 
 /** A length-delimited field that no ONNX reader knows: weight without meaning. */
 function field(bytes: number): Buffer {

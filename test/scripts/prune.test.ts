@@ -16,7 +16,7 @@ import { MIB } from '../../lib/text.ts'
 import { trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const script = 'scripts/prune.ts'
 const canTrace = spawnSync('strace', ['-D', 'true']).status === 0
@@ -195,14 +195,17 @@ traceTest('prune stops at SIGINT, between two deletions', async () => {
   assert.ok(deleted < 600, `${deleted} deletions`)
 })
 
-test('prune gets along with few open files, whatever number of folders the checkpoints are in', async () => {
-  await using rig = await trainerRig({ core: { maxDiskMb: 4 } })
-  const folders = Array.from({ length: 300 }, (_, number) => `core/${number}`)
-  for (const folder of folders) writeCheckpoints(rig.modelsDir, folder, ['a.checkpoint'], 65_536)
+inSweep(
+  'prune gets along with few open files, whatever number of folders the checkpoints are in',
+  async () => {
+    await using rig = await trainerRig({ core: { maxDiskMb: 4 } })
+    const folders = Array.from({ length: 300 }, (_, number) => `core/${number}`)
+    for (const folder of folders) writeCheckpoints(rig.modelsDir, folder, ['a.checkpoint'], 65_536)
 
-  const { exitCode, stderr } = await rig.run([], { script, prefix: ['prlimit', '--nofile=60'] })
+    const { exitCode, stderr } = await rig.run([], { script, prefix: ['prlimit', '--nofile=60'] })
 
-  assert.is(exitCode, 0, stderr)
-})
+    assert.is(exitCode, 0, stderr)
+  },
+)
 
 test.run()

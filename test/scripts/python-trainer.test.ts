@@ -142,7 +142,7 @@ withNumpyInSweep('day 1 trains a job anew whose pickle is truncated', async () =
 })
 
 skipUnless(
-  test,
+  inSweep,
   existsSync(python),
   'needs Debian python3',
 )(

@@ -291,16 +291,19 @@ for (const [what, trainer, reason] of [
   })
 }
 
-test('a model that an earlier, failed training has left is not published by one that leaves none', async () => {
-  const trainer = `if (fs.existsSync(dir + '/second')) process.exit(0)\nfs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit(1)`
-  await using rig = await trainerRig({ core: { trainer } })
+inSweep(
+  'a model that an earlier, failed training has left is not published by one that leaves none',
+  async () => {
+    const trainer = `if (fs.existsSync(dir + '/second')) process.exit(0)\nfs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit(1)`
+    await using rig = await trainerRig({ core: { trainer } })
 
-  const first = await rig.run(['core'])
-  const second = await rig.run(['core'])
+    const first = await rig.run(['core'])
+    const second = await rig.run(['core'])
 
-  assert.equal([first.exitCode, second.exitCode], [1, 1])
-  assert.not(existsSync(model(rig, 'core')))
-})
+    assert.equal([first.exitCode, second.exitCode], [1, 1])
+    assert.not(existsSync(model(rig, 'core')))
+  },
+)
 
 test('--dry-run tells what would be done and changes nothing, not even the models folder', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 1 } })
@@ -322,7 +325,7 @@ test('--dry-run tells what would be done and changes nothing, not even the model
   assert.is(rig.events().length, journal)
 })
 
-test('--dry-run refuses a disk that is too small as a run does, without a models folder too', async () => {
+inSweep('--dry-run refuses a disk that is too small as a run does, without a models folder too', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 2 ** 30, minFreeMb: 2 ** 30 - 1 } })
 
   const dry = await rig.run(['--dry-run', 'core'])

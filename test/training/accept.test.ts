@@ -142,7 +142,7 @@ for (const [what, body, reason] of [
 }
 
 skipUnless(
-  test,
+  inSweep,
   canSandbox,
   'needs bubblewrap',
 )('what a command leaves running is ended, and a signal during it publishes nothing', async () => {

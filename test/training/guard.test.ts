@@ -8,11 +8,12 @@ import { publishes, type Rig, survivors, trainerRig, untilEvent, writesThrice } 
 import { sampleUsage } from '../support/sampler.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
+const sandboxedInSweep = skipUnless(inSweep, useSandbox('core', 'auto'), 'needs bubblewrap')
 
 const jobDir = (rig: Rig) => rig.path('models', 'core')
 const workFiles = (rig: Rig) => readdirSync(rig.path('models', 'core', 'work')).sort()
@@ -151,7 +152,7 @@ await sleep(1200); ${publishes}`
   },
 )
 
-sandboxed('a training that fills its quota in /dev/shm is told what of it was there', async () => {
+sandboxedInSweep('a training that fills its quota in /dev/shm is told what of it was there', async () => {
   const trainer = `
 for (let n = 0; n < 30; n++) { fs.writeFileSync('/dev/shm/torch_' + process.pid + '_' + n, Buffer.alloc(2 ** 20)); await sleep(20) }
 await sleep(60_000)`
@@ -197,7 +198,7 @@ await sleep(60_000)`
   assert.ok((await checkUsage(jobDir(rig))) <= 40 * MIB)
 })
 
-test('a folder that matches a prune glob goes as one, the oldest first', async () => {
+inSweep('a folder that matches a prune glob goes as one, the oldest first', async () => {
   const trainer = `
 for (let n = 1; n <= 8; n++) {
   const step = dir + '/checkpoint-' + n * 500
@@ -221,7 +222,7 @@ ${publishes}`
   assert.equal(left.sort(), ['optimizer', 'weights'])
 })
 
-test('after a violation the checkpoints that fit are left, and room for the next training', async () => {
+inSweep('after a violation the checkpoints that fit are left, and room for the next training', async () => {
   const trainer = `
 if (fs.existsSync(dir + '/ckpt/epoch-1.checkpoint')) { ${publishes}; process.exit() }
 const folders = ['/', '/ckpt/', '/parts/deep/'].map(folder => dir + folder)
@@ -256,14 +257,17 @@ process.exit(1)`
     assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
 })
 
-test('every training has the lowest priority, also when the guard of one before has raised ours', async () => {
-  const trainer = `console.log('nice', (await import('node:os')).getPriority()); ${publishes}`
-  await using rig = await trainerRig({ core: { trainer }, dpi: { trainer } })
+inSweep(
+  'every training has the lowest priority, also when the guard of one before has raised ours',
+  async () => {
+    const trainer = `console.log('nice', (await import('node:os')).getPriority()); ${publishes}`
+    await using rig = await trainerRig({ core: { trainer }, dpi: { trainer } })
 
-  const { events } = await rig.run(['core', 'dpi', '--json'])
+    const { events } = await rig.run(['core', 'dpi', '--json'])
 
-  const lines = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
-  assert.equal(lines, ['nice 19', 'nice 19'])
-})
+    const lines = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
+    assert.equal(lines, ['nice 19', 'nice 19'])
+  },
+)
 
 test.run()

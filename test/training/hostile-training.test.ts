@@ -6,7 +6,7 @@ import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
 import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inTurn, test } from '../support/test.ts'
+import { inSweep, inTurn, test } from '../support/test.ts'
 
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
 const withPython = skipUnless(test, existsSync('/usr/bin/python3'), 'needs python3')
@@ -85,18 +85,21 @@ sandboxed('a training cannot give the lock away', async () => {
   assert.equal([second.exitCode, exitCode], [75, 0])
 })
 
-test('whoever starts a run is not taken for a remainder of a training, whatever its environment', async () => {
-  await using rig = await trainerRig()
-  const RANSOMEYE_OUTPUT_DIR = rig.path('models', 'core', 'work')
+inSweep(
+  'whoever starts a run is not taken for a remainder of a training, whatever its environment',
+  async () => {
+    await using rig = await trainerRig()
+    const RANSOMEYE_OUTPUT_DIR = rig.path('models', 'core', 'work')
 
-  const script = '"$@"; echo "the shell lives, $?"'
-  const { stdout } = await rig.run(['core'], {
-    prefix: ['sh', '-c', script, 'sh'],
-    env: { RANSOMEYE_OUTPUT_DIR },
-  })
+    const script = '"$@"; echo "the shell lives, $?"'
+    const { stdout } = await rig.run(['core'], {
+      prefix: ['sh', '-c', script, 'sh'],
+      env: { RANSOMEYE_OUTPUT_DIR },
+    })
 
-  assert.match(stdout, 'the shell lives, 0')
-})
+    assert.match(stdout, 'the shell lives, 0')
+  },
+)
 
 withPython('a process whose first thread has ended is ended with the job too', async () => {
   const trainer = `

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { LiveList } from '../../lib/run/live-list.ts'
-import { publishes, type Rig, trainerRig, untilEvent } from '../support/rig.ts'
+import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
 
@@ -20,8 +20,9 @@ process.stdout.write('\\nexporting\\n')
 ${publishes}`
   await using rig = await trainerRig({ core: { trainer } })
   const run = rig.start(['core', '--json'])
-  await untilEvent(rig, 'train.progress')
-  await until('the estimate is there', async () => /left$/m.test(await statusOf(rig)))
+  const isEstimated = () =>
+    rig.events().some(it => it.event === 'train.progress' && it.secondsLeft !== undefined)
+  await until('the estimate is there', isEstimated)
 
   const { running } = JSON.parse(await statusOf(rig, '--json'))
   const text = await statusOf(rig)

@@ -5,7 +5,7 @@ import { scratchLayout } from '../../lib/layout.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { publishes, type Rig, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 /** Tells where it has worked, in a file that is published with nothing. */
 const tells = `${publishes}\nconsole.log('worked in ' + dir)`
@@ -31,24 +31,27 @@ test('a job trains on scratch, publishes in the models folder, and leaves nothin
   assert.ok(again.events.some(({ event }) => event === 'job.skip'))
 })
 
-test('a training that fails on scratch leaves nothing there, and the published model as it was', async () => {
-  await using rig = await trainerRig({
-    core: {
-      trainer: `if (fs.existsSync('fails')) { fs.writeFileSync(dir + '/1.checkpoint', 'x'); process.exit(5) }\n${publishes}`,
-    },
-  })
-  const scratch = scratchOf(rig)
-  await rig.run(['core', '--scratch', scratch])
-  const model = join(rig.modelsDir, 'core', 'core.onnx')
-  const before = readFileSync(model)
-  writeFileSync(rig.path('fails'), '')
+inSweep(
+  'a training that fails on scratch leaves nothing there, and the published model as it was',
+  async () => {
+    await using rig = await trainerRig({
+      core: {
+        trainer: `if (fs.existsSync('fails')) { fs.writeFileSync(dir + '/1.checkpoint', 'x'); process.exit(5) }\n${publishes}`,
+      },
+    })
+    const scratch = scratchOf(rig)
+    await rig.run(['core', '--scratch', scratch])
+    const model = join(rig.modelsDir, 'core', 'core.onnx')
+    const before = readFileSync(model)
+    writeFileSync(rig.path('fails'), '')
 
-  const { exitCode } = await rig.run(['core', '--retrain', '--scratch', scratch])
+    const { exitCode } = await rig.run(['core', '--retrain', '--scratch', scratch])
 
-  assert.is(exitCode, 1)
-  assert.equal(readFileSync(model), before)
-  assert.equal(readdirSync(scratch), [])
-})
+    assert.is(exitCode, 1)
+    assert.equal(readFileSync(model), before)
+    assert.equal(readdirSync(scratch), [])
+  },
+)
 
 test('what is published counts against the quota of a training on scratch', async () => {
   await using rig = await trainerRig({
@@ -68,50 +71,56 @@ test('what is published counts against the quota of a training on scratch', asyn
   assert.is(exitCode, 2)
 })
 
-test('earlier generations take nothing of the room on scratch, and go when a new model needs their place', async () => {
-  const trainer = `
+inSweep(
+  'earlier generations take nothing of the room on scratch, and go when a new model needs their place',
+  async () => {
+    const trainer = `
 const { letter, mb } = JSON.parse(fs.readFileSync('orders.json', 'utf8'))
 fs.writeFileSync(dir + '/core.pkl', Buffer.alloc(mb * 2 ** 20, letter))`
-  await using rig = await trainerRig({
-    core: { maxDiskMb: 20, models: ['*.pkl'], keepGenerations: 3, trainer },
-  })
-  const scratch = scratchOf(rig)
-  const train = async (letter: string, mb: number) => {
-    writeFileSync(rig.path('orders.json'), JSON.stringify({ letter, mb }))
-    return rig.run(['core', '--retrain', '--json', '--scratch', scratch])
-  }
-  const generations = () => readdirSync(join(rig.modelsDir, 'core/generations')).sort()
-  await train('a', 6)
-  await train('b', 6)
-  const before = generations()
+    await using rig = await trainerRig({
+      core: { maxDiskMb: 20, models: ['*.pkl'], keepGenerations: 3, trainer },
+    })
+    const scratch = scratchOf(rig)
+    const train = async (letter: string, mb: number) => {
+      writeFileSync(rig.path('orders.json'), JSON.stringify({ letter, mb }))
+      return rig.run(['core', '--retrain', '--json', '--scratch', scratch])
+    }
+    const generations = () => readdirSync(join(rig.modelsDir, 'core/generations')).sort()
+    await train('a', 6)
+    await train('b', 6)
+    const before = generations()
 
-  const { exitCode, events, stderr } = await train('c', 10)
+    const { exitCode, events, stderr } = await train('c', 10)
 
-  const pruned = events.flatMap(it => (it.event === 'storage.prune' ? [it.path] : []))
-  assert.is(exitCode, 0, stderr)
-  assert.equal(
-    [before, generations()],
-    [
-      ['1', '2'],
-      ['2', '3'],
-    ],
-  )
-  assert.equal(pruned, [join(rig.modelsDir, 'core/generations/1')])
-  assert.ok(readFileSync(join(rig.modelsDir, 'core/core.pkl')).equals(Buffer.alloc(10 * 2 ** 20, 'c')))
-})
+    const pruned = events.flatMap(it => (it.event === 'storage.prune' ? [it.path] : []))
+    assert.is(exitCode, 0, stderr)
+    assert.equal(
+      [before, generations()],
+      [
+        ['1', '2'],
+        ['2', '3'],
+      ],
+    )
+    assert.equal(pruned, [join(rig.modelsDir, 'core/generations/1')])
+    assert.ok(readFileSync(join(rig.modelsDir, 'core/core.pkl')).equals(Buffer.alloc(10 * 2 ** 20, 'c')))
+  },
+)
 
-test('a model for which there is no room beside the current one is refused on scratch, and that one stays', async () => {
-  const trainer = `fs.writeFileSync(dir + '/core.pkl', Buffer.alloc(12 * 2 ** 20, String(Date.now())))`
-  await using rig = await trainerRig({ core: { maxDiskMb: 20, models: ['*.pkl'], trainer } })
-  const scratch = scratchOf(rig)
-  const first = await rig.run(['core', '--scratch', scratch])
+inSweep(
+  'a model for which there is no room beside the current one is refused on scratch, and that one stays',
+  async () => {
+    const trainer = `fs.writeFileSync(dir + '/core.pkl', Buffer.alloc(12 * 2 ** 20, String(Date.now())))`
+    await using rig = await trainerRig({ core: { maxDiskMb: 20, models: ['*.pkl'], trainer } })
+    const scratch = scratchOf(rig)
+    const first = await rig.run(['core', '--scratch', scratch])
 
-  const second = await rig.run(['core', '--retrain', '--json', '--scratch', scratch])
+    const second = await rig.run(['core', '--retrain', '--json', '--scratch', scratch])
 
-  assert.equal([first.exitCode, second.exitCode], [0, 2])
-  assert.equal(readdirSync(join(rig.modelsDir, 'core/generations')), ['1'])
-  assert.equal(readdirSync(scratch), [])
-})
+    assert.equal([first.exitCode, second.exitCode], [0, 2])
+    assert.equal(readdirSync(join(rig.modelsDir, 'core/generations')), ['1'])
+    assert.equal(readdirSync(scratch), [])
+  },
+)
 
 test('a run that is killed loses only what is on scratch, and the next one is not hindered by it', async () => {
   await using rig = await trainerRig({
