@@ -5,7 +5,7 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
 /**
  * A log file of bounded size. Grown to `maxBytes` it becomes `<path>.1` in place of the one before; the two together
  * never hold more than twice `maxBytes`. A regular file at `path` is continued; anything else there is set aside as
- * `<path>.1` (a link is never followed).
+ * `<path>.1` (a link is never followed). A folder and a file cannot take each other's name: then it is `<path>.aside`.
  *
  * A log is an aid: where it cannot be written (a full disk), lines are dropped and the work goes on; `hasLost` tells.
  */
@@ -62,11 +62,17 @@ export class Appender {
 
   #rotate(): void {
     this.close()
+    const isAside = ['1', 'aside'].some(ending => this.#rename(`${this.path}.${ending}`))
+    // What is neither usable nor movable stays: the work goes on without this log.
+    if (isAside && !this.#open()) this.close()
+  }
+
+  #rename(to: string): boolean {
     try {
-      renameSync(this.path, `${this.path}.1`)
-      if (!this.#open()) this.close()
+      renameSync(this.path, to)
+      return true
     } catch {
-      // The file is neither usable nor movable: go on without this log.
+      return false
     }
   }
 }

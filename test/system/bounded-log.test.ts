@@ -72,6 +72,22 @@ test('Appender sets a folder aside', async () => {
   assert.is(readFileSync(box.path('log'), 'utf8'), 'line\n')
 })
 
+test('Appender sets aside a folder beside an older log, and a log beside a folder in the place of an older one', async () => {
+  await using box = await sandbox({ 'one.1': 'older\n', two: 5000 })
+  for (const name of ['one', 'two.1']) mkdirSync(box.path(name))
+
+  for (const name of ['one', 'two']) {
+    const log = new Appender(box.path(name), 1000)
+    log.append('line\n')
+    log.close()
+    assert.is(readFileSync(box.path(name), 'utf8'), 'line\n')
+  }
+
+  assert.is(readFileSync(box.path('one.1'), 'utf8'), 'older\n')
+  assert.ok(lstatSync(box.path('one.aside')).isDirectory())
+  assert.is(statSync(box.path('two.aside')).size, 5000)
+})
+
 test('Appender drops lines when it cannot write, and does not throw', async () => {
   await using box = await sandbox()
   const log = new Appender(box.path('missing', 'log'), 1000)
