@@ -80,7 +80,7 @@ test('Appender sets aside a folder beside an older log, and a log beside a folde
     const log = new Appender(box.path(name), 1000)
     log.append('line\n')
     log.close()
-    assert.is(readFileSync(box.path(name), 'utf8'), 'line\n')
+    assert.is(readFileSync(box.path(name), 'utf8').trim(), 'line')
   }
 
   assert.is(readFileSync(box.path('one.1'), 'utf8'), 'older\n')
