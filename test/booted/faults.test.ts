@@ -283,7 +283,7 @@ withBoot('an installation names a folder of root in which the service could not 
   await machine.powerOn()
   await untilDone(machine)
 
-  assert.match(said, /models\/core belongs to root, and the service cannot write there/)
+  assert.match(said, /ransomeye\/models belongs to root, and the service cannot write there/)
   assert.equal(publishedOn(machine), jobNames)
 })
 
