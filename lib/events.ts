@@ -67,8 +67,16 @@ const eventBody = v.variant('event', [
   /** What the training's lines say: a share of 1, `null` when they say it no more, and the time left by its pace. */
   kind('train.progress', { job, share: v.nullable(number), secondsLeft: v.exactOptional(number) }),
   kind('train.exit', { job, exitCode: v.nullable(number), signal: v.nullable(text), seconds: number }),
+  /** `usedBytes` is what it may use by the filesystem's account, which others write to as well. */
   kind('train.freeze', { job, usedBytes: number }),
-  kind('train.resume', { job, usedBytes: number, pausedMs: number }),
+  /** `usedBytes` is counted. */
+  kind('train.resume', {
+    job,
+    usedBytes: number,
+    pausedMs: number,
+    /** Nothing was pruned. */
+    countedOnly: yes,
+  }),
   kind('quota.exceeded', { job, usedBytes: number, limitBytes: number, message: text }),
   kind('model.publish', {
     job,

@@ -50,9 +50,9 @@ export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee
     case 'train.exit':
       return `training ended with ${event.signal ?? `exit code ${event.exitCode}`} after ${formatSeconds(event.seconds)}`
     case 'train.freeze':
-      return `paused to prune at ${formatBytes(event.usedBytes)}`
+      return `paused to count: it may use ${formatBytes(event.usedBytes)} by now`
     case 'train.resume':
-      return `resumed at ${formatBytes(event.usedBytes)} after ${Math.round(event.pausedMs)} ms`
+      return `resumed at ${formatBytes(event.usedBytes)} after ${Math.round(event.pausedMs)} ms${event.countedOnly ? '; nothing was pruned' : ''}`
     case 'quota.exceeded':
       return event.message
     case 'model.publish':

@@ -94,6 +94,11 @@ export class Belonging {
   }
 }
 
+/** Does a name say of which checkpoint by number it is, or is a part? */
+export function isNumbered(name: Bytes): boolean {
+  return numberIn(name) !== undefined
+}
+
 /** The number of a checkpoint that a name says it is, or is a part of. */
 function numberIn(name: Bytes): number | undefined {
   const [, digits] = NUMBERED.exec(name) ?? []

@@ -5,6 +5,7 @@ import { count, formatBytes } from '../text.ts'
 import type { PrunableSet } from './entry.ts'
 import { chargeOf, findRoot, type MeasureOptions } from './measure.ts'
 import { Belonging } from './naming.ts'
+import { PatternsOfNames, patternOf } from './patterns.ts'
 import { compileRules, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
 
@@ -21,8 +22,8 @@ export type Reasons = {
   spared?: Map<PrunableSet, string>
 }
 
-/** Files of one pattern that stayed for one reason. */
-type Kind = { pattern: string; why: string; files: number; bytes: number; isNamed: boolean }
+/** Files of one pattern that stayed for one reason. Of those that no rule names `names` is one. */
+type Kind = { pattern: string; why: string; files: number; bytes: number; names: string[] | undefined }
 
 /**
  * Say why nothing is left to prune in a folder: the largest things that stayed, each with its reason, and the line of
@@ -53,6 +54,7 @@ class Rest {
   /** Why what a rule names is there. */
   readonly #why: string
   readonly #kinds = new Map<string, Kind>()
+  readonly #patterns = new PatternsOfNames(MOST_KINDS)
 
   constructor(
     root: Bytes,
@@ -88,7 +90,7 @@ class Rest {
   }
 
   describe(): string[] {
-    const largest = [...this.#kinds.values()]
+    const largest = this.#byCheckpoint()
       .filter(({ bytes }) => bytes > 0)
       .sort((a, b) => b.bytes - a.bytes)
     const named = largest
@@ -97,14 +99,26 @@ class Rest {
         ({ pattern, why, files, bytes }) =>
           `${count(files, 'file')} ${pattern} (${formatBytes(bytes)}, ${why})`,
       )
-    const unnamed = largest.find(({ isNamed, files }) => !isNamed && files > 1)
-    const isGlob = unnamed && /^[\w./=*@+,-]+$/.test(unnamed.pattern)
+    const unnamed = largest.find(({ names, files }) => names && files > 1)
+    const isGlob = unnamed && /^(?:[\w./=*@+,-]|\[0-9\])+$/.test(unnamed.pattern)
     return [
       ...(named.length ? [`left are ${named.join(', ')}`] : []),
       ...(isGlob
         ? [`if they are checkpoints, add "prune": ["${unnamed.pattern}"] to the job in quotas.json`]
         : []),
     ]
+  }
+
+  /** Files that no rule names are told by the checkpoint that they are in, which has many kinds of them. */
+  #byCheckpoint(): Kind[] {
+    const kinds = new Map<string, Kind>()
+    for (const kind of this.#kinds.values()) {
+      const pattern = kind.names ? this.#patterns.checkpointOf(kind.names) : kind.pattern
+      const key = `${kind.why} ${pattern}`
+      const { files, bytes } = kinds.get(key) ?? { files: 0, bytes: 0 }
+      kinds.set(key, { ...kind, pattern, files: files + kind.files, bytes: bytes + kind.bytes })
+    }
+    return [...kinds.values()]
   }
 
   #kindOf(folder: Bytes, name: Bytes, rule: ReturnType<RuleOf>): Kind {
@@ -116,9 +130,17 @@ class Rest {
       isTemporary && rule === undefined && 'temporary, in /tmp, /var/tmp or /dev/shm of the sandbox'
     const why = isPublished ? 'published' : temporary || this.#whyOf(folder, name, rule, isNamed)
     const below = path.startsWith(`${this.#work}/`) ? this.#work : this.#root
-    const pattern = escapeBytes(path.slice(below.length + 1).replace(/\d+(?:\.\d+)?/g, '*'))
+    const names = escapeBytes(path.slice(below.length + 1)).split('/')
+    const pattern = patternOf(names)
     const key = this.#kinds.size < MOST_KINDS ? `${why} ${pattern}` : ''
-    const kind = this.#kinds.get(key) ?? { pattern, why, files: 0, bytes: 0, isNamed }
+    if (!isNamed) this.#patterns.add(names)
+    const kind = this.#kinds.get(key) ?? {
+      pattern,
+      why,
+      files: 0,
+      bytes: 0,
+      names: isNamed ? undefined : names,
+    }
     this.#kinds.set(key, kind)
     return kind
   }

@@ -24,6 +24,8 @@ export class Choice {
   readonly #broken = new Set<string>()
   readonly #faults = new Set<string>()
   #spared = new Map<PrunableSet, string>()
+  /** So many files and folders were pruned. */
+  prunedCount = 0
 
   constructor(chooser: Chooser) {
     this.#chooser = chooser
@@ -63,7 +65,10 @@ export class Choice {
     const entries = sets.flatMap(set => set.entries)
     const pruned = await pruneOldest(dir, entries, {
       ...need,
-      onPrune,
+      onPrune: it => {
+        this.prunedCount++
+        onPrune(it)
+      },
       onFault: message => {
         if (this.#faults.size < MOST_FAULTS && !this.#faults.has(message)) {
           this.#faults.add(message)

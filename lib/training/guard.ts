@@ -257,7 +257,9 @@ class Guard {
     let look = await this.#looker.countStanding(isStopped, this.#estimate.now())
     const isFull = isAbove(look, this.#thresholds(look))
     const isOthers = !isFull && isAbove(this.#estimate.now(), withNoise(look))
+    const { prunedCount } = this.#choice
     if (isFull) look = await this.#prune(look)
+    const countedOnly = this.#choice.prunedCount === prunedCount && ({ countedOnly: true } as const)
     this.#choice.noteSizes(look)
     this.#estimate.set(look, look.account)
     if (isStopped) this.#looker.trust(look)
@@ -278,7 +280,7 @@ class Guard {
     const pausedMs = performance.now() - startedMs
     if (isOthers) this.#movingUntilMs = performance.now() + pausedMs / IDLE_STOP_SHARE
     this.#walked(before)
-    emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs })
+    emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs, ...countedOnly })
   }
 
   #tellNow(figures: Figures): void {

@@ -560,6 +560,23 @@ test('"nothing left to prune" names the largest things that stayed, each with it
   )
 })
 
+test('what would help names folders of checkpoints, not one kind of the files in them', async () => {
+  const files = { 'optimizer.bin': MIB / 2, 'model.safetensors': MIB / 4, 'random_states_0.pkl': 10 }
+  const folders = Array.from({ length: 10 }, (_, n) => `work/checkpoints/checkpoint_${n}`)
+  await using box = await sandbox(
+    Object.fromEntries(
+      folders.flatMap(folder => Object.entries(files).map(([name, size]) => [`${folder}/${name}`, size])),
+    ),
+  )
+
+  const error = await enforceLimit(box.dir, 1).catch(reason => reason)
+
+  assert.match(error.message, 'left are 30 files checkpoints/checkpoint_* (7.5 MiB, no rule names them); ')
+  assert.match(error.message, 'add "prune": ["checkpoints/checkpoint_*"] to the job')
+  const { usedBytes } = await enforceLimit(box.dir, 1, { prune: ['checkpoints/checkpoint_*'] })
+  assert.ok(usedBytes <= MIB)
+})
+
 async function setsIn(box: Sandbox, options: MeasureOptions): Promise<string[][]> {
   const { prunable } = await measure(box.dir, options)
   const sets = [...new Set(prunable.map(({ set }) => set))]

@@ -21,7 +21,7 @@ fs.copyFileSync('model-' + (Date.now() % 2) + '.onnx', dir + '/core.onnx')`
 /** What a run prints before each kind of moment, and for how long after it the kill may come. */
 const moments: [RegExp, number][] = [
   [/^/, 2000], // anywhere, the start included
-  [/paused to prune/, 30], // frozen
+  [/paused to count/, 30], // frozen
   [/pruned/, 15], // pruning
   [/training ended/, 60], // checking and publishing
 ]

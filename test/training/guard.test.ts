@@ -44,6 +44,12 @@ test('a training that writes checkpoints for three times its quota survives, and
     pauses.length >= 4 &&
       pauses.every((it, index) => it.event === (index % 2 ? 'train.resume' : 'train.freeze')),
   )
+  let prunes = 0
+  for (const it of events) {
+    if (it.event === 'train.freeze') prunes = 0
+    if (it.event === 'storage.prune') prunes++
+    if (it.event === 'train.resume') assert.is(it.countedOnly, prunes ? undefined : true)
+  }
 })
 
 test('a training whose one model outgrows the quota is killed: nothing published, usage back, old model as it was', async () => {

@@ -17,7 +17,7 @@ const families = {
   pruned_bytes_total: 'Bytes of deleted checkpoints and temporary files.',
   progress_ratio: 'How far the running training says it is, from 0 to 1; absent if it does not say.',
   progress_left_seconds: 'Seconds that it has left by its pace so far; absent if that is unknown.',
-  freezes_total: 'How often a training was paused to prune.',
+  freezes_total: 'How often a training was paused to count what it uses, and to prune.',
   model_bytes: 'Bytes of the published model with its external data; 0 if none is published.',
   model_generation: 'Number of the current generation; absent where nothing is published as one.',
   model_refused: '1 if the last model that was trained was not accepted, else 0.',
