@@ -37,16 +37,19 @@ export class TrainerError extends Error {
   readonly usage: Usage | undefined
   /** The kernel refused the growth: nothing is above the limit, and nothing has to be deleted. */
   readonly isRefusal: boolean
+  /** A training missed what the run itself had pruned. */
+  readonly isOfPruning: boolean
 
   constructor(
     code: ErrorCode,
     message: string,
-    options?: { cause?: unknown; usage?: Usage; isRefusal?: boolean },
+    options?: { cause?: unknown; usage?: Usage; isRefusal?: boolean; isOfPruning?: boolean },
   ) {
     super(message, options)
     this.code = code
     this.usage = options?.usage
     this.isRefusal = options?.isRefusal ?? false
+    this.isOfPruning = options?.isOfPruning ?? false
   }
 
   /** The process's exit status for this kind of failure. */

@@ -74,8 +74,9 @@ type CheckpointGlobs = { prune: string[]; keepGlobs: string[] }
  * a preset, as are the names of what is half-written: see lib/storage/pointers.ts and naming.ts there.
  */
 const presets = {
-  // transformers.Trainer: output_dir/checkpoint-500, and run-N/checkpoint-500 of a search.
-  huggingface: { prune: ['**/checkpoint-[0-9]*/'], keepGlobs: [] },
+  // transformers.Trainer: output_dir/checkpoint-500, and run-N/checkpoint-500 of a search. Accelerate's save_state():
+  // checkpoints/checkpoint_5, if it is to name them.
+  huggingface: { prune: ['**/checkpoint-[0-9]*/', '**/checkpoint_[0-9]*/'], keepGlobs: [] },
   // ModelCheckpoint: epoch=3-step=400.ckpt, last.ckpt beside it; a sharded one is a folder. A start that does not resume
   // makes a last-v1.ckpt, the next one last-v2.ckpt.
   lightning: { prune: ['**/*.ckpt'], keepGlobs: ['**/last.ckpt'] },
@@ -107,7 +108,10 @@ export const usualCheckpoints = [
   {
     prune: [
       '**/*{epoch,step,iter,iteration,checkpoint,ckpt}{,-,_,=,.}[0-9]*.{ckpt,pt,pth,h5,keras}',
-      '**/{last,latest,checkpoint,ckpt}.{ckpt,pt,pth}',
+      '**/{last,latest,checkpoint,ckpt}.{ckpt,pt,pth,pth.tar}',
+      // A training that begins anew would never beat the best of the last one.
+      '**/{best*,*[-_.]best}.{ckpt,pt,pth,pth.tar,h5,keras}',
+      '**/best_model.*',
     ],
   },
 ].flatMap(({ prune }) => prune)

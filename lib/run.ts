@@ -8,6 +8,7 @@ import { Journal } from './run/journal.ts'
 import { Metrics } from './run/metrics.ts'
 import { type Opening, open } from './run/opening.ts'
 import { JsonLines, type Output, TextLines } from './run/output.ts'
+import { describePointedTo } from './run/pruned-words.ts'
 import { type Due, nextDue, untilNextPassMs, waitFor } from './run/schedule.ts'
 import { listenForSignals } from './run/signals.ts'
 import { packageVersion } from './settings/options.ts'
@@ -32,8 +33,8 @@ export type Run = {
   signal: AbortSignal
 }
 
-/** What a run has pruned: an escaped path, the rule, and the time in ISO 8601. */
-export type PrunedPath = { path: string; rule: string; time: string }
+/** What a run has pruned: an escaped path, the rule, the time in ISO 8601, and whether it was the best checkpoint. */
+export type PrunedPath = { path: string; rule: string; time: string; isBest?: true }
 
 /** So many of the last ones are remembered. */
 const MOST_PRUNED = 1000
@@ -226,16 +227,13 @@ function openJob(name: JobName, run: Run): Job {
     check: undefined,
     state: 'asked',
     emit,
-    onPrune({ pointer, ...pruned }) {
+    onPrune({ pointer, isBest, ...pruned }) {
       emit({ event: 'storage.prune', job: name, ...pruned, ...dryRun })
       const { path, rule } = pruned
-      if (remembered.push({ path, rule, time: new Date().toISOString() }) > MOST_PRUNED) remembered.shift()
+      const time = new Date().toISOString()
+      if (remembered.push({ path, rule, time, ...(isBest && { isBest }) }) > MOST_PRUNED) remembered.shift()
       if (pointer === undefined) return
-      const what = pruned.path.startsWith(pointer)
-        ? 'the last or best one, by its name'
-        : `which ${pointer} names`
-      const message = `pruned ${pruned.path}, ${what}: nothing else was left to prune`
-      emit({ event: 'warning', job: name, message })
+      emit({ event: 'warning', job: name, message: describePointedTo(path, pointer, isBest) })
     },
     pruned: remembered,
     onFault: message => emit({ event: 'warning', job: name, message }),

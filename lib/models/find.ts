@@ -1,12 +1,13 @@
-import type { Dirent, readdir } from 'node:fs'
+import { type Dirent, lstatSync, type readdir } from 'node:fs'
 import { opendir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { CACHE, CANDIDATE, GENERATIONS, HOME, TMP, WORK } from '../layout.ts'
 import { folderExists, reasonOf } from '../system/plain-file.ts'
 import { isPublishable, judgeModel, type Model } from './judge.ts'
 
-export type Findings = { valid: Model[]; rejected: { path: string; reason: string }[] }
+export type Findings = { valid: Model[]; rejected: Rejected[] }
+type Rejected = { path: string; reason: string }
 
 /**
  * Find the files in a folder that the job's globs call models, and judge each. `folder` is the job's folder, without
@@ -21,10 +22,20 @@ export async function findModels(
   isCheckpoint: (name: string) => boolean = () => false,
 ): Promise<Findings> {
   const names = await listNames(folder, globs)
-  return judgeAll(
+  const found = await judgeAll(
     folder,
     names.filter(name => !isCheckpoint(name)),
   )
+  return { ...found, rejected: found.rejected.map(it => withRemedy(folder, it)) }
+}
+
+/** A glob names a folder, and may mean what is in it. */
+function withRemedy(folder: string, { path, reason }: Rejected): Rejected {
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isDirectory()) return { path, reason }
+  return {
+    path,
+    reason: `${reason}; if what is in it is meant, name "${relative(folder, path)}/*" in models`,
+  }
 }
 
 /** Judge files by name; what is no model is among the rejected, with the reason. */
@@ -50,7 +61,9 @@ export async function listNames(folder: string, globs: string[]): Promise<string
     // Treat a missing folder as empty, as globby does; any other reason for not seeing it is an error.
     if (!folderExists(folder)) return []
     const { globby } = await import('globby')
-    const names = await globby(globs, {
+    // A folder is told to be one, and no model, however it is named.
+    const named = globs.map(glob => glob.replace(/\/+$/, ''))
+    const names = await globby(named, {
       cwd: folder,
       dot: true,
       expandDirectories: false,
@@ -58,7 +71,7 @@ export async function listNames(folder: string, globs: string[]): Promise<string
       // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
       ignore: [WORK, TMP, CACHE, HOME, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
-      fs: { readdir: await readerOf(globs) },
+      fs: { readdir: await readerOf(named) },
     })
     return names.filter(isPublishable).sort()
   } catch (cause) {

@@ -5,6 +5,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { foldersIn } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
 import { storageError } from '../system/durable.ts'
+import { count } from '../text.ts'
 import { makeCurrent } from './commit.ts'
 import { flatNamesOf } from './flat-names.ts'
 import { currentGeneration, type Generation, isSameFile, publishedDirOf } from './generations.ts'
@@ -32,6 +33,8 @@ export type PublishOptions = {
   keepGenerations?: number
   /** Looks at what would be published, in a folder of its own, beside the current one; throws unless it is accepted. */
   accept?: (candidate: Staged, current: Generation | undefined) => Promise<void>
+  /** The names of files of the last training that this one found, though it was to begin anew. */
+  stayed?: string[]
   /** Told what an operator should know. */
   warn?: (message: string) => void
 }
@@ -56,7 +59,7 @@ export async function publish(
   job: JobName,
   found: Model[],
   facts: TrainingFacts,
-  { keepGenerations = 1, accept, warn = () => {} }: PublishOptions = {},
+  { keepGenerations = 1, accept, stayed = [], warn = () => {} }: PublishOptions = {},
 ): Promise<Published[]> {
   const models = withoutData(found)
   const names = models.map(({ name }) => name)
@@ -68,7 +71,7 @@ export async function publish(
     if (staged.isAgain) {
       warn(
         `the training made the same bytes as are published already (${names.join(', ')}), so their age stays: it may have ` +
-          'gone on from where it had ended, or its data have not changed',
+          `gone on from where it had ended, or its data have not changed${describeStayed(stayed)}`,
       )
     }
     const { metadata, files } = staged.manifest
@@ -108,6 +111,13 @@ export async function publish(
     await discard(jobDir, cause)
     throw storageError(`Cannot publish ${names.join(', ')} in ${jobDir}`, cause)
   }
+}
+
+/** Name the first of what a training may have gone on from. */
+function describeStayed([first, ...others]: string[]): string {
+  if (first === undefined) return ''
+  const [more, them] = others.length ? [` and ${count(others.length, 'more file')}`, 'them'] : ['', 'that']
+  return `; it found ${first}${more} of the last training, as prune does not name ${them}`
 }
 
 /** Is a generation, as it is on disk, what a manifest describes, but for how long the training took? Reads every file. */

@@ -135,6 +135,11 @@ export class PrunableSet {
     this.inodes += entry.ownInodes + entry.inodes.length
   }
 
+  /** The path of the file or folder that it is, if it is one; else what all of its files begin with. */
+  get shownPath(): Bytes {
+    return this.entries.length === 1 ? this.entries[0]!.pathBytes : this.path
+  }
+
   /** Is it a cache with nothing in it? To delete its folder gives no room, and a program would make it again at once. */
   get isEmptyCache(): boolean {
     return this.rank === RANK.cache && this.entries.every(isEmptyFolder)

@@ -12,7 +12,7 @@ import {
 import { basename, dirname, join, resolve } from 'node:path'
 import { type Bytes, native } from '../system/bytes.ts'
 import type { Pointer, PrunableSet } from './entry.ts'
-import { Belonging, isTelling } from './naming.ts'
+import { Belonging, isBestName, isTelling } from './naming.ts'
 import { RANK } from './rank.ts'
 
 // Which checkpoint a training would go on with, or wants in the end, is said by links and small files beside them.
@@ -84,7 +84,7 @@ export function notePointers(root: Bytes, pointers: Pointer[], sets: PrunableSet
     const [first] = set.entries
     const path = `${first!.isFolder ? first!.pathBytes : first!.folder}/${TRAINER_STATE}`
     const best = find(dirname(set.path), bestOf(readStart(path)))
-    if (best) best.pointer ??= path
+    if (best && !(best.pointer && tellsOfBest(best.pointer))) best.pointer = path
   }
   for (const set of newestTelling(sets)) set.pointer ??= set.path
 }
@@ -138,6 +138,11 @@ function findSet(
   return (
     sets.get(belonging.checkpointOf(folder, basename(target))) ?? sets.get(join(folder, basename(target)))
   )
+}
+
+/** Does a link or file of this path, or a checkpoint by its own name, tell which the best one is? */
+export function tellsOfBest(pointer: Bytes): boolean {
+  return basename(pointer) === TRAINER_STATE || isBestName(basename(pointer))
 }
 
 /** The path of the link or file itself. */

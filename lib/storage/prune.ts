@@ -4,6 +4,7 @@ import { Slice } from '../system/slice.ts'
 import { escapeText } from '../text.ts'
 import type { Entry, PrunableSet } from './entry.ts'
 import { findRoot } from './measure.ts'
+import { tellsOfBest } from './pointers.ts'
 import { type Outcome, Remover } from './remove.ts'
 
 /** One deletion: the bytes that came free, the entry's modification time (ISO 8601), the usage after it. */
@@ -15,6 +16,8 @@ export type Pruned = {
   usedBytes: number
   /** The path of a link or file that named it as one to go on with; the beginning of its own, if its name said so. */
   pointer?: string
+  /** That says it to be the best. */
+  isBest?: true
 }
 
 /** Who is told of deletions. */
@@ -162,7 +165,7 @@ class Pruning {
       if (!this.#removed.has(set)) continue
       this.#result.broken.add(set)
       this.#options.onFault?.(
-        `${escapeBytes(set.path)} was pruned in part: what is left of it is no whole checkpoint`,
+        `${escapeBytes(set.shownPath)} was pruned in part: what is left of it is no whole checkpoint`,
       )
     }
     return this.#result
@@ -191,6 +194,7 @@ function describe({ path, mtimeNs, rule, set }: Entry, bytes: number, usedBytes:
   // A file's time may lie beyond what a Date can hold.
   const mtimeMs = Math.max(-8.64e15, Math.min(Number(mtimeNs / 1_000_000n), 8.64e15))
   const mtime = new Date(mtimeMs).toISOString()
-  const pointer = set.pointer === undefined ? {} : { pointer: escapeBytes(set.pointer) }
+  const isBest = set.pointer !== undefined && tellsOfBest(set.pointer) && ({ isBest: true } as const)
+  const pointer = set.pointer === undefined ? {} : { pointer: escapeBytes(set.pointer), ...isBest }
   return { path: escapeText(path), bytes, mtime, rule, usedBytes, ...pointer }
 }

@@ -1,22 +1,16 @@
 import { createHash } from 'node:crypto'
-import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import * as v from 'valibot'
 import { isErrno, messageOf } from '../errors.ts'
 import { ASIDE, stateDirOf } from '../layout.ts'
 import { MANIFEST } from '../models/manifest.ts'
-import { usualCheckpoints } from '../quotas.ts'
 import type { Job } from '../run.ts'
 import { removeWhole } from '../storage/empty-folder.ts'
-import type { PrunableSet } from '../storage/entry.ts'
-import { findWork, type Measurement, measure } from '../storage/measure.ts'
-import { isBestName } from '../storage/naming.ts'
-import { pathOf, repoint } from '../storage/pointers.ts'
-import { type Pruned, pruneOldest } from '../storage/prune.ts'
-import { RANK } from '../storage/rank.ts'
-import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
-import { replaceFile, syncFolder } from '../system/durable.ts'
-import { count, formatBytes } from '../text.ts'
+import { replaceFile } from '../system/durable.ts'
+import { namesOfStayed, removeFinished } from './finished.ts'
+import { identityOf, newestOf } from './job-checkpoints.ts'
+import { setAside } from './set-aside.ts'
 
 // A training goes on from its newest checkpoint. That is wrong in two cases: when the training that wrote it has been
 // published, and when it is the checkpoint itself that every start fails on.
@@ -31,21 +25,30 @@ const attemptsSchema = v.object({
   /** Starts in a row that failed with the same newest checkpoint. */
   failures: v.number(),
   newest: v.nullable(v.string()),
+  /** The best checkpoint that it lost to its quota, if it has lost one. */
+  lostBest: v.optional(v.nullable(v.string()), null),
 })
 type Attempts = v.InferOutput<typeof attemptsSchema>
 
 /**
  * Make the output folder ready to be resumed from: without the checkpoints of a training that has been published, unless
- * the job says `"resume": "always"`, and without one that starts fail on.
+ * the job says `"resume": "always"`, and without one that starts fail on. A dry run tells what it would do.
+ *
+ * @returns where it begins anew, the names of files that stayed all the same and may be checkpoints
  */
-export async function beginAttempt(job: Job): Promise<void> {
+export async function beginAttempt(job: Job): Promise<string[]> {
+  const { dryRun } = job.run.command
   const base = baseOf(job)
   const last = readAttempts(job)
   const isFinished = last !== undefined && hasBeenPublished(last, base)
-  if (isFinished && job.quota.resume !== 'always') await removeFinished(job)
-  else if (last && last.failures >= MOST_FAILURES) await setAside(job, last)
-  else if (last && !isFinished) return
-  await writeAttempts(job, { base, isPublished: false, failures: 0, newest: null })
+  const beginsAnew = isFinished && job.quota.resume !== 'always'
+  if (beginsAnew) await removeFinished(job)
+  else if (last && last.failures >= MOST_FAILURES) await setAside(job, last.newest, last.failures)
+  else if (last && !isFinished) return []
+  if (dryRun) return []
+  const lostBest = isFinished ? null : (last?.lostBest ?? null)
+  await writeAttempts(job, { base, isPublished: false, failures: 0, newest: null, lostBest })
+  return beginsAnew ? namesOfStayed(job) : []
 }
 
 /** Does the next training go on with one that was not published? */
@@ -61,7 +64,13 @@ function hasBeenPublished({ isPublished, base }: Attempts, now: string): boolean
 /** Note that the training has been published. */
 export async function noteSuccess(job: Job): Promise<void> {
   await removeWhole(join(job.jobDir, ASIDE))
-  await writeAttempts(job, { base: baseOf(job), isPublished: true, failures: 0, newest: null })
+  await writeAttempts(job, {
+    base: baseOf(job),
+    isPublished: true,
+    failures: 0,
+    newest: null,
+    lostBest: null,
+  })
 }
 
 /** Note that a start has failed. */
@@ -74,83 +83,21 @@ export async function noteFailure(job: Job): Promise<void> {
   await writeAttempts(job, { ...last, failures, newest })
 }
 
-async function removeFinished(job: Job): Promise<void> {
-  const { jobDir, name, run, emit, onPrune, onFault } = job
-  let found = await measureCheckpoints(job, 'oldest')
-  if (!found.prunable.length) return
-  const { pointers } = found
-  const sets = new Set(found.prunable.map(({ set }) => set)).size
+/** Note which best checkpoint this start has lost to the quota, for the start that publishes. */
+export async function noteLostBest(job: Job): Promise<void> {
+  const lostBest = job.pruned.findLast(({ isBest }) => isBest)?.path
+  const last = readAttempts(job)
+  if (last && lostBest !== undefined) await writeAttempts(job, { ...last, lostBest })
+}
+
+/** Warn of a publication by a training that lost its best checkpoint to the quota in an earlier start. */
+export function tellOfLostBest(job: Job): void {
+  const lostBest = readAttempts(job)?.lostBest
+  if (!lostBest) return
   const message =
-    `its last training has been published: ${found.isCut ? 'more than ' : ''}${count(sets, 'checkpoint')} of it go, ` +
-    'so that this one begins anew; "resume": "always" in quotas.json keeps them'
-  emit({ event: 'warning', job: name, message })
-  const all = { targetBytes: 0, targetInodes: 0, signal: run.signal }
-  const listener = {
-    onPrune: ({ pointer: _, ...pruned }: Pruned) => onPrune(pruned), // what names it goes too
-    onFault,
-  }
-  // They name what is gone then. A link may be anything else.
-  const naming = new Set(pointers.filter(({ isLink }) => !isLink).map(pathOf))
-  // Where there are very many, they are listed and deleted in parts.
-  for (;;) {
-    for (const { set } of found.prunable) for (const pointer of set.namedBy) naming.add(pathOf(pointer))
-    const { freedInodes } = await pruneOldest(jobDir, found.prunable, { ...found, ...all, ...listener })
-    if (!found.isCut || !freedInodes) break
-    found = await measureCheckpoints(job, 'oldest')
-  }
-  for (const path of naming) rmSync(native(path), { force: true })
-}
-
-async function setAside(job: Job, { newest, failures }: Attempts): Promise<void> {
-  const { jobDir, name, emit } = job
-  const [set, before] = await newestOf(job)
-  if (!set || identityOf(set) !== newest) return
-  const aside = join(jobDir, ASIDE)
-  mkdirSync(aside, { recursive: true, mode: 0o750 })
-  for (const { folder, name: file } of set.entries) {
-    const parts = folder.slice(findWork(jobDir).length + 1).split('/')
-    const target = native(`${latin1(aside)}/${[...parts, file].filter(Boolean).join('-')}`)
-    rmSync(target, { recursive: true, force: true })
-    renameSync(native(`${folder}/${file}`), target)
-  }
-  await syncFolder(aside)
-  for (const pointer of set.namedBy) repoint(pointer, set, before)
-  const message =
-    `its training failed ${failures} times in a row without a new checkpoint: its newest one, ${escapeBytes(set.path)} ` +
-    `(${formatBytes(set.bytes)}), is set aside in ${aside}, so that it resumes from the one before, or anew`
-  emit({ event: 'warning', job: name, message })
-}
-
-/** Measure a job's checkpoints alone, those that `keep` names too. */
-async function measureCheckpoints({ jobDir, quota }: Job, which: 'oldest' | 'newest'): Promise<Measurement> {
-  const prune = [...quota.globs.prune, ...(quota.framework ? [] : usualCheckpoints)]
-  const found = await measure(jobDir, { prune, which })
-  const work = findWork(jobDir)
-  const prunable = found.prunable.filter(
-    ({ rank, folder }) => rank === RANK.checkpoint && `${folder}/`.startsWith(`${work}/`),
-  )
-  return { ...found, prunable }
-}
-
-function latin1(path: string): Bytes {
-  return Buffer.from(path).toString('latin1')
-}
-
-/** The newest checkpoint, the best only if there is no other, and the one before it that has the same pattern of a name. */
-async function newestOf(job: Job): Promise<PrunableSet[]> {
-  const { prunable } = await measureCheckpoints(job, 'newest')
-  const sets = [...new Set(prunable.map(({ set }) => set))].sort((a, b) => (a.orderNs < b.orderNs ? 1 : -1))
-  const isBest = ({ path }: PrunableSet) => isBestName(basename(path))
-  const [newest, ...others] = [...sets.filter(it => !isBest(it)), ...sets.filter(isBest)]
-  if (!newest) return []
-  const before = others.find(({ place }) => place && place.pattern === newest.place?.pattern)
-  return before ? [newest, before] : [newest]
-}
-
-/** One with a number is the same until there is another, whatever a start that fails writes into it. */
-function identityOf({ path, bytes, timeNs, place }: PrunableSet): string {
-  const name = basename(escapeBytes(path))
-  return place ? name : `${name} ${bytes} ${timeNs}`
+    `an earlier start of the training that is published now lost the best checkpoint of that time, ${lostBest}, to the ` +
+    'quota; see that its model is the one that was meant'
+  job.emit({ event: 'warning', job: job.name, message })
 }
 
 /** What is published, as one word. */

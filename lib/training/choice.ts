@@ -1,5 +1,6 @@
 import { worthPruning } from '../storage/arrange.ts'
 import type { Entry, PrunableSet } from '../storage/entry.ts'
+import { newestOfFamilies } from '../storage/families.ts'
 import type { Measurement, MeasureOptions } from '../storage/measure.ts'
 import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
@@ -37,8 +38,9 @@ export class Choice {
   }
 
   /**
-   * Choose what may go while the training stands still, the first to go first. What a link or a file points to, and caches
-   * that hold nothing, go only if nothing else is left and it is the `last` resort.
+   * Choose what may go while the training stands still, the first to go first. The newest complete checkpoint of each
+   * pattern of names goes only if nothing else is left: one that is written rarely may be the best. What a link or a file
+   * points to, and caches that hold nothing, go only if even then nothing is left and it is the `last` resort.
    */
   async choose({ prunable, isCut }: Found, isLast: boolean): Promise<PrunableSet[]> {
     const { dir, training } = this.#chooser
@@ -47,10 +49,12 @@ export class Choice {
     const situation = { isOpen: (set: PrunableSet) => open.has(set), sizes: this.#sizes, isCut }
     this.#spared = spare(sets, { ...situation, broken: this.#broken })
     const left = sets.filter(set => !this.#spared.has(set))
-    const plain = worthPruning(
-      left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache),
-    )
-    if (plain.length || isLast) return plain.length ? plain : worthPruning(left)
+    const plain = left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache)
+    const newest = newestOfFamilies(sets, this.#spared, this.#broken)
+    for (const stage of [plain.filter(set => !newest.has(set)), plain, isLast ? left : []]) {
+      const chosen = worthPruning(stage)
+      if (chosen.length) return chosen
+    }
     for (const set of left) {
       const { pointer, path } = set
       if (pointer === path) this.#spared.set(set, 'the last or best one, by its name')

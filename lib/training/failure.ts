@@ -3,7 +3,7 @@ import type { Job } from '../run.ts'
 import { explainMisplaced } from './misplaced-words.ts'
 import type { TrainingExit } from './process.ts'
 import type { Progress } from './progress.ts'
-import { describePruned, findPruned } from './pruned-paths.ts'
+import { describePruned, findPruned, isComplaint } from './pruned-paths.ts'
 import { explainRefusal } from './refused-write.ts'
 
 /**
@@ -25,10 +25,11 @@ export function explainFailure(
   const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
   const [pruned] = finalWords.flatMap(it => findPruned(it, job.pruned) ?? [])
+  const isOfPruning = finalWords.some(it => isComplaint(it) && findPruned(it, job.pruned))
   const missing = pruned && `that names ${describePruned(pruned)}`
   const misplaced = explainMisplaced(job.quota.train, job.run.quotas.dir)
   const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing, misplaced].filter(
     it => it !== undefined,
   )
-  return new TrainerError('training-failed', reasons.join('; '))
+  return new TrainerError('training-failed', reasons.join('; '), { isOfPruning })
 }

@@ -302,7 +302,7 @@ class Guard {
     return false
   }
 
-  /** Prune down to 80 % of the limit, in rounds where there is much to prune. */
+  /** Prune down to 80 % of the limit, in rounds: one kind of what may go after another, and much in parts. */
   async #prune(before: Look): Promise<Look> {
     for (let look = before; ; ) {
       const limit = limitNow(this.#watch, look)
@@ -316,10 +316,9 @@ class Guard {
       const sets = await this.#choice.choose(look, isAbove(look, last))
       if (!sets.length) return look
       const freed = await this.#choice.prune(sets, { ...look, ...target, signal: this.#signal })
-      const { isCut } = look
       look = await this.#looker.countAfter(look, freed.freedBytes, it => isAbove(it, this.#thresholds(it)))
       const isDone = !isAbove(look, this.#thresholds(look))
-      if (isDone || !isCut || !freed.freedInodes) return look
+      if (isDone || !freed.freedInodes) return look
     }
   }
 

@@ -4,7 +4,7 @@ import { publishedFiles, supersededFiles } from '../models.ts'
 import { assertOwnLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
-import { noteFailure, noteSuccess } from './attempts.ts'
+import { noteFailure, noteLostBest, noteSuccess, tellOfLostBest } from './attempts.ts'
 import { announce } from './job.ts'
 import { postflight } from './postflight.ts'
 import { preflight } from './preflight.ts'
@@ -32,7 +32,10 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     await openScratch(job)
     await steps({ preflight, train, postflight })
     job.state = 'trained'
-    if (!run.command.dryRun) await noteSuccess(job)
+    if (!run.command.dryRun) {
+      tellOfLostBest(job)
+      await noteSuccess(job)
+    }
   } catch (error) {
     const isRefused = error instanceof TrainerError && error.code === 'not-accepted'
     job.state = isRefused ? 'refused' : 'failed'
@@ -43,13 +46,16 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
       await noteSuccess(job)
       return
     }
-    if (error instanceof TrainerError && error.code === 'training-failed') await noteFailure(job)
+    const isFailure = error instanceof TrainerError && error.code === 'training-failed'
+    // What this run has pruned is no fault of the checkpoint.
+    if (isFailure && !error.isOfPruning) await noteFailure(job)
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
         emit({ event: 'warning', job: name, message })
       })
     }
+    if (!run.command.dryRun) await noteLostBest(job)
     throw error
   } finally {
     await closeScratch(job)

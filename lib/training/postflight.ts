@@ -25,7 +25,7 @@ import type { Report } from './train.ts'
  * if another run has the lock by now; the published models stay as they are then
  */
 export async function postflight(job: Job, budget: Budget, report: Report): Promise<void> {
-  const { limitBytes, folderId, rules } = budget
+  const { limitBytes, folderId, rules, stayed } = budget
   const { name, quota, jobDir: dir, workDir, emit, onPrune, onFault, run } = job
   run.signal.throwIfAborted()
   const stateDir = stateDirOf(run.modelsDir)
@@ -53,6 +53,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const { keepGenerations } = quota
   const options = {
     keepGenerations,
+    stayed,
     accept: async (staged: Staged, current: Generation | undefined) => {
       await judgeCandidate(job, budget, staged, current)
       assertOwnLock(stateDir)

@@ -35,6 +35,8 @@ export type Budget = Limit & {
   folderId: string | undefined
   /** The rules of pruning in this run; `keep` is published and stays. */
   rules: Pick<MeasureOptions, 'prune' | 'keepGlobs' | 'superseded'> & { keep: string[] }
+  /** The names of files that a published training left, and that this one may go on from. */
+  stayed: string[]
 }
 
 const RESERVE_BYTES = 64 * MIB
@@ -66,10 +68,10 @@ export async function preflight(job: Job): Promise<Budget> {
   if (!dryRun) await clearWork(job)
   const keep = await publishedFiles(dir, quota.models)
   const rules = { ...quota.globs, superseded: supersededFiles(dir), keep }
-  if (!dryRun) await beginAttempt(job)
+  const stayed = folderExists ? await beginAttempt(job) : []
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
-  return { ...place, rules, ...(await plan(job, isCapped, rules)) }
+  return { ...place, rules, stayed, ...(await plan(job, isCapped, rules)) }
 }
 
 const warned = new WeakMap<Run, string>()
@@ -105,7 +107,7 @@ async function plan(
   { name, quota, jobDir: dir, workDir, emit }: Job,
   isCapped: boolean,
   rules: MeasureOptions,
-): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId' | 'rules'>> {
+): Promise<Omit<Budget, 'job' | 'dir' | 'isCapped' | 'isSandboxed' | 'folderId' | 'rules' | 'stayed'>> {
   // A dry run makes no folder.
   const account = accountOf(nearestVisible(dir))
   const look = existsSync(dir)

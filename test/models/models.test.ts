@@ -73,18 +73,26 @@ test('findModels() refuses links, hard links and folders, and says why', async (
   await using box = await sandbox({
     'elsewhere/a.onnx': onnxModel(),
     'core/folder.onnx/x': 1,
+    'core/saved/x': 1,
     'core/a': onnxModel(),
   })
   symlinkSync('../elsewhere/a.onnx', box.path('core/link.onnx'))
   symlinkSync('../elsewhere', box.path('core/linked'))
   linkSync(box.path('core/a'), box.path('core/twin.onnx'))
 
-  const { valid, rejected } = await findModels(box.path('core'), ['*.onnx', 'linked/*.onnx'])
+  const { valid, rejected } = await findModels(box.path('core'), ['*.onnx', 'linked/*.onnx', 'saved/'])
 
   assert.equal(valid, [])
   assert.equal(rejected, [
-    { path: box.path('core/folder.onnx'), reason: 'is a folder, not a regular file' },
+    {
+      path: box.path('core/folder.onnx'),
+      reason: 'is a folder, not a regular file; if what is in it is meant, name "folder.onnx/*" in models',
+    },
     { path: box.path('core/link.onnx'), reason: 'is a symbolic link, not a regular file' },
+    {
+      path: box.path('core/saved'),
+      reason: 'is a folder, not a regular file; if what is in it is meant, name "saved/*" in models',
+    },
     { path: box.path('core/twin.onnx'), reason: 'has 2 hard links, so it can change under another name' },
   ])
 })

@@ -255,6 +255,41 @@ for (const [name, point] of POINTERS) {
   })
 }
 
+test('what is the best one goes with that word, by a link, a state or its name, and what is the last goes without', async () => {
+  await using box = await sandbox({
+    'work/checkpoint-1/a': 10,
+    'work/checkpoint-2/a': 10,
+    'work/checkpoint-3/a': 10,
+    'work/epoch_best.pt': 10,
+    'work/epoch_last.pt': 10,
+  })
+  symlinkSync('checkpoint-1', box.path('work/best.ckpt'))
+  // It is the last of all, and the best so far.
+  symlinkSync('checkpoint-2', box.path('work/last'))
+  writeFileSync(box.path('work/checkpoint-3/trainer_state.json'), '{"best_model_checkpoint": "checkpoint-2"}')
+  const best: string[] = []
+
+  const onPrune = ({ path, isBest }: Pruned) => isBest && best.push(basename(path))
+  const { prunable, usedBytes } = await measure(box.dir, { prune: ['*.pt', 'checkpoint-*'] })
+  await pruneOldest(box.dir, prunable, { usedBytes, targetBytes: 0, onPrune })
+
+  assert.equal(best.sort(), ['checkpoint-1', 'checkpoint-2', 'epoch_best.pt'])
+})
+
+test('a set is shown by the name of the file or folder that it is, or by what its files begin with', async () => {
+  await using box = await sandbox({
+    'work/ck-11.checkpoint': 10,
+    'work/step_4/a': 10,
+    'work/ckpt-3.data': 10,
+    'work/ckpt-3.index': 10,
+  })
+
+  const { prunable } = await measure(box.dir, { prune: ['ckpt-*', 'step_*'] })
+
+  const shown = new Set(prunable.map(({ set }) => basename(set.shownPath)))
+  assert.equal([...shown].sort(), ['ck-11.checkpoint', 'ckpt-3', 'step_4'])
+})
+
 test("Lightning's last checkpoint is kept, and not those of starts that did not resume from it", async () => {
   const names = ['last.ckpt', 'last-v1.ckpt', 'last-v2.ckpt', 'epoch=0-step=5.ckpt']
   const job = { maxDiskMb: 5, train: ['t'], framework: 'lightning' }

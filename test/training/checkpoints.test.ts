@@ -98,23 +98,37 @@ ${publishes}`
   })
 }
 
-test('what is pointed to goes before the training is killed, with a warning of its own', async () => {
+test('the best goes before the training is killed, also right after what goes before it; who publishes without it is warned', async () => {
   const trainer = `${HELPERS}
-await write('epoch-1.checkpoint', 6)
-fs.symlinkSync('epoch-1.checkpoint', dir + '/best')
-await write('epoch-2.checkpoint', 6)
-await write('log.bin', 7)
-console.log('left', has('epoch-1.checkpoint'), has('epoch-2.checkpoint'))
+if (!has('log.bin')) {
+  await write('epoch-0.checkpoint', 1)
+  await write('epoch-1.checkpoint', 6)
+  fs.symlinkSync('epoch-1.checkpoint', dir + '/best')
+  await write('epoch-2.checkpoint', 6)
+  // Above the limit at once: neither of the others alone is enough.
+  fs.writeFileSync(dir + '/log.bin', '')
+  fs.truncateSync(dir + '/log.bin', 8 * mib)
+  while (has('epoch-1.checkpoint')) await sleep(20)
+  console.log('left', has('epoch-0.checkpoint'), has('epoch-2.checkpoint'))
+  process.exit(1)
+}
 ${publishes}`
   await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+  const first = await rig.run(['core', '--json'])
+  const second = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
+  assert.equal([first.exitCode, second.exitCode], [1, 0])
   assert.equal(linesOf(rig, 'left'), ['left false true'])
-  assert.equal(warningsIn(events), [
-    `pruned ${join(workDir(rig), 'epoch-1.checkpoint')}, which ${join(workDir(rig), 'best')} names: nothing else was left to prune`,
+  const [epoch, best] = ['epoch-1.checkpoint', 'best'].map(name => join(workDir(rig), name))
+  assert.equal(warningsIn(first.events), [
+    `pruned ${epoch}, the best one by ${best}: nothing else was left to prune. A training that loads it at its end ` +
+      'fails, or exports another one; raise maxDiskMb to hold the best, the newest and one that is being written',
   ])
+  assert.match(
+    warningsIn(second.events).join(),
+    `lost the best checkpoint of that time, ${epoch}, to the quota`,
+  )
 })
 
 inSweep(
@@ -176,7 +190,14 @@ ${publishes}`
 
 /** What frameworks leave, by job: none is named in quotas.json for core. */
 const LEFT = {
-  core: [{}, ['checkpoint.pth', 'model_epoch_3.pt', 'last.pt', 'weights.step-20.h5']],
+  core: [
+    {},
+    [
+      ...['checkpoint.pth', 'model_epoch_3.pt', 'last.pt', 'weights.step-20.h5'],
+      ...['best.pt', 'best-0.97.ckpt', 'model_best.pth.tar', 'best_model.bin'],
+      'checkpoints/checkpoint_1/model.safetensors',
+    ],
+  ],
   dpi: [{ framework: 'lightning' }, ['last.ckpt']],
   agent: [{ framework: 'keras' }, ['backup/latest.weights.h5', 'best.keras']],
 } satisfies Record<JobName, [Parameters<typeof rigOf>[0], string[]]>
@@ -186,7 +207,7 @@ test('a retraining begins anew, without a word of globs in quotas.json', async (
     const trainer = `${HELPERS}
 const names = ${JSON.stringify(names)}
 console.log('finds', names.filter(has).join())
-fs.mkdirSync(dir + '/backup', { recursive: true })
+for (const name of ['backup', 'checkpoints/checkpoint_1']) fs.mkdirSync(dir + '/' + name, { recursive: true })
 for (const name of names) fs.writeFileSync(dir + '/' + name, 'x')
 ${publishes}`
     return [job, { ...quota, trainer }] as const
@@ -243,13 +264,16 @@ for (const [what, quota] of FINISHED) {
     await using rig = await rigOf(quota, RESUMES)
 
     await rig.run(['core'])
+    const dry = await rig.run(['core', '--retrain', '--dry-run', '--json'])
     const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
 
     assert.is(exitCode, 0)
     assert.equal(linesOf(rig, 'resumed'), ['resumed from 0', 'resumed from 0'])
     const warnings = warningsIn(events)
-    assert.match(warnings[0]!, /its last training has been published: 3 checkpoints of it go/)
+    assert.match(warnings[0]!, /its last training has been published: 3 checkpoints of it go,/)
     assert.not.match(warnings.join(), /which .* names/)
+    assert.match(warningsIn(dry.events)[0]!, /published: 3 checkpoints of it would go,/)
+    assert.equal(prunedIn(dry.events), prunedIn(events))
   })
 }
 
@@ -272,7 +296,8 @@ ${publishes}`
 )
 
 test('a retraining that makes the same bytes is told, and makes the model no younger', async () => {
-  await using rig = await rigOf({}, publishes)
+  const trainer = `for (const name of ['a', 'b']) fs.writeFileSync(dir + '/' + name + '.pkl', 'x')\n${publishes}`
+  await using rig = await rigOf({}, trainer)
   const trainedAt = () =>
     JSON.parse(readFileSync(rig.path('models/core/manifest.json'), 'utf8')).metadata.trained_at
   await rig.run(['core'])
@@ -284,7 +309,7 @@ test('a retraining that makes the same bytes is told, and makes the model no you
   assert.is(trainedAt(), first)
   assert.match(
     warningsIn(events).join(),
-    /made the same bytes as are published already \(core\.onnx\), so their age stays/,
+    /made the same bytes as are published already \(core\.onnx\), so their age stays.*; it found [ab]\.pkl and 1 more file of the last training, as prune does not name them/,
   )
 })
 
@@ -328,9 +353,11 @@ ${publishes}`
   writeFileSync(join(workDir(rig), 'checkpoint-2/model.pt'), Buffer.alloc(MIB))
 
   for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
+  const dry = await rig.run(['core', '--dry-run', '--json'])
   const { exitCode, events } = await rig.run(['core', '--json'])
 
   assert.is(exitCode, 0)
+  assert.match(warningsIn(dry.events)[0]!, /checkpoint-2 \([\d.]+ MiB\), would be set aside/)
   assert.equal(linesOf(rig, 'resumed'), ['resumed from 2', 'resumed from 2', 'resumed from 1'])
   assert.match(
     warningsIn(events)[0]!,

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { findPruned, isComplaint } from '../../lib/training/pruned-paths.ts'
 import { publishes, trainerRig } from '../support/rig.ts'
@@ -63,6 +64,8 @@ test('a failure for want of a checkpoint that this run has pruned says so, when 
   const path = rig.path('models', 'core', 'work', 'epoch-1.checkpoint')
   assert.match(failure!.message, `; that names ${path}, which this run pruned at `)
   assert.match(failure!.message, /at \d\d:\d\d:\d\d UTC to keep the quota \(rule \*\.checkpoint\)/)
+  const attempts = JSON.parse(readFileSync(rig.path('models/.trainer/core.attempts.json'), 'utf8'))
+  assert.is(attempts.failures, 0, 'the newest checkpoint is not to blame')
 })
 
 test('a training that ends with 0 after complaining of a checkpoint that this run has pruned is warned of', async () => {

@@ -1,0 +1,51 @@
+import { rmSync } from 'node:fs'
+import type { Job } from '../run.ts'
+import { findWork } from '../storage/measure.ts'
+import { pathOf } from '../storage/pointers.ts'
+import { type Pruned, pruneOldest } from '../storage/prune.ts'
+import { escapeBytes, native } from '../system/bytes.ts'
+import { count } from '../text.ts'
+import { measureCheckpoints, measureNamed } from './job-checkpoints.ts'
+
+/** What programs call the files that they go on from. */
+const LOOKS_LIKE_A_CHECKPOINT = [
+  '**/*.{checkpoint,ckpt,pt,pth,tar,h5,keras,safetensors,bin,npz,pkl,pickle,joblib}',
+]
+
+/** Delete the checkpoints of a training that has been published, and what names them; a dry run tells which. */
+export async function removeFinished(job: Job): Promise<void> {
+  const { jobDir, name, run, emit, onPrune, onFault } = job
+  const { dryRun } = run.command
+  const which = { which: 'oldest', ...(dryRun && { most: Number.POSITIVE_INFINITY }) } as const
+  let found = await measureCheckpoints(job, which)
+  if (!found.prunable.length) return
+  const { pointers } = found
+  const sets = new Set(found.prunable.map(({ set }) => set)).size
+  const message =
+    `its last training has been published: ${found.isCut ? 'more than ' : ''}${count(sets, 'checkpoint')} of it ` +
+    `${dryRun ? 'would go' : 'go'}, so that this one begins anew; "resume": "always" in quotas.json keeps them`
+  emit({ event: 'warning', job: name, message })
+  const all = { targetBytes: 0, targetInodes: 0, signal: run.signal, dryRun }
+  const listener = {
+    onPrune: ({ pointer: _pointer, isBest: _isBest, ...pruned }: Pruned) => onPrune(pruned), // what names it goes too
+    onFault,
+  }
+  // They name what is gone then. A link may be anything else.
+  const naming = new Set(pointers.filter(({ isLink }) => !isLink).map(pathOf))
+  // Where there are very many, they are listed and deleted in parts.
+  for (;;) {
+    for (const { set } of found.prunable) for (const pointer of set.namedBy) naming.add(pathOf(pointer))
+    const { freedInodes } = await pruneOldest(jobDir, found.prunable, { ...found, ...all, ...listener })
+    if (dryRun) return
+    if (!found.isCut || !freedInodes) break
+    found = await measureCheckpoints(job, which)
+  }
+  for (const path of naming) rmSync(native(path), { force: true })
+}
+
+/** Name the files of a published training that are still in the output folder and may be checkpoints, the newest first. */
+export async function namesOfStayed({ jobDir }: Job): Promise<string[]> {
+  const { prunable } = await measureNamed(jobDir, { prune: LOOKS_LIKE_A_CHECKPOINT, which: 'newest' })
+  const start = findWork(jobDir).length + 1
+  return prunable.map(({ pathBytes }) => escapeBytes(pathBytes.slice(start))).reverse()
+}

@@ -1,0 +1,38 @@
+import { mkdirSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { ASIDE } from '../layout.ts'
+import type { Job } from '../run.ts'
+import { findWork } from '../storage/measure.ts'
+import { repoint } from '../storage/pointers.ts'
+import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
+import { syncFolder } from '../system/durable.ts'
+import { formatBytes } from '../text.ts'
+import { identityOf, newestOf } from './job-checkpoints.ts'
+
+/** Set the newest checkpoint aside, if it is still the one that so many starts in a row failed on; a dry run tells of it. */
+export async function setAside(job: Job, newest: string | null, failures: number): Promise<void> {
+  const { jobDir, name, run, emit } = job
+  const { dryRun } = run.command
+  const [set, before] = await newestOf(job)
+  if (!set || identityOf(set) !== newest) return
+  const aside = join(jobDir, ASIDE)
+  const message =
+    `its training failed ${failures} times in a row without a new checkpoint: its newest one, ${escapeBytes(set.shownPath)} ` +
+    `(${formatBytes(set.bytes)}), ${dryRun ? 'would be' : 'is'} set aside in ${aside}, so that it resumes from the one before, or anew`
+  if (!dryRun) {
+    mkdirSync(aside, { recursive: true, mode: 0o750 })
+    for (const { folder, name: file } of set.entries) {
+      const parts = folder.slice(findWork(jobDir).length + 1).split('/')
+      const target = native(`${latin1(aside)}/${[...parts, file].filter(Boolean).join('-')}`)
+      rmSync(target, { recursive: true, force: true })
+      renameSync(native(`${folder}/${file}`), target)
+    }
+    await syncFolder(aside)
+    for (const pointer of set.namedBy) repoint(pointer, set, before)
+  }
+  emit({ event: 'warning', job: name, message })
+}
+
+function latin1(path: string): Bytes {
+  return Buffer.from(path).toString('latin1')
+}
