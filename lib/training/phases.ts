@@ -55,7 +55,8 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
         emit({ event: 'warning', job: name, message })
       })
     }
-    if (!run.command.dryRun) await noteLostBest(job)
+    const isOurs = !(error instanceof TrainerError && error.code === 'locked')
+    if (!run.command.dryRun && isOurs) await noteLostBest(job).catch(() => {}) // on a full disk the failure is what counts
     throw error
   } finally {
     await closeScratch(job)
