@@ -1,6 +1,6 @@
 import type { TrainerEvent } from '../events.ts'
 import type { JobName } from '../quotas.ts'
-import { findHolder, findHolderElsewhere, type Holder } from '../run/lock.ts'
+import { findHolder, findHolderElsewhere, type Holder } from '../run/lock-holders.ts'
 import { readEvents } from '../run/past-events.ts'
 import { beginJob, type JobHistory, type TrainingSpan, takeJobEvent } from './job-history.ts'
 

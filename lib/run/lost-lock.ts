@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { readOwner } from './lock.ts'
+import { readOwner } from './lock-holders.ts'
 import { describeElsewhere, isElsewhere } from './lock-record.ts'
 
 const LOOK_EVERY_MS = 5000

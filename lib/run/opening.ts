@@ -8,7 +8,8 @@ import { assertOwnFolder, isAnothersFolder } from '../system/owner.ts'
 import { whereabouts } from '../system/whereabouts.ts'
 import type { Command } from './command-line.ts'
 import { Journal } from './journal.ts'
-import { findHolder, type Lock, takeLock } from './lock.ts'
+import { type Lock, takeLock } from './lock.ts'
+import { findHolder } from './lock-holders.ts'
 
 /** The quotas, the folder and the lock of a run; a dry run has no lock, since it starts nothing. */
 export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefined }

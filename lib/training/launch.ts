@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { isErrno, TrainerError } from '../errors.ts'
-import { WATCHDOG_MARK } from '../run/lock.ts'
+import { WATCHDOG_MARK } from '../run/lock-holders.ts'
 import { SHELL, safePath, shellWith } from '../system/programs.ts'
 
 /**
