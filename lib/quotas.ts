@@ -98,6 +98,12 @@ const presets = {
   megatron: { prune: ['**/iter_[0-9]*/'], keepGlobs: [] },
 } satisfies Record<string, CheckpointGlobs>
 
+/**
+ * What loops of one's own call the best, whatever the framework: one that compares with it would publish nothing else until
+ * it has beaten the last training.
+ */
+export const bestCheckpoints = ['**/{best*,*[-_.]best}.{ckpt,pt,pth,pth.tar,h5,keras}', '**/best_model.*']
+
 /** What is taken for a checkpoint to go on from where the job names no framework. */
 export const usualCheckpoints = [
   presets.huggingface,
@@ -109,9 +115,6 @@ export const usualCheckpoints = [
     prune: [
       '**/*{epoch,step,iter,iteration,checkpoint,ckpt}{,-,_,=,.}[0-9]*.{ckpt,pt,pth,h5,keras}',
       '**/{last,latest,checkpoint,ckpt}.{ckpt,pt,pth,pth.tar}',
-      // A training that begins anew would never beat the best of the last one.
-      '**/{best*,*[-_.]best}.{ckpt,pt,pth,pth.tar,h5,keras}',
-      '**/best_model.*',
     ],
   },
 ].flatMap(({ prune }) => prune)

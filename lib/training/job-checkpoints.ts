@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import { usualCheckpoints } from '../quotas.ts'
+import { bestCheckpoints, usualCheckpoints } from '../quotas.ts'
 import type { Job } from '../run.ts'
 import type { PrunableSet } from '../storage/entry.ts'
 import { findWork, type Measurement, type MeasureOptions, measure } from '../storage/measure.ts'
@@ -7,9 +7,12 @@ import { isBestName } from '../storage/naming.ts'
 import { RANK } from '../storage/rank.ts'
 import { escapeBytes } from '../system/bytes.ts'
 
-/** Measure a job's checkpoints alone, those that `keep` names too, and those of usual names where it names no framework. */
+/**
+ * Measure a job's checkpoints alone, those that `keep` names too, what is called the best, and those of usual names where it
+ * names no framework.
+ */
 export function measureCheckpoints({ jobDir, quota }: Job, options: MeasureOptions): Promise<Measurement> {
-  const prune = [...quota.globs.prune, ...(quota.framework ? [] : usualCheckpoints)]
+  const prune = [...quota.globs.prune, ...bestCheckpoints, ...(quota.framework ? [] : usualCheckpoints)]
   return measureNamed(jobDir, { ...options, prune })
 }
 

@@ -198,7 +198,7 @@ const LEFT = {
       'checkpoints/checkpoint_1/model.safetensors',
     ],
   ],
-  dpi: [{ framework: 'lightning' }, ['last.ckpt']],
+  dpi: [{ framework: 'lightning' }, ['last.ckpt', 'best.pt']],
   agent: [{ framework: 'keras' }, ['backup/latest.weights.h5', 'best.keras']],
 } satisfies Record<JobName, [Parameters<typeof rigOf>[0], string[]]>
 
