@@ -63,7 +63,8 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   const sockets = new Set<number>()
   const held: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), inFlight: 0 }
   const add = (stats: Stats, pid: number, pathOf: () => string) => {
-    if (stats.nlink > 0 || !stats.isFile()) return
+    // A folder that has held many names keeps its size when they are gone.
+    if (stats.nlink > 0) return
     const id = inodeId(stats)
     if (bytesOf.has(id)) return
     const path = pathOf()
@@ -124,7 +125,10 @@ export async function openEntries(entries: Entry[], pids: number[], dir: string)
   return open
 }
 
-/** Call `visit` with every descriptor: what it is open on, and its path below /proc. */
+/** What a process holds besides: the program that it runs, mapped or not, and where it is. */
+const HELD_BESIDES = ['exe', 'cwd', 'root']
+
+/** Call `visit` with every descriptor and the like: what it is open on, and its path below /proc. */
 async function eachDescriptor(
   pids: number[],
   isThorough: boolean,
@@ -133,8 +137,7 @@ async function eachDescriptor(
 ): Promise<void> {
   const slice = new Slice()
   for (const thread of pids.flatMap(pid => threadsOf(pid, isThorough))) {
-    for (const name of namesIn(`/proc/${thread}/fd`)) {
-      const path = `/proc/${thread}/fd/${name}`
+    for (const path of heldBy(thread)) {
       const stats = statOrNothing(path)
       if (stats) visit(stats, path)
       if (!slice.isOver()) continue
@@ -142,6 +145,11 @@ async function eachDescriptor(
       signal?.throwIfAborted()
     }
   }
+}
+
+function* heldBy(thread: string): Generator<string> {
+  for (const name of namesIn(`/proc/${thread}/fd`)) yield `/proc/${thread}/fd/${name}`
+  for (const name of HELD_BESIDES) yield `/proc/${thread}/${name}`
 }
 
 /**

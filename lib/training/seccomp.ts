@@ -73,6 +73,15 @@ const rules: readonly Rule[] = [
       [250, 219], // keyctl
     ],
   },
+  {
+    // A rule keeps a file that is deleted and closed on the disk, where nobody can see it.
+    errno: ENOSYS,
+    calls: [
+      [444, 444], // landlock_create_ruleset
+      [445, 445], // landlock_add_rule
+      [446, 446], // landlock_restrict_self
+    ],
+  },
   // A handle opens what lies outside the folders that are shown, on the same filesystem.
   { errno: EPERM, calls: [[304, 265]] }, // open_by_handle_at
   {

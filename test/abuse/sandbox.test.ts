@@ -122,6 +122,7 @@ attempt('fsopen', lambda: call((430, 430), b'tmpfs', 0))
 attempt('keyctl', lambda: call((250, 219), 0, -5, 0))
 attempt('add_key', lambda: call((248, 217), b'user', b'left', b'x', 1, -4))
 attempt('io_uring', lambda: call((425, 425), 8, ctypes.create_string_buffer(120)))
+attempt('landlock', lambda: call((444, 444), 0, 0, 1))
 attempt('ptrace', lambda: call((101, 117), 0x4206, 1, 0, 0))
 attempt('vm_writev', lambda: call((311, 271), 1, 0, 0, 0, 0, 0))
 attempt('handle', lambda: call((304, 265), -100, 0, 0))
@@ -140,19 +141,20 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      assert.equal(lines.slice(0, 13), [
+      assert.equal(lines.slice(0, 14), [
         ...['unshare EPERM', 'clone EPERM', 'clone3 ENOSYS', 'setns EPERM', 'mount EPERM', 'fsopen EPERM'],
         ...[
           'keyctl EPERM',
           'add_key EPERM',
           'io_uring ENOSYS',
+          'landlock ENOSYS',
           'ptrace EPERM',
           'vm_writev EPERM',
           'handle EPERM',
         ],
         'flags EPERM',
       ])
-      if (process.arch === 'x64') assert.equal(lines.slice(13), ['int80 True', 'x32 ENOSYS'])
+      if (process.arch === 'x64') assert.equal(lines.slice(14), ['int80 True', 'x32 ENOSYS'])
       assert.ok(control.lines.includes('add_key works'))
     },
   )
