@@ -107,6 +107,20 @@ export function isStopped(pid: number): boolean {
   return threadStates(pid).every(state => 'TtZX'.includes(state))
 }
 
+/**
+ * Tell how often the threads of a process have been given a processor, see schedstat in the kernel's documentation: while it
+ * stands still that does not change, whatever wakes it for a moment. Undefined if it is gone; 0 where the kernel does not count.
+ */
+export function runsOf(pid: number): number | undefined {
+  const runs = threadsOf(pid).flatMap(tid => readProc(`${pid}/task/${tid}/schedstat`)?.split(' ')[2] ?? [])
+  return runs.length ? runs.reduce((sum, count) => sum + Number(count), 0) : undefined
+}
+
+/** Does every thread of the process that is not stopped wait in the kernel for something, where no signal reaches it? */
+export function isStuck(pid: number): boolean {
+  return threadStates(pid).every(state => 'TtZXD'.includes(state))
+}
+
 /** Signal one process. A process that is already gone is no error. */
 export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   try {

@@ -9,6 +9,7 @@ import { Estimate } from './estimate.ts'
 import { describeHeld } from './held-words.ts'
 import { type Amounts, type Figures, isAbove, limitNow } from './limit.ts'
 import { type Look, type Looked, Looker, withNoise } from './looker.ts'
+import type { Training } from './process.ts'
 import { diskFull, inodesGone, limitReached } from './space-failure.ts'
 
 const FREEZE_ABOVE = 0.9
@@ -34,6 +35,10 @@ const FAST_BYTES_PER_MS = MIB / 4
 const IDLE_STOP_SHARE = 0.05
 /** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 10_000
+/** What waits in the kernel for so long without running is not writing: a writer that is held back runs every 200 ms. */
+const STUCK_MS = 250
+/** A training that is stopped is woken so often by chance, such as an operator's SIGCONT. */
+const MOST_WAKES = 5
 const TELL_EVERY_MS = 1000
 /** So long it is remembered how full it was. */
 const FULLEST_MS = 2000
@@ -253,8 +258,16 @@ class Guard {
     // Only a count may say that the limit was passed.
     const usedBytes = Math.min(now.usedBytes, limitNow(this.#watch, now).bytes)
     emit({ event: 'train.freeze', job, usedBytes })
-    isStopped ||= await this.#untilStopped(startedMs)
-    let look = await this.#looker.countStanding(isStopped, this.#estimate.now())
+    let runs: ReturnType<Training['runs']>
+    let look: Look
+    for (let attempt = 1; ; attempt++) {
+      isStopped ||= await this.#untilStopped(startedMs)
+      runs = training.runs()
+      look = await this.#looker.countStanding(isStopped, this.#estimate.now())
+      if (!isStopped || !training.hasRunSince(runs)) break
+      if (attempt === MOST_WAKES) return this.#endWaking()
+      isStopped = training.stop()
+    }
     const isFull = isAbove(look, this.#thresholds(look))
     const isOthers = !isFull && isAbove(this.#estimate.now(), withNoise(look))
     const { prunedCount } = this.#choice
@@ -262,7 +275,7 @@ class Guard {
     const countedOnly = this.#choice.prunedCount === prunedCount && ({ countedOnly: true } as const)
     this.#choice.noteSizes(look)
     this.#estimate.set(look, look.account)
-    if (isStopped) this.#looker.trust(look)
+    if (isStopped && !training.hasRunSince(runs)) this.#looker.trust(look)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
@@ -283,6 +296,16 @@ class Guard {
     emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs, ...countedOnly })
   }
 
+  /** What goes on while it is counted can hide from every count. */
+  async #endWaking(): Promise<void> {
+    const { job, training } = this.#watch
+    await training.kill()
+    throw new TrainerError(
+      'training-failed',
+      `Stopped ${job}: something wakes its training whenever it is stopped to be counted (a timer whose signal is SIGCONT?)`,
+    )
+  }
+
   #tellNow(figures: Figures): void {
     this.#toldMs = Number.NEGATIVE_INFINITY
     this.#tell(figures)
@@ -290,9 +313,15 @@ class Guard {
 
   /** @returns false if a thread is still in a long system call, with which it has passed the limit, or for too long */
   async #untilStopped(startedMs: number): Promise<boolean> {
+    const { training } = this.#watch
+    let since = { ms: performance.now(), runs: training.runs() }
     while (performance.now() - startedMs < FREEZE_DEADLINE_MS) {
       await delay(2)
-      if (this.#watch.training.stop()) return true
+      if (training.stop()) return true
+      if (performance.now() - since.ms > STUCK_MS) {
+        if (training.isStuck() && !training.hasRunSince(since.runs)) return true
+        since = { ms: performance.now(), runs: training.runs() }
+      }
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
       // It sees less than there is: what is deleted but held is not in it.

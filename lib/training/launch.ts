@@ -78,9 +78,12 @@ export async function launch({
   // bash would take itself for a remote shell and run ~/.bashrc.
   const pipes = ['pipe', 'pipe', 'pipe', ...inputs.map(() => 'pipe')] as 'pipe'[]
   const stdio: StdioOptions = ['ignore', 'ignore', 'ignore', lockFd, ...pipes]
+  const lastFd = stdio.length - 1
   const ours = { ...env, PATH: safePath }
   const $ = await shellWith({ cwd, env: ours, detached: true, stdio })
+  // What whoever started this run has left open is not for a training to write to.
   const started = $`
+    for fd in /proc/$$/fd/*; do fd=\${fd##*/}; ((fd > ${lastFd})) && exec {fd}>&-; done
     exec 2>&4 > >(exec env --ignore-environment --chdir=/ ${WATCHDOG_MARK}1 setsid ${SHELL} -c ${helpers} $$ 2>&- 6>&- 7>&- 8>&-) &&
     wait $! && exec ${argv} 2>&1 3>&${isSandboxed ? '-' : '3'} 4>&- 5>&-`
   const { child } = started

@@ -7,9 +7,11 @@ import { TrainerError } from '../errors.ts'
 import { unlessAborted } from '../system/abort.ts'
 import {
   isStopped,
+  isStuck,
   killAll,
   listProcesses,
   type Process,
+  runsOf,
   signalProcess,
   trainingProcesses,
 } from '../system/processes.ts'
@@ -37,6 +39,9 @@ export type Listener = {
   /** Aborted when the run stops waiting for the training to begin. */
   signal: AbortSignal
 }
+
+/** By process: how often it has been given a processor; undefined if it has just ended. */
+type Runs = Map<number, number | undefined>
 
 /** One training process and everything that it starts. */
 export class Training {
@@ -159,6 +164,21 @@ export class Training {
     const running = this.processes().filter(pid => !isStopped(pid))
     for (const pid of running) signalProcess(pid, 'SIGSTOP')
     return !running.length
+  }
+
+  /** How often each of its processes has been given a processor; compare with {@link hasRunSince}. */
+  runs(): Runs {
+    return new Map(this.processes().map(pid => [pid, runsOf(pid)]))
+  }
+
+  /** Has any of it run since? The kernel itself can wake what is stopped, by a timer whose signal is SIGCONT. */
+  hasRunSince(runs: Runs): boolean {
+    return this.processes().some(pid => !runs.has(pid) || runsOf(pid) !== runs.get(pid))
+  }
+
+  /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */
+  isStuck(): boolean {
+    return this.processes().every(isStuck)
   }
 
   resume(): void {

@@ -84,6 +84,8 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     onLook,
   }
   const guarding = guard(watch, over.signal)
+  // Nobody watches it then, not even while it has its grace. Whoever waits for the guard is told why.
+  guarding.catch(() => training.kill()).catch(() => {})
   let figures: Figures | undefined
   let fullest: Figures | undefined
   try {

@@ -263,4 +263,29 @@ asRoot(
   },
 )
 
+skipUnless(
+  test,
+  canAttack,
+  'needs bubblewrap and python3',
+)(
+  'a training that cannot be counted any more is ended at once, without a grace in which nobody watches',
+  async () => {
+    await using rig = await abuseRig(identities.at(-1)!.uid, { maxDiskMb: 40, graceSeconds: 10 })
+    const attack = `
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.mkdir(out + '/closed'); os.chmod(out + '/closed', 0)
+for n in range(400):
+    with open(f'{out}/{n}', 'wb') as file: file.write(bytes(2**20))
+    time.sleep(0.02)`
+
+    const { exitCode, events } = await rig.attack(attack)
+
+    assert.is(exitCode, 3)
+    assert.match(events.find(it => it.event === 'job.fail')!.message, /Cannot measure .*work\/closed: EACCES/)
+    // In ten seconds it would have written all of them.
+    assert.ok(readdirSync(rig.path('models/core/work')).length < 100)
+    assert.is((await rig.attack('publish()')).exitCode, 0)
+  },
+)
+
 test.run()

@@ -22,6 +22,7 @@ import { test } from '../support/test.ts'
 
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
+const withPython = skipUnless(test, existsSync('/usr/bin/python3'), 'needs python3')
 
 const unheard: Listener = { onLines() {}, onRedraw() {}, onRetry() {}, signal: new AbortController().signal }
 
@@ -413,5 +414,81 @@ function marked(mark: string): number[] {
     .map(({ pid }) => pid)
     .filter(pid => readProc(`${pid}/cmdline`)?.includes(`: ${mark}`))
 }
+
+/** What keeps a stopped process from standing still, or from being seen to. */
+const WAKES = `
+import ctypes, signal, struct, sys, time
+libc = ctypes.CDLL(None)
+signal.signal(signal.SIGCONT, lambda *_: None)
+if sys.argv[1] == 'timer':
+    # SIGSTOP discards the one that is due: each goes off once.
+    for ms in range(20, 4000, 20):
+        timer = ctypes.c_void_p()
+        libc.timer_create(1, struct.pack('Qii', 0, signal.SIGCONT, 0) + bytes(48), ctypes.byref(timer))
+        libc.timer_settime(timer, 0, struct.pack('qqqq', 0, 0, ms // 1000, ms % 1000 * 1_000_000), None)
+print('ready', flush=True)
+if sys.argv[1] == 'vfork': libc.vfork()
+time.sleep(60)`
+const startWaking = (box: Sandbox, how: string) =>
+  start(box, `spawn('python3', ['-c', ${JSON.stringify(WAKES)}, '${how}'], { stdio: 'inherit' })`)
+
+withPython('Training tells that what was stopped has run since: the kernel itself can wake it', async () => {
+  await using box = await sandbox(folders)
+  const ran: boolean[] = []
+  for (const how of ['timer', 'none']) {
+    const { training, said } = await startWaking(box, how)
+    await said('ready')
+    await until('it was stopped', () => training.stop())
+    const runs = training.runs()
+    await delay(100)
+    ran.push(training.hasRunSince(runs))
+    await training.kill()
+  }
+
+  assert.equal(ran, [true, false])
+})
+
+withPython(
+  'Training tells that it waits in the kernel, where no signal reaches the parent of a vfork()',
+  async () => {
+    await using box = await sandbox(folders)
+    const { training, said } = await startWaking(box, 'vfork')
+    await said('ready')
+    assert.not(training.isStuck())
+
+    await until('all but the parent is stopped', () => training.stop() || training.isStuck())
+    const runs = training.runs()
+    await delay(100)
+
+    assert.not(training.stop())
+    assert.ok(training.isStuck() && !training.hasRunSince(runs))
+    await training.kill()
+  },
+)
+
+test('Training gives its program no descriptor that was open where the run was started', async () => {
+  await using box = await sandbox(folders)
+  // Beyond those that bash takes for itself; Node.js opens none that a program inherits.
+  const program = `exec 40>${box.path('outside')} && exec "$0" "$@"`
+  const list = `console.log(fs.readdirSync('/proc/self/fd').includes('40'))`
+  const script = `
+import { Training } from '${moduleOf('lib/training/process.ts')}'
+import { contain } from '${moduleOf('lib/training/sandbox.ts')}'
+import { openSync } from 'node:fs'
+const env = { PATH: ${JSON.stringify(safePath)}, RANSOMEYE_OUTPUT_DIR: ${JSON.stringify(box.path('job/work'))} }
+const containment = ${JSON.stringify(containmentOf(box, false))}
+const argv = ['node', '--input-type=module', '-e', ${JSON.stringify(`import fs from 'node:fs'; ${list}`)}]
+const training = await Training.start(
+  { ...contain(argv, containment), cwd: ${JSON.stringify(box.dir)}, env, lockFd: openSync('lock', 'a') },
+  { onLines: lines => console.log(lines.join()), onRedraw() {}, onRetry() {}, signal: new AbortController().signal })
+await training.exited
+await training.kill()`
+  writeFileSync(box.path('start.mjs'), script)
+  const argv = ['-c', program, process.execPath, ...loader, 'start.mjs']
+
+  const { stdout, stderr } = spawnSync('bash', argv, { cwd: box.dir, encoding: 'utf8' })
+
+  assert.is(stdout, 'false\n', stderr)
+})
 
 test.run()
