@@ -20,6 +20,12 @@ export type Globs = {
   superseded?: string[]
 }
 
+/**
+ * Globs say nothing of what is below a longer path, sixteen times what a program can name: to compare such paths takes time
+ * that grows by the square of their depth.
+ */
+const MAX_PATH_BYTES = 16 * 4096
+
 /** Names that may be pruned without a glob: a folder `*.tmp` is one that is being written. */
 const CHECKPOINT: Rule = { name: '*.checkpoint', rank: RANK.checkpoint }
 const TEMPORARY: Rule = { name: '*.tmp', rank: RANK.temporary }
@@ -58,22 +64,30 @@ export async function compileRules(
     )
   }
   return (folder, name, kind) => {
+    if (folder.length > MAX_PATH_BYTES) return ruleByName(name, kind)
     if (find(keepGlobOf, folder, name, kind)) return 'kept'
     if (past.size && past.has(`${folder}/${name}`)) return SUPERSEDED
     if (folder === aside) return SET_ASIDE
     if (folder === root && name === CANDIDATE && kind !== 'file') return REFUSED
-    if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
+    const byName = ruleByName(name, kind)
+    if (byName === TEMPORARY) return byName
     if (folder === root ? name === WORK : folder === work && OURS.includes(name)) return undefined
     if (caches.includes(folder)) return { name: relative(root, folder), rank: RANK.cache }
     const isOutput = isInWork(folder)
     const isHalf = isOutput && isStagingName(name)
     if (isHalf && !isLive) return LEFTOVER
-    if (name.endsWith('.checkpoint')) return CHECKPOINT
+    if (byName) return byName
     if (isOutput && isPointerName(name) && kind !== 'folder') return undefined
     const glob = find(pruneGlobOf, folder, name, kind)
     if (glob !== undefined) return { name: glob, rank: RANK.checkpoint }
     return isHalf ? LEFTOVER : undefined
   }
+}
+
+/** The rule for a name wherever it is. */
+function ruleByName(name: Bytes, kind: Kind): Rule | undefined {
+  if (name.endsWith('.tmp') && kind !== 'folder') return TEMPORARY
+  return name.endsWith('.checkpoint') ? CHECKPOINT : undefined
 }
 
 function relative(base: Bytes, path: Bytes): string {

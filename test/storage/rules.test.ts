@@ -59,4 +59,18 @@ function nameOf(rule: ReturnType<RuleOf>): string | undefined {
   return typeof rule === 'object' ? rule.name : rule
 }
 
+test('compileRules() knows names alone below a path that is longer than any program makes', async () => {
+  const ruleOf = await compileRules('/core', { prune: ['**/epoch-*'], keepGlobs: ['**/best*'] })
+  const [deep, deeper] = [200, 400].map(levels => `/core/work${`/${'d'.repeat(199)}`.repeat(levels)}`)
+
+  const found = [deep!, deeper!].map(folder =>
+    ['epoch-1', 'a.checkpoint', 'a.tmp', 'best'].map(name => nameOf(ruleOf(folder, name, 'file'))),
+  )
+
+  assert.equal(found, [
+    ['**/epoch-*', '*.checkpoint', '*.tmp', 'kept'],
+    [undefined, '*.checkpoint', '*.tmp', undefined],
+  ])
+})
+
 test.run()
