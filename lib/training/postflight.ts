@@ -41,7 +41,9 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   if (!valid.length) {
     const named = await findModels(workDir, quota.models)
     for (const { path } of named.valid)
-      reasons.push(`${path} is a checkpoint by what prune names, and so no model; give the model another name`)
+      reasons.push(
+        `${path} is a checkpoint by what prune names, and so no model; give the model another name`,
+      )
     throw report.ranOut ?? noModel(name, workDir, quota.models, reasons)
   }
   for (const reason of reasons) emit({ event: 'warning', job: name, message: `not published: ${reason}` })
