@@ -37,6 +37,10 @@ const LONGEST_FIRST = [
   'training/guard',
   'machine/boot',
   'training/checkpoints',
+  'training/environment',
+  'training/hostile-training',
+  'training/process',
+  'training/progress',
   'scripts/one-at-a-time',
   'abuse/sandbox',
   'abuse/leftovers',
@@ -55,6 +59,9 @@ const LONGEST_FIRST = [
   'scripts/bundle',
   'package/bundle',
   'system/tsx-cache',
+  'scripts/kill-sweep',
+  'models/without-links',
+  'training/scratch',
   'scripts/python-trainer',
 ].map(name => `${name}.test.ts`)
 
