@@ -37,7 +37,8 @@ function setOf(producer: string): Record<string, Buffer | string> {
 const mount = ['mount', '-o', 'loop']
 const disks: Disk[] = [
   { kind: 'ext4', mb: 32, mkfs: ['mkfs.ext4', '-q', '-F'], mount },
-  { kind: 'xfs', mb: 320, mkfs: ['mkfs.xfs', '-q', '-f'], mount },
+  // A copy has the name of its original, which another mount namespace may still hold.
+  { kind: 'xfs', mb: 320, mkfs: ['mkfs.xfs', '-q', '-f'], mount: ['mount', '-o', 'loop,nouuid'] },
   { kind: 'btrfs', mb: 128, mkfs: ['mkfs.btrfs', '-q', '-f'], mount },
 ]
 
