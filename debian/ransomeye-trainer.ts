@@ -58,12 +58,12 @@ async function refuse(word: string): Promise<void> {
   const { TrainerError } = await import('../lib/errors.ts')
   const { didYouMean } = await import('../lib/settings/options.ts')
   const { runScript } = await import('../lib/settings/script.ts')
-  const known = [...Object.keys(summaries), ...jobs]
-  const commands = Object.keys(summaries).join(', ')
+  const commands = Object.keys(summaries)
+  const known = [...commands, ...jobs]
   process.exitCode = await runScript(async () => {
     throw new TrainerError(
       'usage',
-      `Unknown command "${word}"; the commands are ${commands}${didYouMean(word, known)}`,
+      `Unknown command "${word}"; the commands are ${commands.join(', ')}${didYouMean(word, known)}`,
     )
   })
 }

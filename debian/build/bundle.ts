@@ -26,7 +26,8 @@ export async function bundle(
   out: string,
 ): Promise<{ metafile: Metafile; commands: Subcommand[] }> {
   const seedTrainers = jobNames.map(job => `scripts/train/${job}`)
-  const scripts = subcommands(project).map(name => `scripts/${name}`)
+  const names = subcommands(project)
+  const scripts = names.map(name => `scripts/${name}`)
   const metafile = await bundleModules(project, out, {
     'ransomeye-trainer': 'debian/ransomeye-trainer',
     ...Object.fromEntries(['tasks', ...scripts, ...seedTrainers].map(name => [name, name])),
@@ -44,7 +45,7 @@ export async function bundle(
   writeFileSync(command, `#!/usr/bin/node\n${readFileSync(command, 'utf8')}`)
   chmodSync(command, 0o755)
   // The help tells what each command is called here, since it is the bundle's own.
-  const commands = readHelp(out, subcommands(project))
+  const commands = readHelp(out, names)
   const summaries = Object.fromEntries(commands.map(({ name, summary }) => [name, summary]))
   write(join(out, 'commands.json'), { summaries, jobs: jobNames })
   return { metafile, commands }

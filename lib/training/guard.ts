@@ -9,7 +9,7 @@ import { Estimate } from './estimate.ts'
 import { describeHeld } from './held-words.ts'
 import { type Amounts, type Figures, isAbove, limitNow } from './limit.ts'
 import { type Look, type Looked, Looker, withNoise } from './looker.ts'
-import type { Training } from './process.ts'
+import type { Runs } from './process.ts'
 import { diskFull, inodesGone, limitReached } from './space-failure.ts'
 
 const FREEZE_ABOVE = 0.9
@@ -258,7 +258,7 @@ class Guard {
     // Only a count may say that the limit was passed.
     const usedBytes = Math.min(now.usedBytes, limitNow(this.#watch, now).bytes)
     emit({ event: 'train.freeze', job, usedBytes })
-    let runs: ReturnType<Training['runs']>
+    let runs: Runs
     let look: Look
     for (let attempt = 1; ; attempt++) {
       isStopped ||= await this.#untilStopped(startedMs)

@@ -41,7 +41,7 @@ export type Listener = {
 }
 
 /** By process: how often it has been given a processor; undefined if it has just ended. */
-type Runs = Map<number, number | undefined>
+export type Runs = Map<number, number | undefined>
 
 /** One training process and everything that it starts. */
 export class Training {
@@ -171,9 +171,12 @@ export class Training {
     return new Map(this.processes().map(pid => [pid, runsOf(pid)]))
   }
 
-  /** Has any of it run since? The kernel itself can wake what is stopped, by a timer whose signal is SIGCONT. */
+  /**
+   * Has one of these run since? The kernel itself can wake what is stopped, by a timer whose signal is SIGCONT. A new process
+   * would need another that has run to make it. What is being ended is meant to run.
+   */
   hasRunSince(runs: Runs): boolean {
-    return this.processes().some(pid => !runs.has(pid) || runsOf(pid) !== runs.get(pid))
+    return !this.#ending && [...runs].some(([pid, count]) => runsOf(pid) !== count)
   }
 
   /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { checkUsage } from '../../lib/storage.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
@@ -275,5 +275,26 @@ inSweep(
     assert.equal(lines, ['nice 19', 'nice 19'])
   },
 )
+
+test('a training that saves in its grace keeps it, also where checkpoints have to make room for that', async () => {
+  const trainer = `
+process.on('SIGTERM', async () => {
+  for (let n = 0; n < 1920; n++) { fs.appendFileSync(dir + '/saved.bin', Buffer.alloc(2 ** 13, n)); await sleep(1) }
+  fs.writeFileSync(dir + '/whole', '')
+  process.exit(0)
+})
+for (let n = 1; n <= 3; n++) fs.writeFileSync(dir + '/' + n + '.checkpoint', Buffer.alloc(5 * 2 ** 20, n))
+await sleep(60_000)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 25, trainer } })
+  const run = rig.start(['core', '--json'])
+  await until('it trains', () => existsSync(rig.path('models/core/work/3.checkpoint')))
+
+  run.child.kill('SIGTERM')
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 143)
+  assert.ok(events.some(it => it.event === 'train.freeze'))
+  assert.ok(existsSync(rig.path('models/core/work/whole')), JSON.stringify(events.slice(-3)))
+})
 
 test.run()
