@@ -104,8 +104,8 @@ IOWeight=20
 ${writable(modelsDir)}
 UMask=0027
 ProtectSystem=strict
-ProtectHome=tmpfs
-${homesOf([modelsDir, ...command])}PrivateTmp=yes
+${homes([modelsDir, ...command])}
+PrivateTmp=yes
 InaccessiblePaths=/tmp /var/tmp
 PrivateMounts=yes
 
@@ -113,27 +113,27 @@ PrivateMounts=yes
 PrivateDevices=yes
 DevicePolicy=closed
 
-# The sandbox needs these namespaces (ipc and net only for itself: nothing of it is left when it ends, and a training
-# with "network": "none" has no network), @mount, and AF_NETLINK to set up the loopback of such a training. Left out, because it would stop working: ProtectKernelTunables=,
+# The sandbox needs these namespaces and @mount. Left out, because it would stop working: ProtectKernelTunables=,
 # ProtectKernelLogs=, ProtectHostname= and ProcSubset= cover parts of /proc, and then the kernel refuses it a /proc of
-# its own; RestrictSUIDSGID= forbids openat2. MemoryDenyWriteExecute= would stop V8's compiler, and RemoveIPC= take
-# away the shared memory of this user's other services.
+# its own; RestrictSUIDSGID= forbids openat2; MemoryDenyWriteExecute= would stop V8's compiler.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
-RestrictNamespaces=user mnt pid ipc net
+RestrictNamespaces=user mnt pid ipc
 SystemCallArchitectures=native
 SystemCallFilter=@system-service @mount
 SystemCallFilter=~@resources
 SystemCallErrorNumber=EPERM
 PrivateUsers=yes
 PrivateIPC=yes
+RemoveIPC=yes
 
-# No training of ours needs the network. For one that does: a drop-in with PrivateNetwork=no, IPAddressDeny= (empty) and
-# RestrictAddressFamilies=AF_INET AF_INET6. It then also sees the abstract sockets of the machine's services.
+# No training of ours needs the network. For one that does: a drop-in with PrivateNetwork=no, IPAddressDeny= (empty),
+# RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK and, for those that have "network": "none" all the same,
+# RestrictNamespaces=net. The others then also see the abstract sockets of the machine's services.
 PrivateNetwork=yes
 IPAddressDeny=any
-RestrictAddressFamilies=AF_UNIX AF_NETLINK
+RestrictAddressFamilies=AF_UNIX
 ProtectProc=invisible
 ProtectControlGroups=yes
 ProtectKernelModules=yes
@@ -163,10 +163,13 @@ ReadOnlyPaths=/var/lib/ransomeye
 ${open}`
 }
 
-/** Show the homes that hold something the service needs; the other homes are hidden. */
-function homesOf(paths: string[]): string {
-  const homes = paths.flatMap(path => /^(\/home\/[^/]+|\/root|\/run\/user\/[^/]+)\//.exec(path)?.[1] ?? [])
-  return [...new Set(homes)].map(home => `BindReadOnlyPaths=${quote(home)}\n`).join('')
+/** Hide the homes, but for what of them holds something that the service needs. */
+function homes(paths: string[]): string {
+  const needed = paths.flatMap(path => /^(\/home\/[^/]+|\/root|\/run\/user\/[^/]+)\//.exec(path)?.[1] ?? [])
+  if (!needed.length) return 'ProtectHome=yes'
+  return ['ProtectHome=tmpfs', ...[...new Set(needed)].map(home => `BindReadOnlyPaths=${quote(home)}`)].join(
+    '\n',
+  )
 }
 
 function timer(every: string): Unit {

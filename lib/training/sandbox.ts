@@ -195,13 +195,25 @@ function bwrapArgv({ wrapper }: Way, network: Quota['network'], changesUser: boo
     ...wrapper,
     ...capabilityOptions(changesUser),
     ...['--die-with-parent', '--unshare-pid', '--unshare-ipc', '--ro-bind', '/', '/'],
-    ...(network === 'none' ? ['--unshare-net'] : []),
+    ...(network === 'none' && !isOffline() ? ['--unshare-net'] : []),
     ...['--dev', '/dev', ...accelerators().flatMap(path => ['--dev-bind-try', path, path])],
     ...['--proc', '/proc', ...kernelSettings().flatMap(path => ['--ro-bind', path, path])],
     // Sockets of services: docker, dbus, systemd's for its users, tmux.
     ...realFolders('/run', '/var/run').flatMap(folder => ['--tmpfs', folder]),
     ...nameServers(network).flatMap(path => ['--ro-bind-try', path, path]),
   ]
+}
+
+/**
+ * Is our own network namespace one that holds nothing, as a service's may be: no address or route but the loopback's, no
+ * abstract socket? Then a training may stay in it, for a service may be forbidden to make another.
+ */
+function isOffline(): boolean {
+  const ipv6 = readProc('self/net/if_inet6') ?? '' // no file where the kernel has no IPv6
+  const sockets = readProc('self/net/unix')
+  if (sockets === undefined || /\s@/.test(sockets) || !/^(.* lo\n)*$/.test(ipv6)) return false
+  const ipv4 = readProc('self/net/fib_trie')
+  return ipv4 !== undefined && !/\|-- (?!127\.)/.test(ipv4)
 }
 
 /** Only root has any: its power to mount would undo a sandbox from inside. */

@@ -14,7 +14,7 @@ import * as assert from 'uvu/assert'
 import { readProc } from '../../lib/system/processes.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { abuseRig, identities } from '../support/abuse.ts'
-import { untilEvent } from '../support/rig.ts'
+import { trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, inTurn, test } from '../support/test.ts'
@@ -241,6 +241,45 @@ publish()`
     }
   })
 }
+
+/** Say which network namespace this is, and become another program; with a name, keep an abstract socket open in it. */
+const IN_NAMESPACE = `
+import os, socket, sys
+if sys.argv[2]:
+    kept = socket.socket(socket.AF_UNIX)
+    kept.bind(chr(0) + sys.argv[2])
+    os.set_inheritable(kept.fileno(), True)
+open(sys.argv[1], 'w').write(os.readlink('/proc/self/ns/net'))
+os.execvp(sys.argv[3], sys.argv[3:])`
+
+for (const [what, name, isLeft] of [
+  ['holds nothing', '', false],
+  ['holds an abstract socket', 'ransomeye-test', true],
+] as const)
+  asRoot(
+    `a training without a network ${isLeft ? 'leaves' : 'stays in'} a network that ${what}`,
+    async () => {
+      await using rig = await trainerRig({
+        core: {
+          train: [
+            'sh',
+            '-c',
+            `readlink /proc/self/ns/net; cp fixture.onnx "$RANSOMEYE_OUTPUT_DIR/core.onnx"`,
+          ],
+          network: 'none',
+        },
+      })
+      const outer = rig.path('outer')
+
+      const prefix = ['unshare', '--net', 'python3', '-c', IN_NAMESPACE, outer, name]
+      const { exitCode, stderr } = await rig.run(['core'], { prefix })
+
+      assert.is(exitCode, 0, stderr)
+      const [inside] = readFileSync(rig.path('models/.trainer/core.log'), 'utf8').split('\n')
+      assert.match(inside!, /^net:\[\d+\]$/)
+      assert.is(inside !== readFileSync(outer, 'utf8'), isLeft)
+    },
+  )
 
 asRoot("root's training is not root, and what it makes is root's to read, publish and remove", async () => {
   await using rig = await abuseRig(0, { resume: 'always' })

@@ -287,7 +287,7 @@ withBoot('an installation names a folder of root in which the service could not 
   assert.equal(publishedOn(machine), jobNames)
 })
 
-withBoot('systemd rates what the running service is exposed to by at most 1.7', async () => {
+withBoot('systemd rates what the running service is exposed to by at most 1.5', async () => {
   await using machine = await machineWith(goesOn)
   await machine.powerOn()
   await untilReady(machine)
@@ -295,7 +295,7 @@ withBoot('systemd rates what the running service is exposed to by at most 1.7', 
   const { status, stdout } = machine.run(
     'systemd-analyze',
     'security',
-    '--threshold=17',
+    '--threshold=15',
     '--no-pager',
     service,
   )
