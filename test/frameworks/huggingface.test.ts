@@ -1,10 +1,16 @@
 import * as assert from 'uvu/assert'
-import { askPublished, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import {
+  askPublished,
+  frameworkMs,
+  prunedWhileTraining,
+  recipeRig,
+  withPackages,
+} from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
-const withTransformers = withPackages(test, 'torch', 'transformers', 'accelerate', 'onnxscript')
+const withTransformers = withPackages(inSweep, 'torch', 'transformers', 'accelerate', 'onnxscript')
 
 /** Three checkpoints of 12 MiB fit, and a fourth does not. */
 const maxDiskMb = 50
@@ -23,7 +29,7 @@ for (const { signal, what, edit, published } of CASES) {
       await using rig = await recipeRig('huggingface', { maxDiskMb }, edit)
       rig.set({ env: { HOLD_IN: 'checkpoint-50/optimizer.pt' } })
       const cutOff = rig.start(['core', '--json'])
-      await until('it is in a save', () => rig.log().includes('holding in a save'), 120_000)
+      await until('it is in a save', () => rig.log().includes('holding in a save'), frameworkMs)
       cutOff.child.kill(signal)
       const { exitCode } = await cutOff.ended
       await until('nothing is left of it', () => !survivors(rig).length)

@@ -1,10 +1,16 @@
 import * as assert from 'uvu/assert'
-import { askPublished, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import {
+  askPublished,
+  frameworkMs,
+  prunedWhileTraining,
+  recipeRig,
+  withPackages,
+} from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
-const withKeras = withPackages(test, 'keras', 'torch', 'onnxscript')
+const withKeras = withPackages(inSweep, 'keras', 'torch', 'onnxscript')
 
 withKeras(
   'Keras, cut off by SIGKILL, goes on from its backup; its best model is published, and a retraining begins anew',
@@ -12,7 +18,7 @@ withKeras(
     // Three checkpoints of 12 MiB fit beside the best one and the backup of 4, and a fourth does not.
     await using rig = await recipeRig('keras', { maxDiskMb: 62 })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is in its eighth epoch', () => rig.log().includes('Epoch 8/12'), 120_000)
+    await until('it is in its eighth epoch', () => rig.log().includes('Epoch 8/12'), frameworkMs)
     cutOff.child.kill('SIGKILL')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

@@ -1,11 +1,17 @@
 import { readlinkSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { askPublished, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import {
+  askPublished,
+  frameworkMs,
+  prunedWhileTraining,
+  recipeRig,
+  withPackages,
+} from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
-const withLightning = withPackages(test, 'torch', 'lightning', 'onnxscript')
+const withLightning = withPackages(inSweep, 'torch', 'lightning', 'onnxscript')
 
 withLightning(
   'Lightning, cut off by SIGTERM, goes on from the checkpoint that its link names; its best one is published, and a retraining begins anew',
@@ -13,7 +19,7 @@ withLightning(
     // Three steady checkpoints of 12 MiB fit beside the best one, and a fourth does not.
     await using rig = await recipeRig('lightning', { maxDiskMb: 62, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), 120_000)
+    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), frameworkMs)
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import { frameworkMs, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
-const withTensorflow = withPackages(test, 'tensorflow')
+const withTensorflow = withPackages(inSweep, 'tensorflow')
 
 withTensorflow(
   "TensorFlow's checkpoints of two files fill the quota and go as one; cut off by SIGTERM it goes on from the newest, and a retraining begins anew",
@@ -13,7 +13,7 @@ withTensorflow(
     // Three checkpoints of 12 MiB fit, and a fourth does not.
     await using rig = await recipeRig('tensorflow', { maxDiskMb: 50, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), 120_000)
+    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), frameworkMs)
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

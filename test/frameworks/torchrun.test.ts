@@ -1,10 +1,16 @@
 import * as assert from 'uvu/assert'
-import { askPublished, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import {
+  askPublished,
+  frameworkMs,
+  prunedWhileTraining,
+  recipeRig,
+  withPackages,
+} from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
-const withTorch = withPackages(test, 'torch', 'onnxscript')
+const withTorch = withPackages(inSweep, 'torch', 'onnxscript')
 
 withTorch(
   'two processes of torchrun with workers that load data, cut off by SIGTERM, go on from their newest checkpoint, and a retraining begins anew',
@@ -12,7 +18,11 @@ withTorch(
     // Three checkpoints of 12 MiB fit, and a fourth does not.
     await using rig = await recipeRig('torchrun', { maxDiskMb: 50, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('they are past their checkpoint of step 50', () => rig.log().includes('is slow now'), 120_000)
+    await until(
+      'they are past their checkpoint of step 50',
+      () => rig.log().includes('is slow now'),
+      frameworkMs,
+    )
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of them', () => !survivors(rig).length)

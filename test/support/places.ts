@@ -17,8 +17,8 @@ export const bootsMachines = process.env.RANSOMEYE_BOOT === 'yes'
 /** The folder of a virtual environment of Python with frameworks; without it their tests are skipped. */
 export const frameworks = process.env.RANSOMEYE_FRAMEWORKS
 
-/** What one test may take, here and in test/run.ts: a framework needs ten seconds to start. */
-export const testLimitMs = (isSweep || bootsMachines ? 20 : frameworks ? 5 : 1) * 60_000
+/** What one test may take, here and in test/run.ts. */
+export const testLimitMs = (isSweep || bootsMachines ? 20 : 1) * 60_000
 
 /** The arguments by which Node.js runs a file of the program: in a translated copy plain JavaScript, else by tsx. */
 export function programOf(script: string): string[] {

@@ -17,6 +17,9 @@ const EXAMPLES = join(root, 'test/frameworks')
 /** Of several processes the first one says it. */
 const BEGINNING = `import os; os.environ.get("RANK", "0") == "0" and print("a training begins", flush=True)`
 
+/** How long a training may take to the middle: at the lowest priority, beside all else that the sweep does. */
+export const frameworkMs = 600_000
+
 /** `test` where the virtual environment has these packages; otherwise a skip that the runner names. */
 export function withPackages(test: OurTest, ...packages: string[]): ReturnType<typeof skipUnless> {
   const look =
