@@ -4,8 +4,8 @@
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
  * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only those tests run that otherwise take a sample of
- * their cases, which then go through all of them, and those that are in the sweep alone. With RANSOMEYE_BOOT=yes only those
- * of booted/ run, and without it all but those.
+ * their cases, which then go through all of them, and those that are in the sweep alone, as all of a file NAME.sweep.test.ts
+ * are. With RANSOMEYE_BOOT=yes only those of booted/ run, and without it all but those.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -21,15 +21,15 @@ const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 1, 4)
 
 /** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [
-  'frameworks/huggingface',
-  'frameworks/keras',
-  'frameworks/lightning',
-  'frameworks/tensorflow',
-  'frameworks/torchrun',
+  'frameworks/huggingface.sweep',
+  'frameworks/torchrun.sweep',
+  'frameworks/keras.sweep',
+  'frameworks/lightning.sweep',
+  'frameworks/tensorflow.sweep',
   'fleet/cluster',
   'models/publish-faults',
   'models/crash-images',
-  'machine/volume-interrupts',
+  'machine/volume-interrupts.sweep',
   'models/rollback-faults',
   'scripts/operation',
   'scripts/tasks',
@@ -44,7 +44,7 @@ const LONGEST_FIRST = [
   'scripts/one-at-a-time',
   'abuse/sandbox',
   'abuse/leftovers',
-  'machine/volume-moving',
+  'machine/volume-moving.sweep',
   'training/accept',
   'run/metrics',
   'reports/status',
@@ -57,7 +57,7 @@ const LONGEST_FIRST = [
   'run/line-output',
   'models/readers',
   'scripts/bundle',
-  'package/bundle',
+  'package/bundle.sweep',
   'system/tsx-cache',
   'scripts/kill-sweep',
   'models/without-links',
@@ -73,6 +73,9 @@ const AS_IT_STANDS = ['architecture', 'machine/boot', 'machine/install', 'pages'
 /** The files that boot machines from the project as it stands. */
 const BOOTED = 'booted/'
 
+/** The files of which all is in the sweep. */
+const SWEPT = '.sweep.test.ts'
+
 const SHOWN = 12
 
 const RUN_FILE = 'test/support/run-file.ts'
@@ -81,11 +84,12 @@ const wanted = process.argv.slice(2)
 const all = readdirSync(import.meta.dirname, { recursive: true, encoding: 'utf8' })
   .filter(name => name.endsWith('.test.ts'))
   .filter(name => name.startsWith(BOOTED) === bootsMachines)
-const files = all
-  .filter(name => !wanted.length || wanted.some(part => name.includes(part)))
-  .filter(
-    name =>
-      !isSweep || /\b(sampled|inSweep|inTurn)\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8')),
+const matching = all.filter(name => !wanted.length || wanted.some(part => name.includes(part)))
+const files = matching
+  .filter(name =>
+    isSweep
+      ? /\b(sampled|inSweep|inTurn)\b/.test(readFileSync(join(import.meta.dirname, name), 'utf8'))
+      : !name.endsWith(SWEPT),
   )
   .sort((one, other) => place(one) - place(other))
 const outcomes: {
@@ -134,7 +138,9 @@ if (files.length > SHOWN) {
 const tallies = outcomes.map(({ tally }) => tally)
 const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0)
-const faults = files.length ? tallies.flatMap(tally => tally.faults) : ['no test file matches']
+const faults = files.length
+  ? tallies.flatMap(tally => tally.faults)
+  : [`no test file ${matching.length ? 'is here: npm run test:sweep' : 'matches'}`]
 if (!faults.length && !passed && !failed) faults.push('no test ran')
 for (const name of bootsMachines ? [] : [...LONGEST_FIRST, ...AS_IT_STANDS])
   if (!all.includes(name)) faults.push(`test/run.ts names ${name}, which there is not`)
@@ -142,7 +148,8 @@ const skips = tallies.flatMap(tally => tally.skips)
 for (const fault of faults) console.error(`FAULT ${fault}`)
 for (const skip of skips) console.log(`SKIPPED ${skip}`)
 const left = tallies.reduce((sum, tally) => sum + tally.leftToSweep, 0)
-if (left) console.log(`${left} tests are in the sweep: npm run test:sweep`)
+const swept = isSweep ? 0 : matching.length - files.length
+if (left || swept) console.log(`${left} tests and ${swept} files are in the sweep: npm run test:sweep`)
 const skipped = skips.length ? `, ${skips.length} skipped` : ''
 console.log(`\n${passed} passed, ${failed + faults.length} failed${skipped}`)
 process.exitCode = failed + faults.length ? 1 : 0

@@ -6,11 +6,10 @@ import * as assert from 'uvu/assert'
 import { checkUsage } from '../../lib/storage.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { ownDisk } from '../support/own-disk.ts'
-import { isSweep } from '../support/places.ts'
 import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inSweep, sampled, test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices, must } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
@@ -316,10 +315,10 @@ fs.writeFileSync(dir + '/resume.json', '{}'); fs.writeFileSync(dir + '/big', '')
   assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
 })
 
-const MANY_FILES = isSweep ? 150_000 : 40_000
+const MANY_FILES = 150_000
 
 skipUnless(
-  sampled,
+  inSweep,
   canAttack,
   needs,
 )('SIGTERM is heard at once while a folder of very many files is watched, and pruned', async () => {

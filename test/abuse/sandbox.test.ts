@@ -22,6 +22,7 @@ import { inSweep, inTurn, test } from '../support/test.ts'
 const canAttack = useSandbox('core', 'auto') && existsSync('/usr/bin/python3')
 const needs = 'needs bubblewrap and python3'
 const hostile = skipUnless(test, canAttack, needs)
+const hostileInSweep = skipUnless(inSweep, canAttack, needs)
 const asRoot = skipUnless(test, canAttack && process.getuid?.() === 0, 'needs root, bubblewrap and python3')
 const asRootInSweep = skipUnless(
   inSweep,
@@ -159,10 +160,12 @@ publish()`
     },
   )
 
-  hostileHere(`a training of ${name} grows no faster than it writes; without a sandbox it does`, async () => {
-    await using rig = await abuseRig(uid, { maxDiskMb: 100 })
-    await using open = await abuseRig(uid, { maxDiskMb: 100, sandbox: 'off' })
-    const attack = `
+  hostileInSweep(
+    `a training of ${name} grows no faster than it writes; without a sandbox it does`,
+    async () => {
+      await using rig = await abuseRig(uid, { maxDiskMb: 100 })
+      await using open = await abuseRig(uid, { maxDiskMb: 100, sandbox: 'off' })
+      const attack = `
 fd = os.open(out + '/grown', os.O_RDWR | os.O_CREAT)
 reserve = struct.pack('hhqqiI4i', 0, 0, 0, 2**20, 0, 0, 0, 0, 0, 0)
 attempt('fallocate', lambda: call((285, 47), fd, 0, 0, 2**20))
@@ -175,15 +178,16 @@ print(os.fstat(fd).st_blocks >= 2048)
 os.unlink(out + '/grown')
 publish()`
 
-    const { lines } = await rig.attack(attack)
-    const control = await open.attack(attack)
+      const { lines } = await rig.attack(attack)
+      const control = await open.attack(attack)
 
-    const refused = ['fallocate ENOTSUP', 'keep size ENOTSUP', 'reserve ENOTTY', 'zero range ENOTTY']
-    assert.equal(lines, [...refused, '0', 'posix works', 'True'])
-    assert.is(control.lines[0], 'fallocate works')
-  })
+      const refused = ['fallocate ENOTSUP', 'keep size ENOTSUP', 'reserve ENOTTY', 'zero range ENOTTY']
+      assert.equal(lines, [...refused, '0', 'posix works', 'True'])
+      assert.is(control.lines[0], 'fallocate works')
+    },
+  )
 
-  hostileHere(
+  hostileInSweep(
     `a training of ${name} leaves no memory, queue or message behind that outlives it`,
     async () => {
       await using rig = await abuseRig(uid)
@@ -255,8 +259,9 @@ os.execvp(sys.argv[3], sys.argv[3:])`
 for (const [what, name, isLeft] of [
   ['holds nothing', '', false],
   ['holds an abstract socket', 'ransomeye-test', true],
-] as const)
-  asRoot(
+] as const) {
+  const testHere = isLeft ? asRootInSweep : asRoot
+  testHere(
     `a training without a network ${isLeft ? 'leaves' : 'stays in'} a network that ${what}`,
     async () => {
       await using rig = await trainerRig({
@@ -280,6 +285,7 @@ for (const [what, name, isLeft] of [
       assert.is(inside !== readFileSync(outer, 'utf8'), isLeft)
     },
   )
+}
 
 asRoot("root's training is not root, and what it makes is root's to read, publish and remove", async () => {
   await using rig = await abuseRig(0, { resume: 'always' })

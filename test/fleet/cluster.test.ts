@@ -18,6 +18,7 @@ import { inSweep, sampled, test } from '../support/test.ts'
 
 const lacks = clusterLacks()
 const clusterTest = skipUnless(test, !lacks, lacks)
+const clusterTestInSweep = skipUnless(inSweep, !lacks, lacks)
 /** Slurm takes its time with these; how they are judged has tests without a cluster, which `npm test` has. */
 const slowTest = skipUnless(inSweep, !lacks, lacks)
 const NODES = isSweep ? 10 : 5
@@ -99,7 +100,7 @@ skipUnless(
   )
 })
 
-clusterTest('a follower that is killed is followed by another, which finds the jobs', async () => {
+clusterTestInSweep('a follower that is killed is followed by another, which finds the jobs', async () => {
   await using fleet = await fleetRig(cluster, {
     paris: { trainer: `await sleep(2000); ${publishes}` },
     rome: {},
@@ -257,7 +258,7 @@ slowTest('a job that an administrator puts back into the queue trains no second 
   assert.is(fleet.journal('paris').filter(({ event }) => event === 'train.start').length, 1)
 })
 
-clusterTest('a controller that is away is no failure: the fleet goes on when it is back', async () => {
+clusterTestInSweep('a controller that is away is no failure: the fleet goes on when it is back', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: `await sleep(3000); ${publishes}` } })
   const following = fleet.start()
   await untilFleet(following, 'site.start', 'paris')

@@ -154,7 +154,7 @@ ${publishes}`,
   assert.equal(stateOf(machine).ActiveState, 'inactive')
 })
 
-withMachine('the journal has the priority of each line', async () => {
+withMachineInSweep('the journal has the priority of each line', async () => {
   const machine = await machineWith("process.exit(job === 'core' ? 1 : 0)")
 
   machine.run('systemctl', 'start', '--no-block', service)
@@ -267,7 +267,7 @@ withMachineInSweep('install refuses a models folder in which the service could n
   assert.is(accepted.status, 0, accepted.stderr)
 })
 
-withMachine('systemd reads every word of a unit as it was meant', async () => {
+withMachineInSweep('systemd reads every word of a unit as it was meant', async () => {
   const machine = await bareMachine()
   const program = '/opt/100% of $HOME/print'
   mkdirSync(machine.path(dirname(program)))

@@ -185,7 +185,7 @@ mountingInSweep(
   },
 )
 
-mounting('an image of another quota, smaller or larger, is not used for this one', async () => {
+mountingInSweep('an image of another quota, smaller or larger, is not used for this one', async () => {
   await using rig = await volumeRig()
   await rig.volume('create')
   const quotas = readFileSync(rig.path('quotas.json'), 'utf8')

@@ -45,7 +45,7 @@ mounting(
   },
 )
 
-mounting('a training while its volume is not mounted warns that the volume will hide it', async () => {
+mountingInSweep('a training while its volume is not mounted warns that the volume will hide it', async () => {
   await using rig = await createdRig({ maxDiskMb: QUOTA_MB })
   await rig.volume('unmount')
 
@@ -119,13 +119,11 @@ for n in range(100):
   ],
 ]
 
-/** What no test without a training has; the others are tried on a volume by itself, with a program instead of a run. */
-const HERE = ['files that are deleted but open']
-
+// They are tried on a volume by itself too, with a program instead of a run.
 for (const [name, body] of floods) {
   const isThere = !body.includes('python3') || existsSync('/usr/bin/python3')
   skipUnless(
-    HERE.includes(name) ? test : inSweep,
+    inSweep,
     hasLoopDevices && isThere,
     'needs root, loop devices and Debian’s python3',
   )(

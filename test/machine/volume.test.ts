@@ -41,7 +41,7 @@ mounting('create and mount do nothing more when they are repeated', async () => 
   assert.is(readFileSync(join(rig.folder, 'core.onnx'), 'utf8'), 'as it was')
 })
 
-mounting('a volume can be made, seen and removed below a folder of any name', async () => {
+mountingInSweep('a volume can be made, seen and removed below a folder of any name', async () => {
   await using rig = await volumeRig()
   const there = ['--models-dir', rig.path('für \t\\ 50%')]
 
@@ -54,7 +54,7 @@ mounting('a volume can be made, seen and removed below a folder of any name', as
   assert.equal([removed.stderr, removed.exitCode], ['', 0])
 })
 
-mounting('--owner makes all of it the service user’s, the folders of the trainer too', async () => {
+mountingInSweep('--owner makes all of it the service user’s, the folders of the trainer too', async () => {
   await using rig = await volumeRig()
   mkdirSync(join(rig.folder, 'work'), { recursive: true })
   writeFileSync(join(rig.folder, 'core.onnx'), 'of another user')

@@ -43,7 +43,7 @@ import {
 } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const { globs } = facts
 const isRoot = process.getuid?.() === 0
@@ -572,7 +572,7 @@ skipUnless(
 })
 
 skipUnless(
-  test,
+  inSweep,
   canTrace,
   'needs strace (Debian package strace)',
 )('on a filesystem without links a model is published file by file, and a run says so', async () => {

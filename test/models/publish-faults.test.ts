@@ -8,7 +8,7 @@ import { type Assess, canTrace, inject, type Outcome, sweepAll } from '../suppor
 import { isSweep } from '../support/places.ts'
 import { globs, setsOf } from '../support/published-sets.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inSweep, inTurn, sampled, test } from '../support/test.ts'
+import { inSweep, sampled, test } from '../support/test.ts'
 
 const needs = 'needs strace (Debian package strace)'
 const faultTest = skipUnless(sampled, canTrace, needs)
@@ -42,7 +42,7 @@ faultTest(
   },
 )
 
-faultTest('recover() killed at any system call is finished by the next one', async () => {
+faultTestInSweep('recover() killed at any system call is finished by the next one', async () => {
   const { interrupted, assertCrash } = small
   const sweep = { fault: killed, prepare: interrupted, command: ['recover'], assess: assertCrash }
   const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)
@@ -66,26 +66,25 @@ faultTestInSweep(
   },
 )
 
-for (const [turn, errno] of ['ENOSPC', 'EDQUOT', 'EIO'].entries()) {
-  const refused = skipUnless(inTurn(turn, 2, sampled), canTrace, needs)
+for (const errno of ['ENOSPC', 'EDQUOT', 'EIO']) {
+  skipUnless(
+    errno === 'ENOSPC' ? sampled : inSweep,
+    canTrace,
+    needs,
+  )(`publish() refused by ${errno} at any system call leaves a whole set and nothing temporary`, async () => {
+    const { prepared, publishNext, assertRefusal } = small
+    const fault = `error=${errno}`
+    const assess = assertRefusal(errno, 'Cannot publish core\\.onnx, .* in \\S+')
+    const sweep = { fault, prepare: prepared, command: publishNext, assess }
+    const outcomes = (await sweepAll(sweep)).flatMap(([, it]) => it)
+    const early = [await atManifest('openat', fault, assess), await atManifest('write', fault, assess)]
 
-  refused(
-    `publish() refused by ${errno} at any system call leaves a whole set and nothing temporary`,
-    async () => {
-      const { prepared, publishNext, assertRefusal } = small
-      const fault = `error=${errno}`
-      const assess = assertRefusal(errno, 'Cannot publish core\\.onnx, .* in \\S+')
-      const sweep = { fault, prepare: prepared, command: publishNext, assess }
-      const outcomes = (await sweepAll(sweep)).flatMap(([, it]) => it)
-      const early = [await atManifest('openat', fault, assess), await atManifest('write', fault, assess)]
+    assert.equal(early, ['old', 'old'])
+    assert.ok(outcomes.length >= (isSweep ? 40 : 4), `${outcomes.length} points`)
+    assert.ok(outcomes.includes('old'))
+  })
 
-      assert.equal(early, ['old', 'old'])
-      assert.ok(outcomes.length >= (isSweep ? 40 : 4), `${outcomes.length} points`)
-      assert.ok(outcomes.includes('old'))
-    },
-  )
-
-  refused(
+  faultTestInSweep(
     `the way to generations refused by ${errno} at any system call leaves what was published in use`,
     async () => {
       const { flat, assertUpgrading } = small

@@ -36,9 +36,8 @@ faultTestInSweep('a rollback to a later generation that is killed leaves one set
 })
 
 for (const errno of ['ENOSPC', 'EDQUOT', 'EIO']) {
-  // The other two are sampled where a model is published.
   skipUnless(
-    errno === 'EIO' ? sampled : inSweep,
+    inSweep,
     canTrace,
     needs,
   )(

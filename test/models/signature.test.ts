@@ -9,15 +9,12 @@ import { test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const { publicKey, privateKey } = rsaPair()
+const { ec, pss, locked } = wrongKeys()
 
 for (const [what, pem, reason] of [
-  ['an EC key', wrongKeys.ec, /of type ec, expected rsa; make one: openssl/],
-  ['a key for RSA-PSS alone', wrongKeys.pss, /of type rsa-pss, expected rsa/],
-  [
-    'a key that needs a passphrase',
-    wrongKeys.locked,
-    /needs a passphrase; write it without one: openssl pkey/,
-  ],
+  ['an EC key', ec, /of type ec, expected rsa; make one: openssl/],
+  ['a key for RSA-PSS alone', pss, /of type rsa-pss, expected rsa/],
+  ['a key that needs a passphrase', locked, /needs a passphrase; write it without one: openssl pkey/],
   ['an RSA key of 2048 bits', rsaPair(2048).privateKey, /has 2048 bits, expected at least 3072/],
   ['the public half', publicKey, /begins with PUBLIC KEY; name the private half/],
   [

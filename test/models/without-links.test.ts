@@ -25,7 +25,7 @@ import {
 } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { sampled, test } from '../support/test.ts'
+import { inSweep, sampled, test } from '../support/test.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 /** exfat by FUSE wants a block device. */
@@ -40,6 +40,7 @@ const canTry = disk !== undefined && canTrace
 const needs = 'needs root, a loop device, strace, and vfat in the kernel or exfat-fuse and exfatprogs'
 const flatTest = skipUnless(test, canTry, needs)
 const sampledTest = skipUnless(sampled, canTry, needs)
+const sampledTestInSweep = skipUnless(inSweep, canTry, needs)
 
 function setOf(producer: string): Record<string, Buffer | string> {
   return {
@@ -121,7 +122,7 @@ flatTest("without links an operator's own model is adopted where it is", async (
   })
 })
 
-sampledTest(
+sampledTestInSweep(
   'without links a publication that is killed leaves usable models, and the next start one set',
   async () => {
     await using box = await sandbox()

@@ -8,15 +8,14 @@ import { writeReport } from '../../scripts/report.ts'
 import { failure } from '../support/failure.ts'
 import { journalLine, type Sketch } from '../support/journal.ts'
 import { type OwnDisk, ownDisk } from '../support/own-disk.ts'
-import { isSweep } from '../support/places.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inSweep, sampled, test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 const BROWSER = '/usr/bin/chromium'
-const browserTest = skipUnless(sampled, existsSync(BROWSER), 'needs chromium')
+const browserTest = skipUnless(inSweep, existsSync(BROWSER), 'needs chromium')
 const script = 'scripts/report.ts'
 const evilName = '<img src=x onerror=alert(1)>.tmp'
 const evilText = '</script></title></style><svg onload=alert(2)>'
@@ -95,7 +94,7 @@ browserTest(
       { colorScheme: 'light' as const, width },
       { colorScheme: 'dark' as const, width },
     ])
-    for (const { colorScheme, width } of isSweep ? all : [all[0]!, all[3]!]) {
+    for (const { colorScheme, width } of all) {
       const page = await browser.newPage({ colorScheme, viewport: { width, height: 844 } })
       const { requests, faults } = listen(page)
       await page.goto(url)
@@ -152,9 +151,7 @@ browserTest(
 
 /** The narrowest, one between and the widest stand for those of the sweep. */
 const screens = (['light', 'dark'] as const).flatMap(colorScheme =>
-  (isSweep ? [360, 420, 600, 820, 900, 1280, 1600] : colorScheme === 'light' ? [360, 1600] : [820]).map(
-    width => ({ colorScheme, width }),
-  ),
+  [360, 420, 600, 820, 900, 1280, 1600].map(width => ({ colorScheme, width })),
 )
 
 /** Hours beside seconds, hundreds of prunes and pauses, failures with long words, quotas with many digits. */

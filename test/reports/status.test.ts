@@ -35,10 +35,9 @@ const script = 'scripts/status.ts'
 const waits = `await sleep(60_000)`
 const canTrace = spawnSync('strace', ['-f', 'true']).status === 0
 const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
-const rootTest = skipUnless(test, process.getuid?.() === 0, 'needs root')
-const rootTestInSweep = skipUnless(inSweep, process.getuid?.() === 0, 'needs root')
+const rootTest = skipUnless(inSweep, process.getuid?.() === 0, 'needs root')
 const hasScript = spawnSync('script', ['--version']).status === 0
-const terminalTest = skipUnless(test, hasScript, 'needs script (Debian package bsdutils)')
+const terminalTest = skipUnless(inSweep, hasScript, 'needs script (Debian package bsdutils)')
 const asNobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
 
 function statusOf(rig: Rig): Promise<Status> {
@@ -225,7 +224,7 @@ test('status makes no models folder where there is none', async () => {
   assert.ok(!existsSync(rig.modelsDir))
 })
 
-test('status reads a torn journal, and says that a run was killed', async () => {
+inSweep('status reads a torn journal, and says that a run was killed', async () => {
   await using rig = await trainerRig({ core: { trainer: `fs.writeFileSync(dir + '/here', ''); ${waits}` } })
   const run = rig.start(['core'])
   await until('the training runs', () => existsSync(rig.path('models', 'core', 'work', 'here')))
@@ -376,7 +375,7 @@ test('status shows the other jobs when one cannot be measured', async () => {
   assert.match(jobs[1]!.reason!, /dpi is a file, expected a folder; move it away$/)
 })
 
-rootTestInSweep('status sees the run of another user, or says what it may not read', async () => {
+rootTest('status sees the run of another user, or says what it may not read', async () => {
   await using rig = await trainerRig({ core: { trainer: waits } })
   const run = rig.start(['core'])
   await untilEvent(rig, 'train.start')

@@ -76,7 +76,7 @@ test('lines that journald reads carry its priority, others do not', async () => 
   assert.match(ordinary, /^2/)
 })
 
-test('journald gets every line of a failure as an error, and an ordinary stop as none', async () => {
+inSweep('journald gets every line of a failure as an error, and an ordinary stop as none', async () => {
   await using rig = await trainerRig({ core: { trainer: 'await sleep(60_000)' } })
   writeFileSync(rig.path('bad.json'), JSON.stringify({ jobs: { core: { maxDiskMb: 0, train: [] } } }))
   const start = (name: string, ...args: string[]) => {
@@ -104,7 +104,7 @@ test('journald gets every line of a failure as an error, and an ordinary stop as
   assert.not.match(stop, /^<[0-3]>/m)
 })
 
-test('what a guarantee bounds is told once, on a terminal too', async () => {
+inSweep('what a guarantee bounds is told once, on a terminal too', async () => {
   await using rig = await trainerRig({ core: { sandbox: 'off' }, dpi: { sandbox: 'off' } })
 
   const { stdout } = await rig.run(['core', 'dpi'])

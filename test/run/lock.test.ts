@@ -13,7 +13,7 @@ import { readProc } from '../../lib/system/processes.ts'
 import { root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 async function refusal(stateDir: string): Promise<TrainerError> {
   try {
@@ -38,23 +38,26 @@ test('takeLock() writes our pid and gives the lock once', async () => {
   ;(await takeLock(box.dir)).release()
 })
 
-test('takeLock() is refused while a child that inherited the descriptor lives, and names that child', async () => {
-  await using box = await sandbox()
-  const lock = await takeLock(box.dir)
-  const child = spawn('sleep', ['60'], { stdio: ['ignore', 'ignore', 'ignore', lock.fd] })
-  lock.release()
+inSweep(
+  'takeLock() is refused while a child that inherited the descriptor lives, and names that child',
+  async () => {
+    await using box = await sandbox()
+    const lock = await takeLock(box.dir)
+    const child = spawn('sleep', ['60'], { stdio: ['ignore', 'ignore', 'ignore', lock.fd] })
+    lock.release()
 
-  const error = await refusal(box.dir)
+    const error = await refusal(box.dir)
 
-  assert.ok(error.message.includes(`pid ${child.pid};`), error.message)
-  child.kill('SIGKILL')
-  await until('the lock is free', () =>
-    takeLock(box.dir).then(
-      free => [free.release()],
-      () => undefined,
-    ),
-  )
-})
+    assert.ok(error.message.includes(`pid ${child.pid};`), error.message)
+    child.kill('SIGKILL')
+    await until('the lock is free', () =>
+      takeLock(box.dir).then(
+        free => [free.release()],
+        () => undefined,
+      ),
+    )
+  },
+)
 
 test('takeLock() waits for a holder that has been seen for long and cannot be seen any more', async () => {
   await using box = await sandbox()
@@ -98,6 +101,7 @@ test('takeLock() sees a holder whose first thread has ended, and ends it if it i
 })
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
+const asRootInSweep = skipUnless(inSweep, process.getuid?.() === 0, 'needs root')
 
 test('takeLock() is refused while a run goes on whose lock file somebody has removed; findHolder() finds it', async () => {
   await using box = await sandbox()
@@ -138,7 +142,7 @@ asRoot('takeLock() leaves a run in a container alone, which has written down ano
   await until('the lock is free', () => !findHolder(box.dir))
 })
 
-asRoot('takeLock() on a full disk goes without the block that another writer waits for', async () => {
+asRootInSweep('takeLock() on a full disk goes without the block that another writer waits for', async () => {
   await using box = await sandbox()
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', box.dir])
   ;(await takeLock(box.dir)).release()

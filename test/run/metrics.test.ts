@@ -19,7 +19,7 @@ import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0
-const promtoolTest = skipUnless(test, hasPromtool, 'needs promtool (Debian package prometheus)')
+const promtoolTest = skipUnless(inSweep, hasPromtool, 'needs promtool (Debian package prometheus)')
 const canTrace = spawnSync('strace', ['-f', 'true']).status === 0
 const traceTestInSweep = skipUnless(inSweep, canTrace, 'needs strace (Debian package strace)')
 
@@ -118,7 +118,7 @@ promtoolTest(
   },
 )
 
-test('a failed training leaves its exit code, and the time of the last success as it was', async () => {
+inSweep('a failed training leaves its exit code, and the time of the last success as it was', async () => {
   const trainer = `if (fs.existsSync(dir + '/../fail')) process.exit(3); ${publishes}`
   await using rig = await trainerRig({ core: { trainer } })
   await rig.run(['core'])

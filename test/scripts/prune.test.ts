@@ -20,7 +20,7 @@ import { inSweep, test } from '../support/test.ts'
 
 const script = 'scripts/prune.ts'
 const canTrace = spawnSync('strace', ['-D', 'true']).status === 0
-const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strace)')
+const traceTest = skipUnless(inSweep, canTrace, 'needs strace (Debian package strace)')
 const rootTest = skipUnless(test, process.getuid?.() === 0, 'needs root')
 
 /** Checkpoints of one MiB in a job's `work/`, the first the oldest. */
@@ -83,7 +83,7 @@ test('prune follows the globs of the job, and is a run in the journal', async ()
   )
 })
 
-test('prune --dry-run says what prune then does, and changes nothing, not even beside a run', async () => {
+inSweep('prune --dry-run says what prune then does, and changes nothing, not even beside a run', async () => {
   const core = { maxDiskMb: 2, trainer: `await sleep(60_000)` }
   await using rig = await trainerRig({ core, dpi: { maxDiskMb: 2 } })
   const work = writeCheckpoints(rig.modelsDir, 'dpi', ['1.tmp', '2.tmp', '3.tmp'])

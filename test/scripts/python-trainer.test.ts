@@ -70,8 +70,7 @@ withNumpy(
 )
 
 for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-  const withNumpyHere = signal === 'SIGKILL' ? withNumpy : withNumpyInSweep
-  withNumpyHere(
+  withNumpyInSweep(
     `a Python training cut off by ${signal} goes on from its newest checkpoint folder to the same model`,
     async () => {
       await using rig = await pythonRig(recipe(['--steps', '1000000000']))

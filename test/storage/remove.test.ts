@@ -21,7 +21,7 @@ import { digFolders } from '../support/deep-folder.ts'
 import { descriptorsBelow } from '../support/descriptors.ts'
 import { programOf } from '../support/places.ts'
 import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 test('Remover deletes exactly the file that was measured, whatever bytes its name has', async () => {
   await using box = await sandbox()
@@ -131,17 +131,20 @@ test('pruneOldest() deletes nothing outside while a folder is being swapped for 
   assert.ok(deleted > 5, `something was deleted in ${deleted} rounds`)
 })
 
-test('control: deleting by path does delete outside while a folder is being swapped for a link', async () => {
-  await using box = await sandbox()
-  await using trap = await setTrap(box)
+inSweep(
+  'control: deleting by path does delete outside while a folder is being swapped for a link',
+  async () => {
+    await using box = await sandbox()
+    await using trap = await setTrap(box)
 
-  await until('something outside is lost', async () => {
-    trap.bait()
-    const { prunable } = await measure(box.path('core'))
-    for (const { path } of prunable) rmSync(path, { force: true })
-    return trap.lost()
-  })
-})
+    await until('something outside is lost', async () => {
+      trap.bait()
+      const { prunable } = await measure(box.path('core'))
+      for (const { path } of prunable) rmSync(path, { force: true })
+      return trap.lost()
+    })
+  },
+)
 
 type Trap = AsyncDisposable & {
   /** Fill the folder, and the one outside. */

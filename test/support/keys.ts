@@ -7,14 +7,14 @@ export function rsaPair(modulusLength = 3072): { publicKey: string; privateKey: 
   return { publicKey: publicPem(publicKey), privateKey: privatePem(privateKey) }
 }
 
-/** Private keys that do not sign bundles, as PEM. */
-export const wrongKeys = {
-  ec: privatePem(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey),
-  pss: privatePem(generateKeyPairSync('rsa-pss', { modulusLength: 3072 }).privateKey),
-  locked: privatePem(generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey, {
-    cipher: 'aes-256-cbc',
-    passphrase: 'secret',
-  }),
+/** Make private keys that do not sign bundles, as PEM. */
+export function wrongKeys() {
+  const locked = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey
+  return {
+    ec: privatePem(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey),
+    pss: privatePem(generateKeyPairSync('rsa-pss', { modulusLength: 3072 }).privateKey),
+    locked: privatePem(locked, { cipher: 'aes-256-cbc', passphrase: 'secret' }),
+  }
 }
 
 /** Write a key's PEM as a file that only its owner can read. */

@@ -42,6 +42,6 @@ export async function until<T>(
     const value = await condition()
     if (value) return value
     if (performance.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`)
-    await delay(Math.min(Math.max(10, 4 * (performance.now() - startedMs)), 100))
+    await delay(Math.min(Math.max(20, 9 * (performance.now() - startedMs)), 100))
   }
 }

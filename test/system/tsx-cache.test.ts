@@ -58,15 +58,19 @@ for (const command of [
   ['node', '--import', 'tsx'],
   ['node_modules/.bin/tsx'], // what npx tsx runs
 ]) {
-  test(`${command.join(' ')} runs nothing that is in the temporary folder, and changes no variable`, async () => {
-    await using box = await plantedBox()
+  const testHere = command[0] === 'node' ? test : inSweep
+  testHere(
+    `${command.join(' ')} runs nothing that is in the temporary folder, and changes no variable`,
+    async () => {
+      await using box = await plantedBox()
 
-    const { stdout, stderr, status } = start(box, command)
+      const { stdout, stderr, status } = start(box, command)
 
-    assert.equal([status, stderr], [0, ''])
-    assert.match(stdout, new RegExp(`^${asWritten} `))
-    assert.is(JSON.parse(stdout.slice(asWritten.length)).TMPDIR, box.path('tmp'))
-  })
+      assert.equal([status, stderr], [0, ''])
+      assert.match(stdout, new RegExp(`^${asWritten} `))
+      assert.is(JSON.parse(stdout.slice(asWritten.length)).TMPDIR, box.path('tmp'))
+    },
+  )
 }
 
 /** A project of its own that is started by our tsx, whose cache somebody has changed. */
@@ -114,7 +118,7 @@ inSweep('a cache beside the program is used only where nobody else can write', a
   }
 })
 
-test('a program that cannot write its cache starts without one', async () => {
+inSweep('a program that cannot write its cache starts without one', async () => {
   await using box = await projectBox()
   rmSync(box.path('node_modules/.cache'), { recursive: true })
   symlinkSync('/nonexistent', box.path('node_modules/.cache'))

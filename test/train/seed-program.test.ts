@@ -29,8 +29,7 @@ for (const [fault, argv, told] of [
 }
 
 for (const job of ['core', 'dpi', 'agent']) {
-  // The agent's trainer first reads the files of this machine.
-  const testHere = job === 'agent' ? inSweep : test
+  const testHere = job === 'core' ? test : inSweep
   testHere(
     `the ${job} trainer runs alone, and ends with the line that says how good its model is`,
     async () => {

@@ -35,7 +35,7 @@ inSweep(
 )
 
 for (const job of [smallCore, smallDpi]) {
-  test(`the same seed gives the same ${job.name} model, another seed another one`, async () => {
+  inSweep(`the same seed gives the same ${job.name} model, another seed another one`, async () => {
     await using box = await sandbox()
 
     const [one, two, other] = [
@@ -49,7 +49,7 @@ for (const job of [smallCore, smallDpi]) {
   })
 }
 
-test('the same seed and files give the same agent model', async () => {
+inSweep('the same seed and files give the same agent model', async () => {
   await using box = await sandbox()
   const job = { ...smallAgent, buildDataset: (seed: number) => smallAgent.buildDataset(seed, 60) }
 

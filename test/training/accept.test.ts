@@ -54,23 +54,26 @@ test('a model is accepted by its figures: least ones at once, drops against the 
   assert.ok(existsSync(join(rig.modelsDir, 'core/candidate/core.onnx')))
 })
 
-test('a refused model keeps no other job from its training, and is told by status and metrics', async () => {
-  const accept = { metrics: { recall: { min: 0.7 } } }
-  await using rig = await trainerRig({ core: { trainer: telling, accept } })
-  tell(rig, { recall: 0.5 })
+inSweep(
+  'a refused model keeps no other job from its training, and is told by status and metrics',
+  async () => {
+    const accept = { metrics: { recall: { min: 0.7 } } }
+    await using rig = await trainerRig({ core: { trainer: telling, accept } })
+    tell(rig, { recall: 0.5 })
 
-  const { exitCode, events } = await rig.run(['--json'])
-  const status = await rig.run(['--json'], { script: 'scripts/status.ts' })
-  const metrics = readFileSync(join(rig.modelsDir, '.trainer/metrics.prom'), 'utf8')
+    const { exitCode, events } = await rig.run(['--json'])
+    const status = await rig.run(['--json'], { script: 'scripts/status.ts' })
+    const metrics = readFileSync(join(rig.modelsDir, '.trainer/metrics.prom'), 'utf8')
 
-  const published = events.flatMap(it => (it.event === 'model.publish' ? it.job : []))
-  const [core] = JSON.parse(status.stdout).jobs
-  assert.equal([exitCode, published], [4, ['dpi', 'agent']])
-  assert.equal([core.lastResult.outcome, core.valid], ['refused', false])
-  assert.match(core.lastResult.reason, /recall is 0\.5, at least 0\.7 is asked for/)
-  assert.match(metrics, /^ransomeye_trainer_model_refused\{model="core"\} 1$/m)
-  assert.match(metrics, /^ransomeye_trainer_model_refused\{model="dpi"\} 0$/m)
-})
+    const published = events.flatMap(it => (it.event === 'model.publish' ? it.job : []))
+    const [core] = JSON.parse(status.stdout).jobs
+    assert.equal([exitCode, published], [4, ['dpi', 'agent']])
+    assert.equal([core.lastResult.outcome, core.valid], ['refused', false])
+    assert.match(core.lastResult.reason, /recall is 0\.5, at least 0\.7 is asked for/)
+    assert.match(metrics, /^ransomeye_trainer_model_refused\{model="core"\} 1$/m)
+    assert.match(metrics, /^ransomeye_trainer_model_refused\{model="dpi"\} 0$/m)
+  },
+)
 
 skipUnless(
   test,
@@ -121,7 +124,7 @@ for (const [what, body, reason] of [
   ],
 ] as const) {
   skipUnless(
-    what === 'hangs' ? test : inSweep,
+    inSweep,
     canSandbox,
     'needs bubblewrap',
   )(`a command that ${what} does not accept`, async () => {
@@ -166,41 +169,44 @@ skipUnless(
   assert.equal([accepted.exitCode, current(rig), survivors(rig)], [0, 'generations/1', []])
 })
 
-test('rollback makes the model before current again, and no training of the same data undoes it', async () => {
-  await using rig = await trainerRig({ core: { trainer: telling } })
-  const train = async (letters: string, trained_on = 'week 1') => {
-    tell(rig, { letters }, { trained_on })
-    return rig.run(['core', '--retrain', '--json'])
-  }
-  await train('aaaa')
-  await train('bbbb')
-  const script = 'scripts/rollback.ts'
+inSweep(
+  'rollback makes the model before current again, and no training of the same data undoes it',
+  async () => {
+    await using rig = await trainerRig({ core: { trainer: telling } })
+    const train = async (letters: string, trained_on = 'week 1') => {
+      tell(rig, { letters }, { trained_on })
+      return rig.run(['core', '--retrain', '--json'])
+    }
+    await train('aaaa')
+    await train('bbbb')
+    const script = 'scripts/rollback.ts'
 
-  const dry = await rig.run(['core', '--dry-run'], { script })
-  const before = current(rig)
-  const back = await rig.run(['core', '--json'], { script })
-  const after = current(rig)
-  const flat = readFileSync(join(rig.modelsDir, 'core/core.onnx')).includes('aaaa')
-  const [same, again] = [await train('bbbb'), await train('cccc')]
-  const other = await train('dddd', 'week 2')
+    const dry = await rig.run(['core', '--dry-run'], { script })
+    const before = current(rig)
+    const back = await rig.run(['core', '--json'], { script })
+    const after = current(rig)
+    const flat = readFileSync(join(rig.modelsDir, 'core/core.onnx')).includes('aaaa')
+    const [same, again] = [await train('bbbb'), await train('cccc')]
+    const other = await train('dddd', 'week 2')
 
-  assert.equal(
-    [dry.exitCode, before, back.exitCode, after, flat],
-    [0, 'generations/2', 0, 'generations/1', true],
-  )
-  const told = back.events.find(it => it.event === 'model.rollback')
-  assert.ok(told?.event === 'model.rollback' && told.generation === 1 && told.from === 2)
-  assert.equal([same.exitCode, again.exitCode, other.exitCode], [4, 4, 0])
-  assert.match(
-    refusalIn(same.events)?.reason ?? '',
-    /^it is the model of generation 2, from which core was rolled back$/,
-  )
-  assert.match(
-    refusalIn(again.events)?.reason ?? '',
-    /^core was rolled back from generation 2, and nothing says/,
-  )
-  assert.is(current(rig), 'generations/3')
-})
+    assert.equal(
+      [dry.exitCode, before, back.exitCode, after, flat],
+      [0, 'generations/2', 0, 'generations/1', true],
+    )
+    const told = back.events.find(it => it.event === 'model.rollback')
+    assert.ok(told?.event === 'model.rollback' && told.generation === 1 && told.from === 2)
+    assert.equal([same.exitCode, again.exitCode, other.exitCode], [4, 4, 0])
+    assert.match(
+      refusalIn(same.events)?.reason ?? '',
+      /^it is the model of generation 2, from which core was rolled back$/,
+    )
+    assert.match(
+      refusalIn(again.events)?.reason ?? '',
+      /^core was rolled back from generation 2, and nothing says/,
+    )
+    assert.is(current(rig), 'generations/3')
+  },
+)
 
 inSweep('rollback refuses what is not there or is damaged, and is released on demand', async () => {
   await using rig = await trainerRig({ core: { trainer: telling } })

@@ -98,8 +98,10 @@ ${publishes}`
   })
 }
 
-test('the best goes before the training is killed, also right after what goes before it; who publishes without it is warned', async () => {
-  const trainer = `${HELPERS}
+inSweep(
+  'the best goes before the training is killed, also right after what goes before it; who publishes without it is warned',
+  async () => {
+    const trainer = `${HELPERS}
 if (!has('log.bin')) {
   await write('epoch-0.checkpoint', 1)
   await write('epoch-1.checkpoint', 6)
@@ -115,23 +117,24 @@ if (!has('log.bin')) {
   process.exit(1)
 }
 ${publishes}`
-  await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
+    await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
 
-  const first = await rig.run(['core', '--json'])
-  const second = await rig.run(['core', '--json'])
+    const first = await rig.run(['core', '--json'])
+    const second = await rig.run(['core', '--json'])
 
-  assert.equal([first.exitCode, second.exitCode], [1, 0])
-  assert.equal(linesOf(rig, 'left'), ['left false true'])
-  const [epoch, best] = ['epoch-1.checkpoint', 'best'].map(name => join(workDir(rig), name))
-  assert.equal(warningsIn(first.events), [
-    `pruned ${epoch}, the best one by ${best}: nothing else was left to prune. A training that loads it at its end ` +
-      'fails, or exports another one; raise maxDiskMb to hold the best, the newest and one that is being written',
-  ])
-  assert.match(
-    warningsIn(second.events).join(),
-    `lost the best checkpoint of that time, ${epoch}, to the quota`,
-  )
-})
+    assert.equal([first.exitCode, second.exitCode], [1, 0])
+    assert.equal(linesOf(rig, 'left'), ['left false true'])
+    const [epoch, best] = ['epoch-1.checkpoint', 'best'].map(name => join(workDir(rig), name))
+    assert.equal(warningsIn(first.events), [
+      `pruned ${epoch}, the best one by ${best}: nothing else was left to prune. A training that loads it at its end ` +
+        'fails, or exports another one; raise maxDiskMb to hold the best, the newest and one that is being written',
+    ])
+    assert.match(
+      warningsIn(second.events).join(),
+      `lost the best checkpoint of that time, ${epoch}, to the quota`,
+    )
+  },
+)
 
 inSweep(
   'staging folders of dead trainings go before anything else, and only when there must be room',
@@ -204,7 +207,7 @@ const LEFT = {
   agent: [{ framework: 'keras' }, ['backup/latest.weights.h5', 'best.keras']],
 } satisfies Record<JobName, [Parameters<typeof rigOf>[0], string[]]>
 
-test('a retraining begins anew, without a word of globs in quotas.json', async () => {
+inSweep('a retraining begins anew, without a word of globs in quotas.json', async () => {
   const trainers = Object.entries(LEFT).map(([job, [quota, names]]) => {
     const trainer = `${HELPERS}
 const names = ${JSON.stringify(names)}
@@ -297,7 +300,7 @@ ${publishes}`
   },
 )
 
-test('a retraining that makes the same bytes is told, and makes the model no younger', async () => {
+inSweep('a retraining that makes the same bytes is told, and makes the model no younger', async () => {
   const trainer = `for (const name of ['a', 'b']) fs.writeFileSync(dir + '/' + name + '.pkl', 'x')\n${publishes}`
   await using rig = await rigOf({}, trainer)
   const trainedAt = () =>
@@ -328,7 +331,7 @@ test('a training that was not published is resumed, after a published one too', 
   assert.equal(linesOf(rig, 'resumed'), ['resumed from 0', 'resumed from 0', 'resumed from 1'])
 })
 
-test('a job that says so goes on from the checkpoints of its published training', async () => {
+inSweep('a job that says so goes on from the checkpoints of its published training', async () => {
   await using rig = await rigOf(
     { prune: ['checkpoint-*'], resume: 'always' },
     RESUMES.replace('fs.symlinkSync', '// '),
@@ -374,8 +377,7 @@ const NAMED: [string, string, string][] = [
   ['latest_checkpointed_iteration.txt', '2', '1'],
 ]
 for (const [pointer, two, one] of NAMED) {
-  const testHere = pointer === 'latest' ? test : inSweep
-  testHere(
+  inSweep(
     `what names a checkpoint that is set aside names the one before, without a word in quotas.json: ${pointer}`,
     async () => {
       const folder = (n: number) => (pointer.endsWith('.txt') ? `iter_000000${n}` : `checkpoint-${n}`)
@@ -424,8 +426,10 @@ process.exit(1)`
   assert.equal(linesOf(rig, 'resumed'), ['resumed true', 'resumed true'])
 })
 
-test('caches go before checkpoints, but not while they are in use, nor when they hold nothing', async () => {
-  const trainer = `${HELPERS}
+inSweep(
+  'caches go before checkpoints, but not while they are in use, nor when they hold nothing',
+  async () => {
+    const trainer = `${HELPERS}
 fs.mkdirSync(dir + '/cache/old', { recursive: true })
 fs.mkdirSync(dir + '/cache/used', { recursive: true })
 fs.mkdirSync(dir + '/cache/empty')
@@ -436,17 +440,18 @@ await write('epoch-1.checkpoint', 3)
 await write('log.bin', 8)
 console.log('left', has('cache/old'), has('cache/used/weights'), has('cache/empty'), has('epoch-1.checkpoint'))
 ${publishes}`
-  await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
+    await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
-  assert.equal(linesOf(rig, 'left'), ['left false true true true'])
-  assert.equal(
-    events.flatMap(it => (it.event === 'storage.prune' ? [it.rule] : [])),
-    ['work/cache'],
-  )
-})
+    assert.is(exitCode, 0)
+    assert.equal(linesOf(rig, 'left'), ['left false true true true'])
+    assert.equal(
+      events.flatMap(it => (it.event === 'storage.prune' ? [it.rule] : [])),
+      ['work/cache'],
+    )
+  },
+)
 
 inSweep('a time in the future is told in a warning', async () => {
   const trainer = `

@@ -4,10 +4,11 @@ import * as assert from 'uvu/assert'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inTurn, test } from '../support/test.ts'
+import { inSweep, inTurn, test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
+const sandboxedInSweep = skipUnless(inSweep, useSandbox('core', 'auto'), 'needs bubblewrap')
 
 /** Prints what it is told, by both ways, and uses so many MiB of it besides a model of 12. */
 const usesMost = `
@@ -36,41 +37,47 @@ test('a training is told what it may use beside what is published, and can use i
   assert.is(toldIn(rig), 'told 28 of 40 --max-disk-mb 28')
 })
 
-test('a training is told of what an operator has put beside it, and not of what it has left itself', async () => {
-  const trainer = `
+inSweep(
+  'a training is told of what an operator has put beside it, and not of what it has left itself',
+  async () => {
+    const trainer = `
 console.log('told', maxMb)
 fs.writeFileSync(dir + '/dataset', Buffer.alloc(10 * 2 ** 20))
 fs.writeFileSync(dir + '/core.pkl', 'model')`
-  await using rig = await trainerRig({ core: { maxDiskMb: 40, models: ['*.pkl'], trainer } })
-  await rig.run(['core'])
-  writeFileSync(rig.path('models', 'core', 'notes'), Buffer.alloc(5 * MIB))
+    await using rig = await trainerRig({ core: { maxDiskMb: 40, models: ['*.pkl'], trainer } })
+    await rig.run(['core'])
+    writeFileSync(rig.path('models', 'core', 'notes'), Buffer.alloc(5 * MIB))
 
-  await rig.run(['core', '--retrain'])
+    await rig.run(['core', '--retrain'])
 
-  assert.is(toldIn(rig), 'told 35')
-})
+    assert.is(toldIn(rig), 'told 35')
+  },
+)
 
-test('a training is told of all that it may use, whatever of its own is there to be pruned, or kept', async () => {
-  const trainer = `
+inSweep(
+  'a training is told of all that it may use, whatever of its own is there to be pruned, or kept',
+  async () => {
+    const trainer = `
 console.log('told', maxMb)
 for (const name of ['cache/models', 'tmp-half', 'a.checkpoint', 'last.ckpt']) {
   fs.mkdirSync(dir + '/' + name, { recursive: true })
   fs.writeFileSync(dir + '/' + name + '/weights', Buffer.alloc(4 * 2 ** 20))
 }
 if (fs.existsSync(dir + '/../../healthy')) fs.writeFileSync(dir + '/core.pkl', 'model')`
-  await using rig = await trainerRig({
-    core: { maxDiskMb: 40, models: ['*.pkl'], framework: 'lightning', trainer },
-  })
-  await rig.run(['core'])
-  writeFileSync(rig.path('models', 'healthy'), '')
+    await using rig = await trainerRig({
+      core: { maxDiskMb: 40, models: ['*.pkl'], framework: 'lightning', trainer },
+    })
+    await rig.run(['core'])
+    writeFileSync(rig.path('models', 'healthy'), '')
 
-  const { exitCode } = await rig.run(['core', '--json'])
+    const { exitCode } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
-  assert.is(toldIn(rig), 'told 40')
-})
+    assert.is(exitCode, 0)
+    assert.is(toldIn(rig), 'told 40')
+  },
+)
 
-test('the whole quota is that of the run', async () => {
+inSweep('the whole quota is that of the run', async () => {
   const trainer = `console.log('told', maxMb, process.env.RANSOMEYE_QUOTA_MB); fs.writeFileSync(dir + '/core.pkl', 'model')`
   await using rig = await trainerRig({ core: { maxDiskMb: 40, models: ['*.pkl'], trainer } })
 
@@ -155,7 +162,7 @@ process.exit()`
   assert.is(exitCode, 0)
 })
 
-sandboxed('the user that a training of root runs as has the same home as its HOME', async () => {
+sandboxedInSweep('the user that a training of root runs as has the same home as its HOME', async () => {
   const trainer = `console.log('homes', (await import('node:os')).userInfo().homedir, process.env.HOME); ${publishes}`
   await using rig = await trainerRig({ core: { trainer } })
 

@@ -91,8 +91,10 @@ try { for (;;) fs.writeSync(fd, Buffer.alloc(2 ** 20)) } catch (error) { console
   assert.ok(events.some(it => it.event === 'job.fail' && it.code === 'quota-exceeded'))
 })
 
-test('the newest complete checkpoint, under both of its names, and a file that is being written are not pruned while the training runs', async () => {
-  const trainer = `
+inSweep(
+  'the newest complete checkpoint, under both of its names, and a file that is being written are not pruned while the training runs',
+  async () => {
+    const trainer = `
 const write = (file, mib) => fs.writeFileSync(file, Buffer.alloc(mib * 2 ** 20))
 write(dir + '/epoch-1.checkpoint', 3); await sleep(30)
 write(dir + '/epoch-2.checkpoint', 12); await sleep(30)
@@ -101,15 +103,16 @@ const fd = fs.openSync(dir + '/epoch-3.checkpoint', 'w')
 write(fd, 22); await sleep(1500)
 console.log('kept', fs.existsSync(dir + '/epoch-2.checkpoint'), fs.existsSync(dir + '/epoch-3.checkpoint'))
 fs.closeSync(fd); ${publishes}`
-  await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer } })
+    await using rig = await trainerRig({ core: { maxDiskMb: 40, trainer } })
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
-  assert.ok(events.some(it => it.event === 'train.output' && it.line === 'kept true true'))
-  const pruned = events.flatMap(it => (it.event === 'storage.prune' ? [it.path] : []))
-  assert.equal(pruned, [rig.path('models', 'core', 'work', 'epoch-1.checkpoint')])
-})
+    assert.is(exitCode, 0)
+    assert.ok(events.some(it => it.event === 'train.output' && it.line === 'kept true true'))
+    const pruned = events.flatMap(it => (it.event === 'storage.prune' ? [it.path] : []))
+    assert.equal(pruned, [rig.path('models', 'core', 'work', 'epoch-1.checkpoint')])
+  },
+)
 
 test('files that are deleted but still open are charged, and a training that hides behind them is killed', async () => {
   const trainer = `
@@ -175,21 +178,24 @@ await sleep(60_000)`
   assert.not.match(exceeded!.message, '"prune"')
 })
 
-test('when pruning frees nothing the training is frozen a bounded number of times, then goes on or is killed', async () => {
-  const trainer = `
+inSweep(
+  'when pruning frees nothing the training is frozen a bounded number of times, then goes on or is killed',
+  async () => {
+    const trainer = `
 fs.writeFileSync(dir + '/ballast', Buffer.alloc(28 * 2 ** 20)); await sleep(2500); ${publishes}`
-  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
-  // Others who write to the same disk would cause more.
-  await using _disk = hasLoopDevices ? ownDisk(rig, 'ext4', 400) : undefined
+    await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+    // Others who write to the same disk would cause more.
+    await using _disk = hasLoopDevices ? ownDisk(rig, 'ext4', 400) : undefined
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
-  const freezes = events.filter(it => it.event === 'train.freeze').length
-  assert.ok(freezes >= 1 && freezes <= 3, `${freezes} freezes`)
-})
+    assert.is(exitCode, 0)
+    const freezes = events.filter(it => it.event === 'train.freeze').length
+    assert.ok(freezes >= 1 && freezes <= 3, `${freezes} freezes`)
+  },
+)
 
-test('one long write during a freeze is waited for, and cut when it passes the quota', async () => {
+inSweep('one long write during a freeze is waited for, and cut when it passes the quota', async () => {
   const trainer = `
 fs.writeFileSync(dir + '/ballast', Buffer.alloc(20 * 2 ** 20)); await sleep(300)
 const parts = Array.from({ length: 512 }, () => Buffer.alloc(2 ** 20))
@@ -246,22 +252,25 @@ for (let n = 0; ; n++) { fs.writeFileSync(folders[n % 3] + 'part-' + n, Buffer.a
   assert.ok(left > MIB && left < 2 * MIB)
 })
 
-test('published models stay byte-identical whatever the training does in the sandbox to them', async () => {
-  const trainer = `
+inSweep(
+  'published models stay byte-identical whatever the training does in the sandbox to them',
+  async () => {
+    const trainer = `
 if (!fs.existsSync(dir + '/second')) { fs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit() }
 const published = process.env.RANSOMEYE_MODEL_DIR + '/core.onnx'
 for (const harm of [() => fs.writeFileSync(published, 'x'), () => fs.unlinkSync(published), () => fs.renameSync(dir + '/second', published)])
   try { harm(); console.log('harmed') } catch (error) { console.log(error.code) }
 process.exit(1)`
-  await using rig = await trainerRig({ core: { trainer } })
-  await rig.run(['core'])
+    await using rig = await trainerRig({ core: { trainer } })
+    await rig.run(['core'])
 
-  const { exitCode } = await rig.run(['core', '--retrain'])
+    const { exitCode } = await rig.run(['core', '--retrain'])
 
-  assert.is(exitCode, 1)
-  if (useSandbox('core', 'auto'))
-    assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
-})
+    assert.is(exitCode, 1)
+    if (useSandbox('core', 'auto'))
+      assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
+  },
+)
 
 inSweep(
   'every training has the lowest priority, also when the guard of one before has raised ours',
@@ -276,8 +285,10 @@ inSweep(
   },
 )
 
-test('a training that saves in its grace keeps it, also where checkpoints have to make room for that', async () => {
-  const trainer = `
+inSweep(
+  'a training that saves in its grace keeps it, also where checkpoints have to make room for that',
+  async () => {
+    const trainer = `
 process.on('SIGTERM', async () => {
   for (let n = 0; n < 1920; n++) { fs.appendFileSync(dir + '/saved.bin', Buffer.alloc(2 ** 13, n)); await sleep(1) }
   fs.writeFileSync(dir + '/whole', '')
@@ -285,16 +296,17 @@ process.on('SIGTERM', async () => {
 })
 for (let n = 1; n <= 3; n++) fs.writeFileSync(dir + '/' + n + '.checkpoint', Buffer.alloc(5 * 2 ** 20, n))
 await sleep(60_000)`
-  await using rig = await trainerRig({ core: { maxDiskMb: 25, trainer } })
-  const run = rig.start(['core', '--json'])
-  await until('it trains', () => existsSync(rig.path('models/core/work/3.checkpoint')))
+    await using rig = await trainerRig({ core: { maxDiskMb: 25, trainer } })
+    const run = rig.start(['core', '--json'])
+    await until('it trains', () => existsSync(rig.path('models/core/work/3.checkpoint')))
 
-  run.child.kill('SIGTERM')
-  const { exitCode, events } = await run.ended
+    run.child.kill('SIGTERM')
+    const { exitCode, events } = await run.ended
 
-  assert.is(exitCode, 143)
-  assert.ok(events.some(it => it.event === 'train.freeze'))
-  assert.ok(existsSync(rig.path('models/core/work/whole')), JSON.stringify(events.slice(-3)))
-})
+    assert.is(exitCode, 143)
+    assert.ok(events.some(it => it.event === 'train.freeze'))
+    assert.ok(existsSync(rig.path('models/core/work/whole')), JSON.stringify(events.slice(-3)))
+  },
+)
 
 test.run()

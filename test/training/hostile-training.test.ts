@@ -9,7 +9,7 @@ import { skipUnless } from '../support/skips.ts'
 import { inSweep, inTurn, test } from '../support/test.ts'
 
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
-const withPython = skipUnless(test, existsSync('/usr/bin/python3'), 'needs python3')
+const withPython = skipUnless(inSweep, existsSync('/usr/bin/python3'), 'needs python3')
 
 for (const [turn, sandbox] of (['auto', 'off'] as const).entries()) {
   const testHere = inTurn(turn, 2)
@@ -36,7 +36,7 @@ try { fs.renameSync(dir, dir + '-gone'); fs.symlinkSync(process.env.VICTIM, dir)
     },
   )
 
-  testHere(
+  inSweep(
     `a failed training (sandbox ${sandbox}) cannot have a publication of its own completed`,
     async () => {
       const trainer = `
@@ -59,7 +59,7 @@ process.exit(1)`
     },
   )
 
-  testHere(
+  inSweep(
     `a training that removes its temporary folder (sandbox ${sandbox}) is published all the same`,
     async () => {
       const trainer = `try { fs.rmSync(process.env.TMPDIR, { recursive: true }) } catch {} ${publishes}`
@@ -119,7 +119,7 @@ ${publishes}`
   assert.is(size(), before)
 })
 
-test('a run ends though a training without a sandbox has stopped its watchdog', async () => {
+inSweep('a run ends though a training without a sandbox has stopped its watchdog', async () => {
   const trainer = `
 const args = pid => { try { return fs.readFileSync('/proc/' + pid + '/cmdline', 'latin1').split('\\0') } catch { return [] } }
 const isHelper = pid => args(pid).includes(String(process.pid)) && args(pid).some(it => it.includes('read -ru'))

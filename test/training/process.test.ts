@@ -18,7 +18,7 @@ import { contain, useSandbox } from '../../lib/training/sandbox.ts'
 import { loader, moduleOf, root } from '../support/places.ts'
 import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const canSandbox = useSandbox('core', 'auto')
 const sandboxed = skipUnless(test, canSandbox, 'needs bubblewrap')
@@ -83,22 +83,25 @@ test('Training gives exit code, output of both streams and the time it took', as
   assert.ok(seconds > 0 && seconds < 20)
 })
 
-test('Training takes nothing that runs beside it for a part of it, however early it is looked at', async () => {
-  await using box = await sandbox(folders)
+inSweep(
+  'Training takes nothing that runs beside it for a part of it, however early it is looked at',
+  async () => {
+    await using box = await sandbox(folders)
 
-  for (let round = 0; round < 10; round++) {
-    const { training } = await start(box, 'setTimeout(() => {}, 10_000)')
-    const seen = new Set<number>()
-    for (const end = performance.now() + 60; performance.now() < end; ) {
-      for (const pid of training.processes()) seen.add(pid)
-      await delay(1)
+    for (let round = 0; round < 10; round++) {
+      const { training } = await start(box, 'setTimeout(() => {}, 10_000)')
+      const seen = new Set<number>()
+      for (const end = performance.now() + 60; performance.now() < end; ) {
+        for (const pid of training.processes()) seen.add(pid)
+        await delay(1)
+      }
+      // What has only set it up may have been seen too, but ends by itself.
+      const setUp = () => listProcesses().filter(({ pid }) => seen.has(pid) && pid !== training.pid)
+      await until('nothing else of what was seen is left', () => !setUp().length)
+      await training.kill()
     }
-    // What has only set it up may have been seen too, but ends by itself.
-    const setUp = () => listProcesses().filter(({ pid }) => seen.has(pid) && pid !== training.pid)
-    await until('nothing else of what was seen is left', () => !setUp().length)
-    await training.kill()
-  }
-})
+  },
+)
 
 test('contain() asks for no larger file than we may write ourselves', async () => {
   await using box = await sandbox()
@@ -434,18 +437,16 @@ const startWaking = (box: Sandbox, how: string) =>
 
 withPython('Training tells that what was stopped has run since: the kernel itself can wake it', async () => {
   await using box = await sandbox(folders)
-  const ran: boolean[] = []
   for (const how of ['timer', 'none']) {
     const { training, said } = await startWaking(box, how)
     await said('ready')
     await until('it was stopped', () => training.stop())
     const runs = training.runs()
-    await delay(100)
-    ran.push(training.hasRunSince(runs))
+    if (how === 'timer') await until('its timer has woken it', () => training.hasRunSince(runs))
+    else await delay(100)
+    assert.is(training.hasRunSince(runs), how === 'timer')
     await training.kill()
   }
-
-  assert.equal(ran, [true, false])
 })
 
 withPython(
@@ -466,7 +467,7 @@ withPython(
   },
 )
 
-test('Training gives its program no descriptor that was open where the run was started', async () => {
+inSweep('Training gives its program no descriptor that was open where the run was started', async () => {
   await using box = await sandbox(folders)
   // Beyond those that bash takes for itself; Node.js opens none that a program inherits.
   const program = `exec 40>${box.path('outside')} && exec "$0" "$@"`

@@ -4,37 +4,40 @@ import * as assert from 'uvu/assert'
 import { LiveList } from '../../lib/run/live-list.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const logOf = (rig: Rig) => readFileSync(join(rig.modelsDir, '.trainer', 'core.log'), 'utf8')
 const statusOf = async (rig: Rig, ...args: string[]) =>
   (await rig.run(args, { script: 'scripts/status.ts' })).stdout
 const toldIn = (rig: Rig) => rig.events().flatMap(it => (it.event === 'train.progress' ? [it.share] : []))
 
-test('what a bar tells is in status while it is drawn, and its last state is one line of the log', async () => {
-  const trainer = `
+inSweep(
+  'what a bar tells is in status while it is drawn, and its last state is one line of the log',
+  async () => {
+    const trainer = `
 const draw = n => process.stdout.write('\\r\\x1b[?25l\\x1b[32m' + String(n).padStart(3) + '%|###\\x1b[0m| ' + n + '/100 [00:01]')
 for (let n = 1; n <= 42; n++) { draw(n); await sleep(60) }
 while (!fs.existsSync(process.cwd() + '/go')) await sleep(50)
 process.stdout.write('\\nexporting\\n')
 ${publishes}`
-  await using rig = await trainerRig({ core: { trainer } })
-  const run = rig.start(['core', '--json'])
-  const isEstimated = () =>
-    rig.events().some(it => it.event === 'train.progress' && it.secondsLeft !== undefined)
-  await until('the estimate is there', isEstimated)
+    await using rig = await trainerRig({ core: { trainer } })
+    const run = rig.start(['core', '--json'])
+    const isEstimated = () =>
+      rig.events().some(it => it.event === 'train.progress' && it.secondsLeft !== undefined)
+    await until('the estimate is there', isEstimated)
 
-  const { running } = JSON.parse(await statusOf(rig, '--json'))
-  const text = await statusOf(rig)
-  writeFileSync(rig.path('go'), '')
-  await run.ended
+    const { running } = JSON.parse(await statusOf(rig, '--json'))
+    const text = await statusOf(rig)
+    writeFileSync(rig.path('go'), '')
+    await run.ended
 
-  assert.ok(running.progress.share > 0 && running.progress.secondsLeft >= 0, JSON.stringify(running))
-  assert.match(text, /^it says: [█░]{20} \d+ %, about .* left$/m)
-  assert.match(logOf(rig), ' 42%|###| 42/100 [00:01]\nexporting\n')
-  assert.is(logOf(rig).match(/%\|/g)?.length, 1)
-  assert.is(JSON.parse(await statusOf(rig, '--json')).running, null)
-})
+    assert.ok(running.progress.share > 0 && running.progress.secondsLeft >= 0, JSON.stringify(running))
+    assert.match(text, /^it says: [█░]{20} \d+ %, about .* left$/m)
+    assert.match(logOf(rig), ' 42%|###| 42/100 [00:01]\nexporting\n')
+    assert.is(logOf(rig).match(/%\|/g)?.length, 1)
+    assert.is(JSON.parse(await statusOf(rig, '--json')).running, null)
+  },
+)
 
 test('progress that a line tells for it is journaled when it begins and when it goes, and not shown as a line', async () => {
   const trainer = `
@@ -66,7 +69,8 @@ const LAUNCHERS: [string, string][] = [
   ],
 ]
 for (const [launcher, words] of LAUNCHERS) {
-  test(`a failure below ${launcher} is told by the error of the program`, async () => {
+  const testHere = launcher === 'accelerate' ? test : inSweep
+  testHere(`a failure below ${launcher} is told by the error of the program`, async () => {
     const trainer = `
 process.stderr.write(\`[rank0]: Traceback (most recent call last):
 [rank0]:   File "train.py", line 3, in <module>

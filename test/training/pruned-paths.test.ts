@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { findPruned, isComplaint } from '../../lib/training/pruned-paths.ts'
 import { publishes, trainerRig } from '../support/rig.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const work = '/models/core/work'
 const pruned = ['checkpoint-200', 'best', 'out/epoch=3-step=40.ckpt', 'ckpt-12.index'].map(name => ({
@@ -68,18 +68,21 @@ test('a failure for want of a checkpoint that this run has pruned says so, when 
   assert.is(attempts.failures, 0, 'the newest checkpoint is not to blame')
 })
 
-test('a training that ends with 0 after complaining of a checkpoint that this run has pruned is warned of', async () => {
-  const trainer = `${missesItsFirst}\ntry { read() } catch (error) { console.log('warning:', error.message) }\n${publishes}`
-  await using rig = await trainerRig({ core: { maxDiskMb: 14, trainer } })
+inSweep(
+  'a training that ends with 0 after complaining of a checkpoint that this run has pruned is warned of',
+  async () => {
+    const trainer = `${missesItsFirst}\ntry { read() } catch (error) { console.log('warning:', error.message) }\n${publishes}`
+    await using rig = await trainerRig({ core: { maxDiskMb: 14, trainer } })
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
-  assert.is(exitCode, 0)
-  assert.is(
-    warnings.filter(it => /ended with 0, but said "warning: ENOENT.*epoch-1\.checkpoint/.test(it)).length,
-    1,
-  )
-})
+    const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+    assert.is(exitCode, 0)
+    assert.is(
+      warnings.filter(it => /ended with 0, but said "warning: ENOENT.*epoch-1\.checkpoint/.test(it)).length,
+      1,
+    )
+  },
+)
 
 test.run()

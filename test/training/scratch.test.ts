@@ -53,7 +53,7 @@ inSweep(
   },
 )
 
-test('what is published counts against the quota of a training on scratch', async () => {
+inSweep('what is published counts against the quota of a training on scratch', async () => {
   await using rig = await trainerRig({
     core: {
       maxDiskMb: 10,
@@ -122,26 +122,29 @@ inSweep(
   },
 )
 
-test('a run that is killed loses only what is on scratch, and the next one is not hindered by it', async () => {
-  await using rig = await trainerRig({
-    core: { trainer: `if (!fs.existsSync('goes')) await sleep(60_000)\n${publishes}` },
-  })
-  const scratch = scratchOf(rig)
-  const run = rig.start(['core', '--scratch', scratch])
-  await untilEvent(rig, 'train.start')
-  run.child.kill('SIGKILL')
-  await run.ended
-  writeFileSync(rig.path('goes'), '')
-  assert.ok(readdirSync(scratch).length > 0)
+inSweep(
+  'a run that is killed loses only what is on scratch, and the next one is not hindered by it',
+  async () => {
+    await using rig = await trainerRig({
+      core: { trainer: `if (!fs.existsSync('goes')) await sleep(60_000)\n${publishes}` },
+    })
+    const scratch = scratchOf(rig)
+    const run = rig.start(['core', '--scratch', scratch])
+    await untilEvent(rig, 'train.start')
+    run.child.kill('SIGKILL')
+    await run.ended
+    writeFileSync(rig.path('goes'), '')
+    assert.ok(readdirSync(scratch).length > 0)
 
-  const { exitCode, stderr } = await until('the lock is free', async () => {
-    const ended = await rig.run(['core', '--scratch', scratch])
-    return ended.exitCode === 75 ? undefined : ended
-  })
+    const { exitCode, stderr } = await until('the lock is free', async () => {
+      const ended = await rig.run(['core', '--scratch', scratch])
+      return ended.exitCode === 75 ? undefined : ended
+    })
 
-  assert.is(exitCode, 0, stderr)
-  assert.equal(readdirSync(scratch), [])
-})
+    assert.is(exitCode, 0, stderr)
+    assert.equal(readdirSync(scratch), [])
+  },
+)
 
 test('a scratch folder that this machine does not have is refused, not made', async () => {
   await using rig = await trainerRig()

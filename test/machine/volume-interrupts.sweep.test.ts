@@ -4,14 +4,13 @@ import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import { isSweep } from '../support/places.ts'
 import type { Started } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { sampled } from '../support/test.ts'
+import { inSweep } from '../support/test.ts'
 import { hasLoopDevices, mountOptions, type VolumeRig, volumeRig } from '../support/volume-rig.ts'
 
-const mounting = skipUnless(sampled, hasLoopDevices, 'needs root and loop devices')
+const mounting = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 const script = 'scripts/volume.ts'
 
 /**
@@ -37,8 +36,8 @@ function childrenOf(pid: number): string[] {
   }
 }
 
-/** Each of two sweeps at the same time takes every other step; in a sample there is one, which takes one. */
-const stride = isSweep ? 2 : 100
+/** Each of two sweeps at the same time takes every other step. */
+const STRIDE = 2
 
 type Sweep = { kills: { create: number; remove: number }; faults: string[] }
 
@@ -50,7 +49,7 @@ type Sweep = { kills: { create: number; remove: number }; faults: string[] }
 async function sweep(rig: VolumeRig, first: number): Promise<Sweep> {
   const result: Sweep = { kills: { create: 0, remove: 0 }, faults: [] }
   let wasKilled = true
-  for (let step = first; wasKilled; step += stride) {
+  for (let step = first; wasKilled; step += STRIDE) {
     wasKilled = false
     for (const command of ['create', 'remove'] as const) {
       if (await killAtStep(rig.start([command, 'core'], { script }), step)) {
@@ -108,7 +107,7 @@ mounting(
 
     let sweeps: Sweep[] = []
     const seen = await watchFiles(models, 'the model', async () => {
-      sweeps = await Promise.all(isSweep ? [sweep(odd, 1), sweep(even, 2)] : [sweep(odd, 4)])
+      sweeps = await Promise.all([sweep(odd, 1), sweep(even, 2)])
     })
 
     assert.is(seen.missed, 0)
@@ -118,8 +117,8 @@ mounting(
       [],
     )
     for (const { kills } of sweeps)
-      assert.ok(kills.create + kills.remove >= 20 / stride, JSON.stringify(kills))
+      assert.ok(kills.create + kills.remove >= 20 / STRIDE, JSON.stringify(kills))
   },
 )
 
-sampled.run()
+inSweep.run()

@@ -20,8 +20,7 @@ import { versionOf } from '../support/versions.ts'
 import { hasLoopDevices, must, type VolumeRig, volumeRig } from '../support/volume-rig.ts'
 
 const MIB = 2 ** 20
-const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
-const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
+const mounting = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 
 /** Publish a model of 5 MiB that test/model-reader.ts knows in every byte. */
 async function publishVersion(rig: VolumeRig, version: number): Promise<void> {
@@ -29,23 +28,20 @@ async function publishVersion(rig: VolumeRig, version: number): Promise<void> {
   await trainAndPublish(rig.folder, { 'core.onnx': model, [dataName]: data })
 }
 
-mountingInSweep(
-  'a reader finds whole models at every moment of create, unmount, mount and remove',
-  async () => {
-    await using rig = await volumeRig()
-    await publishVersion(rig, 1)
-    const commands = ['create', 'unmount', 'mount', 'remove', 'create']
+mounting('a reader finds whole models at every moment of create, unmount, mount and remove', async () => {
+  await using rig = await volumeRig()
+  await publishVersion(rig, 1)
+  const commands = ['create', 'unmount', 'mount', 'remove', 'create']
 
-    const exitCodes: number[] = []
-    const seen = await readWhile(rig.folder, async () => {
-      for (const command of commands) exitCodes.push((await rig.volume(command)).exitCode)
-    })
+  const exitCodes: number[] = []
+  const seen = await readWhile(rig.folder, async () => {
+    for (const command of commands) exitCodes.push((await rig.volume(command)).exitCode)
+  })
 
-    assert.equal(exitCodes, [0, 0, 0, 0, 0])
-    assert.is(seen.torn, 0)
-    assert.ok(seen.whole >= 50, `${seen.whole} reads`)
-  },
-)
+  assert.equal(exitCodes, [0, 0, 0, 0, 0])
+  assert.is(seen.torn, 0)
+  assert.ok(seen.whole >= 50, `${seen.whole} reads`)
+})
 
 mounting(
   'what is in the folder is in the volume afterwards, and the space beneath is free again',
@@ -66,7 +62,7 @@ mounting(
   },
 )
 
-mountingInSweep('create deletes the oldest checkpoints when the folder holds more than fits', async () => {
+mounting('create deletes the oldest checkpoints when the folder holds more than fits', async () => {
   await using rig = await volumeRig()
   await publishVersion(rig, 1)
   for (const epoch of [1, 2, 3]) {
@@ -95,23 +91,20 @@ mounting('models that do not fit are a violation of the quota; they stay, and no
   assert.equal(readdirSync(rig.path('models', '.trainer', 'volumes')), [])
 })
 
-mountingInSweep(
-  'a volume that somebody else has unmounted gives its models back when it is removed',
-  async () => {
-    await using rig = await volumeRig()
-    await publishVersion(rig, 1)
-    await rig.volume('create')
-    must('umount', rig.folder)
+mounting('a volume that somebody else has unmounted gives its models back when it is removed', async () => {
+  await using rig = await volumeRig()
+  await publishVersion(rig, 1)
+  await rig.volume('create')
+  must('umount', rig.folder)
 
-    const { exitCode } = await rig.volume('remove')
+  const { exitCode } = await rig.volume('remove')
 
-    assert.is(exitCode, 0)
-    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
-    assert.not(existsSync(rig.image))
-  },
-)
+  assert.is(exitCode, 0)
+  assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
+  assert.not(existsSync(rig.image))
+})
 
-mountingInSweep('files that the volume has otherwise are neither hidden nor deleted', async () => {
+mounting('files that the volume has otherwise are neither hidden nor deleted', async () => {
   await using rig = await volumeRig()
   await publishVersion(rig, 1)
   await rig.volume('create')
@@ -133,7 +126,7 @@ mountingInSweep('files that the volume has otherwise are neither hidden nor dele
   assert.ok(readFileSync(join(rig.folder, 'manifest.json'), 'utf8').endsWith(' '))
 })
 
-mountingInSweep(
+mounting(
   'what was trained while the volume was not mounted is kept when the volume is made anew',
   async () => {
     await using rig = await volumeRig()
@@ -157,7 +150,7 @@ mountingInSweep(
   },
 )
 
-mountingInSweep(
+mounting(
   '--keep-folder does not delete the only models there are, nor what a mounted volume has',
   async () => {
     await using rig = await volumeRig()
@@ -176,25 +169,22 @@ mountingInSweep(
   },
 )
 
-mountingInSweep(
-  'a volume in use is not unmounted; it keeps its models, and the space beneath is free',
-  async () => {
-    await using rig = await volumeRig()
-    await publishVersion(rig, 1)
-    await rig.volume('create')
-    const user = spawn('sleep', ['60'], { cwd: rig.folder })
+mounting('a volume in use is not unmounted; it keeps its models, and the space beneath is free', async () => {
+  await using rig = await volumeRig()
+  await publishVersion(rig, 1)
+  await rig.volume('create')
+  const user = spawn('sleep', ['60'], { cwd: rig.folder })
 
-    const { exitCode, stderr } = await rig.volume('remove')
+  const { exitCode, stderr } = await rig.volume('remove')
 
-    const ended = once(user, 'exit')
-    user.kill()
-    await ended
-    assert.is(exitCode, 3)
-    assert.match(stderr, /target is busy.*fuser/)
-    assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
-    must('umount', rig.folder)
-    assert.equal(readdirSync(rig.folder), [])
-  },
-)
+  const ended = once(user, 'exit')
+  user.kill()
+  await ended
+  assert.is(exitCode, 3)
+  assert.match(stderr, /target is busy.*fuser/)
+  assert.ok(readFileSync(join(rig.folder, 'core.onnx')).equals(versionOf(1).model))
+  must('umount', rig.folder)
+  assert.equal(readdirSync(rig.folder), [])
+})
 
 test.run()

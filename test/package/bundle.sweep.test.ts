@@ -47,7 +47,7 @@ function run(...args: string[]) {
   return spawnSync(process.execPath, [program, ...args], { cwd: '/', encoding: 'utf8' })
 }
 
-test('the command lists every script but those of a clone, and each tells its own name', () => {
+inSweep('the command lists every script but those of a clone, and each tells its own name', () => {
   const { status, stdout } = run('--help')
 
   const scripts = readdirSync(join(root, 'scripts')).filter(name => name.endsWith('.ts'))
@@ -81,46 +81,49 @@ inSweep('no help and no message of the package names a command of a clone', () =
   )
 })
 
-test('a command that there is not is refused with the nearest', () => {
+inSweep('a command that there is not is refused with the nearest', () => {
   const { status, stderr } = run('stauts')
 
   assert.is(status, 64)
   assert.match(stderr, /Unknown command "stauts"; the commands are run, .*; did you mean status\?\n$/)
 })
 
-test('run may be left out, jobs are named as ever, and a start has nothing to do once models are there', () => {
-  const quotas = quotasWith('plain', publishes)
-  const place = ['--quotas', quotas, '--models-dir', box.path('plain/models')]
+inSweep(
+  'run may be left out, jobs are named as ever, and a start has nothing to do once models are there',
+  () => {
+    const quotas = quotasWith('plain', publishes)
+    const place = ['--quotas', quotas, '--models-dir', box.path('plain/models')]
 
-  const outputs = [
-    run('core', ...place),
-    run('core', 'dpi', ...place),
-    run('run', ...place),
-    run(...place),
-  ].map(({ stdout }) =>
-    stdout
-      .trim()
-      .split('\n')
-      .at(-1)!
-      .replace(/^\S+ |; .*|, after .*/g, ''),
-  )
-
-  assert.equal(outputs, [
-    'trained core',
-    'trained dpi',
-    'trained agent',
-    `nothing to do: core, dpi, agent ready in ${box.path('plain/models')}`,
-  ])
-  for (const command of ['status', 'verify', 'prune', 'day1', 'report'])
-    assert.equal(
-      run(command, ...place, ...(command === 'report' ? ['--out', box.path('r.html')] : [])).status,
-      0,
-      command,
+    const outputs = [
+      run('core', ...place),
+      run('core', 'dpi', ...place),
+      run('run', ...place),
+      run(...place),
+    ].map(({ stdout }) =>
+      stdout
+        .trim()
+        .split('\n')
+        .at(-1)!
+        .replace(/^\S+ |; .*|, after .*/g, ''),
     )
-  assert.match(readFileSync(box.path('r.html'), 'utf8'), '<style>')
-})
 
-test('it is started by a link, as /usr/bin has it, and finds its parts', () => {
+    assert.equal(outputs, [
+      'trained core',
+      'trained dpi',
+      'trained agent',
+      `nothing to do: core, dpi, agent ready in ${box.path('plain/models')}`,
+    ])
+    for (const command of ['status', 'verify', 'prune', 'day1', 'report'])
+      assert.equal(
+        run(command, ...place, ...(command === 'report' ? ['--out', box.path('r.html')] : [])).status,
+        0,
+        command,
+      )
+    assert.match(readFileSync(box.path('r.html'), 'utf8'), '<style>')
+  },
+)
+
+inSweep('it is started by a link, as /usr/bin has it, and finds its parts', () => {
   symlinkSync(program, box.path('link'))
 
   const { stdout } = spawnSync(process.execPath, [box.path('link'), '--version'], { encoding: 'utf8' })
@@ -128,14 +131,14 @@ test('it is started by a link, as /usr/bin has it, and finds its parts', () => {
   assert.is(stdout.trim(), JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version)
 })
 
-test('faults that need a library of their own are told as in a clone', () => {
+inSweep('faults that need a library of their own are told as in a clone', () => {
   writeFileSync(box.path('broken.json'), '{,}')
 
   assert.match(run('status', '--quotas', box.path('broken.json')).stderr, 'line 1, column 2')
   assert.match(run('status', '--modelsdir', '/x').stderr, 'did you mean --models-dir?')
 })
 
-test('a run that trains has loaded all that it needs: an upgrade may take the files away', async () => {
+inSweep('a run that trains has loaded all that it needs: an upgrade may take the files away', async () => {
   const copy = box.path('old')
   spawnSync('cp', ['-r', home, copy])
   const quotas = quotasWith(
@@ -160,7 +163,7 @@ test('a run that trains has loaded all that it needs: an upgrade may take the fi
   assert.not.match(output, /WARNING|ERROR/)
 })
 
-test('all of it takes at most 4 MiB, and has no map of its sources', async () => {
+inSweep('all of it takes at most 4 MiB, and has no map of its sources', async () => {
   assert.ok((await checkUsage(home)) < 4 * MIB)
   const names = readdirSync(home, { recursive: true, encoding: 'utf8' })
   assert.equal(
@@ -169,7 +172,7 @@ test('all of it takes at most 4 MiB, and has no map of its sources', async () =>
   )
 })
 
-test('the stack trace of a defect names its functions', () => {
+inSweep('the stack trace of a defect names its functions', () => {
   const found = readdirSync(join(home, 'chunks')).filter(name =>
     readFileSync(join(home, 'chunks', name), 'utf8').includes('async function enforceLimit('),
   )
@@ -177,7 +180,7 @@ test('the stack trace of a defect names its functions', () => {
   assert.ok(found.length > 0)
 })
 
-test('copyright has every library of the bundle, with a licence that is allowed', () => {
+inSweep('copyright has every library of the bundle, with a licence that is allowed', () => {
   const text = copyrightOf(root, metafile)
 
   for (const name of ['zx', 'globby', 'listr2', 'valibot', 'prom-client', '@bufbuild/protobuf'])
@@ -188,7 +191,7 @@ test('copyright has every library of the bundle, with a licence that is allowed'
     assert.ok(used.filter(it => it === key).length > 1, `${key} is used and has its text`)
 })
 
-test('bash completes commands, options and jobs', () => {
+inSweep('bash completes commands, options and jobs', () => {
   writeFileSync(box.path('completion'), completionOf(commands, jobNames))
   const complete = (...words: string[]) => {
     const script = `. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ransomeye_trainer; printf '%s\\n' "\${COMPREPLY[@]}"`
@@ -203,7 +206,7 @@ test('bash completes commands, options and jobs', () => {
   assert.equal(complete('status', '--quotas', 'broken'), ['broken.json'])
 })
 
-test('the manual keeps what Markdown says', () => {
+inSweep('the manual keeps what Markdown says', () => {
   const roff = roffOf(
     "# Head\n\nA `--word` of **it's**\nown, see [there](x.md).\n\n* one\n* two\n\n```sh\na\n\nb\n```\n\n| key | meaning | default |\n|---|---|---|\n| `x` | y | z |",
   )

@@ -7,8 +7,7 @@ import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
 import { createdRig, hasLoopDevices, type VolumeRig } from '../support/volume-rig.ts'
 
-const mounting = skipUnless(test, hasLoopDevices, 'needs root and a loop device')
-const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and a loop device')
+const mounting = skipUnless(inSweep, hasLoopDevices, 'needs root and a loop device')
 const MIB = 2 ** 20
 
 /** Writes a checkpoint, and a model of as many MiB, slowly enough to be watched; its content differs with each training. */
@@ -56,26 +55,23 @@ mounting(
   },
 )
 
-mountingInSweep(
-  'on a volume earlier generations make room for a training before its checkpoints do',
-  async () => {
-    // Three models of 6 MiB leave 12 of 31 MiB: a checkpoint of 4 and a model of 10 do not fit beside them.
-    await using rig = await rigWithModels('a', 'b', 'c')
+mounting('on a volume earlier generations make room for a training before its checkpoints do', async () => {
+  // Three models of 6 MiB leave 12 of 31 MiB: a checkpoint of 4 and a model of 10 do not fit beside them.
+  await using rig = await rigWithModels('a', 'b', 'c')
 
-    const { exitCode, events } = await train(rig, { letter: 'd', modelMb: 10, checkpointMb: 4 })
+  const { exitCode, events } = await train(rig, { letter: 'd', modelMb: 10, checkpointMb: 4 })
 
-    assert.is(exitCode, 0, events.map(it => JSON.stringify(it)).join('\n'))
-    assert.is(currentIn(rig), 'generations/4')
-    // Before the training the checkpoint of the finished one goes.
-    const rules = prunedIn(events.slice(events.findIndex(it => it.event === 'train.start')))
-    const [firstCheckpoint, firstSuperseded] = [rules.indexOf('*.checkpoint'), rules.indexOf('superseded')]
-    assert.ok(firstSuperseded >= 0, rules.join())
-    assert.ok(firstCheckpoint < 0 || firstCheckpoint > firstSuperseded, rules.join())
-    assert.ok(readFileSync(join(rig.folder, 'current/core.pkl')).equals(Buffer.alloc(10 * MIB, 'd')))
-  },
-)
+  assert.is(exitCode, 0, events.map(it => JSON.stringify(it)).join('\n'))
+  assert.is(currentIn(rig), 'generations/4')
+  // Before the training the checkpoint of the finished one goes.
+  const rules = prunedIn(events.slice(events.findIndex(it => it.event === 'train.start')))
+  const [firstCheckpoint, firstSuperseded] = [rules.indexOf('*.checkpoint'), rules.indexOf('superseded')]
+  assert.ok(firstSuperseded >= 0, rules.join())
+  assert.ok(firstCheckpoint < 0 || firstCheckpoint > firstSuperseded, rules.join())
+  assert.ok(readFileSync(join(rig.folder, 'current/core.pkl')).equals(Buffer.alloc(10 * MIB, 'd')))
+})
 
-mountingInSweep(
+mounting(
   'on a volume that cannot hold both, the current generation stays, whole, and the reason is told',
   async () => {
     await using rig = await rigWithModels()
@@ -92,7 +88,7 @@ mountingInSweep(
   },
 )
 
-mountingInSweep(
+mounting(
   'on a volume a rollback makes an earlier generation current, and a training may take the room of the later one',
   async () => {
     await using rig = await rigWithModels('a', 'b')
