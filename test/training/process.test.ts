@@ -425,7 +425,7 @@ libc = ctypes.CDLL(None)
 signal.signal(signal.SIGCONT, lambda *_: None)
 if sys.argv[1] == 'timer':
     # SIGSTOP discards the one that is due: each goes off once.
-    for ms in range(20, 4000, 20):
+    for ms in range(20, 20_000, 40):
         timer = ctypes.c_void_p()
         libc.timer_create(1, struct.pack('Qii', 0, signal.SIGCONT, 0) + bytes(48), ctypes.byref(timer))
         libc.timer_settime(timer, 0, struct.pack('qqqq', 0, 0, ms // 1000, ms % 1000 * 1_000_000), None)
