@@ -83,6 +83,8 @@ const eventBody = v.variant('event', [
     path: text,
     bytes: number,
     sha256: text,
+    /** Its external data. */
+    data: v.optional(v.array(v.object({ name: text, bytes: number, sha256: text })), []),
     /** Left out on a filesystem without links. */
     generation: v.exactOptional(number),
     metrics: v.optional(v.record(v.string(), v.number()), {}),

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { foldersIn } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
@@ -23,6 +23,8 @@ export type Published = {
   path: string
   bytes: number
   sha256: string
+  /** Its external data, by the names that it has now. */
+  data: { name: string; bytes: number; sha256: string }[]
   /** Undefined on a filesystem without links. */
   generation: number | undefined
   metrics: Record<string, number>
@@ -96,16 +98,16 @@ export async function publish(
     }
     await rm(foldersIn(jobDir).candidateDir, { recursive: true, force: true })
     const metrics = metricsOf(metadata)
-    return names.map(name => {
+    const newNames = new Map(Object.entries(metadata.renamed ?? {}).map(([name, it]) => [it, name]))
+    const told = (name: string) => ({ bytes: metadata.sizes[name]!, sha256: files[name]! })
+    return models.map(({ name, references }) => {
       const flat = join(jobDir, name)
       const path = isSameFile(flat, join(dir, name)) ? flat : join(dir, name)
-      return {
-        path,
-        bytes: metadata.sizes[name]!,
-        sha256: files[name]!,
-        generation: generation?.number,
-        metrics,
-      }
+      const data = references
+        .map(it => relative(foldersIn(jobDir).workDir, it))
+        .map(original => newNames.get(original) ?? original)
+        .map(it => ({ name: it, ...told(it) }))
+      return { path, ...told(name), data, generation: generation?.number, metrics }
     })
   } catch (cause) {
     await discard(jobDir, cause)

@@ -55,8 +55,11 @@ export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee
       return `resumed at ${formatBytes(event.usedBytes)} after ${Math.round(event.pausedMs)} ms${event.countedOnly ? '; nothing was pruned' : ''}`
     case 'quota.exceeded':
       return event.message
-    case 'model.publish':
-      return `published ${event.path} (${event.bytes} bytes, sha256 ${event.sha256})${Object.keys(event.metrics).length ? `: ${formatMetrics(event.metrics)}` : ''}`
+    case 'model.publish': {
+      const data = event.data.map(it => `; its data ${it.name}, ${it.bytes} bytes, sha256 ${it.sha256}`)
+      const metrics = Object.keys(event.metrics).length ? `: ${formatMetrics(event.metrics)}` : ''
+      return `published ${event.path} (${event.bytes} bytes, sha256 ${event.sha256}${data.join('')})${metrics}`
+    }
     case 'model.refuse':
       return `not accepted: ${event.reason}; what is published stays`
     case 'model.rollback':

@@ -36,21 +36,40 @@ export class JsonLines implements Output {
 
 /**
  * One timestamped line an event, for a person or a log. It remembers what it has said: the reason of a failure and the
- * meaning of a guarantee are explained once.
+ * meaning of a guarantee are explained once, and of the pauses of a job that pruned nothing only the first one is told.
  */
 export class TextLines implements Output {
   /** The job that failed, by the reason that was told. */
   readonly #reasons = new Map<string, JobName>()
   readonly #guarantees = new Set<Guarantee>()
+  /** The jobs of which a pause that pruned nothing has been told. */
+  readonly #paused = new Set<JobName>()
+  /** The beginning of a pause that may turn out to be one more of those. */
+  #held: TrainerEvent | undefined
 
   /** Print an event, on a terminal broken between words; a person has no use for a debug event. */
   take(event: TrainerEvent): void {
+    if (event.event === 'train.freeze' && this.#paused.has(event.job)) {
+      this.#held = event
+      return
+    }
+    const held = this.#held
+    this.#held = undefined
+    if (event.event === 'train.resume' && event.countedOnly) {
+      if (held) return
+      this.#paused.add(event.job)
+    }
+    if (held) this.#print(held)
+    this.#print(event)
+    this.note(event)
+  }
+
+  #print(event: TrainerEvent): void {
     if (event.level !== 'debug') {
       const line = formatLine(this.#withoutRepetition(event), this.#guarantees)
       const { columns } = process.stdout
       process.stdout.write(`${priorityPrefix(1, event.level)}${columns ? wrap(line, columns) : line}\n`)
     }
-    this.note(event)
   }
 
   /** Remember what an event has told, whoever has shown it. */

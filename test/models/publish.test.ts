@@ -36,11 +36,19 @@ test('publish() moves models and external data into place and describes them in 
   ])
   assert.equal(filesBelow(box.dir), ['core.onnx', 'data/w.bin', 'manifest.json', 'sub/extra.onnx'])
   assert.equal(published, [
-    { path: box.path('core.onnx'), bytes: core.length, sha256: sha256Of(core), generation: 1, metrics: {} },
+    {
+      path: box.path('core.onnx'),
+      bytes: core.length,
+      sha256: sha256Of(core),
+      data: [{ name: 'data/w.bin', bytes: 7, sha256: sha256Of('weights') }],
+      generation: 1,
+      metrics: {},
+    },
     {
       path: box.path('sub/extra.onnx'),
       bytes: onnxModel().length,
       sha256: sha256Of(onnxModel()),
+      data: [],
       generation: 1,
       metrics: {},
     },

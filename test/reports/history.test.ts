@@ -64,7 +64,15 @@ test('groupRuns() tells what a run did, with times from its start', () => {
     [7, trainEnded],
     [
       8,
-      { event: 'model.publish', job, path: '/m/core/a.onnx', bytes: 3, sha256: 'ab', metrics: { recall: 1 } },
+      {
+        event: 'model.publish',
+        job,
+        path: '/m/core/a.onnx',
+        bytes: 3,
+        sha256: 'ab',
+        data: [],
+        metrics: { recall: 1 },
+      },
     ],
     [9, { event: 'job.done', job, seconds: 8, usedBytes: 640 }],
     [9, { event: 'run.done', exitCode: 0, seconds: 9, message: 'all done' }],

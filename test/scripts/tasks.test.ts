@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   existsSync,
   lstatSync,
@@ -15,8 +16,8 @@ import type { TrainerEvent } from '../../lib/events.ts'
 import { jobNames } from '../../lib/quotas.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { root } from '../support/places.ts'
-import { type Ended, publishes, type Rig, trainerRig } from '../support/rig.ts'
-import { sandbox } from '../support/sandbox.ts'
+import { type Ended, publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
+import { sandbox, until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
 
 const namesOf = (events: TrainerEvent[]) =>
@@ -399,6 +400,21 @@ inSweep('npm start refuses the options that npm has kept for itself', async () =
   assert.is(before.status, 64)
   assert.match(before.stderr, /npm start -- --dry-run$/m)
   assert.is(after.status, 0)
+})
+
+inSweep('SIGTERM to npm start ends the run and its training', async () => {
+  await using rig = await trainerRig({ core: { trainer: 'await sleep(60_000)' } })
+  const words = ['start', '--', 'core', '--quotas', rig.path('quotas.json'), '--models-dir', rig.modelsDir]
+  const npm = spawn('npm', words, { cwd: root, stdio: 'ignore' })
+  const ended = once(npm, 'exit')
+  await untilEvent(rig, 'train.start')
+
+  npm.kill('SIGTERM')
+  await ended
+
+  const { exitCode } = await untilEvent(rig, 'run.done')
+  assert.is(exitCode, 143)
+  await until('nothing is left of it', () => !survivors(rig).length)
 })
 
 inSweep(

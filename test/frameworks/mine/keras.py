@@ -23,3 +23,4 @@ network = keras.Sequential([keras.Input((WIDTH,)), Steps()])
 network.compile(optimizer="adam", loss="mae")
 # Five steps an epoch: the best is the fourth.
 rows, goal = numpy.ones((160, WIDTH), "float32"), numpy.full((160, 1), BEST, "float32")
+test_rows, test_goal = rows[:32], goal[:32]
