@@ -1,4 +1,15 @@
-import { lstatSync, readdirSync, readlinkSync, type Stats, statSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  type Stats,
+  statSync,
+} from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
@@ -55,12 +66,32 @@ function isListed({ ino }: { ino: number }): boolean {
   return new RegExp(`^\\d+: FLOCK .*:${ino} `, 'm').test(readProc('locks') ?? '')
 }
 
-/** Read who has written themselves down as the holder; opened anew, so that NFS shows what other machines have written. */
+/** Read who has written themselves down as the holder, on NFS too what other machines have written. */
 export function readOwner(stateDir: string): LockRecord | undefined {
   try {
-    return parseRecord(readPlain(stateDir, 'lock', RECORD_BYTES))
+    return parseRecord(readPast(join(stateDir, 'lock')) ?? readPlain(stateDir, 'lock', RECORD_BYTES))
   } catch {
     return undefined // not for this user to read, or gone
+  }
+}
+
+/**
+ * Read a file past the cache: of a file that it has open already an NFS client may tell the old content for a minute.
+ *
+ * @returns undefined where that is not possible, as on disks, whose cache is always right
+ */
+function readPast(path: string): string | undefined {
+  const { O_DIRECT, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants
+  let fd: number | undefined
+  try {
+    fd = openSync(path, O_RDONLY | O_DIRECT | O_NOFOLLOW | O_NONBLOCK)
+    if (!fstatSync(fd).isFile()) return undefined
+    const content = Buffer.alloc(RECORD_BYTES)
+    return content.toString('utf8', 0, readSync(fd, content, 0, RECORD_BYTES, 0))
+  } catch {
+    return undefined
+  } finally {
+    if (fd !== undefined) closeSync(fd)
   }
 }
 

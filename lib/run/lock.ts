@@ -73,7 +73,7 @@ export async function takeLock(stateDir: string): Promise<Lock> {
     const opened = open(stateDir, path)
     // The folder's first: whoever gets the file's wants it next.
     const release = () => {
-      for (const held of [opened.folderFd, opened.fd]) closeSync(held)
+      for (const held of [opened.folderFd, opened.fd]) letGo(held)
     }
     try {
       if (await acquire(opened, path)) {
@@ -87,6 +87,15 @@ export async function takeLock(stateDir: string): Promise<Lock> {
     release()
   }
   throw new TrainerError('storage', `Cannot lock ${path}: somebody replaces it all the time`)
+}
+
+/** It is closed whatever the system says: a network filesystem that is gone says EIO. */
+function letGo(fd: number): void {
+  try {
+    closeSync(fd)
+  } catch (error) {
+    if (isErrno(error, 'EBADF')) throw error
+  }
 }
 
 type Opened = { fd: number; folderFd: number; isNew: boolean }

@@ -3,6 +3,7 @@ import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
 import { type Measurement, measure } from '../storage/measure.ts'
 import type { Globs } from '../storage/rules.ts'
 import { syncFilesystem } from '../system/durable.ts'
+import { freeLostSockets } from '../system/lost-sockets.ts'
 import { MIB } from '../text.ts'
 import { Estimate } from './estimate.ts'
 import { type Amounts, type Figures, isAbove, type Limit, limitNow, type Start } from './limit.ts'
@@ -26,7 +27,7 @@ export type Look = Figures &
     account: FilesystemAccount
   }
 
-const NOTHING_HELD: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), inFlight: 0 }
+const NOTHING_HELD: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), outOfSight: 0 }
 
 /** Whose bytes are counted, and on what. */
 export type Looked = Limit & {
@@ -123,7 +124,7 @@ export class Looker {
     const held = await heldFiles(training.processes(), options)
     const { deletedBytes } = held
     // Bytes found hidden at the last standstill stay hidden as long as they are held.
-    const hiddenBytes = !isThorough && held.unseen.size ? this.#held.hiddenBytes : 0
+    const hiddenBytes = !isThorough && (held.unseen.size || held.outOfSight) ? this.#held.hiddenBytes : 0
     const countedBytes = look.countedBytes + deletedBytes
     return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes + hiddenBytes }
   }
@@ -152,19 +153,25 @@ export class Looker {
       return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
     const look = await this.#addHeld(counted, true)
     if (isCapped || !isStopped) return look
-    const hiddenBytes = await this.#hiddenBytes(look, standingBytes - look.usedBytes)
+    let missingBytes = standingBytes - look.usedBytes
+    if (missingBytes > NOISE.bytes) {
+      const { usedBytes } = accountOf(dir)
+      await freeLostSockets()
+      missingBytes -= Math.max(0, usedBytes - accountOf(dir).usedBytes)
+    }
+    const hiddenBytes = await this.#hiddenBytes(look, missingBytes)
     // Growth by others meanwhile is not the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }
 
   /** How much of what is `missingBytes` the training holds where nobody may look. */
   async #hiddenBytes({ held }: Look, missingBytes: number): Promise<number> {
-    const { unseen, inFlight } = held
+    const { unseen, outOfSight } = held
     const elapsedMs = performance.now() - this.#stoodMs
     this.#stoodMs = performance.now()
     let hiddenBytes = 0
-    if ((unseen.size || inFlight) && missingBytes > NOISE.bytes) {
-      const isNew = inFlight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
+    if ((unseen.size || outOfSight) && missingBytes > NOISE.bytes) {
+      const isNew = outOfSight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
       if (isNew) {
         const theirsPerMs = await this.#growthByOthers()
         hiddenBytes = Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs)

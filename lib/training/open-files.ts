@@ -10,6 +10,7 @@ import {
   type Stats,
   statSync,
 } from 'node:fs'
+import { isErrno } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import { inodeBytesOn } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
@@ -27,8 +28,8 @@ export type HeldFiles = {
   unseen: Set<string>
   /** The largest of the files that are deleted and open. */
   largest: HeldFile[]
-  /** How many open files are on their way from process to process, where nobody can look at them. */
-  inFlight: number
+  /** How many nobody may look into: open files on their way from process to process, and processes that keep others out. */
+  outOfSight: number
 }
 
 /** A deleted file, its path as the process that holds it saw that, and one such process. */
@@ -61,7 +62,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   const bytesOf = new Map<string, number>()
   const inodes = new Set<number>()
   const sockets = new Set<number>()
-  const held: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), inFlight: 0 }
+  const held: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), outOfSight: 0 }
   const add = (stats: Stats, pid: number, pathOf: () => string) => {
     // A folder that has held many names keeps its size when they are gone.
     if (stats.nlink > 0) return
@@ -81,12 +82,14 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     largest.sort((a, b) => b.bytes - a.bytes)
     largest.length = Math.min(largest.length, LARGEST)
   }
-  await eachDescriptor(pids, isThorough, signal, (stats, path) => {
+  const visit = (stats: Stats, path: string) => {
     add(stats, Number(path.split('/', 3)[2]), () => pathBehind(path))
     if (!isThorough || !stats.isSocket() || sockets.has(stats.ino)) return
     sockets.add(stats.ino)
-    held.inFlight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(path.replace('/fd/', '/fdinfo/')))?.[1] ?? 0)
-  })
+    held.outOfSight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(path.replace('/fd/', '/fdinfo/')))?.[1] ?? 0)
+  }
+  // Such a process has called prctl(PR_SET_DUMPABLE, 0), or runs a program that it may not read.
+  await eachDescriptor(pids, isThorough, signal, visit, () => held.outOfSight++)
   await eachDeletedMapping(pids, signal, ({ thread, range, inode, device, path, bytes }) => {
     // On btrfs and overlays stat() gives another device than the list of mappings.
     if (inodes.has(inode)) return
@@ -134,10 +137,11 @@ async function eachDescriptor(
   isThorough: boolean,
   signal: AbortSignal | undefined,
   visit: (stats: Stats, path: string) => void,
+  onDenied = () => {},
 ): Promise<void> {
   const slice = new Slice()
   for (const thread of pids.flatMap(pid => threadsOf(pid, isThorough))) {
-    for (const path of heldBy(thread)) {
+    for (const path of heldBy(thread, onDenied)) {
       const stats = statOrNothing(path)
       if (stats) visit(stats, path)
       if (!slice.isOver()) continue
@@ -147,8 +151,10 @@ async function eachDescriptor(
   }
 }
 
-function* heldBy(thread: string): Generator<string> {
-  for (const name of namesIn(`/proc/${thread}/fd`)) yield `/proc/${thread}/fd/${name}`
+function* heldBy(thread: string, onDenied: () => void): Generator<string> {
+  // A process that has ended keeps others out too, and holds nothing.
+  const denied = () => void (isEnded(thread) || onDenied())
+  for (const name of namesIn(`/proc/${thread}/fd`, denied)) yield `/proc/${thread}/fd/${name}`
   for (const name of HELD_BESIDES) yield `/proc/${thread}/${name}`
 }
 
@@ -223,7 +229,7 @@ function makedev(major: number, minor: number): number {
 function chargeRule({ dir, sinceMs }: HeldOptions): (dev: number, path: string, madeMs: number) => boolean {
   const devices = devicesOf(dir)
   const isInside = (path: string) => path.startsWith(`${dir}/`) || temporaryFolder.test(path)
-  return (dev, path, madeMs) => devices.has(dev) && (isInside(path) || madeMs >= sinceMs)
+  return (dev, path, madeMs) => devices.has(dev) && (path === TOO_LONG || isInside(path) || madeMs >= sinceMs)
 }
 
 /**
@@ -263,23 +269,26 @@ function statOrNothing(path: string): Stats | undefined {
   }
 }
 
+/** Stands for a path that Linux does not tell, because it has more than 4096 bytes; only the training makes such. */
+const TOO_LONG = 'a path of more than 4096 bytes'
+
 function pathBehind(link: string): string {
   try {
     const path = readlinkSync(link)
     return path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path
-  } catch {
-    return ''
+  } catch (error) {
+    return isErrno(error, 'ENAMETOOLONG') ? TOO_LONG : ''
   }
 }
 
-/** The names in a folder of /proc, however many: nothing if it is gone. */
-function* namesIn(path: string): Generator<string> {
+/** The names in a folder of /proc, however many: nothing if it is gone, or not ours to look at. */
+function* namesIn(path: string, onDenied: () => void): Generator<string> {
   let dir: Dir | undefined
   try {
     dir = opendirSync(path, { bufferSize: NAMES_AT_A_TIME })
     for (let entry = dir.readSync(); entry; entry = dir.readSync()) yield entry.name
-  } catch {
-    // Its process has ended.
+  } catch (error) {
+    if (isErrno(error, 'EACCES', 'EPERM')) onDenied() // else its process has ended
   } finally {
     dir?.closeSync()
   }

@@ -40,6 +40,8 @@ const holds = {
   'open in a thread whose process has lost its first one': `
     os.unlink(path)
     if n == 0: first_ends = True`,
+  'open in a process that lets nobody look into it': `
+    libc.prctl(4, 0, 0, 0, 0); os.unlink(path); keep.append(fd)`, // PR_SET_DUMPABLE
   'on their way through a socket': `
     a, b = socket.socketpair(); keep += [a, b]
     socket.send_fds(a, [b'x'], [fd]); os.unlink(path); os.close(fd)`,
@@ -80,6 +82,63 @@ libc.pthread_exit(None)`
     assert.ok(events.some(it => it.event === 'quota.exceeded' && it.usedBytes > 60 * MIB))
   })
 }
+
+hostileInSweep(
+  'deleted files in a socket that only its own queue holds do not stay on the disk',
+  async () => {
+    const script = `
+import array, os, socket, sys, time
+for n in range(9):
+  fds = []
+  for m in range(9):
+    path = f'{sys.argv[1]}/f{n}-{m}'; fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.write(fd, bytes(5 * 2 ** 20)); os.unlink(path); fds.append(fd)
+  it = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); it.bind(chr(0) + f'own-{n}-{os.getpid()}')
+  it.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds + [it.fileno()]))], 0, it.getsockname())
+  for fd in fds: os.close(fd)
+  os.close(it.detach()); time.sleep(0.5)
+open(sys.argv[1] + '/core.bin', 'w').write('x')`
+    await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+    await using disk = ownDisk(rig, 'ext4', 800)
+    chownSync(rig.modelsDir, STRANGER, STRANGER)
+    const stop = disk.watch(60 * MIB)
+
+    const { exitCode } = await rig.run(['core', '--json'], { prefix: asStranger })
+    const { peakBytes, longestMs } = stop()
+
+    assert.is(exitCode, 0)
+    assert.ok(peakBytes > 44 * MIB && longestMs < 1000, `${peakBytes} bytes, ${longestMs} ms`)
+  },
+)
+
+hostileInSweep(
+  'a deleted file of an earlier start is charged though its path is too long to be told',
+  async () => {
+    const script = `
+import os, sys, time
+out = sys.argv[1]
+if not os.path.exists(out + '/old0'):
+  for n in range(10): open(f'{out}/old{n}', 'wb').write(bytes(5 * 2 ** 20))
+  sys.exit(1)
+fds = [os.open(f'{out}/old{n}', os.O_RDWR) for n in range(10)]
+top = os.open(out, os.O_RDONLY); os.chdir(out)
+for _ in range(20): os.mkdir('d' * 250); os.chdir('d' * 250)
+for n in range(10): os.rename(f'old{n}', f'o{n}', src_dir_fd=top); os.unlink(f'o{n}')
+for n in range(7): open(f'{out}/new{n}', 'wb').write(bytes(5 * 2 ** 20)); time.sleep(0.1)
+time.sleep(20)`
+    await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+    await using disk = ownDisk(rig, 'ext4', 800)
+    chownSync(rig.modelsDir, STRANGER, STRANGER)
+    await rig.run(['core'], { prefix: asStranger })
+    const stop = disk.watch(60 * MIB)
+
+    const { exitCode } = await rig.run(['core', '--json'], { prefix: asStranger })
+    const { longestMs } = stop()
+
+    assert.is(exitCode, 2)
+    assert.ok(longestMs < 1000, `${longestMs} ms`)
+  },
+)
 
 hostileInSweep(
   'a deleted file that is open and mapped counts once on an overlay, for an ordinary user too',
