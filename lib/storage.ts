@@ -74,12 +74,13 @@ export async function pruneTo(
 
 /**
  * Delete everything in the folder's `work/` that no rule names, whether it takes blocks or not: what a training that
- * violated its limit has left unpublished, but for its checkpoints.
+ * violated its limit has left unpublished, but for its checkpoints. The largest goes first: until then the quota is passed.
  */
 export async function removeUnnamed(dir: string, rules: MeasureOptions & PruneListener): Promise<void> {
   for (;;) {
     const { prunable, isCut, ...used } = await measure(dir, { ...rules, unnamed: true })
-    const { freedInodes } = await pruneOldest(dir, prunable, {
+    const largestFirst = prunable.toSorted((a, b) => b.set.bytes - a.set.bytes)
+    const { freedInodes } = await pruneOldest(dir, largestFirst, {
       ...rules,
       ...used,
       targetBytes: 0,
