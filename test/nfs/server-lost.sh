@@ -55,6 +55,8 @@ if [ "$name" = a ]; then
   give $! 90
   mark go.2
   await ended.2
+  wait $!
+  mark free.2
 
   await training.4
   until [ -e "$local_models/core/generations/next" ]; do sleep 0.02; done
@@ -79,6 +81,7 @@ else
   wait $!
   published "$share/models" "after a server that came back"
   mark ended.2
+  await free.2
 
   mkdir -p "$soft"
   mount -i -t nfs4 -o "vers=4.2,addr=10.0.0.1,clientaddr=10.0.0.2,soft,timeo=50,retrans=1,nosharecache" 10.0.0.1:/ "$soft" 2>>"$ctl/log"
