@@ -42,6 +42,7 @@ export async function explainSpace(
   { end, fullest, isFileAtLimit }: Measured,
   { signal }: TrainingExit,
   { saysOutOfSpace, lastError = '' }: Progress,
+  stop: AbortSignal,
 ): Promise<TrainerError | undefined> {
   const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
   // On a filesystem of its own the kernel has counted, also what it has deleted by now.
@@ -56,8 +57,10 @@ export async function explainSpace(
     isAtLimit ||
     (signal === 'SIGXFSZ' && isFileAtLimit) ||
     (isFull && (saysOutOfSpace || signal === 'SIGBUS'))
-  )
-    return limitReached(budget, figures, how, await describeRest(budget.dir, budget.rules, { faults: [] }))
+  ) {
+    const rest = await describeRest(budget.dir, { ...budget.rules, signal: stop }, { faults: [] })
+    return limitReached(budget, figures, how, rest)
+  }
   if (fileLimitError.test(lastError)) return fileRefused(budget, figures)
   if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
   if (!saysOutOfSpace) return undefined

@@ -82,6 +82,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     onPrune,
     onFault,
     onLook,
+    interruption: stop,
   }
   const guarding = guard(watch, over.signal)
   // Nobody watches it then, not even while it has its grace. Whoever waits for the guard is told why.
@@ -116,6 +117,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     { end: figures ?? (await figuresOf(budget)), fullest, isFileAtLimit },
     exit,
     progress,
+    stop,
   )
   if (exit.exitCode !== 0) throw ranOut ?? explainFailure(job, budget.isSandboxed, exit, progress)
   if (progress.complaint) emit({ event: 'warning', job: name, message: doubtOf(progress.complaint) })
