@@ -1,7 +1,6 @@
 import { TrainerError } from '../errors.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
-import { escapeText } from '../text.ts'
 import type { Entry, PrunableSet } from './entry.ts'
 import { findRoot } from './measure.ts'
 import { tellsOfBest } from './pointers.ts'
@@ -190,11 +189,11 @@ function takeOff({ ownBytes, ownInodes, inodes }: Entry): { bytes: number; inode
   }
 }
 
-function describe({ path, mtimeNs, rule, set }: Entry, bytes: number, usedBytes: number): Pruned {
+function describe({ pathBytes, mtimeNs, rule, set }: Entry, bytes: number, usedBytes: number): Pruned {
   // A file's time may lie beyond what a Date can hold.
   const mtimeMs = Math.max(-8.64e15, Math.min(Number(mtimeNs / 1_000_000n), 8.64e15))
   const mtime = new Date(mtimeMs).toISOString()
   const isBest = set.pointer !== undefined && tellsOfBest(set.pointer) && ({ isBest: true } as const)
   const pointer = set.pointer === undefined ? {} : { pointer: escapeBytes(set.pointer), ...isBest }
-  return { path: escapeText(path), bytes, mtime, rule, usedBytes, ...pointer }
+  return { path: escapeBytes(pathBytes), bytes, mtime, rule, usedBytes, ...pointer }
 }
