@@ -64,19 +64,19 @@ export async function pruneOldest(
   const remover = new Remover(findRoot(dir))
   const pruning = new Pruning(entries, options)
   const slice = new Slice()
-  const begin = () => {
-    const batch = pruning.next(entry => dryRun || remover.isUnchanged(entry))
+  const begin = async () => {
+    const batch = await pruning.next(entry => dryRun || remover.isUnchanged(entry))
     return { batch, outcomes: dryRun ? [] : remover.remove(batch) }
   }
   try {
-    for (let current = begin(); current.batch.length; ) {
+    for (let current = await begin(); current.batch.length; ) {
       // Deleted while what has gone is told.
-      const following = begin()
+      const following = await begin()
       const outcomes = await current.outcomes
       for (const [index, entry] of current.batch.entries())
         pruning.settle(entry, outcomes[index] ?? 'removed')
       if (slice.isOver()) await slice.next()
-      current = following.batch.length ? following : begin()
+      current = following.batch.length ? following : await begin()
     }
   } finally {
     await remover.close()
@@ -109,10 +109,12 @@ class Pruning {
   }
 
   /** Take the entries that are to be deleted next; of a set of several, none if one of them is not as it was measured. */
-  next(isUnchanged: (entry: Entry) => boolean): Entry[] {
+  async next(isUnchanged: (entry: Entry) => boolean): Promise<Entry[]> {
+    const slice = new Slice()
     const batch: Entry[] = []
     const folders = new Set<string>()
     while (batch.length < BATCH.entries) {
+      if (slice.isOver()) await slice.next()
       const entry = this.#held ?? this.#queue.next().value
       this.#held = undefined
       if (!entry) break
@@ -124,7 +126,8 @@ class Pruning {
         this.#set = entry.set
         const { entries } = entry.set
         this.#goes =
-          entries.some(it => helps(it, this.#need)) && (entries.length === 1 || entries.every(isUnchanged))
+          entries.some(it => helps(it, this.#need)) &&
+          (entries.length === 1 || (await all(entries, isUnchanged)))
       }
       if (!this.#goes) continue
       if (folders.add(entry.folder).size > BATCH.folders) {
@@ -173,6 +176,16 @@ class Pruning {
   #isNeeding(): boolean {
     return this.#need.bytes > 0 || this.#need.inodes > 0
   }
+}
+
+/** Do all pass a test? Everything else has its turn meanwhile. */
+async function all(entries: Entry[], test: (entry: Entry) => boolean): Promise<boolean> {
+  const slice = new Slice()
+  for (const entry of entries) {
+    if (!test(entry)) return false
+    if (slice.isOver()) await slice.next()
+  }
+  return true
 }
 
 /** Does its deletion free any of what is needed, now or with the other names of its inodes? */
