@@ -129,5 +129,12 @@ function hex(code: number): string {
   return `\\x${code.toString(16).padStart(2, '0')}`
 }
 
+/** Shorten a text of more than `most` characters in its middle, by `…`: its beginning and its end tell most. */
+export function shorten(text: string, most: number): string {
+  if (text.length <= most) return text
+  const half = Math.floor((most - 1) / 2)
+  return `${text.slice(0, half)}…${text.slice(-half)}`
+}
+
 /** One mebibyte: the meaning of every "MB" and "Mb" of this project. */
 export const MIB = 2 ** 20

@@ -36,8 +36,11 @@ function parse(text: string): unknown {
   }
 }
 
-/** A string, which stays as it is, or what Python writes for a number that is none. */
-const NO_NUMBER = /"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g
+/**
+ * A string, which stays as it is, or what Python writes for a number that is none. A string that does not end is taken too: else
+ * each quote in it would be a beginning of all the rest.
+ */
+const NO_NUMBER = /"(?:[^"\\]|\\.)*"?|-?\b(?:NaN|Infinity)\b/g
 
 /** Pick the figures of the reported `performance_metrics`, for events and tables. */
 export function metricsOf({ performance_metrics: metrics }: Reported): Record<string, number> {

@@ -4,6 +4,8 @@ import { type EventBody, stampEvent, type TrainerEvent } from '../events.ts'
 import { Appender } from '../system/bounded-log.ts'
 
 const MAX_JOURNAL_BYTES = 8 * 2 ** 20
+/** More does not wait for the end of a turn: as one text it could be longer than a text can be. */
+const MOST_PENDING_CHARACTERS = 2 ** 20
 
 /** Stamps every event of one run, keeps it in events.jsonl, and hands it to those who listen. */
 export class Journal {
@@ -11,6 +13,7 @@ export class Journal {
   readonly #listeners: ((event: TrainerEvent) => void)[] = []
   readonly #file: Appender | undefined
   #pending: string[] = []
+  #pendingCharacters = 0
   #isLossTold = false
 
   /** @param stateDir where events.jsonl is kept; a dry run has none, and its events are only heard */
@@ -30,7 +33,10 @@ export class Journal {
     const event = stampEvent(this.run, body)
     if (this.#file) {
       // Pruning emits an event a file: one write for all of a turn of the event loop.
-      if (this.#pending.push(`${JSON.stringify(event)}\n`) === 1) setImmediate(() => this.flush())
+      const line = `${JSON.stringify(event)}\n`
+      if (this.#pending.push(line) === 1) setImmediate(() => this.flush())
+      this.#pendingCharacters += line.length
+      if (this.#pendingCharacters > MOST_PENDING_CHARACTERS) this.flush()
     }
     for (const listener of this.#listeners) listener(event)
   }
@@ -39,6 +45,7 @@ export class Journal {
   flush(): void {
     if (this.#pending.length) this.#file?.append(this.#pending.join(''))
     this.#pending = []
+    this.#pendingCharacters = 0
   }
 
   /** Say before the next event that one was lost: the last event of a run stays the last. */

@@ -39,7 +39,7 @@ export class EntriesByAge {
 
   /** It stays, and so does what belongs to it. */
   keep(folder: Bytes, name: Bytes): void {
-    this.#staying.add(this.#belonging.checkpointOf(folder, name))
+    this.#staying.add(this.#belonging.checkpointOf(nameFolder(folder), name))
   }
 
   /** The entries that are left. */
@@ -50,8 +50,10 @@ export class EntriesByAge {
   }
 
   #age(entry: Entry): Aged {
-    if (entry.rank !== RANK.checkpoint) return { entry, checkpoint: entry.pathBytes, place: undefined }
-    const checkpoint = this.#belonging.checkpointOf(entry.folder, entry.name)
+    const folder = nameFolder(entry.folder, entry.ino)
+    if (entry.rank !== RANK.checkpoint)
+      return { entry, checkpoint: `${folder}/${entry.name}`, place: undefined }
+    const checkpoint = this.#belonging.checkpointOf(folder, entry.name)
     return { entry, checkpoint, place: placeOf(checkpoint) }
   }
 
@@ -91,6 +93,17 @@ function compareAged(a: Aged, b: Aged): number {
 
 function goesAlone({ isKept, owner }: Entry): boolean {
   return !isKept && (!owner || owner.isKept)
+}
+
+/** What a program can name, in bytes. */
+const MOST_NAMED_BYTES = 4096
+
+/**
+ * Name a folder in little memory: thousands of paths of megabytes would fill all there is. Beyond what a program can name only
+ * what a checkpoint's folder holds belongs together.
+ */
+function nameFolder(folder: Bytes, ino = 0n): Bytes {
+  return folder.length < MOST_NAMED_BYTES ? folder : `${folder.slice(0, MOST_NAMED_BYTES / 2)}\xff${ino}`
 }
 
 /** Remembers names in little memory, however many: of a name that was not added it may say so, but rarely. */

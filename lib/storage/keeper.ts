@@ -10,11 +10,14 @@ export class Keeper {
   readonly #paths = new Set<Bytes>()
   readonly #folders = new Set<Bytes>()
   readonly #ids = new Set<string>()
+  /** The length of the longest of the paths: what is kept of a longer one is above it. */
+  #longest = 0
 
   constructor(keep: Iterable<string | Buffer>) {
     for (const file of keep) {
       const path = canonical(Buffer.from(file as string).toString('latin1'))
       this.#paths.add(path)
+      this.#longest = Math.max(this.#longest, path.length)
       for (let folder = dirname(path); !this.#folders.has(folder); folder = dirname(folder))
         this.#folders.add(folder)
       const stats = reachable(() => lstatSync(native(path), { bigint: true }))
@@ -25,7 +28,9 @@ export class Keeper {
   keeps(entry: Entry): boolean {
     if (!this.#paths.size) return false
     let path = entry.pathBytes
-    if (this.#folders.has(path) || this.keepsInode(entry)) return true
+    if (this.keepsInode(entry)) return true
+    if (path.length > this.#longest) path = path.slice(0, Math.max(0, path.lastIndexOf('/', this.#longest)))
+    else if (this.#folders.has(path)) return true
     while (path.length > 1 && !this.#paths.has(path)) path = dirname(path)
     return path.length > 1
   }

@@ -8,7 +8,7 @@ import { accountOf, inodeBytesOn } from './capacity.ts'
 import { EntriesByAge, MOST_ENTRIES } from './entries-by-age.ts'
 import { Entry, type Inode, type Pointer } from './entry.ts'
 import { Keeper } from './keeper.ts'
-import { isPointerName, MOST_POINTERS, notePointers } from './pointers.ts'
+import { isPointerName, MAX_NAMED_BYTES, MOST_POINTERS, notePointers } from './pointers.ts'
 import { RANK, type Rule } from './rank.ts'
 import { compileRules, type Globs, LEFTOVER, OURS, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
@@ -182,6 +182,7 @@ class Account {
   #notePointer(folder: Bytes, name: Bytes, stats: Stats | BigIntStats): void {
     const isLink = stats.isSymbolicLink()
     if (!isLink && !(stats.isFile() && isPointerName(name))) return
+    if (folder.length + name.length + 1 >= MAX_NAMED_BYTES) return // nobody can read it by this path
     const isOurs = OURS.some(ours => isWithin(folder, `${this.#work}/${ours}`))
     if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work) && !isOurs)
       this.#pointers.push({ folder, name, isLink })

@@ -8,7 +8,17 @@ const NUMBER = /\d+(?:\.\d+)?(?<!\.[a-z]\d)/g
 
 /** Make a glob of the names of a path: a number is any number. */
 export function patternOf(names: string[]): string {
-  return names.map(name => name.replace(NUMBER, '*').replace(/^\*$/, '[0-9]*')).join('/')
+  return names.map(patternOfName).join('/')
+}
+
+function patternOfName(name: string): string {
+  return name.replace(NUMBER, '*').replace(/^\*$/, '[0-9]*')
+}
+
+/** The pattern of each path on the way to a path, from the outermost name on. */
+function patternsTo(names: string[]): string[] {
+  let pattern = ''
+  return names.map((name, index) => (pattern += `${index ? '/' : ''}${patternOfName(name)}`))
 }
 
 /** Tells of paths which of their folders are checkpoints, by the numbers that vary in the names of folders. */
@@ -24,9 +34,9 @@ export class PatternsOfNames {
 
   /** Take the names of a path, from the outermost on. */
   add(names: string[]): void {
-    for (const [index, name] of names.entries()) {
+    for (const [index, pattern] of patternsTo(names).entries()) {
+      const name = names[index]!
       if (!/\d/.test(name)) continue
-      const pattern = patternOf(names.slice(0, index + 1))
       const seen = this.#seen.get(pattern)
       if (seen) seen.varies ||= seen.name !== name
       else if (this.#seen.size < this.#most) this.#seen.set(pattern, { name, varies: false })
@@ -39,8 +49,10 @@ export class PatternsOfNames {
    */
   checkpointOf(names: string[]): string {
     const folders = names.slice(0, -1)
-    const varies = folders.map((_, index) => this.#varies(names.slice(0, index + 1)))
-    const isOwn = isNumbered(names.at(-1)!) && this.#varies(names)
+    const patterns = patternsTo(names)
+    const allVary = patterns.map(pattern => this.#seen.get(pattern)?.varies === true)
+    const varies = allVary.slice(0, -1)
+    const isOwn = isNumbered(names.at(-1)!) && allVary.at(-1)
     const places = [
       folders.findIndex((name, index) => varies[index] && isNumbered(name)),
       folders.findIndex(name => CHECKPOINT.test(name)),
@@ -48,10 +60,6 @@ export class PatternsOfNames {
       varies.indexOf(true),
     ]
     const place = places.find(it => it >= 0) ?? folders.length
-    return patternOf(names.slice(0, place + 1))
-  }
-
-  #varies(names: string[]): boolean {
-    return this.#seen.get(patternOf(names))?.varies === true
+    return patterns[place]!
   }
 }

@@ -20,6 +20,10 @@ import { RANK } from './rank.ts'
 /** So many are looked at; a training has a handful. */
 export const MOST_POINTERS = 256
 const MOST_BYTES = 64 * 1024
+/** What a program can name, in bytes: a longer path leads nowhere. */
+export const MAX_NAMED_BYTES = 4096
+/** A checkpoint that is named lies no deeper: to look for it takes time that grows by the square of this. */
+const MOST_LEVELS = 64
 
 /** Reads the checkpoint's path out of what a file holds. */
 type Form = (text: Bytes) => Bytes | undefined
@@ -28,7 +32,8 @@ const firstLine: Form = text => /^[^\r\n]+/.exec(text.trim())?.[0]
 
 const FORMS: Record<string, Form> = {
   // tf.train.CheckpointManager: a text protobuf, CheckpointState.
-  checkpoint: text => /^\s*model_checkpoint_path:\s*"([^"]*)"/m.exec(text)?.[1],
+  // A blank before it is none that ends a line: else each line break of many would be a beginning of all the rest.
+  checkpoint: text => /^[ \t]*model_checkpoint_path:\s*"([^"]*)"/m.exec(text)?.[1],
   // DeepSpeed's save_checkpoint().
   latest: firstLine,
   latest_universal: firstLine,
@@ -74,7 +79,7 @@ export function notePointers(root: Bytes, pointers: Pointer[], sets: PrunableSet
   const byPath = new Map(sets.map(set => [set.path, set]))
   const belonging = new Belonging(root)
   const find = (folder: Bytes, target: Bytes | undefined) =>
-    target ? findSet(root, folder, target, belonging, byPath) : undefined
+    target && target.length < MAX_NAMED_BYTES ? findSet(root, folder, target, belonging, byPath) : undefined
   for (const pointer of pointers) {
     const set = find(pointer.folder, targetOf(pointer))
     set?.namedBy.push(pointer)
@@ -131,13 +136,20 @@ function findSet(
   belonging: Belonging,
   sets: Map<Bytes, PrunableSet>,
 ): PrunableSet | undefined {
-  for (let path = resolve(folder, target); path.length > root.length; path = dirname(path)) {
+  for (let path = outermost(resolve(folder, target), root); path.length > root.length; path = dirname(path)) {
     const set = sets.get(belonging.checkpointOf(dirname(path), basename(path))) ?? sets.get(path)
     if (set) return set
   }
   return (
     sets.get(belonging.checkpointOf(folder, basename(target))) ?? sets.get(join(folder, basename(target)))
   )
+}
+
+/** Cut a path to its outermost levels below `root`. */
+function outermost(path: Bytes, root: Bytes): Bytes {
+  let end = root.length
+  for (let level = 0; level < MOST_LEVELS && end >= 0; level++) end = path.indexOf('/', end + 1)
+  return end < 0 ? path : path.slice(0, end)
 }
 
 /** Does a link or file of this path, or a checkpoint by its own name, tell which the best one is? */

@@ -1,7 +1,6 @@
 import { TrainerError } from '../errors.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
-import { escapeText } from '../text.ts'
 import type { Entry, PrunableSet } from './entry.ts'
 import { findRoot } from './measure.ts'
 import { tellsOfBest } from './pointers.ts'
@@ -65,19 +64,19 @@ export async function pruneOldest(
   const remover = new Remover(findRoot(dir))
   const pruning = new Pruning(entries, options)
   const slice = new Slice()
-  const begin = () => {
-    const batch = pruning.next(entry => dryRun || remover.isUnchanged(entry))
+  const begin = async () => {
+    const batch = await pruning.next(entry => dryRun || remover.isUnchanged(entry))
     return { batch, outcomes: dryRun ? [] : remover.remove(batch) }
   }
   try {
-    for (let current = begin(); current.batch.length; ) {
+    for (let current = await begin(); current.batch.length; ) {
       // Deleted while what has gone is told.
-      const following = begin()
+      const following = await begin()
       const outcomes = await current.outcomes
       for (const [index, entry] of current.batch.entries())
         pruning.settle(entry, outcomes[index] ?? 'removed')
       if (slice.isOver()) await slice.next()
-      current = following.batch.length ? following : begin()
+      current = following.batch.length ? following : await begin()
     }
   } finally {
     await remover.close()
@@ -110,10 +109,12 @@ class Pruning {
   }
 
   /** Take the entries that are to be deleted next; of a set of several, none if one of them is not as it was measured. */
-  next(isUnchanged: (entry: Entry) => boolean): Entry[] {
+  async next(isUnchanged: (entry: Entry) => boolean): Promise<Entry[]> {
+    const slice = new Slice()
     const batch: Entry[] = []
     const folders = new Set<string>()
     while (batch.length < BATCH.entries) {
+      if (slice.isOver()) await slice.next()
       const entry = this.#held ?? this.#queue.next().value
       this.#held = undefined
       if (!entry) break
@@ -125,7 +126,8 @@ class Pruning {
         this.#set = entry.set
         const { entries } = entry.set
         this.#goes =
-          entries.some(it => helps(it, this.#need)) && (entries.length === 1 || entries.every(isUnchanged))
+          entries.some(it => helps(it, this.#need)) &&
+          (entries.length === 1 || (await all(entries, isUnchanged)))
       }
       if (!this.#goes) continue
       if (folders.add(entry.folder).size > BATCH.folders) {
@@ -176,6 +178,16 @@ class Pruning {
   }
 }
 
+/** Do all pass a test? Everything else has its turn meanwhile. */
+async function all(entries: Entry[], test: (entry: Entry) => boolean): Promise<boolean> {
+  const slice = new Slice()
+  for (const entry of entries) {
+    if (!test(entry)) return false
+    if (slice.isOver()) await slice.next()
+  }
+  return true
+}
+
 /** Does its deletion free any of what is needed, now or with the other names of its inodes? */
 function helps({ bytes, ownInodes, inodes }: Entry, need: { bytes: number; inodes: number }): boolean {
   return inodes.length > 0 || (need.bytes > 0 && bytes > 0) || (need.inodes > 0 && ownInodes > 0)
@@ -190,11 +202,11 @@ function takeOff({ ownBytes, ownInodes, inodes }: Entry): { bytes: number; inode
   }
 }
 
-function describe({ path, mtimeNs, rule, set }: Entry, bytes: number, usedBytes: number): Pruned {
+function describe({ pathBytes, mtimeNs, rule, set }: Entry, bytes: number, usedBytes: number): Pruned {
   // A file's time may lie beyond what a Date can hold.
   const mtimeMs = Math.max(-8.64e15, Math.min(Number(mtimeNs / 1_000_000n), 8.64e15))
   const mtime = new Date(mtimeMs).toISOString()
   const isBest = set.pointer !== undefined && tellsOfBest(set.pointer) && ({ isBest: true } as const)
   const pointer = set.pointer === undefined ? {} : { pointer: escapeBytes(set.pointer), ...isBest }
-  return { path: escapeText(path), bytes, mtime, rule, usedBytes, ...pointer }
+  return { path: escapeBytes(pathBytes), bytes, mtime, rule, usedBytes, ...pointer }
 }

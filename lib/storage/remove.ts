@@ -1,6 +1,7 @@
 import { closeSync, fchmodSync, fstatSync, lstatSync, openSync, rmdirSync, unlink } from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { type Bytes, native } from '../system/bytes.ts'
+import { Slice } from '../system/slice.ts'
 import { reachOf, undeletable } from './descent.ts'
 import { emptyOpen } from './empty-folder.ts'
 import type { Entry } from './entry.ts'
@@ -8,6 +9,8 @@ import { FOLDER_FLAGS, VANISHED, walk } from './walk.ts'
 
 /** Open at a time, so that it goes well with few descriptors too. */
 const MAX_FOLDERS = 16
+/** Of folders with longer paths only those with entries stay open: to look each up on the way takes the square of its length. */
+const MAX_KEPT_BYTES = 4096
 
 /**
  * The fate of an entry: `gone` if others have deleted or moved it, `changed` if it was written to or is another one
@@ -51,7 +54,11 @@ export class Remover {
 
   async #removeAll(entries: Entry[]): Promise<Outcome[]> {
     const outcomes: (Outcome | Promise<Outcome>)[] = []
-    for (const entry of entries) outcomes.push(entry.isFolder ? await this.#begin(entry) : this.#begin(entry))
+    const slice = new Slice()
+    for (const entry of entries) {
+      outcomes.push(entry.isFolder ? await this.#begin(entry) : this.#begin(entry))
+      if (slice.isOver()) await slice.next()
+    }
     return Promise.all(outcomes)
   }
 
@@ -103,13 +110,33 @@ export class Remover {
   #enter(path: Bytes): number {
     const known = this.#folders.get(path)
     if (known !== undefined) return known
-    let at = this.#root
-    let fd = this.#folders.get(at) ?? this.#open(at, at)
-    for (const name of path.slice(at.length).split('/').slice(1)) {
-      at += `/${name}`
-      fd = this.#folders.get(at) ?? this.#open(at, `${reachOf(fd)}/${name}`)
+    const above = this.#openAbove(path)
+    let fd = this.#folders.get(above) ?? this.#open(above, above)
+    /** One on the way that does not stay open. */
+    let passed: number | undefined
+    try {
+      for (let start = above.length, end = start; start < path.length; start = end) {
+        const next = path.indexOf('/', start + 1)
+        end = next < 0 ? path.length : next
+        const reach = `${reachOf(fd)}${path.slice(start, end)}`
+        const isKept = end === path.length || end <= MAX_KEPT_BYTES
+        fd = isKept ? this.#open(path.slice(0, end), reach) : openSync(native(reach), FOLDER_FLAGS)
+        if (passed !== undefined) closeSync(passed)
+        passed = isKept ? undefined : fd
+      }
+    } finally {
+      if (passed !== undefined) closeSync(passed)
     }
     return fd
+  }
+
+  /** The deepest folder on the way to a path that is open, or the topmost. */
+  #openAbove(path: Bytes): Bytes {
+    let deepest = this.#root
+    for (const folder of this.#folders.keys())
+      if (folder.length > deepest.length && path[folder.length] === '/' && path.startsWith(folder))
+        deepest = folder
+    return deepest
   }
 
   #open(path: Bytes, reach: Bytes): number {

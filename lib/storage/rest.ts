@@ -1,7 +1,8 @@
 import type { BigIntStats, Stats } from 'node:fs'
 import { TMP, WORK } from '../layout.ts'
 import { type Bytes, escapeBytes, type Folder } from '../system/bytes.ts'
-import { count, formatBytes } from '../text.ts'
+import { Slice } from '../system/slice.ts'
+import { count, formatBytes, shorten } from '../text.ts'
 import type { PrunableSet } from './entry.ts'
 import { chargeOf, findRoot, type MeasureOptions } from './measure.ts'
 import { Belonging } from './naming.ts'
@@ -13,6 +14,12 @@ import { walk } from './walk.ts'
 const NAMED = 3
 /** So many kinds are told apart; the rest are no longer worth a word. */
 const MOST_KINDS = 4096
+/** What is deeper is told with the folder that it is in. */
+const MOST_LEVELS = 32
+/** A longer pattern is shown in part, and proposed to nobody. */
+const MOST_CHARACTERS = 200
+/** The words are worth no more time: a training has ended, and its run still has the lock. */
+const MOST_MS = 1000
 
 /** Why things are still there. */
 export type Reasons = {
@@ -27,11 +34,12 @@ type Kind = { pattern: string; why: string; files: number; bytes: number; names:
 
 /**
  * Say why nothing is left to prune in a folder: the largest things that stayed, each with its reason, and the line of
- * quotas.json that would help, as the middle of a sentence; empty if there is nothing to say.
+ * quotas.json that would help, as the middle of a sentence; empty if there is nothing to say. What is not seen within a second,
+ * or before the `signal`, is not told.
  */
 export async function describeRest(
   dir: string,
-  { keep = [], ...globs }: MeasureOptions,
+  { keep = [], signal, ...globs }: MeasureOptions,
   { faults, spared = new Map() }: Reasons,
 ): Promise<string> {
   const said = [...faults]
@@ -39,9 +47,19 @@ export async function describeRest(
   const root = findRoot(dir)
   const why = said.length ? 'could not be deleted' : 'prunable'
   const rest = new Rest(root, await compileRules(root, globs), keep, spared, why)
-  await walk<Kind | undefined>(root, undefined, rest).catch(() => {}) // what was seen until then is told
-  return [...said.slice(0, NAMED), ...more, ...rest.describe()].map(reason => `${reason}; `).join('')
+  const late = AbortSignal.timeout(MOST_MS)
+  const over = signal ? AbortSignal.any([signal, late]) : late
+  const isWhole = await walk<Place>(root, { depth: 0 }, rest, over).then(
+    () => true,
+    () => false, // what was seen until then is told
+  )
+  return [...said.slice(0, NAMED), ...more, ...(await rest.describe(isWhole, over))]
+    .map(reason => `${reason}; `)
+    .join('')
 }
+
+/** A folder of the walk: how deep it is, and what everything in it is told with, if that is one. */
+type Place = { depth: number; kind?: Kind }
 
 /** Sorts what is in a folder by why it stayed. */
 class Rest {
@@ -76,33 +94,40 @@ class Rest {
     return false
   }
 
-  visit({ path, data: holder }: Folder<Kind | undefined>, name: Bytes, stats: Stats | BigIntStats) {
+  visit({ path, data: holder }: Folder<Place>, name: Bytes, stats: Stats | BigIntStats): Place {
+    const isFolder = stats.isDirectory()
     const rule =
-      stats.isDirectory() || stats.isFile()
-        ? this.#ruleOf(path, name, stats.isDirectory() ? 'folder' : 'file')
+      !holder.kind && (isFolder || stats.isFile())
+        ? this.#ruleOf(path, name, isFolder ? 'folder' : 'file')
         : undefined
-    const kind = holder ?? this.#kindOf(path, name, rule)
-    if (!stats.isDirectory()) {
+    const kind = holder.kind ?? this.#kindOf(path, name, rule)
+    if (!isFolder) {
       kind.files++
       kind.bytes += chargeOf(stats, 0)
     }
-    return holder ?? (rule ? kind : undefined)
+    if (holder.kind) return holder
+    const depth = holder.depth + 1
+    return rule || depth === MOST_LEVELS ? { depth, kind } : { depth }
   }
 
-  describe(): string[] {
-    const largest = this.#byCheckpoint()
+  /** @param isWhole has everything been seen? */
+  async describe(isWhole: boolean, over: AbortSignal): Promise<string[]> {
+    const largest = (await this.#byCheckpoint(over))
       .filter(({ bytes }) => bytes > 0)
       .sort((a, b) => b.bytes - a.bytes)
     const named = largest
       .slice(0, NAMED)
       .map(
         ({ pattern, why, files, bytes }) =>
-          `${count(files, 'file')} ${pattern} (${formatBytes(bytes)}, ${why})`,
+          `${count(files, 'file')} ${shorten(pattern, MOST_CHARACTERS)} (${formatBytes(bytes)}, ${why})`,
       )
     const unnamed = largest.find(({ names, files }) => names && files > 1)
-    const isGlob = unnamed && /^(?:[\w./=*@+,-]|\[0-9\])+$/.test(unnamed.pattern)
+    const isGlob =
+      unnamed &&
+      unnamed.pattern.length <= MOST_CHARACTERS &&
+      /^(?:[\w./=*@+,-]|\[0-9\])+$/.test(unnamed.pattern)
     return [
-      ...(named.length ? [`left are ${named.join(', ')}`] : []),
+      ...(named.length ? [`left are ${isWhole ? '' : 'at least '}${named.join(', ')}`] : []),
       ...(isGlob
         ? [`if they are checkpoints, add "prune": ["${unnamed.pattern}"] to the job in quotas.json`]
         : []),
@@ -110,10 +135,12 @@ class Rest {
   }
 
   /** Files that no rule names are told by the checkpoint that they are in, which has many kinds of them. */
-  #byCheckpoint(): Kind[] {
+  async #byCheckpoint(over: AbortSignal): Promise<Kind[]> {
     const kinds = new Map<string, Kind>()
+    const slice = new Slice()
     for (const kind of this.#kinds.values()) {
-      const pattern = kind.names ? this.#patterns.checkpointOf(kind.names) : kind.pattern
+      if (slice.isOver()) await slice.next()
+      const pattern = kind.names && !over.aborted ? this.#patterns.checkpointOf(kind.names) : kind.pattern
       const key = `${kind.why} ${pattern}`
       const { files, bytes } = kinds.get(key) ?? { files: 0, bytes: 0 }
       kinds.set(key, { ...kind, pattern, files: files + kind.files, bytes: bytes + kind.bytes })

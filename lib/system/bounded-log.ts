@@ -23,8 +23,27 @@ export class Appender {
     if (!this.#open()) this.#rotate()
   }
 
-  /** Append whole lines, each ended by a newline. */
+  /** Append whole lines, each ended by a newline. One that is longer than the log may be is lost. */
   append(lines: string): void {
+    if (Buffer.byteLength(lines) < this.#maxBytes) {
+      this.#write(lines)
+      return
+    }
+    let piece = ''
+    for (const line of lines.match(/[^\n]*\n/g) ?? []) {
+      const isTooLong = Buffer.byteLength(line) >= this.#maxBytes
+      this.hasLost ||= isTooLong
+      if (isTooLong) continue
+      if (Buffer.byteLength(piece) + Buffer.byteLength(line) >= this.#maxBytes) {
+        this.#write(piece)
+        piece = ''
+      }
+      piece += line
+    }
+    if (piece) this.#write(piece)
+  }
+
+  #write(lines: string): void {
     const bytes = Buffer.from(this.#torn ? `\n${lines}` : lines)
     if (this.#bytes > 0 && this.#bytes + bytes.length > this.#maxBytes) this.#rotate()
     if (this.#fd === undefined) {

@@ -14,7 +14,19 @@ export function native(path: Bytes): string | Buffer {
   return /[\x80-\xff]/.test(path) ? Buffer.from(path, 'latin1') : path
 }
 
-/** Escape `path` for people and logs. */
+/** What a program can name: a path may be longer, by megabytes, and is no better told by all of it. */
+const MOST_SHOWN_BYTES = 4096
+
+/** Escape `path` for people and logs. In the middle of one that is longer than a program can name stands `…`. */
 export function escapeBytes(path: Bytes): string {
-  return escapeText(Buffer.from(path, 'latin1'))
+  if (path.length <= MOST_SHOWN_BYTES) return escapeText(Buffer.from(path, 'latin1'))
+  let [end, start] = [MOST_SHOWN_BYTES / 2, path.length - MOST_SHOWN_BYTES / 2]
+  // Between two characters of UTF-8, which are four bytes at most.
+  for (let n = 0; n < 3 && isContinuation(path, end); n++) end--
+  for (let n = 0; n < 3 && isContinuation(path, start); n++) start++
+  return `${escapeBytes(path.slice(0, end))}…${escapeBytes(path.slice(start))}`
+}
+
+function isContinuation(path: Bytes, index: number): boolean {
+  return (path.charCodeAt(index) & 0xc0) === 0x80
 }

@@ -12,7 +12,13 @@ import type { Training } from './process.ts'
 /** So many faults are told; a training can make a million. */
 const MOST_FAULTS = 16
 
-export type Chooser = Required<PruneListener> & { dir: string; rules: MeasureOptions; training: Training }
+export type Chooser = Required<PruneListener> & {
+  dir: string
+  rules: MeasureOptions
+  training: Training
+  /** Aborted when the run is to end. */
+  interruption?: AbortSignal
+}
 
 type Found = Pick<Measurement, 'prunable' | 'isCut'>
 
@@ -86,8 +92,9 @@ export class Choice {
 
   /** Say what stayed and why, as {@link describeRest} does. */
   describeRest(): Promise<string> {
-    const { dir, rules } = this.#chooser
-    return describeRest(dir, rules, { faults: this.#faults, spared: this.#spared })
+    const { dir, rules, interruption } = this.#chooser
+    const signal = interruption && { signal: interruption }
+    return describeRest(dir, { ...rules, ...signal }, { faults: this.#faults, spared: this.#spared })
   }
 }
 

@@ -11,11 +11,17 @@ import type { Containment } from './sandbox.ts'
  */
 export function containmentOf(
   { jobDir, publishedDir, run }: Job,
-  { isSandboxed, isCapped, limitBytes, keptBytes }: Budget,
+  budget: Budget,
   path: string,
   network: Containment['network'],
 ): Containment {
-  const maxFileBytes = Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
+  const { isSandboxed, isCapped } = budget
+  const maxFileBytes = maxFileBytesOf(budget)
   const workingDir = run.quotas.dir
   return { jobDir, publishedDir, workingDir, isSandboxed, isCapped, network, maxFileBytes, path }
+}
+
+/** The size that no file of a training grows beyond: what fits beside that which stays. */
+export function maxFileBytesOf({ limitBytes, keptBytes }: Pick<Budget, 'limitBytes' | 'keptBytes'>): number {
+  return Math.max(limitBytes - keptBytes - FILE_SLACK_BYTES, FILE_SLACK_BYTES)
 }

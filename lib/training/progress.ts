@@ -34,6 +34,8 @@ const rank = /^\[rank\d+\]: ?/
 
 /** Of a flood of output so many lines are searched for what they tell of progress. */
 const READ_AT_A_TIME = 100
+/** Of those that complain so many are compared with everything that was pruned. */
+const COMPLAINTS_AT_A_TIME = 8
 
 /** A line, and how many there were up to it. */
 type Placed = { line: string; at: number }
@@ -79,12 +81,13 @@ export class Progress {
     const text = lines.join('\n')
     this.#log.append(`${text}\n`)
     this.#lines += Math.max(0, lines.length - READ_AT_A_TIME)
-    for (const line of lines.slice(-READ_AT_A_TIME)) {
+    const read = lines.slice(-READ_AT_A_TIME)
+    for (const line of read) {
       this.#lines++
       this.#told.take(line, performance.now())
-      this.#noteComplaint(line)
       this.#noteError(line)
     }
+    this.#noteComplaint(read)
     this.lastLine = lines.findLast(line => !isProgressLine(line)) ?? this.lastLine
     const refused = lines.findLast(tellsOfReadOnly)
     if (refused !== undefined) this.#readOnly = { line: refused, at: this.#lines }
@@ -146,10 +149,13 @@ export class Progress {
     else this.#ownError = { line: error, at: this.#lines }
   }
 
-  #noteComplaint(line: string): void {
+  #noteComplaint(lines: string[]): void {
     const { pruned } = this.#job
-    const found = pruned.length && isComplaint(line) ? findPruned(line, pruned) : undefined
-    if (found) this.complaint = { line, pruned: found }
+    if (!pruned.length) return
+    for (const line of lines.filter(isComplaint).slice(-COMPLAINTS_AT_A_TIME)) {
+      const found = findPruned(line, pruned)
+      if (found) this.complaint = { line, pruned: found }
+    }
   }
 
   #show(line: string): void {

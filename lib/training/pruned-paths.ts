@@ -7,6 +7,8 @@ const complaint =
 
 /** A name that says nothing by itself, such as `best`. */
 const isPlain = (name: string) => name.length < 8 && !/\d/.test(name)
+/** A name that a line repeats is looked at so often: there may be a thousand names, and hundreds of places for each. */
+const MOST_PLACES = 16
 const bounds = /[\s'"`‘’“”:;,()<>[\]{}=]/
 
 /**
@@ -33,7 +35,8 @@ export function describePruned({ path, rule, time }: PrunedPath): string {
 
 function names(line: string, path: string): boolean {
   const name = basename(path)
-  for (let at = line.indexOf(name); at >= 0; at = line.indexOf(name, at + 1)) {
+  let at = line.indexOf(name)
+  for (let place = 0; at >= 0 && place < MOST_PLACES; place++, at = line.indexOf(name, at + 1)) {
     // `checkpoint-20` is not what `checkpoint-200` is about.
     if (/[\w-]/.test(line[at - 1] ?? '') || /[\w-]/.test(line[at + name.length] ?? '')) continue
     let start = at

@@ -8,9 +8,9 @@ const readOnly = /\bEROFS\b|read-only file system/i
 const acrossMounts = /\bEXDEV\b|cross-device link/i
 
 /** A path in quotes, or before the kernel's words: `cannot create /x: Read-only file system`, `/x (Read-only …)`. */
-const quoted = /['"‘`]([^'"’`]+)['"’`]/g
+const quoted = /['"‘`]([^'"‘’`]+)['"’`]/g
 const unquoted =
-  /(?:(?<=(?:create|open|mkdir|touch) )([^\s:;()]+)|(\/[^\s:;()]+))(?::| \(|;) *(?:read-only|permission denied)/gi
+  /(?<![^\s:;()])(?<=((?:create|open|mkdir|touch) )?)([^\s:;()]+)(?::| \(|;) *(?:read-only|permission denied)/gi
 
 /** May a program in the sandbox write there? */
 const writable = /^\/(tmp|var\/tmp|dev\/shm)(\/|$)|^\/dev\/(null|zero|full|std\w+|tty|pts)\b/
@@ -35,7 +35,7 @@ export function explainRefusal(
   }
   if (!refusal.test(error)) return undefined
   const { dir } = run.quotas
-  const named = [...error.matchAll(quoted), ...error.matchAll(unquoted)].map(([, a, b]) => a ?? b!)
+  const named = [...[...error.matchAll(quoted)].map(([, path]) => path!), ...unquotedPaths(error)]
   const isWithin = (path: string) => `${resolve(dir, path)}/`.startsWith(`${workDir}/`)
   // The folder of quotas.json can be in /tmp, and is to be read only there too.
   const isWritable = (path: string) => !readOnly.test(error) && writable.test(resolve(dir, path))
@@ -50,4 +50,12 @@ export function explainRefusal(
     `the sandbox refused ${what}: it may write to its output folder, HOME, XDG_CACHE_HOME and TMPDIR; send this there by ` +
     `${option} or a variable of its own, such as "env": {"X_HOME": "{outputDir}/x"}, or set its sandbox to "off"`
   )
+}
+
+/** A word is a path from its first slash on; after a verb it is one as a whole. */
+function unquotedPaths(error: string): string[] {
+  return [...error.matchAll(unquoted)].flatMap(([, verb, word = '']) => {
+    const path = verb ? word : word.slice(Math.max(0, word.indexOf('/')))
+    return verb || (path.startsWith('/') && path.length > 1) ? [path] : []
+  })
 }

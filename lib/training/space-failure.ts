@@ -1,6 +1,10 @@
+import type { BigIntStats, Stats } from 'node:fs'
 import { TrainerError } from '../errors.ts'
+import { findWork } from '../storage/measure.ts'
 import { describeRest } from '../storage/rest.ts'
+import { walk } from '../storage/walk.ts'
 import { formatBytes, MIB } from '../text.ts'
+import { maxFileBytesOf } from './containment.ts'
 import { FILE_SLACK_BYTES, type Figures, type Limit } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import type { TrainingExit } from './process.ts'
@@ -9,15 +13,36 @@ import type { Progress } from './progress.ts'
 /** The kernel's own error for a file that may not grow, as Node.js and Python name it; only RLIMIT_FSIZE causes it. */
 const fileLimitError = /\bEFBIG\b|\[Errno 27\]/
 
+/** What was measured when a training ended, and when it was fullest. */
+export type Measured = { end: Figures; fullest: Figures | undefined; isFileAtLimit: boolean }
+
+/**
+ * Has a file in the output folder grown to the limit of its size? The signal for that, SIGXFSZ, is no evidence by itself: a
+ * training can send it to itself, or end with the exit code that stands for it.
+ */
+export async function hasFileAtLimit(budget: Budget, signal: AbortSignal): Promise<boolean> {
+  const most = maxFileBytesOf(budget)
+  let isThere = false
+  const visitor = {
+    isExact: () => false,
+    visit(_folder: unknown, _name: unknown, stats: Stats | BigIntStats) {
+      isThere ||= stats.isFile() && stats.size >= most
+    },
+  }
+  await walk<void>(findWork(budget.dir), undefined, visitor, signal)
+  return isThere
+}
+
 /**
  * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
  * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
  */
 export async function explainSpace(
   budget: Budget,
-  { end, fullest }: { end: Figures; fullest: Figures | undefined },
+  { end, fullest, isFileAtLimit }: Measured,
   { signal }: TrainingExit,
   { saysOutOfSpace, lastError = '' }: Progress,
+  stop: AbortSignal,
 ): Promise<TrainerError | undefined> {
   const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
   // On a filesystem of its own the kernel has counted, also what it has deleted by now.
@@ -28,8 +53,14 @@ export async function explainSpace(
   const isAtLimit = usedBytes > Math.min(0.97 * limitBytes, limitBytes - 2 * FILE_SLACK_BYTES)
   // A write of which not all finds room may be refused whole.
   const isFull = isCapped && freeBytes < Math.max(0.03 * limitBytes, 2 * MIB)
-  if (isAtLimit || signal === 'SIGXFSZ' || (isFull && (saysOutOfSpace || signal === 'SIGBUS')))
-    return limitReached(budget, figures, how, await describeRest(budget.dir, budget.rules, { faults: [] }))
+  if (
+    isAtLimit ||
+    (signal === 'SIGXFSZ' && isFileAtLimit) ||
+    (isFull && (saysOutOfSpace || signal === 'SIGBUS'))
+  ) {
+    const rest = await describeRest(budget.dir, { ...budget.rules, signal: stop }, { faults: [] })
+    return limitReached(budget, figures, how, rest)
+  }
   if (fileLimitError.test(lastError)) return fileRefused(budget, figures)
   if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
   if (!saysOutOfSpace) return undefined

@@ -18,8 +18,9 @@ const FORGET_GAPS = 3
 /** The pace of less time says nothing. */
 const MIN_PACE_MS = 2000
 
+// No two neighbours in these can share out the same characters in several ways: a hostile line would be tried in all of them.
 /** A logger may put its own words before it. */
-const ours = /(?:^|[\s:|\]])RANSOMEYE_PROGRESS[\s:=]+(\d*\.?\d+(?:e-?\d+)?)\s*(%?)\s*$/
+const ours = /(?:^|[\s:|\]])RANSOMEYE_PROGRESS[\s:=]+((?:\d+(?:\.\d+)?|\.\d+)(?:e-?\d+)?)\s*(?:(%)\s*)?$/
 const fraction = String.raw`(\d{1,9})\s*(?:\/|of)\s*(\d{1,9})(?![\d.])`
 /** tqdm, and all that looks like it: ` 42%|████▏     | 42/100 [00:01<00:02]`. */
 const percentBar = /(\d{1,3}(?:\.\d+)?)%(?:\|| [|▕][#=█▉▊▋▌▍▎▏])/
@@ -32,15 +33,24 @@ const step = new RegExp(
   'i',
 )
 /** Keras, and rich's bars: `120/469 ━━━━━━━━━━ 1s 3ms/step`, `120/469 [====>.....] - ETA: 1s`. */
-const stepBar = new RegExp(
-  String.raw`(?:^|\s)${fraction} *(?:\[[=>.]|━|.*\b(?:ETA|ms\/step|s\/step|us\/step|it\/s)\b)`,
-)
+const counted = String.raw`(?:^|\s)${fraction}`
+const firstCounted = new RegExp(counted)
+const stepBar = new RegExp(String.raw`${counted} *(?:\[[=>.]|━)`)
+const pace = /\b(?:ETA|ms\/step|s\/step|us\/step|it\/s)\b/
 const barStep = new RegExp(`[━╸╺] *${fraction}`)
 const bar = /[━╸╺█]{3}/
 
 /** Is this a line that was made for us alone? */
 export function isProgressLine(line: string): boolean {
-  return ours.test(line)
+  return line.length <= MAX_CHARACTERS && ours.test(line)
+}
+
+/** Find the steps of a line that has a bar or a pace after them. */
+function findStepBar(text: string): RegExpExecArray | null {
+  const first = firstCounted.exec(text)
+  // With its last digit, beside which a word does not begin.
+  const isPaced = first && pace.test(text.slice(first.index + first[0].length - 1))
+  return isPaced ? first : stepBar.exec(text)
 }
 
 /** Follows what the lines of a training say of its progress. */
@@ -110,7 +120,7 @@ export class ToldProgress {
     const found = epoch.exec(line)
     const around = shareOf(found)
     const rest = found ? line.slice(found.index + found[0].length) : line
-    const within = shareOf(step.exec(rest) ?? stepBar.exec(rest) ?? barStep.exec(rest))
+    const within = shareOf(step.exec(rest) ?? findStepBar(rest) ?? barStep.exec(rest))
     if (around && found) {
       if (within) return epochs(around.done - 1 + within.share, around.all)
       // A line with nothing else begins an epoch. One that says how it was ends it, and so does one without a bar.

@@ -21,7 +21,7 @@ import { Training } from './process.ts'
 import { type Complaint, Progress } from './progress.ts'
 import { describePruned } from './pruned-paths.ts'
 import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
-import { explainSpace } from './space-failure.ts'
+import { explainSpace, hasFileAtLimit } from './space-failure.ts'
 
 /** The outcome of a training that exited with 0. */
 export type Report = {
@@ -82,12 +82,14 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     onPrune,
     onFault,
     onLook,
+    interruption: stop,
   }
   const guarding = guard(watch, over.signal)
   // Nobody watches it then, not even while it has its grace. Whoever waits for the guard is told why.
   guarding.catch(() => training.kill()).catch(() => {})
   let figures: Figures | undefined
   let fullest: Figures | undefined
+  let isFileAtLimit = false
   try {
     await unlessAborted(Promise.race([training.exited, guarding]), stop)
     over.abort()
@@ -100,18 +102,22 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await training.kill()
     fullest = await guarding.catch(() => undefined) // thrown above, or the run ends for another reason
     progress.close()
-    emit({ event: 'train.exit', job: name, ...(await training.exited) })
+    const ended = await training.exited
+    emit({ event: 'train.exit', job: name, ...ended })
     // Before temporary files go, which may be what filled it.
     if (!stop.aborted) figures = await figuresOf(budget).catch(() => undefined)
+    if (!stop.aborted && ended.signal === 'SIGXFSZ')
+      isFileAtLimit = await hasFileAtLimit(budget, stop).catch(() => false)
     // What is there is the other run's then.
     if (!lost.aborted) await clearUp(job, budget.folderId)
   }
   const exit = await training.exited
   const ranOut = await explainSpace(
     budget,
-    { end: figures ?? (await figuresOf(budget)), fullest },
+    { end: figures ?? (await figuresOf(budget)), fullest, isFileAtLimit },
     exit,
     progress,
+    stop,
   )
   if (exit.exitCode !== 0) throw ranOut ?? explainFailure(job, budget.isSandboxed, exit, progress)
   if (progress.complaint) emit({ event: 'warning', job: name, message: doubtOf(progress.complaint) })

@@ -360,6 +360,22 @@ fs.writeFileSync(dir + '/resume.json', '{}'); console.log(${JSON.stringify(words
     assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
   })
 
+/** Both end with exit code 153, 128 and the number of SIGXFSZ; the first with a file of a few bytes. */
+const ends: [how: string, command: string, exitCode: number][] = [
+  ['says with its exit code that a file is at its limit has failed', 'exit 153', 1],
+  ['was ended at the limit of a file has violated its quota', 'dd if=/dev/zero of={outputDir}/big bs=1M', 2],
+]
+for (const [how, command, expected] of ends)
+  hostile(`a training that ${how}`, async () => {
+    const argv = ['sh', '-c', `echo hours > {outputDir}/resume.json; ${command}; exit $?`]
+    await using rig = await trainerRig({ core: { maxDiskMb: 30, train: argv } })
+
+    const { exitCode } = await rig.run(['core', '--json'])
+
+    assert.is(exitCode, expected)
+    assert.is(existsSync(join(rig.modelsDir, 'core/work/resume.json')), expected === 1)
+  })
+
 test('a file that the kernel refuses beyond the limit is a violation, and nothing is deleted for it', async () => {
   const trainer = `
 fs.writeFileSync(dir + '/resume.json', '{}'); fs.writeFileSync(dir + '/big', ''); fs.truncateSync(dir + '/big', 2 ** 30)`

@@ -26,6 +26,22 @@ test('Appender starts a new line after a torn one', async () => {
   assert.is(readFileSync(box.path('log'), 'utf8'), '{"half\n{}\n')
 })
 
+test('Appender keeps to twice its size where more is appended at once, and loses a line that is longer than it', async () => {
+  await using box = await sandbox()
+  const log = new Appender(box.path('log'), 1000)
+  const lines = Array.from({ length: 500 }, (_, n) => `line ${n}\n`)
+
+  log.append(lines.join(''))
+  assert.not(log.hasLost)
+  log.append(`first\n${'x'.repeat(1000)}\nlast\n`)
+  log.close()
+
+  const kept = readFileSync(box.path('log.1'), 'utf8') + readFileSync(box.path('log'), 'utf8')
+  assert.ok(kept.endsWith('line 498\nline 499\nfirst\nlast\n'))
+  assert.ok(kept.length <= 2000, `${kept.length} bytes`)
+  assert.ok(log.hasLost)
+})
+
 test('Appender keeps the newest of much more than its size, and never twice its size', async () => {
   await using box = await sandbox()
   const log = new Appender(box.path('log'), 1000)
@@ -113,6 +129,23 @@ test('Journal says once that it cannot be written, and never after what a run sa
   const messages = shown.map(it => (it.event === 'warning' ? it.message : ''))
   assert.match(messages[1]!, /^events are missing in .*events\.jsonl, which cannot be written/)
   assert.equal([messages.length, ...messages.filter(it => it.length < 9)], [4, 'one', 'two', 'three'])
+})
+
+test('the journal keeps to its bound in one turn of the event loop, however much is told in it', async () => {
+  await using box = await sandbox()
+  const journal = new Journal(box.dir)
+  const message = 'x'.repeat(2 ** 20)
+
+  for (let n = 0; n < 40; n++) journal.emit({ event: 'warning', message })
+  journal.emit({ event: 'warning', message: 'last' })
+  journal.close()
+
+  const sizes = ['events.jsonl', 'events.jsonl.1'].map(name => statSync(box.path(name)).size)
+  assert.ok(
+    sizes.every(size => size > 0 && size <= 8 * 2 ** 20),
+    sizes.join(' '),
+  )
+  assert.ok(readFileSync(box.path('events.jsonl'), 'utf8').endsWith('"last"}\n'))
 })
 
 test.run()
