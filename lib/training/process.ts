@@ -72,7 +72,7 @@ export class Training {
   }
 
   /**
-   * Start a command in a process group of its own with stdin closed. Its program has begun when this resolves; a sandbox
+   * Start a command in a process group of its own with stdin closed. Its program begins when this resolves; a sandbox
    * that fails is made anew a few times.
    *
    * @throws {TrainerError} as {@link launch}; `training-failed` if the program cannot begin; the reason of `signal`
@@ -81,7 +81,7 @@ export class Training {
     for (let attempt = 1; ; attempt++) {
       const launched = await launch(command)
       const training = new Training(launched, command)
-      const fault = await training.#begin(launched.hasBegun, listener)
+      const fault = await training.#begin(launched, listener)
       if (fault === undefined) {
         if (!command.isSandboxed) training.#note()
         return training
@@ -94,7 +94,7 @@ export class Training {
 
   /** @returns what came instead of the beginning, if that never came; nothing of the training is left then */
   async #begin(
-    hasBegun: Promise<boolean>,
+    { isReady, go }: Launched,
     { onLines, onRedraw, signal }: Listener,
   ): Promise<string | undefined> {
     // Earlier output is that of its wrappers.
@@ -102,15 +102,18 @@ export class Training {
     let take: Listener['onLines'] = lines => before.push(...lines)
     const lines = new OutputLines(it => take(it), onRedraw)
     this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
-    let isBegun = false
+    let begins = false
     try {
-      isBegun = await unlessAborted(hasBegun, signal)
+      begins = await unlessAborted(isReady, signal)
     } finally {
-      if (!isBegun) await this.kill()
+      if (!begins) await this.kill()
     }
-    if (!isBegun) return before.at(-1) ?? 'what it is wrapped in ended without a word'
+    if (!begins) return before.at(-1) ?? 'what it is wrapped in ended without a word'
     take = onLines
     if (before.length) onLines(before)
+    // A sandbox lives as long as its first process, whatever bwrap says: that one must be known before anything hostile runs.
+    this.processes()
+    go()
     return undefined
   }
 

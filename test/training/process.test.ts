@@ -315,6 +315,30 @@ sandboxed(
   },
 )
 
+test('kill() finds what outlives a sandbox outside its group and session, if it was there before the program began', async () => {
+  await using box = await sandbox(folders)
+  const survivor = `env -i setsid sh -c '>there; sleep 300; : ${box.dir}'`
+  const script = `${survivor} & until [[ -e there ]]; do sleep 0.01; done; echo >&6; read -ru 6; exit 0`
+  const lockFd = openSync(box.path('lock'), 'a')
+  const command = {
+    argv: ['bash', '-c', script],
+    inputs: [],
+    cwd: box.dir,
+    env: { PATH: safePath },
+    lockFd,
+    isSandboxed: true,
+  }
+
+  const training = await Training.start(command, unheard)
+  const { exitCode } = await training.exited
+  const before = marked(box.dir).length
+  await training.kill()
+  closeSync(lockFd)
+
+  assert.equal([exitCode, before], [0, 1])
+  assert.equal(marked(box.dir), [])
+})
+
 test('kill() of the process group alone, the naive control, leaves children behind', async () => {
   await using box = await sandbox(folders)
   const { training, said } = await start(box, escapes(box.dir))
