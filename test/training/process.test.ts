@@ -298,6 +298,32 @@ console.log('ready')`,
     assert.ok(stopped.length > 1 && stopped.every(Boolean))
     assert.is(after, before)
   })
+
+  testHere(`stop() ${where} stops also what has its grace, which goes on from resume() alone`, async () => {
+    await using box = await sandbox(folders)
+    const script = `process.on('SIGTERM', () => { console.log('told'); setTimeout(() => process.exit(), 1000) }); setInterval(() => console.log('on'), 5)`
+    const { training, lines, said } = await start(box, script, isSandboxed)
+    await said('on')
+
+    await until('all are stopped', () => training.stop())
+    const runs = training.runs()
+    const ending = training.end(20_000)
+    await delay(200)
+    const [isToldSoon, hasRun] = [lines.includes('told'), training.hasRunSince(runs)]
+    training.resume()
+    await said('told')
+    await until('all are stopped in the grace', () => training.stop())
+    await delay(100) // lines on their way
+    const before = lines.length
+    await delay(200)
+    const after = lines.length
+    training.resume()
+    await ending
+
+    assert.equal([isToldSoon, hasRun, after - before], [false, false, 0])
+    assert.ok(lines.length > after)
+    assert.is((await training.exited).exitCode, 0)
+  })
 }
 
 sandboxed(
