@@ -13,7 +13,7 @@ import {
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
-import { storageError } from '../system/durable.ts'
+import { letGo, storageError } from '../system/durable.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { killAll } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
@@ -87,15 +87,6 @@ export async function takeLock(stateDir: string): Promise<Lock> {
     release()
   }
   throw new TrainerError('storage', `Cannot lock ${path}: somebody replaces it all the time`)
-}
-
-/** It is closed whatever the system says: a network filesystem that is gone says EIO. */
-function letGo(fd: number): void {
-  try {
-    closeSync(fd)
-  } catch (error) {
-    if (isErrno(error, 'EBADF')) throw error
-  }
 }
 
 type Opened = { fd: number; folderFd: number; isNew: boolean }

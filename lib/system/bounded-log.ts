@@ -1,4 +1,5 @@
-import { closeSync, constants, fstatSync, openSync, readSync, renameSync, writeSync } from 'node:fs'
+import { constants, fstatSync, openSync, readSync, renameSync, writeSync } from 'node:fs'
+import { letGo } from './durable.ts'
 
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
 
@@ -30,15 +31,19 @@ export class Appender {
       return
     }
     let piece = ''
+    let pieceBytes = 0
     for (const line of lines.match(/[^\n]*\n/g) ?? []) {
-      const isTooLong = Buffer.byteLength(line) >= this.#maxBytes
+      const bytes = Buffer.byteLength(line)
+      const isTooLong = bytes >= this.#maxBytes
       this.hasLost ||= isTooLong
       if (isTooLong) continue
-      if (Buffer.byteLength(piece) + Buffer.byteLength(line) >= this.#maxBytes) {
+      if (pieceBytes + bytes >= this.#maxBytes) {
         this.#write(piece)
         piece = ''
+        pieceBytes = 0
       }
       piece += line
+      pieceBytes += bytes
     }
     if (piece) this.#write(piece)
   }
@@ -62,7 +67,7 @@ export class Appender {
   }
 
   close(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd)
+    if (this.#fd !== undefined) letGo(this.#fd)
     this.#fd = undefined
   }
 

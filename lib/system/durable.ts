@@ -195,3 +195,12 @@ const remedies: Record<string, string> = {
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && 'syscall' in error
 }
+
+/** Close a descriptor of which no more is expected: Linux closes it, though a network filesystem that is gone says EIO. */
+export function letGo(fd: number): void {
+  try {
+    closeSync(fd)
+  } catch (error) {
+    if (isErrno(error, 'EBADF')) throw error
+  }
+}

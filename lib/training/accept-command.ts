@@ -84,14 +84,16 @@ export async function verdictOf(
       onLook: progress.takeLook.bind(progress),
     }
     const guarding = guard(watch, over.signal)
+    // Nobody watches it then, not even while it has its grace.
+    guarding.catch(() => process.kill()).catch(() => {})
     try {
       const ended = await unlessAborted(Promise.race([process.exited, guarding, late]), run.signal)
       if (ended === 'late') return `accept's command took longer than ${minutes} min`
       over.abort()
       await guarding // if the guard has ended it, this says why
     } finally {
-      over.abort()
       await process.end(quota.graceSeconds * 1000)
+      over.abort()
       await guarding.catch(() => undefined) // thrown above, if it was the guard that ended it
     }
     const { exitCode, signal } = await process.exited

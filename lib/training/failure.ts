@@ -21,10 +21,6 @@ export function explainFailure(
     signal === 'SIGKILL'
       ? 'not by this run: as a rule by the kernel, out of memory (journalctl -k)'
       : undefined
-  const asked =
-    signal === 'SIGXFSZ'
-      ? 'a program gets it that asks for a file larger than its limit (maxDiskMb), but no file was at that'
-      : undefined
   const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
   const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
@@ -32,7 +28,7 @@ export function explainFailure(
   const isOfPruning = finalWords.some(it => isComplaint(it) && findPruned(it, job.pruned))
   const missing = pruned && `that names ${describePruned(pruned)}`
   const misplaced = explainMisplaced(job.quota.train, job.run.quotas.dir)
-  const reasons = [`${job.name}'s training ${how}`, killed, asked, said, refused, missing, misplaced].filter(
+  const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing, misplaced].filter(
     it => it !== undefined,
   )
   return new TrainerError('training-failed', reasons.join('; '), { isOfPruning })

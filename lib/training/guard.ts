@@ -66,8 +66,9 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures>
   try {
     await guarding.run()
   } catch (error) {
-    // The end of the training interrupts a look: that is no failure.
+    // The end of the training interrupts a look: that is no failure. What it has left running may have its grace.
     if (!signal.aborted || error instanceof TrainerError) throw error
+    watch.training.resume()
   }
   return guarding.fullest
 }

@@ -56,8 +56,10 @@ export type Launched = {
   output: Readable
   /** Ended without a word, it makes the watchdog kill the training; closed from the other side, that is gone. */
   lifeline: Socket
-  /** Did its program begin? If not, what it is wrapped in has failed. */
-  hasBegun: Promise<boolean>
+  /** Is its program about to begin? If not, what it is wrapped in has failed. */
+  isReady: Promise<boolean>
+  /** Let its program begin. */
+  go: () => void
 }
 
 /**
@@ -100,8 +102,8 @@ export async function launch({
     )
   }
   // Node's types end at descriptor 4.
-  const [output, lifeline, begun, ...written] = child.stdio.slice(4) as unknown as [
-    ...[Readable, Socket, Readable],
+  const [output, lifeline, gate, ...written] = child.stdio.slice(4) as unknown as [
+    ...[Readable, Socket, Socket],
     ...Writable[],
   ]
   for (const [index, input] of written.entries()) {
@@ -111,8 +113,10 @@ export async function launch({
   lifeline.resume()
   lifeline.on('error', () => {}) // of a watchdog that somebody has killed
   const exited = once(child, 'exit') as Launched['exited']
-  const hasBegun = new Promise<boolean>(resolve => {
-    begun.once('data', () => resolve(true)).once('close', () => resolve(false))
-  }).finally(() => begun.destroy())
-  return { pid: child.pid, exited, output, lifeline, hasBegun }
+  gate.on('error', () => {}) // of a training that has ended by now
+  const isReady = new Promise<boolean>(resolve => {
+    gate.once('data', () => resolve(true)).once('close', () => resolve(false))
+  })
+  const go = () => void gate.end('\n', () => gate.destroy())
+  return { pid: child.pid, exited, output, lifeline, isReady, go }
 }

@@ -53,7 +53,12 @@ export class Training {
   readonly #lifeline: Socket
   readonly #outputEnd: Promise<void>
   readonly #watchdogEnd: Promise<unknown>
-  #ending = false
+  /** It has its grace: what keeps its sandbox stays stopped. */
+  #isEnding = false
+  /** All of it is dead, or about to be. */
+  #isOver = false
+  /** Between {@link stop} and {@link resume} nothing else may continue it. */
+  #isHeld = false
   #noting: NodeJS.Timeout | undefined
   /** Every process ever seen, by its start time: one that leaves the tree and the group stays known. */
   readonly #seen = new Map<number, string>()
@@ -72,7 +77,7 @@ export class Training {
   }
 
   /**
-   * Start a command in a process group of its own with stdin closed. Its program has begun when this resolves; a sandbox
+   * Start a command in a process group of its own with stdin closed. Its program begins when this resolves; a sandbox
    * that fails is made anew a few times.
    *
    * @throws {TrainerError} as {@link launch}; `training-failed` if the program cannot begin; the reason of `signal`
@@ -81,7 +86,7 @@ export class Training {
     for (let attempt = 1; ; attempt++) {
       const launched = await launch(command)
       const training = new Training(launched, command)
-      const fault = await training.#begin(launched.hasBegun, listener)
+      const fault = await training.#begin(launched, listener)
       if (fault === undefined) {
         if (!command.isSandboxed) training.#note()
         return training
@@ -94,7 +99,7 @@ export class Training {
 
   /** @returns what came instead of the beginning, if that never came; nothing of the training is left then */
   async #begin(
-    hasBegun: Promise<boolean>,
+    { isReady, go }: Launched,
     { onLines, onRedraw, signal }: Listener,
   ): Promise<string | undefined> {
     // Earlier output is that of its wrappers.
@@ -102,15 +107,18 @@ export class Training {
     let take: Listener['onLines'] = lines => before.push(...lines)
     const lines = new OutputLines(it => take(it), onRedraw)
     this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
-    let isBegun = false
+    let begins = false
     try {
-      isBegun = await unlessAborted(hasBegun, signal)
+      begins = await unlessAborted(isReady, signal)
     } finally {
-      if (!isBegun) await this.kill()
+      if (!begins) await this.kill()
     }
-    if (!isBegun) return before.at(-1) ?? 'what it is wrapped in ended without a word'
+    if (!begins) return before.at(-1) ?? 'what it is wrapped in ended without a word'
     take = onLines
     if (before.length) onLines(before)
+    // A sandbox lives as long as its first process, whatever bwrap says: that one must be known before anything hostile runs.
+    this.processes()
+    go()
     return undefined
   }
 
@@ -153,12 +161,13 @@ export class Training {
 
   /**
    * SIGSTOP every process that is not stopped yet. A thread inside a long system call goes on until it returns:
-   * call again until all stand still.
+   * call again until all stand still. What has its grace is stopped too: it writes on to save.
    *
-   * @returns true once every thread of every process is stopped, or the training is being ended
+   * @returns true once every thread of every process is stopped, or the training is over
    */
   stop(): boolean {
-    if (this.#ending) return true
+    if (this.#isOver) return true
+    this.#isHeld = true
     // Most of it at once: to list processes takes milliseconds, and it writes on meanwhile.
     signalProcess(-this.pid, 'SIGSTOP')
     const running = this.processes().filter(pid => !isStopped(pid))
@@ -173,10 +182,10 @@ export class Training {
 
   /**
    * Has one of these run since? The kernel itself can wake what is stopped, by a timer whose signal is SIGCONT. A new process
-   * would need another that has run to make it. What is being ended is meant to run.
+   * would need another that has run to make it. What is over has only died.
    */
   hasRunSince(runs: Runs): boolean {
-    return !this.#ending && [...runs].some(([pid, count]) => runsOf(pid) !== count)
+    return !this.#isOver && [...runs].some(([pid, count]) => runsOf(pid) !== count)
   }
 
   /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */
@@ -185,22 +194,24 @@ export class Training {
   }
 
   resume(): void {
-    for (const pid of this.#ending ? this.#inside() : this.processes()) signalProcess(pid, 'SIGCONT')
+    this.#isHeld = false
+    for (const pid of this.#isEnding ? this.#inside() : this.processes()) signalProcess(pid, 'SIGCONT')
   }
 
   /**
    * End it whole: SIGTERM to each of its processes, up to `graceMs` until the last of them has ended, SIGKILL. A launcher
-   * that dies at once takes no time from its workers. Resolves when nothing of it is left.
+   * that dies at once takes no time from its workers; a count meanwhile does, for whoever ends a run waits no longer than the
+   * grace. Resolves when nothing of it is left.
    */
   async end(graceMs: number): Promise<void> {
-    this.#ending = true
+    this.#isEnding = true
     const endMs = performance.now() + graceMs
     // bwrap would end with the training's first process, and take the others along. Its other process, the first of the
     // sandbox, ends with the last one.
     if (this.#command.isSandboxed) signalProcess(this.pid, 'SIGSTOP')
     for (const pid of this.#inside()) {
       signalProcess(pid, 'SIGTERM')
-      signalProcess(pid, 'SIGCONT')
+      if (!this.#isHeld) signalProcess(pid, 'SIGCONT')
     }
     for (let tookMs = 0; performance.now() < endMs; ) {
       await delay(Math.min(Math.max(END_LOOK_MS, 5 * tookMs), Math.max(0, endMs - performance.now())))
@@ -209,7 +220,8 @@ export class Training {
       tookMs = performance.now() - startedMs
     }
     if (this.#command.isSandboxed && !this.#inside().length) {
-      // It tells how the first process has ended.
+      // It tells how the first process has ended. No count may stop it again.
+      this.#isOver = true
       signalProcess(this.pid, 'SIGCONT')
       await Promise.race([this.exited, delay(OUTPUT_END_MS, undefined, { ref: false })])
     }
@@ -223,7 +235,8 @@ export class Training {
 
   /** SIGKILL whatever is left of it, and take in the last of its output. */
   async kill(): Promise<void> {
-    this.#ending = true
+    this.#isEnding = true
+    this.#isOver = true
     clearTimeout(this.#noting)
     const left = await killAll(() => this.processes())
     if (left.length) {

@@ -167,8 +167,8 @@ export type Contained = {
 }
 
 /**
- * Wrap a training's command in all that contains it. A line on descriptor 6 says that this is done and the command
- * begins.
+ * Wrap a training's command in all that contains it. A line on descriptor 6 says that this is done, and the command
+ * begins when one has come back.
  */
 export function contain(command: string[], containment: Containment): Contained {
   const { isSandboxed, maxFileBytes, path } = containment
@@ -180,7 +180,7 @@ export function contain(command: string[], containment: Containment): Contained 
 
 /** Its environment has nothing of what shells and bwrap add. */
 function innermostArgv(command: string[], path: string): string[] {
-  const begin = 'echo >&6; exec 6>&- "$@"'
+  const begin = 'echo >&6; read -ru 6 && exec 6>&- "$@"'
   const bare = ['env', '--unset=_', '--unset=PWD', '--unset=SHLVL', `PATH=${path}`]
   // dash would drop the variables whose names are none to a shell.
   return ['bash', '-c', begin, 'bash', ...bare, ...command]
@@ -198,6 +198,8 @@ function bwrapArgv({ wrapper }: Way, network: Quota['network'], changesUser: boo
     ...(network === 'none' && !isOffline() ? ['--unshare-net'] : []),
     ...['--dev', '/dev', ...accelerators().flatMap(path => ['--dev-bind-try', path, path])],
     ...['--proc', '/proc', ...kernelSettings().flatMap(path => ['--ro-bind', path, path])],
+    // The first process is bwrap's and has the training's user: by its `mem` it could be made to leave the sandbox.
+    ...['--tmpfs', '/proc/1', '--remount-ro', '/proc/1'],
     // Sockets of services: docker, dbus, systemd's for its users, tmux.
     ...realFolders('/run', '/var/run').flatMap(folder => ['--tmpfs', folder]),
     ...nameServers(network).flatMap(path => ['--ro-bind-try', path, path]),

@@ -94,7 +94,8 @@ const rules: readonly Rule[] = [
     ],
   },
   {
-    // The sandbox's first process is bwrap's: it must neither be made to do anything nor be looked into.
+    // The sandbox's first process is bwrap's: it must neither be made to do anything nor be looked into. Its folder in
+    // /proc is covered.
     errno: EPERM,
     calls: [[101, 117]], // ptrace
     when: { argument: 1, values: [1] },
@@ -104,9 +105,12 @@ const rules: readonly Rule[] = [
     calls: [
       [310, 270], // process_vm_readv
       [311, 271], // process_vm_writev
+      [434, 434], // pidfd_open, without which nothing can be taken from it by pidfd_getfd
+      [312, 272], // kcmp
     ],
     when: { argument: 0, values: [1] },
   },
+  { errno: EPERM, calls: [[312, 272]], when: { argument: 1, values: [1] } }, // kcmp
   {
     // A filter does not see what is done through a ring.
     errno: ENOSYS,

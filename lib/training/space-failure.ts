@@ -61,7 +61,8 @@ export async function explainSpace(
     const rest = await describeRest(budget.dir, { ...budget.rules, signal: stop }, { faults: [] })
     return limitReached(budget, figures, how, rest)
   }
-  if (fileLimitError.test(lastError)) return fileRefused(budget, figures)
+  // Asked for at once, by truncate() or fallocate(), such a file does not grow at all.
+  if (signal === 'SIGXFSZ' || fileLimitError.test(lastError)) return fileRefused(budget, figures)
   if (usedInodes > 0.97 * limitInodes) return inodesGone(budget, figures, how)
   if (!saysOutOfSpace) return undefined
   if (freeInodes <= reserveInodes) return inodesGone(budget, figures, how)

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { chownSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
@@ -170,6 +170,74 @@ open(sys.argv[1] + '/m.bin', 'w').write('x')`
     }
   },
 )
+
+for (const how of ['stays', 'moves while it is walked']) {
+  hostileInSweep(
+    `in the grace of a training that is ended, a folder that ${how} is held inside the quota`,
+    async () => {
+      const script = `
+import ctypes, os, select, signal, struct, sys, threading, time
+out = sys.argv[1]; moves = ${how === 'stays' ? 0 : 1}; block = bytes(2 ** 20)
+folders = [f'{out}/{name}' for name in 'abcde']
+for folder in folders:
+  os.mkdir(folder)
+  for n in range(4000): os.close(os.open(f'{folder}/{n}', os.O_CREAT))
+libc = ctypes.CDLL(None); watcher = libc.inotify_init()
+names = {libc.inotify_add_watch(watcher, it.encode(), 0x20): it for it in folders}  # IN_OPEN
+def opened(seconds):
+  if not select.select([watcher], [], [], seconds)[0]: return
+  events = os.read(watcher, 65536); at = 0
+  while at < len(events):
+    name, mask, _, length = struct.unpack_from('iIII', events, at); at += 16 + length
+    if mask & 0x40000000 and not length: yield names[name]  # IN_ISDIR: the folder itself
+os.mkdir(f'{out}/full'); place = out; lock = threading.Lock(); n = 0
+def fill(most, seconds):
+  global n
+  while n < most:
+    with lock: fd = os.open(f'{place}/full/{n}', os.O_CREAT | os.O_WRONLY)
+    os.write(fd, block); os.close(fd); n += 1; time.sleep(seconds)
+fill(56, 0.02)  # of which a count begins
+order = []
+while len(order) < 5:
+  for folder in opened(1):
+    if folder not in order: order.append(folder)
+first, second, last = order[0], order[1], order[-1]
+def move(to):
+  global place
+  with lock:
+    if place != to: os.rename(f'{place}/full', f'{to}/full'); place = to
+def hide():
+  while True:
+    for folder in opened(1):
+      if folder == second: move(first)
+      if folder == last: threading.Timer(0.15, move, [last]).start()
+if moves: threading.Thread(target=hide, daemon=True).start()
+move(last)
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+open(f'{out}/ready', 'w').close()
+while not ended: time.sleep(0.01)
+print('has its grace', flush=True)
+fill(200, 0.04)
+time.sleep(4)`
+      await using rig = await trainerRig({
+        core: { maxDiskMb: 60, minFreeMb: 1, graceSeconds: 20, ...python(script) },
+      })
+      await using disk = ownDisk(rig, 'ext4', 800)
+      const stop = disk.watch(66 * MIB)
+      const run = rig.start(['core', '--json'])
+      await until('it has filled most of it', () => existsSync(rig.path('models/core/work/ready')))
+
+      run.child.kill('SIGTERM')
+      const { exitCode } = await run.ended
+      const { peakBytes, longestMs } = stop()
+
+      assert.is(exitCode, 143)
+      assert.match(readFileSync(rig.path('models/.trainer/core.log'), 'utf8'), 'has its grace')
+      assert.ok(peakBytes > 50 * MIB && longestMs < 1000, `${peakBytes} bytes, ${longestMs} ms above it`)
+    },
+  )
+}
 
 hostile('a folder that moves while it is walked does not hide', async () => {
   const script = `
@@ -361,19 +429,23 @@ fs.writeFileSync(dir + '/resume.json', '{}'); console.log(${JSON.stringify(words
   })
 
 /** Both end with exit code 153, 128 and the number of SIGXFSZ; the first with a file of a few bytes. */
-const ends: [how: string, command: string, exitCode: number][] = [
-  ['says with its exit code that a file is at its limit has failed', 'exit 153', 1],
-  ['was ended at the limit of a file has violated its quota', 'dd if=/dev/zero of={outputDir}/big bs=1M', 2],
+const ends: [how: string, command: string, stays: boolean][] = [
+  ['says with its exit code alone that a file is at its limit loses nothing', 'exit 153', true],
+  [
+    'was ended at the limit of a file has violated its quota',
+    'dd if=/dev/zero of={outputDir}/big bs=1M',
+    false,
+  ],
 ]
-for (const [how, command, expected] of ends)
+for (const [how, command, stays] of ends)
   hostile(`a training that ${how}`, async () => {
     const argv = ['sh', '-c', `echo hours > {outputDir}/resume.json; ${command}; exit $?`]
     await using rig = await trainerRig({ core: { maxDiskMb: 30, train: argv } })
 
     const { exitCode } = await rig.run(['core', '--json'])
 
-    assert.is(exitCode, expected)
-    assert.is(existsSync(join(rig.modelsDir, 'core/work/resume.json')), expected === 1)
+    assert.is(exitCode, 2)
+    assert.is(existsSync(join(rig.modelsDir, 'core/work/resume.json')), stays)
   })
 
 test('a file that the kernel refuses beyond the limit is a violation, and nothing is deleted for it', async () => {

@@ -126,6 +126,11 @@ attempt('io_uring', lambda: call((425, 425), 8, ctypes.create_string_buffer(120)
 attempt('landlock', lambda: call((444, 444), 0, 0, 1))
 attempt('ptrace', lambda: call((101, 117), 0x4206, 1, 0, 0))
 attempt('vm_writev', lambda: call((311, 271), 1, 0, 0, 0, 0, 0))
+attempt('pidfd', lambda: call((434, 434), 1, 0))
+attempt('kcmp', lambda: call((312, 272), os.getpid(), 1, 0, 0, 0))
+print('first', os.listdir('/proc/1'))
+attempt('memory', lambda: os.close(os.open('/proc/1/mem', os.O_RDWR)))
+attempt('its own', lambda: os.close(os.open(f'/proc/{os.getpid()}/mem', os.O_RDWR)))
 attempt('handle', lambda: call((304, 265), -100, 0, 0))
 attempt('flags', lambda: __import__('fcntl').ioctl(os.open(out, os.O_RDONLY), 0x40086602, struct.pack('i', 0x20)))
 if column == 0:
@@ -142,7 +147,7 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      assert.equal(lines.slice(0, 14), [
+      assert.equal(lines.slice(0, 19), [
         ...['unshare EPERM', 'clone EPERM', 'clone3 ENOSYS', 'setns EPERM', 'mount EPERM', 'fsopen EPERM'],
         ...[
           'keyctl EPERM',
@@ -151,11 +156,16 @@ publish()`
           'landlock ENOSYS',
           'ptrace EPERM',
           'vm_writev EPERM',
+          'pidfd EPERM',
+          'kcmp EPERM',
+          'first []',
+          'memory ENOENT',
+          'its own works',
           'handle EPERM',
         ],
         'flags EPERM',
       ])
-      if (process.arch === 'x64') assert.equal(lines.slice(14), ['int80 True', 'x32 ENOSYS'])
+      if (process.arch === 'x64') assert.equal(lines.slice(19), ['int80 True', 'x32 ENOSYS'])
       assert.ok(control.lines.includes('add_key works'))
     },
   )

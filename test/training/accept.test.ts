@@ -148,6 +148,43 @@ skipUnless(
   inSweep,
   canSandbox,
   'needs bubblewrap',
+)('a command that is late is held inside the quota also in its grace', async () => {
+  const command = ['node', 'judge.mjs']
+  await using rig = await trainerRig({
+    core: { trainer: telling, maxDiskMb: 20, graceSeconds: 5, timeoutMinutes: 0.05, accept: { command } },
+  })
+  const judge = `
+import fs from 'node:fs'
+process.on('SIGTERM', async () => {
+  for (let n = 1; ; n++) {
+    fs.writeFileSync(process.env.TMPDIR + '/' + n, Buffer.alloc(2 ** 20))
+    console.log('written', n)
+    await new Promise(it => setTimeout(it, 20))
+  }
+})
+setInterval(() => {}, 1000)`
+  writeFileSync(rig.path('judge.mjs'), judge)
+  tell(rig, {})
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  const log = readFileSync(join(rig.modelsDir, '.trainer/core.log'), 'utf8')
+  const written = Number(
+    log
+      .match(/written \d+/g)
+      ?.at(-1)
+      ?.split(' ')[1],
+  )
+  assert.is(exitCode, 4)
+  assert.match(refusalIn(events)?.reason ?? '', /took longer than 0\.05 min$/)
+  // In five seconds it would have written about 200.
+  assert.ok(written > 5 && written <= 22, `${written} MiB`)
+})
+
+skipUnless(
+  inSweep,
+  canSandbox,
+  'needs bubblewrap',
 )('what a command leaves running is ended, and a signal during it publishes nothing', async () => {
   const command = ['node', 'judge.mjs']
   await using rig = await trainerRig({ core: { trainer: telling, accept: { command } } })

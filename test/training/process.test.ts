@@ -298,6 +298,32 @@ console.log('ready')`,
     assert.ok(stopped.length > 1 && stopped.every(Boolean))
     assert.is(after, before)
   })
+
+  testHere(`stop() ${where} stops also what has its grace, which goes on from resume() alone`, async () => {
+    await using box = await sandbox(folders)
+    const script = `process.on('SIGTERM', () => { console.log('told'); setTimeout(() => process.exit(), 1000) }); setInterval(() => console.log('on'), 5)`
+    const { training, lines, said } = await start(box, script, isSandboxed)
+    await said('on')
+
+    await until('all are stopped', () => training.stop())
+    const runs = training.runs()
+    const ending = training.end(20_000)
+    await delay(200)
+    const [isToldSoon, hasRun] = [lines.includes('told'), training.hasRunSince(runs)]
+    training.resume()
+    await said('told')
+    await until('all are stopped in the grace', () => training.stop())
+    await delay(100) // lines on their way
+    const before = lines.length
+    await delay(200)
+    const after = lines.length
+    training.resume()
+    await ending
+
+    assert.equal([isToldSoon, hasRun, after - before], [false, false, 0])
+    assert.ok(lines.length > after)
+    assert.is((await training.exited).exitCode, 0)
+  })
 }
 
 sandboxed(
@@ -314,6 +340,30 @@ sandboxed(
     assert.equal(marked(box.dir), [])
   },
 )
+
+test('kill() finds what outlives a sandbox outside its group and session, if it was there before the program began', async () => {
+  await using box = await sandbox(folders)
+  const survivor = `env -i setsid sh -c '>there; sleep 300; : ${box.dir}'`
+  const script = `${survivor} & until [[ -e there ]]; do sleep 0.01; done; echo >&6; read -ru 6; exit 0`
+  const lockFd = openSync(box.path('lock'), 'a')
+  const command = {
+    argv: ['bash', '-c', script],
+    inputs: [],
+    cwd: box.dir,
+    env: { PATH: safePath },
+    lockFd,
+    isSandboxed: true,
+  }
+
+  const training = await Training.start(command, unheard)
+  const { exitCode } = await training.exited
+  const before = marked(box.dir).length
+  await training.kill()
+  closeSync(lockFd)
+
+  assert.equal([exitCode, before], [0, 1])
+  assert.equal(marked(box.dir), [])
+})
 
 test('kill() of the process group alone, the naive control, leaves children behind', async () => {
   await using box = await sandbox(folders)

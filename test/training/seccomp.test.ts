@@ -38,13 +38,34 @@ function decide(filter: Buffer, audit: number, call: number, args: number[] = []
   }
 }
 
+const pidfdOpen = 434
 const calls = {
-  x64: { read: 0, ioctl: 16, clone: 56, ptrace: 101, mount: 165, unshare: 272, fallocate: 285, setns: 308 },
-  arm64: { read: 63, ioctl: 29, clone: 220, ptrace: 117, mount: 40, unshare: 97, fallocate: 47, setns: 268 },
+  x64: {
+    read: 0,
+    ioctl: 16,
+    clone: 56,
+    ptrace: 101,
+    mount: 165,
+    unshare: 272,
+    fallocate: 285,
+    setns: 308,
+    kcmp: 312,
+  },
+  arm64: {
+    read: 63,
+    ioctl: 29,
+    clone: 220,
+    ptrace: 117,
+    mount: 40,
+    unshare: 97,
+    fallocate: 47,
+    setns: 268,
+    kcmp: 272,
+  },
 }
 
 for (const processor of ['x64', 'arm64'] as const) {
-  const { read, ioctl, clone, ptrace, mount, unshare, fallocate, setns } = calls[processor]
+  const { read, ioctl, clone, ptrace, mount, unshare, fallocate, setns, kcmp } = calls[processor]
   const audit = AUDIT[processor]
   const watched = seccompFilter({ allowsBursts: false }, processor)!
   const capped = seccompFilter({ allowsBursts: true }, processor)!
@@ -72,9 +93,17 @@ for (const processor of ['x64', 'arm64'] as const) {
     }
   })
 
-  test(`the filter for ${processor} keeps the first process from being traced, and no other`, () => {
+  test(`the filter for ${processor} keeps the first process from being traced and compared, and no other`, () => {
     assert.is(decide(watched, audit, ptrace, [16, 1]), 1)
     assert.is(decide(watched, audit, ptrace, [16, 17]), ALLOWED)
+    assert.is(decide(watched, audit, pidfdOpen, [1]), 1)
+    assert.is(decide(watched, audit, pidfdOpen, [17]), ALLOWED)
+    for (const pids of [
+      [1, 17],
+      [17, 1],
+    ])
+      assert.is(decide(watched, audit, kcmp, pids), 1)
+    assert.is(decide(watched, audit, kcmp, [17, 18, 1]), ALLOWED)
   })
 
   test(`the filter for ${processor} allows ordinary calls, and none of 32 bits`, () => {
