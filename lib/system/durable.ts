@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import {
   accessSync,
   chmodSync,
+  closeSync,
   constants,
   realpathSync,
   renameSync,
