@@ -16,8 +16,8 @@ import { bootsMachines, isSweep, loader, moduleOf, root, testLimitMs } from './s
 import type { Message, Tally } from './support/run-file.ts'
 import { translateProject } from './support/translate.ts'
 
-/** The files are mostly processes that wait for each other; more at a time would make those late that measure time. */
-const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 1, 4)
+/** The files are mostly processes that wait for each other; many more at a time would make those late that measure time. */
+const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 2, 6)
 
 /** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [

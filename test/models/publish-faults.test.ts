@@ -67,22 +67,21 @@ faultTestInSweep(
 )
 
 for (const errno of ['ENOSPC', 'EDQUOT', 'EIO']) {
-  skipUnless(
-    errno === 'ENOSPC' ? sampled : inSweep,
-    canTrace,
-    needs,
-  )(`publish() refused by ${errno} at any system call leaves a whole set and nothing temporary`, async () => {
-    const { prepared, publishNext, assertRefusal } = small
-    const fault = `error=${errno}`
-    const assess = assertRefusal(errno, 'Cannot publish core\\.onnx, .* in \\S+')
-    const sweep = { fault, prepare: prepared, command: publishNext, assess }
-    const outcomes = (await sweepAll(sweep)).flatMap(([, it]) => it)
-    const early = [await atManifest('openat', fault, assess), await atManifest('write', fault, assess)]
+  faultTestInSweep(
+    `publish() refused by ${errno} at any system call leaves a whole set and nothing temporary`,
+    async () => {
+      const { prepared, publishNext, assertRefusal } = small
+      const fault = `error=${errno}`
+      const assess = assertRefusal(errno, 'Cannot publish core\\.onnx, .* in \\S+')
+      const sweep = { fault, prepare: prepared, command: publishNext, assess }
+      const outcomes = (await sweepAll(sweep)).flatMap(([, it]) => it)
+      const early = [await atManifest('openat', fault, assess), await atManifest('write', fault, assess)]
 
-    assert.equal(early, ['old', 'old'])
-    assert.ok(outcomes.length >= (isSweep ? 40 : 4), `${outcomes.length} points`)
-    assert.ok(outcomes.includes('old'))
-  })
+      assert.equal(early, ['old', 'old'])
+      assert.ok(outcomes.length >= (isSweep ? 40 : 4), `${outcomes.length} points`)
+      assert.ok(outcomes.includes('old'))
+    },
+  )
 
   faultTestInSweep(
     `the way to generations refused by ${errno} at any system call leaves what was published in use`,

@@ -8,11 +8,10 @@ import { canTrace, inject, sweepAll } from '../support/faults.ts'
 import { isSweep } from '../support/places.ts'
 import { setsOf } from '../support/published-sets.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inSweep, sampled, test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const needs = 'needs strace (Debian package strace)'
-const faultTest = skipUnless(sampled, canTrace, needs)
-const faultTestInSweep = skipUnless(inSweep, canTrace, needs)
+const faultTest = skipUnless(inSweep, canTrace, needs)
 
 const sets = setsOf(isSweep ? 3 : 1)
 test.after(() => sets.close())
@@ -26,7 +25,7 @@ faultTest('a rollback that is killed at any system call leaves one set or the ot
   assert.equal([...new Set(outcomes)].sort(), ['new', 'old'])
 })
 
-faultTestInSweep('a rollback to a later generation that is killed leaves one set or the other', async () => {
+faultTest('a rollback to a later generation that is killed leaves one set or the other', async () => {
   const { rolledBack, assertCrash } = sets
   const sweep = { fault: 'signal=KILL', prepare: rolledBack, command: ['rollback', '2'], assess: assertCrash }
   const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)

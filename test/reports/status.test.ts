@@ -111,7 +111,7 @@ inSweep('status of the jobs named shows no others', async () => {
   )
 })
 
-test('status --json has the figures in bytes and the times in ISO 8601', async () => {
+inSweep('status --json has the figures in bytes and the times in ISO 8601', async () => {
   const trainer = `${publishes}; for (const name of ['1.tmp', '2.checkpoint']) fs.writeFileSync(dir + '/' + name, Buffer.alloc(8192, 1))`
   await using rig = await trainerRig({ core: { trainer } })
   await rig.run(['core'])

@@ -147,7 +147,11 @@ for (const [turn, sandbox] of (['auto', 'off'] as const).entries()) {
     },
   )
 
-  testHere(
+  skipUnless(
+    inSweep,
+    sandbox === 'off' || canSandbox,
+    'needs bubblewrap',
+  )(
     `children by setsid, double fork and a cleared environment (sandbox ${sandbox}) end with the job`,
     async () => {
       const trainer = `

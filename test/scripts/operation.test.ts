@@ -35,8 +35,7 @@ const isReadable =
 const asOwner = skipUnless(inSweep, isReadable, 'needs root and a project that others can read')
 const canHide = isRoot && existsSync('/usr/bin/bwrap')
 const needsHiding = 'needs root and bubblewrap'
-const hidingSandbox = skipUnless(test, canHide, needsHiding)
-const hidingSandboxInSweep = skipUnless(inSweep, canHide, needsHiding)
+const hidingSandbox = skipUnless(inSweep, canHide, needsHiding)
 const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 const withFaketime = skipUnless(inSweep, existsSync(faketime), 'needs the Debian package faketime')
 
@@ -77,19 +76,22 @@ asRoot('free space below the need ends with 3 and both figures; no training is s
   assert.ok(existsSync(state), 'nothing is lost')
 })
 
-asRoot('a disk that holds less than the quota is a warning, and becomes the limit of the run', async () => {
-  await using rig = await trainerRig({ core: { maxDiskMb: 3072 } })
-  using _disk = mountSmallDisk(rig, 300)
+asRootInSweep(
+  'a disk that holds less than the quota is a warning, and becomes the limit of the run',
+  async () => {
+    await using rig = await trainerRig({ core: { maxDiskMb: 3072 } })
+    using _disk = mountSmallDisk(rig, 300)
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
-  assert.ok(
-    events.some(it => it.event === 'warning' && /holds less than the quota of 3072 MiB/.test(it.message)),
-  )
-  const [preflight] = events.filter(it => it.event === 'storage.usage')
-  assert.ok(preflight!.limitBytes > 230 * MIB && preflight!.limitBytes <= 236 * MIB)
-})
+    assert.is(exitCode, 0)
+    assert.ok(
+      events.some(it => it.event === 'warning' && /holds less than the quota of 3072 MiB/.test(it.message)),
+    )
+    const [preflight] = events.filter(it => it.event === 'storage.usage')
+    assert.ok(preflight!.limitBytes > 230 * MIB && preflight!.limitBytes <= 236 * MIB)
+  },
+)
 
 asRootInSweep(
   'a training that outgrows a disk smaller than its quota is no violation, and leaves room for the next',
@@ -476,28 +478,25 @@ for (const [instead, reason] of [
   })
 }
 
-hidingSandboxInSweep(
-  'a run says once, in the words of bwrap, why there is no sandbox, and goes on',
-  async () => {
-    await using rig = await trainerRig()
-    const words = 'bwrap: setting up uid map: Permission denied'
-    writeFileSync(rig.path('bwrap'), `#!/bin/sh\necho "${words}" >&2\nexit 1\n`, { mode: 0o755 })
+hidingSandbox('a run says once, in the words of bwrap, why there is no sandbox, and goes on', async () => {
+  await using rig = await trainerRig()
+  const words = 'bwrap: setting up uid map: Permission denied'
+  writeFileSync(rig.path('bwrap'), `#!/bin/sh\necho "${words}" >&2\nexit 1\n`, { mode: 0o755 })
 
-    const { exitCode, events } = await rig.run(['core', 'dpi', '--json'], {
-      prefix: bwrapIs(rig.path('bwrap')),
-    })
+  const { exitCode, events } = await rig.run(['core', 'dpi', '--json'], {
+    prefix: bwrapIs(rig.path('bwrap')),
+  })
 
-    assert.is(exitCode, 0)
-    const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
-    assert.is(warnings.length, 1)
-    assert.match(
-      warnings[0]!,
-      `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${words}; `,
-    )
-    const guarantees = events.flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
-    assert.equal(guarantees, ['watch', 'watch'])
-  },
-)
+  assert.is(exitCode, 0)
+  const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+  assert.is(warnings.length, 1)
+  assert.match(
+    warnings[0]!,
+    `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${words}; `,
+  )
+  const guarantees = events.flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
+  assert.equal(guarantees, ['watch', 'watch'])
+})
 
 inSweep('a run whose jobs have no use for the sandbox says nothing of it', async () => {
   await using rig = await trainerRig({ core: { sandbox: 'off' } })

@@ -136,7 +136,7 @@ test('prune ends with 2 when models alone exceed the quota, and prunes the other
   assert.equal(readdirSync(dpiWork), ['2.tmp'])
 })
 
-test('prune ends with the highest exit code of its jobs', async () => {
+inSweep('prune ends with the highest exit code of its jobs', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 1 }, dpi: { maxDiskMb: 1 } })
   writeModel(rig.modelsDir, 'core', 2 * MIB)
   const outside = writeCheckpoints(rig.path('elsewhere'), 'dpi', ['1.tmp'], 2 * MIB)

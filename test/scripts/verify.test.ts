@@ -218,26 +218,29 @@ test('verifyPublished() says that a publication was cut off', async () => {
   )
 })
 
-test('verify prints what it verified and ends with 0, beside a run that holds the lock, and writes nothing', async () => {
-  await using rig = await trainerRig({ dpi: { trainer: `await sleep(60_000)` } })
-  const run = rig.start(['core', 'dpi'])
-  await untilEvent(rig, 'train.start', 'dpi')
-  const coreDir = join(rig.modelsDir, 'core')
-  const before = snapshot(coreDir)
+inSweep(
+  'verify prints what it verified and ends with 0, beside a run that holds the lock, and writes nothing',
+  async () => {
+    await using rig = await trainerRig({ dpi: { trainer: `await sleep(60_000)` } })
+    const run = rig.start(['core', 'dpi'])
+    await untilEvent(rig, 'train.start', 'dpi')
+    const coreDir = join(rig.modelsDir, 'core')
+    const before = snapshot(coreDir)
 
-  const { exitCode, stdout } = await rig.run(['core'], { script })
-  run.child.kill('SIGTERM')
-  await run.ended
+    const { exitCode, stdout } = await rig.run(['core'], { script })
+    run.child.kill('SIGTERM')
+    await run.ended
 
-  assert.is(exitCode, 0)
-  const content = readFileSync(join(coreDir, 'core.onnx'))
-  assert.is(
-    stdout,
-    `core: core.onnx verified (${content.length} bytes, sha256 ${sha256Of(content)})\n` +
-      `as published: 1 file in ${rig.modelsDir}\n`,
-  )
-  assert.equal(snapshot(coreDir), before)
-})
+    assert.is(exitCode, 0)
+    const content = readFileSync(join(coreDir, 'core.onnx'))
+    assert.is(
+      stdout,
+      `core: core.onnx verified (${content.length} bytes, sha256 ${sha256Of(content)})\n` +
+        `as published: 1 file in ${rig.modelsDir}\n`,
+    )
+    assert.equal(snapshot(coreDir), before)
+  },
+)
 
 test('verify ends with 1 and names every difference of every job, escaped; --json has the same', async () => {
   await using rig = await trainerRig()

@@ -29,8 +29,7 @@ for (const [fault, argv, told] of [
 }
 
 for (const job of ['core', 'dpi', 'agent']) {
-  const testHere = job === 'core' ? test : inSweep
-  testHere(
+  inSweep(
     `the ${job} trainer runs alone, and ends with the line that says how good its model is`,
     async () => {
       await using box = await sandbox()

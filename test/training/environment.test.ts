@@ -112,7 +112,7 @@ ${publishes}`
     },
   )
 
-  testHere(
+  inSweep(
     `a training (sandbox ${sandbox}) that puts links in the place of its caches is given folders again`,
     async () => {
       const trainer = `
@@ -147,7 +147,7 @@ test('placeholders in env are filled in as in the command, and env replaces what
   assert.match(outputOf(rig), `env ${dir}/work/x:${dir}:20 /nonexistent \n`)
 })
 
-sandboxed('a training in a folder with a long path can have sockets in its TMPDIR', async () => {
+sandboxedInSweep('a training in a folder with a long path can have sockets in its TMPDIR', async () => {
   const trainer = `
 const net = await import('node:net')
 await new Promise((resolve, reject) => net.createServer().on('error', reject).listen(process.env.TMPDIR + '/socket', resolve))

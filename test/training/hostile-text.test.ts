@@ -18,7 +18,7 @@ import { Progress } from '../../lib/training/progress.ts'
 import { explainRefusal } from '../../lib/training/refused-write.ts'
 import { isProgressLine, ToldProgress } from '../../lib/training/told-progress.ts'
 import { sandbox } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 /** What takes time in proportion to its length is done in a few milliseconds; the square of it takes seconds. */
 const MOST_MS = 200
@@ -117,7 +117,7 @@ const ofLines: [what: string, bytes: number, read: (line: string) => void][] = [
   ['lines of output', FILE, text => new OutputLines(() => {}).write(Buffer.from(text))],
 ]
 for (const [what, bytes, read] of ofLines) {
-  test(`a hostile training's output does not hold up ${what}`, async () => {
+  inSweep(`a hostile training's output does not hold up ${what}`, async () => {
     const { ms, text } = await slowest(hostile(bytes), read)
 
     assert.ok(ms < MOST_MS, `${ms} ms for ${text}`)
