@@ -27,6 +27,7 @@ const LONGEST_FIRST = [
   'frameworks/lightning.sweep',
   'frameworks/tensorflow.sweep',
   'fleet/cluster',
+  'fleet/scale',
   'models/publish-faults',
   'models/crash-images',
   'machine/volume-interrupts.sweep',

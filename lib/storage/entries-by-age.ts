@@ -1,4 +1,4 @@
-import type { Bytes } from '../system/bytes.ts'
+import { type Bytes, PATH_MAX } from '../system/bytes.ts'
 import { compare, compareAge, type Entry } from './entry.ts'
 import { Belonging, type Place, placeOf } from './naming.ts'
 import { RANK } from './rank.ts'
@@ -95,15 +95,12 @@ function goesAlone({ isKept, owner }: Entry): boolean {
   return !isKept && (!owner || owner.isKept)
 }
 
-/** What a program can name, in bytes. */
-const MOST_NAMED_BYTES = 4096
-
 /**
  * Name a folder in little memory: thousands of paths of megabytes would fill all there is. Beyond what a program can name only
  * what a checkpoint's folder holds belongs together.
  */
 function nameFolder(folder: Bytes, ino = 0n): Bytes {
-  return folder.length < MOST_NAMED_BYTES ? folder : `${folder.slice(0, MOST_NAMED_BYTES / 2)}\xff${ino}`
+  return folder.length < PATH_MAX ? folder : `${folder.slice(0, PATH_MAX / 2)}\xff${ino}`
 }
 
 /** Remembers names in little memory, however many: of a name that was not added it may say so, but rarely. */

@@ -1,14 +1,14 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from '../errors.ts'
 import { WORK } from '../layout.ts'
-import type { Bytes, Folder } from '../system/bytes.ts'
+import { type Bytes, type Folder, PATH_MAX } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { arrange, compareSets, worthPruning } from './arrange.ts'
 import { accountOf, inodeBytesOn } from './capacity.ts'
 import { EntriesByAge, MOST_ENTRIES } from './entries-by-age.ts'
 import { Entry, type Inode, type Pointer } from './entry.ts'
 import { Keeper } from './keeper.ts'
-import { isPointerName, MAX_NAMED_BYTES, MOST_POINTERS, notePointers } from './pointers.ts'
+import { isPointerName, MOST_POINTERS, notePointers } from './pointers.ts'
 import { RANK, type Rule } from './rank.ts'
 import { compileRules, type Globs, LEFTOVER, OURS, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
@@ -182,7 +182,7 @@ class Account {
   #notePointer(folder: Bytes, name: Bytes, stats: Stats | BigIntStats): void {
     const isLink = stats.isSymbolicLink()
     if (!isLink && !(stats.isFile() && isPointerName(name))) return
-    if (folder.length + name.length + 1 >= MAX_NAMED_BYTES) return // nobody can read it by this path
+    if (folder.length + name.length + 1 >= PATH_MAX) return // nobody can read it by this path
     const isOurs = OURS.some(ours => isWithin(folder, `${this.#work}/${ours}`))
     if (this.#pointers.length < MOST_POINTERS && isWithin(folder, this.#work) && !isOurs)
       this.#pointers.push({ folder, name, isLink })

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { type Bytes, native } from '../system/bytes.ts'
+import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
 import type { Pointer, PrunableSet } from './entry.ts'
 import { Belonging, isBestName, isTelling } from './naming.ts'
 import { RANK } from './rank.ts'
@@ -20,8 +20,6 @@ import { RANK } from './rank.ts'
 /** So many are looked at; a training has a handful. */
 export const MOST_POINTERS = 256
 const MOST_BYTES = 64 * 1024
-/** What a program can name, in bytes: a longer path leads nowhere. */
-export const MAX_NAMED_BYTES = 4096
 /** A checkpoint that is named lies no deeper: to look for it takes time that grows by the square of this. */
 const MOST_LEVELS = 64
 
@@ -79,7 +77,7 @@ export function notePointers(root: Bytes, pointers: Pointer[], sets: PrunableSet
   const byPath = new Map(sets.map(set => [set.path, set]))
   const belonging = new Belonging(root)
   const find = (folder: Bytes, target: Bytes | undefined) =>
-    target && target.length < MAX_NAMED_BYTES ? findSet(root, folder, target, belonging, byPath) : undefined
+    target && target.length < PATH_MAX ? findSet(root, folder, target, belonging, byPath) : undefined
   for (const pointer of pointers) {
     const set = find(pointer.folder, targetOf(pointer))
     set?.namedBy.push(pointer)

@@ -1,6 +1,6 @@
 import { closeSync, fchmodSync, fstatSync, lstatSync, openSync, rmdirSync, unlink } from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
-import { type Bytes, native } from '../system/bytes.ts'
+import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
 import { reachOf, undeletable } from './descent.ts'
 import { emptyOpen } from './empty-folder.ts'
@@ -9,8 +9,6 @@ import { FOLDER_FLAGS, VANISHED, walk } from './walk.ts'
 
 /** Open at a time, so that it goes well with few descriptors too. */
 const MAX_FOLDERS = 16
-/** Of folders with longer paths only those with entries stay open: to look each up on the way takes the square of its length. */
-const MAX_KEPT_BYTES = 4096
 
 /**
  * The fate of an entry: `gone` if others have deleted or moved it, `changed` if it was written to or is another one
@@ -119,7 +117,8 @@ export class Remover {
         const next = path.indexOf('/', start + 1)
         end = next < 0 ? path.length : next
         const reach = `${reachOf(fd)}${path.slice(start, end)}`
-        const isKept = end === path.length || end <= MAX_KEPT_BYTES
+        // Of longer paths only folders with entries stay open: to look each up on the way takes the square of its length.
+        const isKept = end === path.length || end <= PATH_MAX
         fd = isKept ? this.#open(path.slice(0, end), reach) : openSync(native(reach), FOLDER_FLAGS)
         if (passed !== undefined) closeSync(passed)
         passed = isKept ? undefined : fd

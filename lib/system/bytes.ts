@@ -14,13 +14,13 @@ export function native(path: Bytes): string | Buffer {
   return /[\x80-\xff]/.test(path) ? Buffer.from(path, 'latin1') : path
 }
 
-/** What a program can name: a path may be longer, by megabytes, and is no better told by all of it. */
-const MOST_SHOWN_BYTES = 4096
+/** What a program can name, in bytes; see limits.h(0p). A path may be longer, by megabytes, and is no better told by all of it. */
+export const PATH_MAX = 4096
 
 /** Escape `path` for people and logs. In the middle of one that is longer than a program can name stands `…`. */
 export function escapeBytes(path: Bytes): string {
-  if (path.length <= MOST_SHOWN_BYTES) return escapeText(Buffer.from(path, 'latin1'))
-  let [end, start] = [MOST_SHOWN_BYTES / 2, path.length - MOST_SHOWN_BYTES / 2]
+  if (path.length <= PATH_MAX) return escapeText(Buffer.from(path, 'latin1'))
+  let [end, start] = [PATH_MAX / 2, path.length - PATH_MAX / 2]
   // Between two characters of UTF-8, which are four bytes at most.
   for (let n = 0; n < 3 && isContinuation(path, end); n++) end--
   for (let n = 0; n < 3 && isContinuation(path, start); n++) start++
