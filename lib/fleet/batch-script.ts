@@ -34,8 +34,8 @@ if [ "\${SLURM_RESTART_COUNT:-0}" != 0 ]; then
   exit ${RESTARTED}
 fi
 cd ${quote(project)} || exit 3
-# An installation has plain JavaScript.
-if [ -e tasks.ts ]; then set -- --import tsx tasks.ts; else set -- tasks.js; fi
+# An installation has plain JavaScript, a clone has none.
+if [ -e tasks.js ]; then set -- tasks.js; else set -- --import tsx tasks.ts; fi
 exec ${quote(node)} "$@" ${args.map(quote).join(' ')}
 `
 }

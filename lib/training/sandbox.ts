@@ -49,8 +49,11 @@ type Way = {
   changesUser: boolean
 }
 
-/** The way that worked at the last look. */
-let knownWay: Way | undefined
+/** The way that worked at the last look, with which network, and when that was. */
+let knownWay: (Way & { network: Quota['network']; foundMs: number }) | undefined
+
+/** Jobs follow each other: what has just worked is not tried again. */
+const WAY_HOLDS_MS = 60_000
 
 /**
  * Should this job's training run in a bubblewrap sandbox? Found out by making one: a distribution may forbid it.
@@ -82,11 +85,12 @@ export function useSandbox(
 
 /** Find the strongest way that works here; @returns why none does, if none does */
 function findWay(network: Quota['network']): string | undefined {
+  if (knownWay?.network === network && performance.now() - knownWay.foundMs < WAY_HOLDS_MS) return undefined
   let fault: string | undefined
   for (const way of ways()) {
     const result = probe(way, network)
     if (result === undefined) {
-      knownWay = way
+      knownWay = { ...way, network, foundMs: performance.now() }
       return undefined
     }
     fault = result
