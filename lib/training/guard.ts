@@ -20,8 +20,14 @@ const LAST_ABOVE = 0.97
 const FASTEST = { bytes: 4 * MIB, inodes: 400 }
 const MIN_WAIT_MS = 5
 const MAX_WAIT_MS = 250
+/** A writer that has just grown faster than this is looked at every millisecond where room is short. */
+const HURRY_BYTES_PER_MS = MIB / 16
+const HURRIED_WAIT_MS = 1
+const HURRY_MS = 100
+/** Looks in a walk come late: a training that is looked at in a hurry is not walked, but for so long only. */
+const HURRIED_WALK_PAUSE_MS = 5000
 /** Walks take no more of the time than this. */
-const WALK_SHARE = 0.01
+const WALK_SHARE = 1 / 150
 /** Somebody frees space, which hides as much growth from the filesystem's account: for so long they may take more. */
 const FREEING_WALK_SHARE = 0.2
 const FREEING_MS = 5000
@@ -91,13 +97,16 @@ class Guard {
   readonly #looker: Looker
   /** When pruning found too little, freezing again at once would only stall it: half of the room must go first. */
   #patience: Amounts = { bytes: 0, inodes: 0 }
-  #walk = { endMs: 0, tookMs: 0 }
+  /** The folder was counted before the training began. */
+  #walk = { endMs: performance.now(), tookMs: 0 }
   /** Until then somebody is taken to free space. */
   #freeingUntilMs = 0
   #diskBytes = 0
   /** Until then it is walked while it runs, because it was stopped for what others had written. */
   #movingUntilMs = 0
   #toldMs = Number.NEGATIVE_INFINITY
+  /** The last look between walks, and until when it is looked at in a hurry. */
+  #looked = { usedBytes: 0, ms: 0, hurryUntilMs: 0 }
   fullest: Figures
   #fullestMs = 0
 
@@ -119,9 +128,10 @@ class Guard {
       // It may be others who have written so much: only a count tells.
       if (!isTight) this.#tell(now)
       this.#remember(now)
+      const isHurried = this.#isHurried(now)
       if (isTight) await this.#stopAndCount()
-      else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
-      else await this.#wait(this.#roomIn(now))
+      else if (needsWalks && this.#isWalkDue(now, isHurried)) await this.#walkMoving()
+      else await this.#wait(this.#roomIn(now), isHurried)
     }
   }
 
@@ -154,14 +164,25 @@ class Guard {
     return { bytes: bytes - figures.usedBytes, inodes: inodes - figures.usedInodes }
   }
 
+  /** Has it grown fast just now, or was it just resumed? */
+  #isHurried({ usedBytes }: Figures): boolean {
+    const last = this.#looked
+    const ms = performance.now()
+    const growsFast = usedBytes - last.usedBytes > HURRY_BYTES_PER_MS * (ms - last.ms)
+    const hurryUntilMs = growsFast ? ms + HURRY_MS : last.hurryUntilMs
+    this.#looked = { usedBytes, ms, hurryUntilMs }
+    return ms < hurryUntilMs
+  }
+
   /** Wait, but not until the fastest writers could have taken half of the room. */
-  async #wait(room: Amounts): Promise<void> {
+  async #wait(room: Amounts, isHurried = false): Promise<void> {
     const ms = Math.min(room.bytes / FASTEST.bytes, room.inodes / FASTEST.inodes) / 2
-    const bounded = Math.min(Math.max(ms, MIN_WAIT_MS), MAX_WAIT_MS)
+    const leastMs = isHurried ? HURRIED_WAIT_MS : MIN_WAIT_MS
+    const bounded = Math.min(Math.max(ms, leastMs), MAX_WAIT_MS)
     await delay(bounded, undefined, { signal: this.#signal }).catch(() => {})
   }
 
-  #isWalkDue(figures: Figures): boolean {
+  #isWalkDue(figures: Figures, isHurried: boolean): boolean {
     const { usedBytes } = accountOf(this.#watch.dir)
     const nowMs = performance.now()
     if (usedBytes < this.#diskBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
@@ -170,7 +191,8 @@ class Guard {
     const share = this.#watch.countsAtOnce ? countingShare : LATE_WALK_SHARE
     const { endMs, tookMs } = this.#walk
     const halfRoomMs = this.#roomIn(figures).bytes / 2 / FAST_BYTES_PER_MS
-    return nowMs - endMs >= Math.max(tookMs / share, Math.min(halfRoomMs, MAX_WALK_PAUSE_MS))
+    const pauseMs = isHurried ? HURRIED_WALK_PAUSE_MS : Math.min(halfRoomMs, MAX_WALK_PAUSE_MS)
+    return nowMs - endMs >= Math.max(tookMs / share, pauseMs)
   }
 
   /** Walk while the training runs; what it finds is believed unless the filesystem's account says more. */
@@ -229,7 +251,7 @@ class Guard {
       const bytes = most.bytes - (usedBytes - before.usedBytes)
       const inodes = most.inodes - (usedInodes - before.usedInodes)
       if (bytes < 0 || inodes < 0) stop.abort(new Error('it grows too fast'))
-      await Promise.race([ended, this.#wait({ bytes, inodes })])
+      await Promise.race([ended, this.#wait({ bytes, inodes }, true)])
     }
     return ended
   }
@@ -290,11 +312,13 @@ class Guard {
       bytes: patienceFor(look.usedBytes, limit.bytes),
       inodes: patienceFor(look.usedInodes, limit.inodes),
     }
-    training.resume()
     const pausedMs = performance.now() - startedMs
     if (isOthers) this.#movingUntilMs = performance.now() + pausedMs / IDLE_STOP_SHARE
     this.#walked(before)
+    this.#looked.hurryUntilMs = performance.now() + HURRY_MS
+    // To write it down takes time in which the training would go on unwatched.
     emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs, ...countedOnly })
+    training.resume()
   }
 
   /** What goes on while it is counted can hide from every count. */

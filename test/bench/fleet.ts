@@ -1,8 +1,10 @@
 import { readFileSync, writeFileSync } from 'node:fs'
+import { bundle } from '../../debian/build/bundle.ts'
 import { TrainerError } from '../../lib/errors.ts'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { jobNames } from '../../lib/quotas.ts'
 import { type FleetRig, fleetRig } from '../support/fleet-rig.ts'
+import { root } from '../support/places.ts'
 import { publishes } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { type Cluster, clusterLacks, startCluster } from '../support/slurm.ts'
@@ -15,16 +17,18 @@ const TRAINING_MS = 2000
 const SUBMITTED = 300
 const IDEAL_MS = (SITES * jobNames.length * TRAINING_MS) / NODES
 
-/** A fleet on a real Slurm whose nodes share this machine's cores. */
+/** A fleet on a real Slurm whose nodes share this machine's cores, and have the program as the package brings it. */
 export async function* measureFleet({ signal }: Bench): AsyncGenerator<Row> {
   const lacks = clusterLacks()
   if (lacks) throw new TrainerError('config', lacks)
+  await using program = await sandbox()
+  await bundle(root, program.dir)
   await using cluster = await startCluster({ nodes: NODES })
-  for await (const row of training(cluster, signal)) yield row
+  for await (const row of training(cluster, program.dir, signal)) yield row
   yield await submitting(cluster)
 }
 
-async function* training(cluster: Cluster, signal: AbortSignal): AsyncGenerator<Row> {
+async function* training(cluster: Cluster, program: string, signal: AbortSignal): AsyncGenerator<Row> {
   const trainer = `await sleep(${TRAINING_MS}); ${publishes}`
   const names = namesOf(SITES)
   // Slurm's own squeue, and a mark for each time that it is called.
@@ -38,7 +42,7 @@ async function* training(cluster: Cluster, signal: AbortSignal): AsyncGenerator<
   )
   const env = { ...cluster.env, PATH: `${box.dir}:${process.env.PATH}` }
   const settings = Object.fromEntries(names.map(name => [name, { trainer, trainsAll: true }]))
-  await using fleet = await fleetRig({ ...cluster, env }, settings)
+  await using fleet = await fleetRig({ ...cluster, env }, settings, {}, program)
 
   const fleetMs = await elapsedMs(() => assertDone(fleet.run('--poll', '5s')))
   const calls = readFileSync(box.path('calls')).length

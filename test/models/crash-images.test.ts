@@ -6,12 +6,12 @@ import { existsSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { checkPublished } from '../../lib/models.ts'
-import { canMount, copyImage, type Disk, makeImage, stopAt, withMounted } from '../support/crash-image.ts'
+import { canMount, cutAt, type Disk, makeImage, type Point, withMounted } from '../support/crash-image.ts'
 import { canTrace } from '../support/faults.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { isSweep } from '../support/places.ts'
 import { sha256Of, startAgain, trainAndPublish, writeFiles } from '../support/publishing.ts'
-import { type Sandbox, sandbox } from '../support/sandbox.ts'
+import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, sampled, test } from '../support/test.ts'
 
@@ -20,7 +20,7 @@ const globs = ['**/*.onnx']
 const extras = Array.from({ length: isSweep ? 12 : 1 }, (_, index) => `sub/${index}.onnx`)
 const counted = ['fsync', 'rename', 'mkdir', 'link', 'symlink', 'unlink', 'chmod']
 /** In a sample: before the switch, at it, and among the flat names. */
-const sample: [call: string, when: number][] = [
+const sample: Point[] = [
   ['fsync', 6],
   ['rename', 5],
   ['link', 2],
@@ -34,7 +34,8 @@ function setOf(producer: string): Record<string, Buffer | string> {
   }
 }
 
-const mount = ['mount', '-o', 'loop']
+/** Nothing comes to the disk because time has passed. */
+const mount = ['mount', '-o', 'loop,commit=600']
 const disks: Disk[] = [
   { kind: 'ext4', mb: 32, mkfs: ['mkfs.ext4', '-q', '-F'], mount },
   // A copy has the name of its original, which another mount namespace may still hold.
@@ -68,7 +69,9 @@ for (const disk of disks) {
   )
 }
 
-/** Cut the power at each point. */
+const publishNext = ['publish', ...Object.keys(setOf('new')).filter(name => name.endsWith('.onnx'))]
+
+/** Cut the power at each point; @returns what is published after each */
 async function cutAll(disk: Disk): Promise<string[]> {
   await using box = await sandbox()
   makeImage(box, 'template', disk)
@@ -77,35 +80,12 @@ async function cutAll(disk: Disk): Promise<string[]> {
     writeFiles(join(jobDir, 'work'), setOf('new'))
   })
   const outcomes: string[] = []
-  /** Calls of which a publication has no more. */
-  const passed = new Set<string>()
-  for (const point of isSweep ? everyPoint(passed) : sample) {
-    const outcome = await cutAt(box, disk, point)
-    if (outcome) outcomes.push(outcome)
-    else passed.add(point[0])
+  for (const point of isSweep ? counted.map((call): Point => [call, 0]) : sample) {
+    const crashed = await cutAt(box, 'template', disk, point, publishNext)
+    for (const image of crashed) outcomes.push(await withMounted(box, image, disk, assess))
+    for (const image of crashed) rmSync(box.path(image))
   }
   return outcomes
-}
-
-function* everyPoint(passed: Set<string>): Generator<[call: string, when: number]> {
-  for (const call of counted) for (let when = 1; !passed.has(call); when++) yield [call, when]
-}
-
-const publishNext = ['publish', ...Object.keys(setOf('new')).filter(name => name.endsWith('.onnx'))]
-
-/** @returns what is published after a power cut at this call; undefined if there is no such call */
-async function cutAt(box: Sandbox, disk: Disk, point: [string, number]): Promise<string | undefined> {
-  // A file of its own each time: another mount namespace may still hold the last one mounted.
-  const [image, crashed] = [`${point.join('-')}`, `${point.join('-')}-crashed`]
-  copyImage(box, 'template', image)
-  try {
-    const isCut = await withMounted(box, image, disk, jobDir =>
-      stopAt(box, jobDir, point, publishNext, () => copyImage(box, image, crashed)),
-    )
-    return isCut ? await withMounted(box, crashed, disk, assess) : undefined
-  } finally {
-    for (const name of [image, crashed]) rmSync(box.path(name), { force: true })
-  }
 }
 
 async function assess(jobDir: string): Promise<string> {

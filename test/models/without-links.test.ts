@@ -10,7 +10,7 @@ import type { TrainerError } from '../../lib/errors.ts'
 import { formerGeneration } from '../../lib/models/rollback.ts'
 import { verifyPublished } from '../../lib/models/verify.ts'
 import { checkPublished } from '../../lib/models.ts'
-import { canMount, copyImage, type Disk, makeImage, stopAt, withMounted } from '../support/crash-image.ts'
+import { canMount, cutAt, type Disk, makeImage, type Point, withMounted } from '../support/crash-image.ts'
 import { type Assess, canTrace, type Outcome, sweepAll } from '../support/faults.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { isSweep } from '../support/places.ts'
@@ -159,23 +159,15 @@ sampledTest('without links a power cut leaves what is valid, or what the next tr
   await using box = await sandbox()
   makeImage(box, 'template', disk!)
   await withMounted(box, 'template', disk!, prepare)
-  const points: [call: string, when: number][] = isSweep
-    ? ['fsync', 'rename', 'unlink'].flatMap(call =>
-        [1, 2, 3, 4, 5, 6, 7].map((when): [string, number] => [call, when]),
-      )
-    : [
-        ['rename', 3],
-        ['fsync', 9],
-      ]
+  const everyCall: Point[] = ['fsync', 'rename', 'unlink'].map(call => [call, 0])
+  const sample: Point[] = [
+    ['rename', 3],
+    ['fsync', 9],
+  ]
   let cuts = 0
 
-  for (const point of points) {
-    const [image, crashed] = [point.join('-'), `${point.join('-')}-crashed`]
-    copyImage(box, 'template', image)
-    const isCut = await withMounted(box, image, disk!, dir =>
-      stopAt(box, dir, point, publishNext, () => copyImage(box, image, crashed)),
-    )
-    if (isCut) {
+  for (const point of isSweep ? everyCall : sample) {
+    for (const crashed of await cutAt(box, 'template', disk!, point, publishNext)) {
       cuts++
       await withMounted(box, crashed, disk!, async dir => {
         await startAgain(dir)
@@ -183,9 +175,7 @@ sampledTest('without links a power cut leaves what is valid, or what the next tr
         if (missing) await trainAndPublish(dir, setOf('new'))
         await assertSettled(dir)
       })
-      rmSync(box.path(crashed))
     }
-    rmSync(box.path(image))
   }
 
   assert.ok(cuts >= (isSweep ? 10 : 2), `${cuts} cuts`)

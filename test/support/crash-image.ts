@@ -1,10 +1,8 @@
-import { spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
-import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { programOf } from './places.ts'
 import { type Sandbox, until } from './sandbox.ts'
+import { type Traced, trace } from './traced-publisher.ts'
 import { must } from './volume-rig.ts'
 
 /** A kind of filesystem in an image: its size, and what makes, mounts and unmounts it. */
@@ -54,43 +52,54 @@ function devicesOf(image: string): string[] {
     .filter(Boolean)
 }
 
+/** A system call after which the power is cut: its name, and at which time; 0 is each time. */
+export type Point = [call: string, when: number]
+
 /**
- * Run a command of test/support/publisher.ts until one of its system calls, and cut the power then: `copy` is called while
- * it stands still, and it is killed.
+ * Run a command of test/support/publisher.ts on an image, and cut the power after a system call: the image is copied as it is
+ * on disk while the command stands still there.
  *
- * @returns false if it has no such call
+ * @returns the names of the copies, in order
  */
-export async function stopAt(
+export async function cutAt(
   box: Sandbox,
-  jobDir: string,
-  [call, when]: [call: string, when: number],
+  template: string,
+  disk: Disk,
+  [call, when]: Point,
   [command, ...names]: string[],
-  copy: () => void,
-): Promise<boolean> {
-  const log = box.path('log')
-  copyFileSync('/dev/null', log)
-  const fault = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=STOP:when=${when}`]
-  const program = [process.execPath, ...programOf('test/support/publisher.ts'), command!, jobDir, ...names]
-  const child = spawn('strace', ['-f', '-qq', '-o', log, ...fault, ...program], {
-    env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
-    stdio: ['ignore', 'ignore', 'pipe'],
+): Promise<string[]> {
+  const tracing = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=STOP:when=${when || '1+'}`]
+  // A file of its own each time: another mount namespace may still hold the last one mounted.
+  const image = `${call}-${when}`
+  copyImage(box, template, image)
+  const copies: string[] = []
+  const use = async ({ pid, log, ended }: Traced) => {
+    let hasEnded = false
+    ended.then(() => (hasEnded = true))
+    for (;;) {
+      const isNext = () => timesStopped(log()) === copies.length + 1
+      await until('it stops or ends', () => hasEnded || isNext(), 30_000)
+      if (hasEnded) return
+      copyImage(box, image, `${image}-${copies.length}`)
+      copies.push(`${image}-${copies.length}`)
+      process.kill(pid, 'SIGCONT')
+    }
+  }
+  await withMounted(box, image, disk, async jobDir => {
+    const { code, stderr } = await trace(tracing, [command!, jobDir, ...names], use)
+    assert.is(code, 0, stderr)
   })
-  let said = ''
-  child.stderr.on('data', chunk => (said += chunk))
-  const ended = once(child, 'exit')
-  const stopped = () => /^(\d+) +--- stopped by SIGSTOP/m.exec(readFileSync(log, 'utf8'))?.[1]
-  await until('it stops or ends', () => stopped() !== undefined || child.exitCode !== null, 30_000)
-  const isCut = stopped() !== undefined
-  if (isCut) copy()
-  else assert.is(child.exitCode, 0, said)
-  if (isCut) for (const pid of tracedBy(child.pid!)) process.kill(pid, 'SIGKILL')
-  await ended
-  return isCut
+  rmSync(box.path(image))
+  return copies
 }
 
-function tracedBy(pid: number): number[] {
-  const children = readFileSync(join('/proc', String(pid), 'task', String(pid), 'children'), 'utf8')
-  return children.split(' ').filter(Boolean).map(Number)
+/** How many times has the thread stopped that made the call? The others stop with it. */
+function timesStopped(log: string): number {
+  const callers = Array.from(log.matchAll(/^(\d+) +--- SIGSTOP /gm), ([, thread]) => thread!)
+  const stopped = Array.from(log.matchAll(/^(\d+) +--- stopped by SIGSTOP ---$/gm), ([, thread]) => thread!)
+  const last = callers.at(-1)
+  const isStopped = stopped.filter(it => it === last).length >= callers.length // each thread stops each time
+  return isStopped ? callers.length : callers.length - 1
 }
 
 /** Has the kernel a filesystem, and this machine the program that makes it? Only root can mount it. */

@@ -1,13 +1,11 @@
-import { execFile, execFileSync, spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
 import * as assert from 'uvu/assert'
-import { isSweep, programOf } from './places.ts'
+import { isSweep } from './places.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'
+import { type Ended, trace } from './traced-publisher.ts'
 
 /** What is found published after a fault. */
 export type Outcome = 'old' | 'new'
-/** How a process ended in which a fault was made, and what strace has seen of it. */
-export type Ended = { signal: string | null; code: number | null; stderr: string; log: string }
 /** Judges a job's folder after a fault. */
 export type Assess = (box: Sandbox, ended: Ended) => Promise<Outcome>
 
@@ -84,22 +82,8 @@ async function sweepOne(
 }
 
 /** Run a command of test/support/publisher.ts for a job's folder under strace. */
-export async function inject(
-  jobDir: string,
-  tracing: string[],
-  [command, ...names]: string[],
-): Promise<Ended> {
-  await using logs = await sandbox()
-  const log = logs.path('log')
-  const program = [process.execPath, ...programOf('test/support/publisher.ts'), command!, jobDir, ...names]
-  return await new Promise(resolve => {
-    const argv = ['-f', '-y', '-qq', '-o', log, ...tracing, ...program]
-    // One thread for files, so that the calls come in one order and have one count.
-    const options = { env: { ...process.env, UV_THREADPOOL_SIZE: '1' } }
-    const child = execFile('strace', argv, options, (_error, _stdout, stderr) => {
-      resolve({ signal: child.signalCode, code: child.exitCode, stderr, log: readFileSync(log, 'utf8') })
-    })
-  })
+export function inject(jobDir: string, tracing: string[], [command, ...names]: string[]): Promise<Ended> {
+  return trace(tracing, [command!, jobDir, ...names])
 }
 
 /** Copy a folder as it is, with its times and links. */

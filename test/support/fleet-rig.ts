@@ -31,12 +31,15 @@ type SiteSettings = { trainer?: FakeTrainer; core?: Record<string, unknown>; tra
 /**
  * A fleet of small fake trainings on a cluster.
  *
+ * @param slurm the settings of that name in the fleet file
+ * @param project the program that runs on the nodes
  * @example await using fleet = await fleetRig(cluster, { paris: {} }); await fleet.run()
  */
 export async function fleetRig(
   cluster: Cluster,
   sites: Record<string, SiteSettings>,
   slurm: Record<string, unknown> = {},
+  project: string = root,
 ): Promise<FleetRig> {
   const box = await sandbox()
   const rigs = new Map<string, Rig>()
@@ -52,7 +55,7 @@ export async function fleetRig(
   const places = Object.fromEntries(
     Array.from(rigs, ([name, rig]) => [name, { modelsDir: rig.modelsDir, quotas: rig.path('quotas.json') }]),
   )
-  writeFileSync(box.path('fleet.json'), JSON.stringify({ slurm, sites: places }))
+  writeFileSync(box.path('fleet.json'), JSON.stringify({ slurm, project, sites: places }))
   const children: ChildProcess[] = []
 
   const start: FleetRig['start'] = (...args) => {

@@ -6,8 +6,11 @@
  *   node --import tsx test/support/publisher.ts check JOBDIR GLOB…
  *   node --import tsx test/support/publisher.ts start JOBDIR GLOB…
  *   node --import tsx test/support/publisher.ts rollback JOBDIR GENERATION
+ *
+ * Forked without arguments it says that it is ready, takes such commands as messages, and answers each.
  */
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { messageOf } from '../../lib/errors.ts'
 import { generationOf } from '../../lib/models/generations.ts'
 import { judgeModel } from '../../lib/models/judge.ts'
@@ -17,8 +20,32 @@ import { rollBack } from '../../lib/models/rollback.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { startAgain } from './publishing.ts'
 
-const [command, jobDir, ...names] = process.argv.slice(2) as [string, string, ...string[]]
-try {
+type Command = [command: string, jobDir: string, ...names: string[]]
+/** How a command ended: with 0, or with 1 and what was wrong. */
+export type Answer = { code: number; said: string }
+
+if (process.argv.length > 2) {
+  const { code, said } = await answer(process.argv.slice(2) as Command)
+  if (said) console.error(said)
+  process.exitCode = code
+} else {
+  process.on('message', async (command: Command) => process.send!(await answer(command)))
+  process.send!('ready')
+}
+
+async function answer(command: Command): Promise<Answer> {
+  try {
+    await carryOut(command)
+    return { code: 0, said: '' }
+  } catch (error) {
+    return { code: 1, said: messageOf(error) }
+  } finally {
+    // What one failure has left running belongs to the command.
+    while (process.getActiveResourcesInfo().some(name => name.startsWith('FSReq'))) await setImmediate()
+  }
+}
+
+async function carryOut([command, jobDir, ...names]: Command): Promise<void> {
   if (command === 'check') {
     console.log(JSON.stringify(await checkPublished(jobDir, names)))
   } else if (command === 'recover') {
@@ -32,7 +59,4 @@ try {
     const facts = { globs: ['**/*.onnx'], trainedAt: new Date(), seconds: 1, reported: {} }
     await publish(jobDir, 'core', models, facts, { warn: console.log })
   }
-} catch (error) {
-  console.error(messageOf(error))
-  process.exitCode = 1
 }

@@ -65,11 +65,7 @@ export async function trainerRig(
     jobNames.map(name => {
       const { trainer = publishes, ...quota } = jobs[name] ?? {}
       writeFileSync(box.path(`${name}.mjs`), trainerText(trainer, box.path('fixture.onnx')))
-      // Most trainings are beside the point: a shell starts in a thirtieth of the time of Node.js.
-      const train =
-        trainer === publishes
-          ? ['sh', '-c', `cp fixture.onnx "$RANSOMEYE_OUTPUT_DIR/${name}.onnx"`]
-          : ['node', `${name}.mjs`]
+      const train = shellOf(name, trainer) ?? ['node', `${name}.mjs`]
       return [name, { maxDiskMb: 20, train, ...quota }]
     }),
   )
@@ -120,6 +116,20 @@ export async function trainerRig(
       return existsSync(file) ? parseEvents(readFileSync(file, 'utf8')) : []
     },
   }
+}
+
+/**
+ * Most trainings are beside the point, and only wait and publish: a shell starts in a thirtieth of the time of Node.js.
+ *
+ * @returns the command, if that is all that this one does
+ */
+function shellOf(job: JobName, trainer: FakeTrainer): string[] | undefined {
+  const [waits = '', ms = '0'] = /^await sleep\(([\d_]+)\)(?:; )?/.exec(trainer) ?? []
+  const rest = trainer.slice(waits.length)
+  if (rest && rest !== publishes) return undefined
+  const wait = waits && `sleep ${Number(ms.replaceAll('_', '')) / 1000}`
+  const copy = rest && `cp fixture.onnx "$RANSOMEYE_OUTPUT_DIR/${job}.onnx"`
+  return ['sh', '-c', [wait, copy].filter(Boolean).join('; ')]
 }
 
 function trainerText(body: FakeTrainer, fixture: string): string {
