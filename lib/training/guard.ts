@@ -24,8 +24,6 @@ const MAX_WAIT_MS = 250
 const HURRY_BYTES_PER_MS = MIB / 16
 const HURRIED_WAIT_MS = 1
 const HURRY_MS = 100
-/** Looks in a walk come late: a training that is looked at in a hurry is not walked, but for so long only. */
-const HURRIED_WALK_PAUSE_MS = 5000
 /** Walks take no more of the time than this. */
 const WALK_SHARE = 1 / 150
 /** Somebody frees space, which hides as much growth from the filesystem's account: for so long they may take more. */
@@ -187,11 +185,13 @@ class Guard {
     const nowMs = performance.now()
     if (usedBytes < this.#diskBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
     this.#diskBytes = usedBytes
-    const countingShare = nowMs < this.#freeingUntilMs ? FREEING_WALK_SHARE : WALK_SHARE
+    const isFreeing = nowMs < this.#freeingUntilMs
+    const countingShare = isFreeing ? FREEING_WALK_SHARE : WALK_SHARE
     const share = this.#watch.countsAtOnce ? countingShare : LATE_WALK_SHARE
     const { endMs, tookMs } = this.#walk
     const halfRoomMs = this.#roomIn(figures).bytes / 2 / FAST_BYTES_PER_MS
-    const pauseMs = isHurried ? HURRIED_WALK_PAUSE_MS : Math.min(halfRoomMs, MAX_WALK_PAUSE_MS)
+    // Looks in a walk come late, and who grows fast while nobody frees space is seen without one.
+    const pauseMs = isHurried && !isFreeing ? MAX_WALK_PAUSE_MS : Math.min(halfRoomMs, MAX_WALK_PAUSE_MS)
     return nowMs - endMs >= Math.max(tookMs / share, pauseMs)
   }
 
