@@ -204,7 +204,8 @@ for (const [turn, { name, uid }] of identities.entries()) {
     ['folder of the lock', '.trainer'],
     ['lock that was left open to readers', '.trainer/lock'],
   ] as const) {
-    asRootHere(`somebody who may only read locks the ${what}, and ${name} trains all the same`, async () => {
+    const lockHere = path === '.trainer' ? asRootHere : asRootInSweep
+    lockHere(`somebody who may only read locks the ${what}, and ${name} trains all the same`, async () => {
       await using rig = await abuseRig(uid)
       await openToReaders(rig)
       if (path.endsWith('lock')) writeFileSync(rig.path('models', path), '1\n') // of an earlier version
@@ -244,7 +245,7 @@ publish()`,
   })
 }
 
-asRoot(
+asRootInSweep(
   'a holder that cannot be seen from here is named with the machine that it has written down',
   async () => {
     const { uid } = identities.at(-1)!

@@ -216,7 +216,7 @@ publish()`)
     },
   )
 
-  hostileHere(`a training of ${name} connects to no socket of the machine's services`, async () => {
+  hostileInSweep(`a training of ${name} connects to no socket of the machine's services`, async () => {
     await using rig = await abuseRig(uid)
     await using lone = await abuseRig(uid, { network: 'none' })
     await using open = await abuseRig(uid, { sandbox: 'off' })
@@ -270,8 +270,7 @@ for (const [what, name, isLeft] of [
   ['holds nothing', '', false],
   ['holds an abstract socket', 'ransomeye-test', true],
 ] as const) {
-  const testHere = isLeft ? asRootInSweep : asRoot
-  testHere(
+  asRootInSweep(
     `a training without a network ${isLeft ? 'leaves' : 'stays in'} a network that ${what}`,
     async () => {
       await using rig = await trainerRig({

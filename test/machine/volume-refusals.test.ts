@@ -18,7 +18,7 @@ const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
 const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 const script = 'scripts/volume.ts'
 
-test('wrong usage ends with 64 and says what is right', async () => {
+inSweep('wrong usage ends with 64 and says what is right', async () => {
   await using rig = await volumeRig()
   const faults: [args: string[], said: RegExp][] = [
     [[], /No command; the commands are create, mount, unmount, remove, status/],

@@ -154,7 +154,7 @@ inSweep('status --json has the figures in bytes and the times in ISO 8601', asyn
   assert.match(String(guarantee), /^watch/)
 })
 
-test('status says what runs, at which step and since when, while the run holds the lock', async () => {
+inSweep('status says what runs, at which step and since when, while the run holds the lock', async () => {
   await using rig = await trainerRig({ dpi: { trainer: waits } })
   const run = rig.start(['core', 'dpi'])
   await untilEvent(rig, 'train.start', 'dpi')

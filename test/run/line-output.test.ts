@@ -54,7 +54,7 @@ inSweep(
   },
 )
 
-test('lines that journald reads carry its priority, others do not', async () => {
+inSweep('lines that journald reads carry its priority, others do not', async () => {
   await using rig = await trainerRig({ core: { trainer: 'process.exitCode = 1' } })
   const run = (isJournald: boolean) => {
     const out = openSync(rig.path(`out-${isJournald}`), 'w')

@@ -133,7 +133,7 @@ inSweep('a failed training leaves its exit code, and the time of the last succes
   assert.ok(after.get('run_start_timestamp_seconds')! > before.get('run_start_timestamp_seconds')!)
 })
 
-test('a run is in progress while it trains, also when it was killed, until the next run', async () => {
+inSweep('a run is in progress while it trains, also when it was killed, until the next run', async () => {
   await using rig = await trainerRig({
     core: { trainer: `if (!fs.existsSync(dir + '/../go')) await sleep(60_000); ${publishes}` },
   })

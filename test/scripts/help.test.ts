@@ -43,7 +43,7 @@ test('-h is --help', () => {
   assert.is(readOptions(['-h'], program), readOptions(['--help'], program))
 })
 
-test('--version is the version, as an operator asks for it', () => {
+inSweep('--version is the version, as an operator asks for it', () => {
   const byTsx = ['--import', 'tsx', 'tasks.ts', '--version']
   const { status, stdout } = spawnSync(process.execPath, byTsx, { cwd: root, encoding: 'utf8' })
 

@@ -14,12 +14,12 @@ import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { quote } from 'zx/core'
 import { useSandbox } from '../../lib/training/sandbox.ts'
-import { isSweep, programOf, root } from '../support/places.ts'
+import { programOf, root } from '../support/places.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { onTerminal } from '../support/terminal.ts'
-import { inSweep, sampled, test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const isRoot = process.getuid?.() === 0
@@ -153,12 +153,12 @@ inSweep(
   },
 )
 
-sampled(
+inSweep(
   'a training that prints very much, without newlines and with escapes, costs neither memory nor disk',
   async () => {
     const trainer = `
 const chunk = Buffer.from(('x'.repeat(100) + '\\x1b[2J\\x07').repeat(10_000))
-for (let n = 0; n < ${isSweep ? 300 : 80}; n++) fs.writeSync(1, chunk.subarray(0, 2 ** 20))
+for (let n = 0; n < 300; n++) fs.writeSync(1, chunk.subarray(0, 2 ** 20))
 fs.writeSync(1, '\\nthe end\\n'); ${publishes}`
     await using rig = await trainerRig({ core: { trainer } })
     const run = rig.start(['core', '--json'])
@@ -394,7 +394,7 @@ inSweep(
   },
 )
 
-test('a run trains with an empty environment, as early boot scripts have it', async () => {
+inSweep('a run trains with an empty environment, as early boot scripts have it', async () => {
   await using rig = await trainerRig()
 
   const { exitCode, stdout } = await rig.run(['core'], { prefix: ['env', '-i'] })

@@ -105,7 +105,7 @@ inSweep('prune --dry-run says what prune then does, and changes nothing, not eve
   assert.match(dry.stdout, /"message":"dry run, nothing was changed; would prune 2 \(2 MiB\)"/)
 })
 
-test('prune leaves everything alone while a run holds the lock: exit code 75', async () => {
+inSweep('prune leaves everything alone while a run holds the lock: exit code 75', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 1, trainer: `await sleep(60_000)` } })
   const training = rig.start(['core'])
   await untilEvent(rig, 'train.start')

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import * as assert from 'uvu/assert'
+import { listProcesses, readProc } from '../../lib/system/processes.ts'
 import { type Sandbox, until } from './sandbox.ts'
 import { type Traced, trace } from './traced-publisher.ts'
 import { must } from './volume-rig.ts'
@@ -39,10 +40,17 @@ export async function withMounted<T>(
     mkdirSync(box.path('mount/core'), { recursive: true })
     return await use(box.path('mount/core'))
   } finally {
+    const devices = devicesOf(box.path(image))
     await until('it can be unmounted', () => spawnSync('umount', [box.path('mount')]).status === 0)
+    await until('a filesystem that is a program has written all', () => !devices.some(isServed))
     // Those of `mount -o loop` go by themselves.
     for (const device of devicesOf(box.path(image))) spawnSync('losetup', ['--detach', device])
   }
+}
+
+/** Is there a program that was given the device? FUSE unmounts before it ends. */
+function isServed(device: string): boolean {
+  return listProcesses().some(({ pid }) => readProc(`${pid}/cmdline`)?.split('\0').includes(device))
 }
 
 function devicesOf(image: string): string[] {

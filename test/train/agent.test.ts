@@ -2,12 +2,12 @@ import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { buildDataset } from '../../scripts/train/agent.ts'
 import { sandbox } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { smallAgent, trainSmall } from '../support/train-fixture.ts'
 
 const dataset = smallAgent.buildDataset(7, smallAgent.sources)
 
-test('the agent model beats the best entropy threshold on files of packages it has not seen', async () => {
+inSweep('the agent model beats the best entropy threshold on files of packages it has not seen', async () => {
   await using box = await sandbox()
 
   const { metrics } = await trainSmall({ ...smallAgent, buildDataset: () => dataset }, box.dir, {

@@ -160,17 +160,20 @@ ${publishes}`
   },
 )
 
-test('a quota full of files that no rule names is told with their pattern, and the line that would help', async () => {
-  const trainer = `${HELPERS} for (let n = 0; n < 40; n++) await write('epoch=' + n + '.ckpt', 1)`
-  await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
+inSweep(
+  'a quota full of files that no rule names is told with their pattern, and the line that would help',
+  async () => {
+    const trainer = `${HELPERS} for (let n = 0; n < 40; n++) await write('epoch=' + n + '.ckpt', 1)`
+    await using rig = await rigOf({ maxDiskMb: 16 }, trainer)
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 2)
-  const { message } = events.find(it => it.event === 'job.fail')!
-  assert.match(message, /left are \d\d files epoch=\*\.ckpt \([\d.]+ MiB, no rule names them\)/)
-  assert.match(message, /add "prune": \["epoch=\*\.ckpt"\] to the job in quotas\.json/)
-})
+    assert.is(exitCode, 2)
+    const { message } = events.find(it => it.event === 'job.fail')!
+    assert.match(message, /left are \d\d files epoch=\*\.ckpt \([\d.]+ MiB, no rule names them\)/)
+    assert.match(message, /add "prune": \["epoch=\*\.ckpt"\] to the job in quotas\.json/)
+  },
+)
 
 inSweep(
   'a retraining leaves alone links that have nothing to do with checkpoints, those of a cache, and a folder called latest',

@@ -54,19 +54,22 @@ const missesItsFirst = `
 for (let n = 1; n <= 20; n++) { fs.writeFileSync(dir + '/epoch-' + n + '.checkpoint', Buffer.alloc(2 * 2 ** 20, n)); await sleep(60) }
 const read = () => fs.readFileSync(dir + '/epoch-1.checkpoint')`
 
-test('a failure for want of a checkpoint that this run has pruned says so, when and by which rule', async () => {
-  await using rig = await trainerRig({ core: { maxDiskMb: 14, trainer: `${missesItsFirst}\nread()` } })
+inSweep(
+  'a failure for want of a checkpoint that this run has pruned says so, when and by which rule',
+  async () => {
+    await using rig = await trainerRig({ core: { maxDiskMb: 14, trainer: `${missesItsFirst}\nread()` } })
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  const [failure] = events.filter(it => it.event === 'job.fail')
-  assert.is(exitCode, 1)
-  const path = rig.path('models', 'core', 'work', 'epoch-1.checkpoint')
-  assert.match(failure!.message, `; that names ${path}, which this run pruned at `)
-  assert.match(failure!.message, /at \d\d:\d\d:\d\d UTC to keep the quota \(rule \*\.checkpoint\)/)
-  const attempts = JSON.parse(readFileSync(rig.path('models/.trainer/core.attempts.json'), 'utf8'))
-  assert.is(attempts.failures, 0, 'the newest checkpoint is not to blame')
-})
+    const [failure] = events.filter(it => it.event === 'job.fail')
+    assert.is(exitCode, 1)
+    const path = rig.path('models', 'core', 'work', 'epoch-1.checkpoint')
+    assert.match(failure!.message, `; that names ${path}, which this run pruned at `)
+    assert.match(failure!.message, /at \d\d:\d\d:\d\d UTC to keep the quota \(rule \*\.checkpoint\)/)
+    const attempts = JSON.parse(readFileSync(rig.path('models/.trainer/core.attempts.json'), 'utf8'))
+    assert.is(attempts.failures, 0, 'the newest checkpoint is not to blame')
+  },
+)
 
 inSweep(
   'a training that ends with 0 after complaining of a checkpoint that this run has pruned is warned of',

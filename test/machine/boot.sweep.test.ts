@@ -119,8 +119,7 @@ function processes(machine: Machine): string[] {
 }
 
 const needs = 'needs root, systemd and an overlay filesystem'
-const withMachine = skipUnless(test, canBoot(), needs)
-const withMachineInSweep = skipUnless(inSweep, canBoot(), needs)
+const withMachine = skipUnless(inSweep, canBoot(), needs)
 
 withMachine('the service trains in its sandbox, and can write nothing but its models', async () => {
   const machine = await machineWith(
@@ -154,7 +153,7 @@ ${publishes}`,
   assert.equal(stateOf(machine).ActiveState, 'inactive')
 })
 
-withMachineInSweep('the journal has the priority of each line', async () => {
+withMachine('the journal has the priority of each line', async () => {
   const machine = await machineWith("process.exit(job === 'core' ? 1 : 0)")
 
   machine.run('systemctl', 'start', '--no-block', service)
@@ -171,7 +170,7 @@ withMachineInSweep('the journal has the priority of each line', async () => {
   assert.is(priority('core: failed'), '3')
 })
 
-withMachineInSweep('systemd tries again what may pass, and nothing else', async () => {
+withMachine('systemd tries again what may pass, and nothing else', async () => {
   const machine = await machineWith(publishes)
   const tooMuch = `fs.writeFileSync(dir + '/big', Buffer.alloc(30e6))\n${publishes}`
   const cases = [
@@ -230,7 +229,7 @@ withMachine('the boot goes on while the service trains', async () => {
 })
 
 // What follows is in the order of its tests: the first finds a machine without a trace of the program.
-withMachineInSweep(
+withMachine(
   'install starts a timer at once, changes nothing twice, and uninstall ends what runs',
   async () => {
     const machine = await bareMachine()
@@ -250,7 +249,7 @@ withMachineInSweep(
   },
 )
 
-withMachineInSweep('install refuses a models folder in which the service could not write', async () => {
+withMachine('install refuses a models folder in which the service could not write', async () => {
   const machine = await bareMachine()
   machine.run('rm', '-r', models)
   mkdirSync(machine.path(models, 'core'), { recursive: true })
@@ -267,7 +266,7 @@ withMachineInSweep('install refuses a models folder in which the service could n
   assert.is(accepted.status, 0, accepted.stderr)
 })
 
-withMachineInSweep('systemd reads every word of a unit as it was meant', async () => {
+withMachine('systemd reads every word of a unit as it was meant', async () => {
   const machine = await bareMachine()
   const program = '/opt/100% of $HOME/print'
   mkdirSync(machine.path(dirname(program)))
@@ -310,7 +309,7 @@ for (const [what, at, ...options] of [
   ['systemd', '/usr/bin/systemctl', '--bind', '/dev/null'],
   ['a systemd that runs', '/run/systemd', '-t', 'tmpfs', 'tmpfs'],
 ] as const) {
-  withMachineInSweep(`install without ${what} shows a line that works in another boot script`, async () => {
+  withMachine(`install without ${what} shows a line that works in another boot script`, async () => {
     const machine = await bareMachine()
     machine.run('rm', '-rf', models, join('/etc/systemd/system', service))
     machine.run('mount', ...options, at)
