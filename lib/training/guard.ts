@@ -104,7 +104,7 @@ class Guard {
   #movingUntilMs = 0
   #toldMs = Number.NEGATIVE_INFINITY
   /** The last look between walks, and until when it is looked at in a hurry. */
-  #looked = { usedBytes: 0, ms: 0, hurryUntilMs: 0 }
+  #pace = { usedBytes: 0, ms: 0, hurryUntilMs: 0 }
   fullest: Figures
   #fullestMs = 0
 
@@ -164,11 +164,11 @@ class Guard {
 
   /** Has it grown fast just now, or was it just resumed? */
   #isHurried({ usedBytes }: Figures): boolean {
-    const last = this.#looked
+    const last = this.#pace
     const ms = performance.now()
     const growsFast = usedBytes - last.usedBytes > HURRY_BYTES_PER_MS * (ms - last.ms)
     const hurryUntilMs = growsFast ? ms + HURRY_MS : last.hurryUntilMs
-    this.#looked = { usedBytes, ms, hurryUntilMs }
+    this.#pace = { usedBytes, ms, hurryUntilMs }
     return ms < hurryUntilMs
   }
 
@@ -315,7 +315,7 @@ class Guard {
     const pausedMs = performance.now() - startedMs
     if (isOthers) this.#movingUntilMs = performance.now() + pausedMs / IDLE_STOP_SHARE
     this.#walked(before)
-    this.#looked.hurryUntilMs = performance.now() + HURRY_MS
+    this.#pace.hurryUntilMs = performance.now() + HURRY_MS
     // To write it down takes time in which the training would go on unwatched.
     emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs, ...countedOnly })
     training.resume()

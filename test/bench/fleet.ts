@@ -8,7 +8,7 @@ import { root } from '../support/places.ts'
 import { publishes } from '../support/rig.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { type Cluster, clusterLacks, startCluster } from '../support/slurm.ts'
-import { elapsedMs, median } from './rounds.ts'
+import { elapsedMs, median, runProgram } from './rounds.ts'
 import { type Bench, formatMs, type Row } from './table.ts'
 
 const NODES = 3
@@ -25,7 +25,7 @@ export async function* measureFleet({ signal }: Bench): AsyncGenerator<Row> {
   await bundle(root, program.dir)
   await using cluster = await startCluster({ nodes: NODES })
   for await (const row of training(cluster, program.dir, signal)) yield row
-  yield await submitting(cluster)
+  yield await submitting(cluster, signal)
 }
 
 async function* training(cluster: Cluster, program: string, signal: AbortSignal): AsyncGenerator<Row> {
@@ -99,7 +99,7 @@ function gapsOf(journals: TrainerEvent[][]): number[] {
   })
 }
 
-async function submitting(cluster: Cluster): Promise<Row> {
+async function submitting(cluster: Cluster, signal: AbortSignal): Promise<Row> {
   const names = namesOf(SUBMITTED)
   const settings = Object.fromEntries(names.map(name => [name, {}]))
   await using fleet = await fleetRig(cluster, settings, { options: ['--hold'] })
@@ -110,9 +110,20 @@ async function submitting(cluster: Cluster): Promise<Row> {
   return {
     what: `submission of a site, of ${SUBMITTED}: its id from Slurm, on the disk`,
     ours: (Math.max(...times) - began) / SUBMITTED,
+    beside: { what: '`sbatch` in a loop of the shell', value: await plainSubmissionMs(cluster, signal) },
     format: formatMs,
     aim: { atMost: 10, of: 'ours' },
   }
+}
+
+/** What Slurm's own command takes for a job that does nothing, one after another. */
+async function plainSubmissionMs(cluster: Cluster, signal: AbortSignal): Promise<number> {
+  const count = 100
+  const loop = `for n in $(seq ${count}); do echo '#!/bin/sh' | sbatch --hold --job-name=plain || exit; done`
+  const env = { ...process.env, ...cluster.env }
+  const ms = await elapsedMs(() => runProgram(['bash', '-c', loop], signal, { env }))
+  await runProgram(['scancel', '--name=plain'], signal, { env })
+  return ms / count
 }
 
 function namesOf(count: number): string[] {
