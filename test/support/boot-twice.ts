@@ -1,8 +1,8 @@
-import { copyFileSync } from 'node:fs'
+import { copyFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { jobNames } from '../../lib/quotas.ts'
-import { newMachine } from './booted-machine.ts'
+import { type BootedMachine, newMachine } from './booted-machine.ts'
 import { debianImage } from './debian-image.ts'
 import {
   builtPackage,
@@ -12,6 +12,7 @@ import {
   neverWait,
   publishedOn,
   service,
+  showUnit,
   unitOf,
   untilDone,
 } from './package-rig.ts'
@@ -66,15 +67,33 @@ export async function bootTwice(release: 12 | 13): Promise<void> {
   )
   assert.is(unitOf(machine, 'Result').Result, 'success')
   assert.is(machine.must('systemctl', 'is-system-running'), 'running\n')
-  const times = unitOf(
+  const atBoot = costOf(machine, service)
+  machine.must('systemctl', 'start', service)
+  const again = costOf(machine, service)
+  // What the machine, systemd and Node.js take by themselves.
+  const unit = machine.must('systemctl', 'cat', service)
+  const empty = unit.replace(/^ExecStart=.*$/m, 'ExecStart=/usr/bin/node --eval 0')
+  writeFileSync(machine.path('etc/systemd/system/empty.service'), empty)
+  machine.must('systemctl', 'daemon-reload')
+  machine.must('systemctl', 'start', 'empty.service')
+  const beside = `an empty Node.js in such a unit ${costOf(machine, 'empty.service')}`
+  console.log(`with nothing to train: a boot ${atBoot}; later ${again}; ${beside}`)
+  console.log(machine.must('du', '--summarize', '--human-readable', models))
+}
+
+/** How long the process of a unit took, and what of a processor. */
+function costOf(machine: BootedMachine, unit: string): string {
+  const {
+    ExecMainStartTimestampMonotonic: from,
+    ExecMainExitTimestampMonotonic: to,
+    CPUUsageNSec,
+  } = showUnit(
     machine,
+    unit,
     'ExecMainStartTimestampMonotonic',
     'ExecMainExitTimestampMonotonic',
     'CPUUsageNSec',
   )
-  const [from, to] = Object.values(times).map(Number)
-  console.log(
-    `a boot with nothing to train: ${(to! - from!) / 1000} ms, ${Number(times.CPUUsageNSec) / 1e6} ms of processor`,
-  )
-  console.log(machine.must('du', '--summarize', '--human-readable', models))
+  const ms = (Number(to) - Number(from)) / 1000
+  return `${Math.round(ms)} ms (${Math.round(Number(CPUUsageNSec) / 1e6)} ms of processor)`
 }

@@ -102,7 +102,16 @@ export function outputOf(machine: BootedMachine, job: JobName): string {
 
 /** What systemd says of a unit. */
 export function unitOf(machine: BootedMachine, ...properties: string[]): Record<string, string> {
-  const lines = machine.must('systemctl', 'show', '--property', properties.join(), service).trim().split('\n')
+  return showUnit(machine, service, ...properties)
+}
+
+/** What systemd says of any unit. */
+export function showUnit(
+  machine: BootedMachine,
+  unit: string,
+  ...properties: string[]
+): Record<string, string> {
+  const lines = machine.must('systemctl', 'show', '--property', properties.join(), unit).trim().split('\n')
   return Object.fromEntries(
     lines.map(line => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
   )
