@@ -117,6 +117,9 @@ export function showUnit(
   )
 }
 
+/** The lowest priority gets little beside others. */
+const PATIENCE_MS = 600_000
+
 /** Wait until the service has nothing more to do. */
 export async function untilDone(machine: BootedMachine, unit = service): Promise<void> {
   await until(
@@ -125,13 +128,13 @@ export async function untilDone(machine: BootedMachine, unit = service): Promise
       const { stdout } = machine.run('systemctl', 'show', '--property=ActiveState,Job', unit)
       return /^ActiveState=inactive$/m.test(stdout) && !/^Job=[1-9]/m.test(stdout)
     },
-    600_000, // the lowest priority gets little beside others
+    PATIENCE_MS,
   )
 }
 
 /** Wait until the training of a job says that it is ready. */
 export async function untilReady(machine: BootedMachine, job: JobName = 'core'): Promise<void> {
-  await until(`${job} is trained`, () => outputOf(machine, job).includes('ready'))
+  await until(`${job} is trained`, () => outputOf(machine, job).includes('ready'), PATIENCE_MS)
 }
 
 /** The processes of the service. */
