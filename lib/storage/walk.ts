@@ -36,7 +36,7 @@ const NAMES_AT_A_TIME = 256
 type Pending<T> = (Folder<T> | { close: number })[]
 
 /**
- * Visit everything below the folder `root`, in slices of about 4 ms with a turn of the event loop between them, and in
+ * Visit everything below the folder `root`, in short slices with a turn of the event loop between them, and in
  * little memory, however many names a folder has. Links are never followed; paths may be longer than PATH_MAX. What
  * vanishes meanwhile is passed over, and what is renamed meanwhile may be visited twice or not at all.
  *

@@ -1,8 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 
-const SLICE_MS = 4
+const SLICE_MS = 1
 
-/** A share of time for synchronous work: short enough for a live screen, and for signals to be heard. */
+/** A share of time for synchronous work: a training at full speed writes two megabytes in it, and the guard must see that. */
 export class Slice {
   #endMs = performance.now() + SLICE_MS
 

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
@@ -81,8 +82,10 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures>
 function preferUs(): void {
   try {
     setPriority(constants.priority.PRIORITY_HIGH)
+    // Sessions may get equal shares of the processor, whatever the priorities in them; see sched(7). A training may make many.
+    writeFileSync('/proc/self/autogroup', '-20')
   } catch {
-    // Only a privileged user may.
+    // Only a privileged user may, and not every kernel has them.
   }
 }
 
@@ -128,7 +131,7 @@ class Guard {
       this.#remember(now)
       const isHurried = this.#isHurried(now)
       if (isTight) await this.#stopAndCount()
-      else if (needsWalks && this.#isWalkDue(now, isHurried)) await this.#walkMoving()
+      else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now), isHurried)
     }
   }
@@ -180,19 +183,16 @@ class Guard {
     await delay(bounded, undefined, { signal: this.#signal }).catch(() => {})
   }
 
-  #isWalkDue(figures: Figures, isHurried: boolean): boolean {
+  #isWalkDue(figures: Figures): boolean {
     const { usedBytes } = accountOf(this.#watch.dir)
     const nowMs = performance.now()
     if (usedBytes < this.#diskBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
     this.#diskBytes = usedBytes
-    const isFreeing = nowMs < this.#freeingUntilMs
-    const countingShare = isFreeing ? FREEING_WALK_SHARE : WALK_SHARE
+    const countingShare = nowMs < this.#freeingUntilMs ? FREEING_WALK_SHARE : WALK_SHARE
     const share = this.#watch.countsAtOnce ? countingShare : LATE_WALK_SHARE
     const { endMs, tookMs } = this.#walk
     const halfRoomMs = this.#roomIn(figures).bytes / 2 / FAST_BYTES_PER_MS
-    // Looks in a walk come late, and who grows fast while nobody frees space is seen without one.
-    const pauseMs = isHurried && !isFreeing ? MAX_WALK_PAUSE_MS : Math.min(halfRoomMs, MAX_WALK_PAUSE_MS)
-    return nowMs - endMs >= Math.max(tookMs / share, pauseMs)
+    return nowMs - endMs >= Math.max(tookMs / share, Math.min(halfRoomMs, MAX_WALK_PAUSE_MS))
   }
 
   /** Walk while the training runs; what it finds is believed unless the filesystem's account says more. */

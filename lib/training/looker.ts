@@ -31,7 +31,7 @@ const NOTHING_HELD: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(
 
 /** Whose bytes are counted, and on what. */
 export type Looked = Limit & {
-  training: Pick<Training, 'processes'>
+  training: Pick<Training, 'processes' | 'stopUnseen'>
   rules: Globs
   /** The figures from before the training began. */
   start: Start
@@ -55,6 +55,8 @@ export class Looker {
   readonly #standing: Estimate
   /** What others wrote in a millisecond during that look. */
   #others = { bytesPerMs: 0, sinceMs: 0 }
+  /** What was missing at the last counts and taken for noise, since the last one in which every descriptor was looked at. */
+  #passedOverBytes = 0
   /** When that was, and what the training held that nobody may look at. */
   #stoodMs = performance.now()
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
@@ -144,20 +146,29 @@ export class Looker {
    * holds deleted files of which this user cannot tell the size, and others do not write.
    */
   async #countStanding(isStopped: boolean, expectedBytes: number): Promise<Look> {
-    const { dir, isCapped, countsAtOnce } = this.#looked
+    const { dir, training, isCapped, countsAtOnce } = this.#looked
     const standingBytes = this.#standing.now().usedBytes
     const counted = await this.count()
     // There may be a million descriptors: they are looked at only where they can make a difference.
-    const isExplained = countsAtOnce && isStopped && expectedBytes - counted.usedBytes < NOISE.bytes
+    const restBytes = this.#passedOverBytes + Math.max(0, expectedBytes - counted.usedBytes)
+    const isExplained = countsAtOnce && isStopped && restBytes < NOISE.bytes
+    this.#passedOverBytes = isExplained ? restBytes : 0
     if (isExplained || isAbove(counted, limitNow(this.#looked, counted)))
       return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
-    const look = await this.#addHeld(counted, true)
+    let look = await this.#addHeld(counted, true)
     if (isCapped || !isStopped) return look
     let missingBytes = standingBytes - look.usedBytes
     if (missingBytes > NOISE.bytes) {
       const { usedBytes } = accountOf(dir)
       await freeLostSockets()
       missingBytes -= Math.max(0, usedBytes - accountOf(dir).usedBytes)
+    }
+    if (missingBytes > NOISE.bytes) {
+      // It may be held by processes that nobody has met yet.
+      training.stopUnseen()
+      const before = look.usedBytes
+      look = await this.#addHeld(await this.count(), true)
+      missingBytes -= look.usedBytes - before
     }
     const hiddenBytes = await this.#hiddenBytes(look, missingBytes)
     // Growth by others meanwhile is not the training's.

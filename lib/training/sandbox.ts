@@ -121,6 +121,24 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
   return explainFault(said || `bwrap ended with ${signal ?? `exit code ${status}`}`)
 }
 
+/**
+ * Send a signal to everything in a sandbox but its first process: the kernel goes through all of it before anything in it can
+ * make another process. Where it cannot be entered, nothing is done.
+ *
+ * @param outer bwrap's process outside of it
+ * @param first its first process
+ */
+export function signalSandbox(outer: number, first: number, signal: 'STOP'): void {
+  // Root may enter it as it is. Another user may in the user namespace that it was made from.
+  const user = process.getuid?.() === 0 ? [] : [`--user=/proc/${outer}/ns/user`, '--preserve-credentials']
+  const entering = [...user, `--pid=/proc/${first}/ns/pid`]
+  spawnSync('nsenter', [...entering, 'sh', '-c', `kill -${signal} -1`], {
+    env: { PATH: safePath },
+    stdio: 'ignore',
+    timeout: 1000,
+  })
+}
+
 /** The capabilities that root needs to start and look into a training of another user; see capabilities(7). */
 // CHOWN, both DAC_*, FOWNER, KILL, SETGID, SETUID, SETPCAP, SYS_PTRACE
 const OTHERS_CAPABILITIES = [0, 1, 2, 3, 5, 6, 7, 8, 19]

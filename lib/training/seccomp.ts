@@ -139,6 +139,12 @@ const rules: readonly Rule[] = [
     },
   },
   { errno: ENOSYS, calls: [[469, 469]] }, // file_setattr, which does the same
+  {
+    // Who opens a file that is leased waits for its holder: of a published model that would be its readers.
+    errno: EPERM,
+    calls: [[72, 25]], // fcntl
+    when: { argument: 1, values: [1024, 1040] }, // F_SETLEASE, F_SETDELEG
+  },
 ]
 
 /**

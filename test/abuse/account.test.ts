@@ -83,6 +83,58 @@ libc.pthread_exit(None)`
   })
 }
 
+/** What it holds is not there to be looked at: each process makes the next and ends, or hides less than is noise. */
+const holders = {
+  'that a chain of processes hands on, each of which makes the next and ends,': [
+    ...['/usr/bin/perl', '-MPOSIX', '-e'],
+    `
+$SIG{CHLD} = 'IGNORE';
+if (fork) { sleep 12; exit }
+POSIX::setsid(); my $end = time + 10; my ($hops, $count) = (0, 0); my @keep;
+while (time < $end) {
+  if ($hops++ % 4 == 0 && $count < 150) {
+    my $path = "$ARGV[0]/h" . $count++;
+    open(my $file, '+>', $path); unlink $path; syswrite($file, 'x' x 1048576); push @keep, $file;
+  }
+  POSIX::_exit(0) if fork;
+}`,
+  ],
+  'of which fewer than are noise come between two counts': [
+    ...['/usr/bin/python3', '-c'],
+    `
+import ctypes, os, sys, threading, time
+go = threading.Semaphore(0); done = threading.Semaphore(0); hidden = 0
+def hold():
+  ctypes.CDLL(None).unshare(0x400); keep = [] # descriptors of its own
+  while go.acquire():
+    fd = os.open(out + '/h', os.O_RDWR | os.O_CREAT); os.unlink(out + '/h'); os.write(fd, bytes(800 * 1024)); keep.append(fd)
+    done.release()
+out = sys.argv[1]; threading.Thread(target=hold, daemon=True).start(); live = []; end = time.monotonic() + 40; n = 0
+while hidden < 150 and time.monotonic() < end:
+  go.release(); done.acquire(); hidden += 1
+  while not live or os.path.exists(live[0]):
+    n += 1; live.append(f'{out}/c-{n}.checkpoint'); open(live[-1], 'wb').write(bytes(2 ** 18))
+  live = [it for it in live if os.path.exists(it)]
+time.sleep(4)`,
+  ],
+}
+
+for (const [which, train] of Object.entries(holders)) {
+  hostileInSweep(`deleted files ${which} are charged`, async () => {
+    const job = { train: [...train, '{outputDir}'], models: ['*.bin'] }
+    await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...job } })
+    await using disk = ownDisk(rig, 'ext4', 800)
+    chownSync(rig.modelsDir, STRANGER, STRANGER)
+    const stop = disk.watch(64 * MIB)
+
+    const { exitCode, stdout } = await rig.run(['core', '--json'], { prefix: asStranger })
+    const { longestMs } = stop()
+
+    assert.is(exitCode, 2, stdout)
+    assert.ok(longestMs < 1000, `${longestMs} ms`)
+  })
+}
+
 hostileInSweep(
   'deleted files in a socket that only its own queue holds do not stay on the disk',
   async () => {

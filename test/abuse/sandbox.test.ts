@@ -133,6 +133,7 @@ attempt('memory', lambda: os.close(os.open('/proc/1/mem', os.O_RDWR)))
 attempt('its own', lambda: os.close(os.open(f'/proc/{os.getpid()}/mem', os.O_RDWR)))
 attempt('handle', lambda: call((304, 265), -100, 0, 0))
 attempt('flags', lambda: __import__('fcntl').ioctl(os.open(out, os.O_RDONLY), 0x40086602, struct.pack('i', 0x20)))
+attempt('lease', lambda: __import__('fcntl').fcntl(os.open(out + '/leased', os.O_RDWR | os.O_CREAT), 1024, 1))
 if column == 0:
     code = mmap.mmap(-1, 4096, prot=7)
     code.write(b'\\x53\\xb8\\x14\\x00\\x00\\x00\\xcd\\x80\\x5b\\xc3')
@@ -147,7 +148,7 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      assert.equal(lines.slice(0, 19), [
+      assert.equal(lines.slice(0, 20), [
         ...['unshare EPERM', 'clone EPERM', 'clone3 ENOSYS', 'setns EPERM', 'mount EPERM', 'fsopen EPERM'],
         ...[
           'keyctl EPERM',
@@ -164,9 +165,10 @@ publish()`
           'handle EPERM',
         ],
         'flags EPERM',
+        'lease EPERM',
       ])
-      if (process.arch === 'x64') assert.equal(lines.slice(19), ['int80 True', 'x32 ENOSYS'])
-      assert.ok(control.lines.includes('add_key works'))
+      if (process.arch === 'x64') assert.equal(lines.slice(20), ['int80 True', 'x32 ENOSYS'])
+      for (const call of ['add_key', 'lease']) assert.ok(control.lines.includes(`${call} works`))
     },
   )
 

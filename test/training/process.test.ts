@@ -341,6 +341,24 @@ sandboxed(
   },
 )
 
+sandboxed(
+  'stopUnseen() stops all in the sandbox by the kernel itself, and resume() continues it',
+  async () => {
+    await using box = await sandbox(folders)
+    const { training, said } = await start(box, escapes(box.dir), true)
+    await said('ready')
+    const inside = marked(box.dir)
+
+    training.stopUnseen()
+    await until('all are stopped', () => inside.every(isStopped))
+    training.resume()
+    await until('all go on', () => !inside.some(isStopped))
+
+    assert.ok(inside.length >= 4, `${inside.length} marked children`)
+    await training.kill()
+  },
+)
+
 test('kill() finds what outlives a sandbox outside its group and session, if it was there before the program began', async () => {
   await using box = await sandbox(folders)
   const survivor = `env -i setsid sh -c '>there; sleep 300; : ${box.dir}'`
