@@ -3,14 +3,21 @@ import { stateDirOf } from '../layout.ts'
 import { publishedFiles, supersededFiles } from '../models.ts'
 import { assertOwnLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
-import { checkUsage, pruneTo, removeUnnamed } from '../storage.ts'
+import { lookAt } from '../storage/measure.ts'
+import { describeRest } from '../storage/rest.ts'
+import { checkUsage, type EnforceOptions, pruneTo, removeUnnamed } from '../storage.ts'
 import { noteFailure, noteLostBest, noteSuccess, tellOfLostBest } from './attempts.ts'
-import { announce } from './job.ts'
+import { announce, assertSameFolder } from './job.ts'
+import { isAbove } from './limit.ts'
 import { postflight } from './postflight.ts'
-import { preflight } from './preflight.ts'
+import { type Budget, preflight } from './preflight.ts'
 import { closeScratch, openScratch } from './scratch.ts'
+import { limitReached } from './space-failure.ts'
 import { train } from './train.ts'
 import { waitForQuiet } from './wait-for-quiet.ts'
+
+/** A run that was interrupted ends soon, whatever the disk; the next start prunes too. */
+const MOST_MS = 10_000
 
 /** The phases of a job's training, in their order. */
 export type Phases = { preflight: typeof preflight; train: typeof train; postflight: typeof postflight }
@@ -22,19 +29,22 @@ export type Phases = { preflight: typeof preflight; train: typeof train; postfli
  * nothing published has changed
  */
 export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>): Promise<void> {
-  const { name, publishedDir, workDir, run, emit } = job
+  const { name, publishedDir, workDir, quota, run, emit } = job
   const startedMs = performance.now()
+  let budget: Budget | undefined
+  const prepare = async (job: Job) => (budget = await preflight(job))
   try {
     run.signal.throwIfAborted()
     if (run.jobs.some(({ state }) => state === 'trained')) await waitForQuiet(run, name)
     if (!run.command.dryRun) assertOwnLock(stateDirOf(run.modelsDir))
     job.state = 'training'
     await openScratch(job)
-    await steps({ preflight, train, postflight })
+    await steps({ preflight: prepare, train, postflight })
     job.state = 'trained'
     if (!run.command.dryRun) {
       tellOfLostBest(job)
       await noteSuccess(job)
+      if (budget && quota.accept?.command) await bringInside(job, budget)
     }
   } catch (error) {
     const isRefused = error instanceof TrainerError && error.code === 'not-accepted'
@@ -44,18 +54,20 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     // The training itself went well: the others have their turn, and the run ends with the exit code of this.
     if (isRefused) {
       await noteSuccess(job)
+      if (budget && quota.accept?.command) await bringInside(job, budget)
       return
     }
     const isFailure = error instanceof TrainerError && error.code === 'training-failed'
     // What this run has pruned is no fault of the checkpoint.
     if (isFailure && !error.isOfPruning) await noteFailure(job)
+    // What is there is the other run's then.
+    const isOurs = !(error instanceof TrainerError && error.code === 'locked')
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
         emit({ event: 'warning', job: name, message })
       })
-    }
-    const isOurs = !(error instanceof TrainerError && error.code === 'locked')
+    } else if (budget && isOurs) await bringInside(job, budget, error)
     if (!run.command.dryRun && isOurs) await noteLostBest(job).catch(() => {}) // on a full disk the failure is what counts
     throw error
   } finally {
@@ -70,10 +82,63 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
  * Delete all unpublished files but the checkpoints that fit, after a violation that was measured, of the quota or of what
  * a smaller disk leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
  */
-async function emptyWork({ quota, jobDir, run, onPrune, onFault }: Job): Promise<void> {
+async function emptyWork(job: Job): Promise<void> {
+  const { quota, jobDir, run } = job
   if (run.command.dryRun) return
+  assertOwnLock(stateDirOf(run.modelsDir))
+  const rules = await rulesOf(job)
+  await removeUnnamed(jobDir, rules)
+  await pruneTo(jobDir, quota.quotaBytes, rules).catch(() => {}) // announced above
+}
+
+/**
+ * Bring the job's folder inside the limit of this run, if a training or `accept`'s command has left it above: who is ended
+ * can write more in a burst than the guard has seen. Its oldest checkpoints go; where they are not enough, what a violation
+ * leaves nothing of goes first. The violation is told; the job ends as it would have.
+ *
+ * @param error why the job has failed, if it has; its cause may be a violation that the guard has found meanwhile
+ */
+async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<void> {
+  const { name, jobDir, run, emit } = job
+  if (run.command.dryRun) return
+  const signal = AbortSignal.timeout(MOST_MS)
+  try {
+    assertOwnLock(stateDirOf(run.modelsDir))
+    assertSameFolder(job, budget.folderId)
+    const rules = { ...(await rulesOf(job)), signal }
+    const look = await lookAt(jobDir, rules)
+    const limit = { bytes: budget.limitBytes, inodes: budget.limitInodes }
+    const isLeftAbove = !budget.isCapped && isAbove(look, limit) // the kernel lets none pass it
+    const cause = error instanceof TrainerError ? error.cause : undefined
+    let violation = cause instanceof TrainerError && cause.usage ? cause : undefined
+    if (isLeftAbove && !violation) {
+      const how = error === undefined ? "and accept's command ended" : 'ended'
+      violation = limitReached(budget, look, how, await describeRest(jobDir, rules, { faults: [] }))
+    }
+    if (violation) {
+      const { code, usage, message } = violation
+      const isFailure = error !== undefined && code === 'quota-exceeded' && usage
+      emit({
+        ...(isFailure ? { event: 'quota.exceeded', ...usage } : { event: 'warning' }),
+        job: name,
+        message,
+      })
+    }
+    if (!isLeftAbove) return
+    const { usedBytes, usedInodes, prunableBytes } = look
+    if (usedBytes - prunableBytes > limit.bytes || usedInodes > limit.inodes)
+      await removeUnnamed(jobDir, rules)
+    await pruneTo(jobDir, limit.bytes, rules)
+  } catch (reason) {
+    const why = signal.aborted
+      ? `to count and prune it takes longer than ${MOST_MS / 1000} s`
+      : messageOf(reason)
+    emit({ event: 'warning', job: name, message: `${jobDir} may be left above its limit: ${why}` })
+  }
+}
+
+/** The rules by which a job is pruned that has ended: all that is published by now stays. */
+async function rulesOf({ quota, jobDir, onPrune, onFault }: Job): Promise<EnforceOptions> {
   const keep = await publishedFiles(jobDir, quota.models)
-  const options = { ...quota.globs, superseded: supersededFiles(jobDir), keep, onPrune, onFault }
-  await removeUnnamed(jobDir, options)
-  await pruneTo(jobDir, quota.quotaBytes, options).catch(() => {}) // announced above
+  return { ...quota.globs, superseded: supersededFiles(jobDir), keep, onPrune, onFault }
 }

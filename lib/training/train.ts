@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
 import { NEXT_CURRENT, stateDirOf } from '../layout.ts'
 import { NEXT_MANIFEST } from '../models/manifest.ts'
-import { onLostLock } from '../run/lost-lock.ts'
+import { assertOwnLock, onLostLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { accountOf } from '../storage/capacity.ts'
 import { lookAt } from '../storage/measure.ts'
@@ -96,7 +96,8 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await guarding // if the guard has ended it, this says why
   } catch (error) {
     await training.end(quota.graceSeconds * 1000)
-    throw error
+    over.abort()
+    throw await withViolation(error, guarding)
   } finally {
     over.abort()
     await training.kill()
@@ -124,6 +125,16 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   return { seconds: exit.seconds, ranOut }
 }
 
+/** What the guard has found in the grace of a training is not why its run ends, but the cause of that error. */
+async function withViolation(error: unknown, guarding: Promise<unknown>): Promise<unknown> {
+  const cause: unknown = await guarding.then(
+    () => undefined,
+    reason => reason,
+  )
+  if (!(error instanceof TrainerError && cause instanceof TrainerError) || cause === error) return error
+  return new TrainerError(error.code, error.message, { cause })
+}
+
 /**
  * Remove what must not outlive a training: its temporary files, and whatever a hostile training planted outside a sandbox.
  * None of its processes is left, so nothing can change between check and removal.
@@ -131,6 +142,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
 async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
   const { name, jobDir: dir, workDir, emit } = job
   try {
+    assertOwnLock(stateDirOf(job.run.modelsDir))
     assertSameFolder(job, folderId)
     // The next start would go on with them as if they were a publication of ours.
     for (const name of [NEXT_MANIFEST, NEXT_CURRENT])

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } fr
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
+import { checkUsage } from '../../lib/storage.ts'
 import { type Rig, survivors, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -205,6 +206,49 @@ skipUnless(
   assert.equal([interrupted.exitCode, ...left], [143, [], []])
   assert.equal([accepted.exitCode, current(rig), survivors(rig)], [0, 'generations/1', []])
 })
+
+for (const [what, interrupts, exitCodes] of [
+  ['accepts', false, [0, 0]],
+  ['refuses', false, [1, 4]],
+  ['is ended in its grace', true, [0, 143]],
+] as const) {
+  skipUnless(
+    inSweep,
+    canSandbox,
+    'needs bubblewrap',
+  )(`what a command that ${what} has written in a burst does not stay above the quota`, async () => {
+    const [judgeCode, exitCode] = exitCodes
+    const command = ['node', 'judge.mjs']
+    await using rig = await trainerRig({ core: { trainer: telling, maxDiskMb: 20, accept: { command } } })
+    const judge = `
+import fs from 'node:fs'
+const out = process.env.RANSOMEYE_OUTPUT_DIR
+const burst = () => {
+  for (const n of [1, 2]) fs.writeFileSync(out + '/part-' + n, Buffer.alloc(12 * 2 ** 20, n))
+  process.exit(${judgeCode})
+}
+${interrupts ? `process.on('SIGTERM', burst); fs.writeFileSync(out + '/ready', ''); setInterval(() => {}, 1000)` : 'burst()'}`
+    writeFileSync(rig.path('judge.mjs'), judge)
+    tell(rig, {})
+    const run = rig.start(['core', '--json'])
+    if (interrupts) {
+      await until('the command runs', () => existsSync(join(rig.modelsDir, 'core/work/ready')))
+      run.child.kill('SIGTERM')
+    }
+
+    const ended = await run.ended
+
+    // The guard may have seen it in time, and ended it: then it has not accepted.
+    const isKilled = /was ended for the room/.test(refusalIn(ended.events)?.reason ?? '')
+    assert.is(ended.exitCode, isKilled ? 4 : exitCode)
+    assert.ok((await checkUsage(join(rig.modelsDir, 'core'))) <= 20 * 2 ** 20)
+    const told = (it: TrainerEvent) =>
+      it.event === (interrupts ? 'quota.exceeded' : 'warning') &&
+      /^Model too large for quota/.test(it.message)
+    assert.ok(ended.events.some(told), JSON.stringify(ended.events.slice(-8)))
+    if (ended.exitCode === 0) assert.ok(existsSync(join(rig.modelsDir, 'core/current/core.onnx')))
+  })
+}
 
 inSweep(
   'rollback makes the model before current again, and no training of the same data undoes it',

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { checkUsage } from '../../lib/storage.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
@@ -308,5 +308,89 @@ await sleep(60_000)`
     assert.ok(existsSync(rig.path('models/core/work/whole')), JSON.stringify(events.slice(-3)))
   },
 )
+
+/** On SIGTERM it saves a checkpoint of 4 MiB, and writes 24 more before anybody can count them. */
+const burstsInItsGrace = `
+process.on('SIGTERM', () => {
+  fs.writeFileSync(dir + '/2.checkpoint', Buffer.alloc(2 ** 22, 2))
+  for (const n of [1, 2]) fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(12 * 2 ** 20, n))
+  process.exit(1)
+})
+fs.writeFileSync(dir + '/1.checkpoint', Buffer.alloc(2 ** 22, 1))
+await sleep(60_000)`
+
+for (const [how, timeoutMinutes, code, here] of [
+  ['is interrupted', undefined, 'sigterm', test],
+  ['has timed out', 0.05, 'training-failed', inSweep],
+] as const) {
+  here(`what a training that ${how} writes above its quota in its grace goes, but for its save`, async () => {
+    const timeout = timeoutMinutes === undefined ? {} : { timeoutMinutes }
+    await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer: burstsInItsGrace, ...timeout } })
+    const run = rig.start(['core', '--json'])
+    await until('it trains', () => existsSync(rig.path('models/core/work/1.checkpoint')))
+
+    if (timeoutMinutes === undefined) run.child.kill('SIGTERM')
+    const { exitCode, events } = await run.ended
+
+    assert.is(exitCode, timeoutMinutes === undefined ? 143 : 1)
+    assert.equal(
+      events.flatMap(it => (it.event === 'job.fail' ? it.code : [])),
+      [code],
+    )
+    const [exceeded, ...more] = events.filter(it => it.event === 'quota.exceeded')
+    assert.ok(exceeded && exceeded.usedBytes > exceeded.limitBytes && !more.length, JSON.stringify(events))
+    assert.ok((await checkUsage(jobDir(rig))) <= 20 * MIB)
+    assert.not(workFiles(rig).some(it => it.startsWith('part-')))
+    assert.is(statSync(rig.path('models/core/work/2.checkpoint')).size, 2 ** 22)
+  })
+}
+
+for (const [what, savedMib, left] of [
+  ['fits beside fewer checkpoints makes them go, the oldest first', 12, ['3.checkpoint', 'saved.bin']],
+  ['fits costs nothing', 4, ['1.checkpoint', '2.checkpoint', '3.checkpoint', 'saved.bin']],
+] as const) {
+  inSweep(`a save in the grace that no rule names and that ${what}`, async () => {
+    const trainer = `
+process.on('SIGTERM', () => {
+  fs.writeFileSync(dir + '/saved.bin', Buffer.alloc(${savedMib} * 2 ** 20, 9))
+  process.exit(0)
+})
+for (let n = 1; n <= 3; n++) fs.writeFileSync(dir + '/' + n + '.checkpoint', Buffer.alloc(2 ** 22, n))
+fs.writeFileSync(dir + '/ready', '')
+await sleep(60_000)`
+    await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer } })
+    const run = rig.start(['core', '--json'])
+    await until('it trains', () => existsSync(rig.path('models/core/work/ready')))
+
+    run.child.kill('SIGTERM')
+    const { exitCode, events } = await run.ended
+
+    assert.is(exitCode, 143)
+    assert.ok((await checkUsage(jobDir(rig))) <= 20 * MIB)
+    const isSaved = (it: string) => /checkpoint$|^saved/.test(it)
+    assert.equal(workFiles(rig).filter(isSaved), left, JSON.stringify(events.slice(-6)))
+    assert.is(statSync(rig.path('models/core/work/saved.bin')).size, savedMib * MIB)
+  })
+}
+
+for (const [what, interrupts, code] of [
+  ['', false, 75],
+  [', and that is interrupted before it has seen that', true, 143],
+] as const) {
+  inSweep(`a run that has lost its lock${what} deletes nothing of what its training wrote`, async () => {
+    await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer: burstsInItsGrace } })
+    const run = rig.start(['core', '--json'])
+    await until('it trains', () => existsSync(rig.path('models/core/work/1.checkpoint')))
+
+    writeFileSync(rig.path('models/.trainer/lock'), '4711\nhost n2\nboot another\n')
+    if (interrupts) run.child.kill('SIGTERM')
+    const { exitCode, events } = await run.ended
+
+    assert.is(exitCode, code)
+    assert.ok((await checkUsage(jobDir(rig))) > 20 * MIB, JSON.stringify(events.slice(-6)))
+    const pruned = events.flatMap(it => (it.event === 'storage.prune' ? it.rule : []))
+    assert.not(pruned.includes('work/**'))
+  })
+}
 
 test.run()
