@@ -163,9 +163,8 @@ export class Looker {
       await freeLostSockets()
       missingBytes -= Math.max(0, usedBytes - accountOf(dir).usedBytes)
     }
-    if (missingBytes > NOISE.bytes) {
-      // It may be held by processes that nobody has met yet.
-      training.stopUnseen()
+    // It may be held by processes that nobody has met yet.
+    if (missingBytes > NOISE.bytes && training.stopUnseen()) {
       const before = look.usedBytes
       look = await this.#addHeld(await this.count(), true)
       missingBytes -= look.usedBytes - before

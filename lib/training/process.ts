@@ -178,12 +178,16 @@ export class Training {
   /**
    * SIGSTOP everything in the sandbox at once, by the kernel's own list. A chain of processes, each of which makes the next
    * and ends, is never met in /proc. It takes a program that enters the sandbox, some ten milliseconds.
+   *
+   * @returns whether one is met now that was not before
    */
-  stopUnseen(): void {
-    if (this.#isOver || !this.#command.isSandboxed) return
+  stopUnseen(): boolean {
+    if (this.#isOver || !this.#command.isSandboxed) return false
     this.#isHeld = true
+    const met = new Set(this.processes())
     const first = listProcesses().find(({ parent }) => parent === this.pid)
     if (first) signalSandbox(this.pid, first.pid, 'STOP')
+    return this.processes().some(pid => !met.has(pid))
   }
 
   /** How often each of its processes has been given a processor; compare with {@link hasRunSince}. */
