@@ -22,7 +22,7 @@ export function makeImage(box: Sandbox, image: string, { mb, mkfs }: Disk): void
 }
 
 /** Copy an image as it is on disk now. */
-export function copyImage(box: Sandbox, image: string, copy: string): void {
+function copyImage(box: Sandbox, image: string, copy: string): void {
   must('cp', '--sparse=always', box.path(image), box.path(copy))
 }
 
