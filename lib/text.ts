@@ -106,6 +106,9 @@ export function formatBar(used: number, limit: number, width = 20): string {
   return '█'.repeat(filled) + '░'.repeat(width - filled)
 }
 
+/** Control characters, line and text-direction marks. */
+const marks = /[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g
+
 /**
  * Make text from outside (a trainer's output, a file's name) harmless for a terminal and a log. Control characters,
  * escape sequences, line and text-direction marks become `\xNN` or `\u{NNNN}`. A byte that is not UTF-8 becomes `\xNN`:
@@ -113,10 +116,19 @@ export function formatBar(used: number, limit: number, width = 20): string {
  */
 export function escapeText(raw: string | Buffer): string {
   const text = typeof raw === 'string' ? raw : decode(raw)
-  return text.replace(/[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, mark => {
-    const code = mark.charCodeAt(0)
-    return code < 256 ? hex(code) : `\\u{${code.toString(16)}}`
-  })
+  return text.search(marks) < 0 ? text : text.replace(marks, escapeMark)
+}
+
+/** What each mark becomes: there are few, and a flood may be made of them. */
+const escapedMarks = new Map<string, string>()
+
+function escapeMark(mark: string): string {
+  const known = escapedMarks.get(mark)
+  if (known !== undefined) return known
+  const code = mark.charCodeAt(0)
+  const escaped = code < 256 ? hex(code) : `\\u{${code.toString(16)}}`
+  escapedMarks.set(mark, escaped)
+  return escaped
 }
 
 function decode(raw: Buffer): string {

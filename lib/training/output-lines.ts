@@ -8,8 +8,8 @@ const MAX_ROWS = 32
 /** A longer sequence is none. */
 const MAX_SEQUENCE_CHARACTERS = 4096
 
-/** What moves the cursor, or begins what does. */
-const control = /[\x1b\x9b\r\n\b]/g
+/** What moves the cursor, or begins what does: no sequence goes on from an escape with anything but these. */
+const control = /[\x1b\x9b](?=[ -~]|$)|[\r\n\b]/g
 /** A whole sequence for a terminal: CSI (colours, cursor, erasing), OSC (titles, hyperlinks), and strings for devices. */
 const sequence =
   /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x1b\n]*\x1b\\/y
@@ -68,13 +68,15 @@ export class OutputLines {
     this.#rest = ''
     let at = 0
     control.lastIndex = 0
-    for (let found = control.exec(text); found; found = control.exec(text)) {
-      if (found.index > at) this.#put(text.slice(at, found.index))
-      at = found.index + 1
-      if (found[0] === '\n') this.#newline()
-      else if (found[0] === '\r') this.#return()
-      else if (found[0] !== '\b') {
-        const end = this.#escape(text, found.index)
+    while (control.test(text)) {
+      const index = control.lastIndex - 1
+      if (index > at) this.#put(text.slice(at, index))
+      at = index + 1
+      const found = text[index]
+      if (found === '\n') this.#newline()
+      else if (found === '\r') this.#return()
+      else if (found !== '\b') {
+        const end = this.#escape(text, index)
         if (end === undefined) return
         at = end
       }
@@ -86,8 +88,9 @@ export class OutputLines {
   /** @returns where the text goes on after a sequence; undefined if the rest of it has not come yet */
   #escape(text: string, start: number): number | undefined {
     sequence.lastIndex = start
-    const [whole, parameters, final] = sequence.exec(text) ?? []
-    if (whole !== undefined) {
+    const found = sequence.exec(text)
+    if (found) {
+      const [, parameters, final] = found
       if (final) this.#move(final, Number.parseInt(parameters!, 10) || 1)
       return sequence.lastIndex
     }
@@ -127,7 +130,7 @@ export class OutputLines {
       this.#return()
       // A row above those that are known was finished before: it is drawn once more.
       const missing = Math.min(amount - this.#row, MAX_ROWS - this.#rows.length)
-      for (let n = 0; n < missing; n++) this.#rows.unshift('')
+      if (missing > 0) this.#rows.unshift(...new Array<string>(missing).fill(''))
       this.#row = Math.max(0, this.#row - amount + Math.max(0, missing))
     } else if (final === 'G') this.#return()
     else if (final === 'H' || final === 'f') this.#finishRows()
@@ -142,6 +145,6 @@ export class OutputLines {
   }
 
   #finish(row: string): void {
-    if (row.trim() !== '') this.#finished.push(escapeText(row))
+    if (row !== '' && row.trim() !== '') this.#finished.push(escapeText(row))
   }
 }

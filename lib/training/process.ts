@@ -5,6 +5,7 @@ import { finished } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
 import { unlessAborted } from '../system/abort.ts'
+import { piecesOf } from '../system/pieces.ts'
 import {
   isStopped,
   isStuck,
@@ -51,7 +52,8 @@ export class Training {
   readonly #command: TrainingCommand
   readonly #output: Readable
   readonly #lifeline: Socket
-  readonly #outputEnd: Promise<void>
+  /** All that it has said is taken. */
+  #outputEnd: Promise<void> = Promise.resolve()
   readonly #watchdogEnd: Promise<unknown>
   /** It has its grace: what keeps its sandbox stays stopped. */
   #isEnding = false
@@ -68,7 +70,6 @@ export class Training {
     this.#command = command
     this.#output = output
     this.#lifeline = lifeline
-    this.#outputEnd = finished(this.#output, { writable: false }).catch(() => {})
     this.#watchdogEnd = finished(lifeline).catch(() => {})
     this.exited = exited.then(([code, signal]) => {
       const seconds = (performance.now() - this.#startedMs) / 1000
@@ -106,7 +107,7 @@ export class Training {
     const before: string[] = []
     let take: Listener['onLines'] = lines => before.push(...lines)
     const lines = new OutputLines(it => take(it), onRedraw)
-    this.#output.on('data', chunk => lines.write(chunk)).on('end', () => lines.end())
+    this.#outputEnd = this.#takeOutput(lines)
     let begins = false
     try {
       begins = await unlessAborted(isReady, signal)
@@ -120,6 +121,12 @@ export class Training {
     this.processes()
     go()
     return undefined
+  }
+
+  /** A flood of output must keep neither the guard nor a signal waiting. */
+  async #takeOutput(lines: OutputLines): Promise<void> {
+    for await (const piece of piecesOf(this.#output)) lines.write(piece)
+    if (!this.#output.readableAborted) lines.end()
   }
 
   /**

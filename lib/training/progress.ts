@@ -4,7 +4,7 @@ import type { Job, PrunedPath } from '../run.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
 import type { Figures } from './limit.ts'
-import { findPruned, isComplaint } from './pruned-paths.ts'
+import { isComplaint, PrunedNames } from './pruned-paths.ts'
 import { tellsOfReadOnly } from './refused-write.ts'
 import { isProgressLine, ToldProgress } from './told-progress.ts'
 
@@ -34,8 +34,8 @@ const rank = /^\[rank\d+\]: ?/
 
 /** Of a flood of output so many lines are searched for what they tell of progress. */
 const READ_AT_A_TIME = 100
-/** Of those that complain so many are compared with everything that was pruned. */
-const COMPLAINTS_AT_A_TIME = 8
+/** In those that complain last, what was pruned is looked for. */
+const COMPLAINTS_AT_A_TIME = 4
 
 /** A line, and how many there were up to it. */
 type Placed = { line: string; at: number }
@@ -56,6 +56,7 @@ export class Progress {
   #launcherAt = Number.NEGATIVE_INFINITY
   /** The last of them. */
   complaint: Complaint | undefined
+  #prunedNames = new PrunedNames([])
   #readOnly: Placed | undefined
   #lines = 0
   readonly #told = new ToldProgress()
@@ -89,7 +90,7 @@ export class Progress {
     }
     this.#noteComplaint(read)
     this.lastLine = lines.findLast(line => !isProgressLine(line)) ?? this.lastLine
-    const refused = lines.findLast(tellsOfReadOnly)
+    const refused = tellsOfReadOnly(text) ? lines.findLast(tellsOfReadOnly) : undefined
     if (refused !== undefined) this.#readOnly = { line: refused, at: this.#lines }
     const telling = lines.findLast(line => !belongsToError.test(line.replace(rank, '')))
     if (telling !== undefined) this.#lastError = errorIn(telling)
@@ -152,9 +153,14 @@ export class Progress {
   #noteComplaint(lines: string[]): void {
     const { pruned } = this.#job
     if (!pruned.length) return
-    for (const line of lines.filter(isComplaint).slice(-COMPLAINTS_AT_A_TIME)) {
-      const found = findPruned(line, pruned)
-      if (found) this.complaint = { line, pruned: found }
+    const complaints = lines.filter(isComplaint).slice(-COMPLAINTS_AT_A_TIME)
+    if (complaints.length && this.#prunedNames.newest !== pruned.at(-1))
+      this.#prunedNames = new PrunedNames(pruned)
+    for (const line of complaints.reverse()) {
+      const found = this.#prunedNames.find(line)
+      if (!found) continue
+      this.complaint = { line, pruned: found }
+      return
     }
   }
 

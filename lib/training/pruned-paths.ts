@@ -7,8 +7,10 @@ const complaint =
 
 /** A name that says nothing by itself, such as `best`. */
 const isPlain = (name: string) => name.length < 8 && !/\d/.test(name)
-/** A name that a line repeats is looked at so often: there may be a thousand names, and hundreds of places for each. */
-const MOST_PLACES = 16
+/** In a line so many places are looked at, by so many lengths of names: only a hostile one has more. */
+const MOST_PLACES = 2000
+/** A name does not begin or end beside one of these: `checkpoint-20` is not what `checkpoint-200` is about. */
+const inName = /[\w-]/
 const bounds = /[\s'"`‘’“”:;,()<>[\]{}=]/
 
 /**
@@ -17,7 +19,52 @@ const bounds = /[\s'"`‘’“”:;,()<>[\]{}=]/
  * @param pruned in this run; the newest last
  */
 export function findPruned(line: string, pruned: PrunedPath[]): PrunedPath | undefined {
-  return pruned.findLast(({ path }) => names(line, path))
+  return new PrunedNames(pruned).find(line)
+}
+
+/** What was pruned in a run, by its names: a line is not compared with each of them, which takes milliseconds. */
+export class PrunedNames {
+  readonly newest: PrunedPath | undefined
+  readonly #pruned: PrunedPath[]
+  /** Where each path is in the list; and where the newest of each name is. */
+  readonly #byPath = new Map<string, number>()
+  readonly #byName = new Map<string, number>()
+  readonly #lengths: number[]
+
+  /** @param pruned the newest last */
+  constructor(pruned: PrunedPath[]) {
+    this.newest = pruned.at(-1)
+    this.#pruned = [...pruned]
+    for (const [index, { path }] of pruned.entries()) {
+      this.#byPath.set(path, index)
+      this.#byName.set(basename(path), index)
+    }
+    this.#lengths = [...new Set(Array.from(this.#byName.keys(), name => name.length))]
+  }
+
+  /** Find as {@link findPruned} does. */
+  find(line: string): PrunedPath | undefined {
+    let newest = -1
+    let start = 0
+    let places = 0
+    for (let at = 0; at < line.length && places < MOST_PLACES; at++) {
+      const before = line[at - 1] ?? ''
+      if (inName.test(before)) continue
+      if (bounds.test(before)) start = at
+      for (const length of this.#lengths) {
+        const end = at + length
+        places++
+        if (end > line.length || inName.test(line[end] ?? '')) continue
+        const name = line.slice(at, end)
+        const index = this.#byName.get(name)
+        if (index === undefined || index <= newest) continue
+        const path = line.slice(start, end)
+        if (path.startsWith('/')) newest = Math.max(newest, this.#byPath.get(path) ?? -1)
+        else if (path.includes('/') || !isPlain(name)) newest = Math.max(newest, index)
+      }
+    }
+    return this.#pruned[newest]
+  }
 }
 
 /** Does a line complain of something that is missing? */
@@ -31,19 +78,4 @@ export function describePruned({ path, rule, time }: PrunedPath): string {
     `${path}, which this run pruned at ${time.slice(11, 19)} UTC to keep the quota (rule ${rule}): name in "keep" what must stay, ` +
     'or raise maxDiskMb'
   )
-}
-
-function names(line: string, path: string): boolean {
-  const name = basename(path)
-  let at = line.indexOf(name)
-  for (let place = 0; at >= 0 && place < MOST_PLACES; place++, at = line.indexOf(name, at + 1)) {
-    // `checkpoint-20` is not what `checkpoint-200` is about.
-    if (/[\w-]/.test(line[at - 1] ?? '') || /[\w-]/.test(line[at + name.length] ?? '')) continue
-    let start = at
-    while (start > 0 && !bounds.test(line[start - 1]!)) start--
-    const before = line.slice(start, at + name.length)
-    const isPath = before.includes('/')
-    if (before.startsWith('/') ? before === path : isPath || !isPlain(name)) return true
-  }
-  return false
 }

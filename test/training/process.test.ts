@@ -8,7 +8,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { isStopped, listProcesses, readProc } from '../../lib/system/processes.ts'
@@ -81,6 +81,31 @@ test('Training gives exit code, output of both streams and the time it took', as
   assert.equal([exitCode, signal], [3, null])
   assert.equal(lines.sort(), ['err', 'out'])
   assert.ok(seconds > 0 && seconds < 20)
+})
+
+test('Training takes little of a flood of output in one turn of the event loop, and all of it by its end', async () => {
+  await using box = await sandbox(folders)
+  const flood = Array.from({ length: 20_000 }, (_, n) => `${n} `.padEnd(100, 'x'))
+  const { training, lines } = await start(
+    box,
+    `for (let n = 0; n < 20_000; n++) console.log((n + ' ').padEnd(100, 'x'))`,
+  )
+  let isOver = false
+  training.exited.then(() => {
+    isOver = true
+  })
+  let most = 0
+
+  for (let taken = 0; !isOver; taken = lines.length) {
+    const slow = new Int32Array(new SharedArrayBuffer(4))
+    Atomics.wait(slow, 0, 0, 5) // meanwhile what it says piles up
+    await nextTurn()
+    most = Math.max(most, lines.length - taken)
+  }
+  await training.kill()
+
+  assert.equal(lines, flood)
+  assert.ok(most > 0 && most * 101 < 64 * 1024, `${most} lines in one turn`)
 })
 
 inSweep(
