@@ -214,7 +214,7 @@ export class Looker {
       const lateBytes = isCapped
         ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
         : before.freeBytes + freedBytes - look.freeBytes
-      const isLate = lateBytes > freedBytes / 2
+      const isLate = lateBytes > Math.max(freedBytes / 2, NOISE.bytes)
       const matters = isCapped ? !countsAtOnce : isTooMuch(now)
       if (!isLate || !matters || performance.now() > endMs) return now
       await syncFilesystem(dir)
