@@ -72,7 +72,9 @@ export async function bootTwice(release: 12 | 13): Promise<void> {
   const again = costOf(machine, service)
   // What the machine, systemd and Node.js take by themselves.
   const unit = machine.must('systemctl', 'cat', service)
-  const empty = unit.replace(/^ExecStart=.*$/m, 'ExecStart=/usr/bin/node --eval 0')
+  const empty = unit
+    .replace(/^ExecStart=.*$/m, 'ExecStart=/usr/bin/node --eval 0')
+    .replace(/^Type=oneshot$/m, '$&\nRemainAfterExit=yes') // else systemd forgets it at once
   writeFileSync(machine.path('etc/systemd/system/empty.service'), empty)
   machine.must('systemctl', 'daemon-reload')
   machine.must('systemctl', 'start', 'empty.service')
