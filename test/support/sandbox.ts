@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { bootsMachines, isSweep } from './places.ts'
 
 export type Sandbox = AsyncDisposable & { dir: string; path: (...names: string[]) => string }
 
@@ -27,6 +28,9 @@ export async function sandbox(files: Record<string, number | string | Buffer> = 
   }
 }
 
+/** In a sweep there are whole clusters and machines beside it, and services that get what these leave. */
+const DEADLINE_MS = isSweep || bootsMachines ? 120_000 : 20_000
+
 /**
  * Poll until `condition` gives something truthy, and return it; throw after `deadlineMs`. A condition that looks at every
  * process is polled less often, so that what it waits for has the processor.
@@ -34,7 +38,7 @@ export async function sandbox(files: Record<string, number | string | Buffer> = 
 export async function until<T>(
   what: string,
   condition: () => T | Promise<T>,
-  deadlineMs = 20_000,
+  deadlineMs = DEADLINE_MS,
 ): Promise<NonNullable<T>> {
   const end = performance.now() + deadlineMs
   for (;;) {
