@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
 import type { EventBody } from '../events.ts'
 import { accountOf } from '../storage/capacity.ts'
+import { readProc } from '../system/processes.ts'
 import { MIB } from '../text.ts'
 import { Choice, type Chooser } from './choice.ts'
 import { Estimate } from './estimate.ts'
@@ -66,7 +67,7 @@ export type Watch = Looked &
  * @throws {TrainerError} `quota-exceeded`, or `no-space` if the disk holds no more; the training is dead then
  */
 export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures> {
-  preferUs()
+  const giveBack = preferUs()
   const guarding = new Guard(watch, signal)
   try {
     await guarding.run()
@@ -74,19 +75,34 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures>
     // The end of the training interrupts a look: that is no failure. What it has left running may have its grace.
     if (!signal.aborted || error instanceof TrainerError) throw error
     watch.training.resume()
+  } finally {
+    giveBack()
   }
   return guarding.fullest
 }
 
-/** A busy machine must not make the guard late: ask to run first, where that is allowed. */
-function preferUs(): void {
+/**
+ * A busy machine must not make the guard late: ask to run first, where that is allowed.
+ *
+ * @returns gives back what is not this process's alone
+ */
+function preferUs(): () => void {
+  // Sessions may get equal shares of the processor, whatever the priorities in them; see sched(7). A training may make many.
+  const before = /nice (-?\d+)/.exec(readProc('self/autogroup') ?? '')?.[1]
+  const preferSession = (nice: string) => {
+    try {
+      if (before !== undefined) writeFileSync('/proc/self/autogroup', nice)
+    } catch {
+      // Only a privileged user may.
+    }
+  }
   try {
     setPriority(constants.priority.PRIORITY_HIGH)
-    // Sessions may get equal shares of the processor, whatever the priorities in them; see sched(7). A training may make many.
-    writeFileSync('/proc/self/autogroup', '-20')
   } catch {
-    // Only a privileged user may, and not every kernel has them.
+    // Neither may others.
   }
+  preferSession('-20')
+  return () => preferSession(before ?? '0')
 }
 
 class Guard {
