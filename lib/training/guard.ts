@@ -87,22 +87,24 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures>
  * @returns gives back what is not this process's alone
  */
 function preferUs(): () => void {
-  // Sessions may get equal shares of the processor, whatever the priorities in them; see sched(7). A training may make many.
-  const before = /nice (-?\d+)/.exec(readProc('self/autogroup') ?? '')?.[1]
-  const preferSession = (nice: string) => {
-    try {
-      if (before !== undefined) writeFileSync('/proc/self/autogroup', nice)
-    } catch {
-      // Only a privileged user may.
-    }
-  }
   try {
     setPriority(constants.priority.PRIORITY_HIGH)
   } catch {
-    // Neither may others.
+    // Only a privileged user may.
   }
-  preferSession('-20')
-  return () => preferSession(before ?? '0')
+  // Sessions may get equal shares of the processor, whatever the priorities in them; see sched(7). A training may make many.
+  const before = /nice (-?\d+)/.exec(readProc('self/autogroup') ?? '')?.[1]
+  return before !== undefined && reniceSession('-20') ? () => void reniceSession(before) : () => {}
+}
+
+/** @returns false where this user may not */
+function reniceSession(nice: string): boolean {
+  try {
+    writeFileSync('/proc/self/autogroup', nice)
+    return true
+  } catch {
+    return false
+  }
 }
 
 class Guard {

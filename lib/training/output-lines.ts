@@ -145,6 +145,6 @@ export class OutputLines {
   }
 
   #finish(row: string): void {
-    if (row !== '' && row.trim() !== '') this.#finished.push(escapeText(row))
+    if (row.trim() !== '') this.#finished.push(escapeText(row))
   }
 }

@@ -33,6 +33,11 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
   const startedMs = performance.now()
   let budget: Budget | undefined
   const prepare = async (job: Job) => (budget = await preflight(job))
+  /** Its training has gone well, and `accept`'s command, if there is one, has written after the last prune. */
+  const succeed = async () => {
+    await noteSuccess(job)
+    if (budget && quota.accept?.command) await bringInside(job, budget)
+  }
   try {
     run.signal.throwIfAborted()
     if (run.jobs.some(({ state }) => state === 'trained')) await waitForQuiet(run, name)
@@ -43,8 +48,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     job.state = 'trained'
     if (!run.command.dryRun) {
       tellOfLostBest(job)
-      await noteSuccess(job)
-      if (budget && quota.accept?.command) await bringInside(job, budget)
+      await succeed()
     }
   } catch (error) {
     const isRefused = error instanceof TrainerError && error.code === 'not-accepted'
@@ -53,8 +57,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     announce(job, error)
     // The training itself went well: the others have their turn, and the run ends with the exit code of this.
     if (isRefused) {
-      await noteSuccess(job)
-      if (budget && quota.accept?.command) await bringInside(job, budget)
+      await succeed()
       return
     }
     const isFailure = error instanceof TrainerError && error.code === 'training-failed'

@@ -18,7 +18,7 @@ import {
 } from '../system/processes.ts'
 import { type Launched, launch, type TrainingCommand } from './launch.ts'
 import { OutputLines } from './output-lines.ts'
-import { SANDBOX_ATTEMPTS, signalSandbox } from './sandbox.ts'
+import { SANDBOX_ATTEMPTS, stopSandbox } from './sandbox.ts'
 
 /** Time between two looks at whether a training that is ended has gone. */
 const END_LOOK_MS = 20
@@ -193,7 +193,7 @@ export class Training {
     this.#isHeld = true
     const met = new Set(this.processes())
     const first = listProcesses().find(({ parent }) => parent === this.pid)
-    if (first) signalSandbox(this.pid, first.pid, 'STOP')
+    if (first) stopSandbox(this.pid, first.pid)
     return this.processes().some(pid => !met.has(pid))
   }
 

@@ -122,17 +122,17 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
 }
 
 /**
- * Send a signal to everything in a sandbox but its first process: the kernel goes through all of it before anything in it can
- * make another process. Where it cannot be entered, nothing is done.
+ * SIGSTOP everything in a sandbox but its first process: the kernel goes through all of it before anything in it can make
+ * another process. Where it cannot be entered, nothing is done.
  *
  * @param outer bwrap's process outside of it
  * @param first its first process
  */
-export function signalSandbox(outer: number, first: number, signal: 'STOP'): void {
+export function stopSandbox(outer: number, first: number): void {
   // Root may enter it as it is. Another user may in the user namespace that it was made from.
   const user = process.getuid?.() === 0 ? [] : [`--user=/proc/${outer}/ns/user`, '--preserve-credentials']
   const entering = [...user, `--pid=/proc/${first}/ns/pid`]
-  spawnSync('nsenter', [...entering, 'sh', '-c', `kill -${signal} -1`], {
+  spawnSync('nsenter', [...entering, 'sh', '-c', 'kill -STOP -1'], {
     env: { PATH: safePath },
     stdio: 'ignore',
     timeout: 1000,

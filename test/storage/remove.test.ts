@@ -154,7 +154,7 @@ test('pruneOldest() deletes nothing outside while a folder is being swapped for 
   await using trap = await setTrap(box)
   let deleted = 0
 
-  for (const end = performance.now() + 1500; performance.now() < end; ) {
+  for (const end = performance.now() + 3000; performance.now() < end; ) {
     trap.bait()
     const { usedBytes, prunable } = await measure(box.path('core'))
     const { freedBytes } = await pruneOldest(box.path('core'), prunable, { usedBytes, targetBytes: 0 })
@@ -162,7 +162,7 @@ test('pruneOldest() deletes nothing outside while a folder is being swapped for 
     assert.is(trap.lost(), 0)
   }
 
-  assert.ok(deleted > 2, `something was deleted in ${deleted} rounds`)
+  assert.ok(deleted > 5, `something was deleted in ${deleted} rounds`)
 })
 
 inSweep(
