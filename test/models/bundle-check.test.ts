@@ -136,7 +136,7 @@ test('checkBundle() refuses a bundle with a file twice', async () => {
 
 test('checkBundle() refuses a bundle that another key has signed', async () => {
   await using box = await sandbox({ 'core.tar.gz': gzipSync(await pack(Object.entries(good))) })
-  const other = createPublicKey(rsaPair().publicKey)
+  const other = createPublicKey(rsaPair('other').publicKey)
 
   const { differences } = await checkBundle(box.path('core.tar.gz'), other)
 

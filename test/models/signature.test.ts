@@ -15,7 +15,7 @@ for (const [what, pem, reason] of [
   ['an EC key', ec, /of type ec, expected rsa; make one: openssl/],
   ['a key for RSA-PSS alone', pss, /of type rsa-pss, expected rsa/],
   ['a key that needs a passphrase', locked, /needs a passphrase; write it without one: openssl pkey/],
-  ['an RSA key of 2048 bits', rsaPair(2048).privateKey, /has 2048 bits, expected at least 3072/],
+  ['an RSA key of 2048 bits', rsaPair('short').privateKey, /has 2048 bits, expected at least 3072/],
   ['the public half', publicKey, /begins with PUBLIC KEY; name the private half/],
   [
     'a certificate',
@@ -89,7 +89,7 @@ test('readPrivateKey() says what to do when the key is missing, or not for this 
 })
 
 test('readPublicKey() refuses a missing file, a folder and a short key', async () => {
-  await using box = await sandbox({ 'short.pem': rsaPair(2048).publicKey })
+  await using box = await sandbox({ 'short.pem': rsaPair('short').publicKey })
 
   const files = ['missing.pem', '.', 'short.pem'].map(name => box.path(name))
 
@@ -117,7 +117,7 @@ test('isSigned() accepts what signText() makes, and nothing else', () => {
     ),
   )
   assert.not(isSigned(Buffer.from('text'), '', key))
-  assert.not(isSigned(Buffer.from('text'), signature, createPublicKey(rsaPair().publicKey)))
+  assert.not(isSigned(Buffer.from('text'), signature, createPublicKey(rsaPair('other').publicKey)))
 })
 
 for (const [what, saltLength, padding] of [

@@ -56,7 +56,7 @@ inSweep('a bundle takes the place of a file, behind a link too, and of nothing e
 test('a bundle is verified with the right key, and refused with another or once a model is changed', async () => {
   await using rig = await bundleRig()
   await trainAndPublish(rig.coreDir, { 'core.onnx': onnxModel() })
-  writeFileSync(rig.path('other.pem'), rsaPair().publicKey)
+  writeFileSync(rig.path('other.pem'), rsaPair('other').publicKey)
 
   const bundled = await rig.run([...rig.bundling, '--json'], bundle)
   const { size: bytes } = statSync(rig.out)

@@ -1,19 +1,24 @@
-import { generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { root } from './places.ts'
 
-/** A pair of RSA keys as PEM. */
-export function rsaPair(modulusLength = 3072): { publicKey: string; privateKey: string } {
-  const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength })
-  return { publicKey: publicPem(publicKey), privateKey: privatePem(privateKey) }
+/**
+ * A pair of RSA keys as PEM, which only tests know: `one` and `other` have 3072 bits, `short` has 2048. They are kept,
+ * because to make such a pair takes half a second of processor.
+ */
+export function rsaPair(name: 'one' | 'other' | 'short' = 'one'): { publicKey: string; privateKey: string } {
+  const privateKey = keptKey(name)
+  const publicKey = createPublicKey(privateKey).export({ type: 'spki', format: 'pem' }).toString()
+  return { publicKey, privateKey }
 }
 
-/** Make private keys that do not sign bundles, as PEM. */
+/** Private keys that do not sign bundles, as PEM. */
 export function wrongKeys() {
-  const locked = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey
   return {
     ec: privatePem(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey),
-    pss: privatePem(generateKeyPairSync('rsa-pss', { modulusLength: 3072 }).privateKey),
-    locked: privatePem(locked, { cipher: 'aes-256-cbc', passphrase: 'secret' }),
+    pss: keptKey('pss'),
+    locked: privatePem(createPrivateKey(keptKey('one')), { cipher: 'aes-256-cbc', passphrase: 'secret' }),
   }
 }
 
@@ -23,8 +28,8 @@ export function writeKey(path: string, pem: string): string {
   return path
 }
 
-function publicPem(key: KeyObject): string {
-  return key.export({ type: 'spki', format: 'pem' }).toString()
+function keptKey(name: string): string {
+  return readFileSync(join(root, 'test/fixtures/keys', `${name}.pem`), 'utf8')
 }
 
 function privatePem(key: KeyObject, lock?: { cipher: string; passphrase: string }): string {
