@@ -1,19 +1,18 @@
 /**
- * Run the test files, several at a time: node --import tsx test/run.ts [part of a file's path …], which then also says
- * what took a second or more.
+ * Run the test files, several at a time, and `npm run check` beside them. With parts of their paths, as in
+ * node --import tsx test/run.ts guard report/, run those alone, and say what took a second or more.
  *
  * Most run in a copy of the project that is translated to JavaScript. The run passes only if every test of every file
  * ran and passed, and every skip is named. With RANSOMEYE_SWEEP=whole only those tests run that otherwise take a sample of
  * their cases, which then go through all of them, and those that are in the sweep alone, as all of a file NAME.sweep.test.ts
  * are. With RANSOMEYE_BOOT=yes only those of booted/ run, and without it all but those.
  */
-import { type ChildProcess, fork } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
-import { bootsMachines, isSweep, loader, moduleOf, root, testLimitMs } from './support/places.ts'
-import type { Message, Tally } from './support/run-file.ts'
+import { $ } from 'zx/core'
+import { bootsMachines, isSweep, loader, moduleOf, root } from './support/places.ts'
+import { type Outcome, rounded, secondsSince, TestProcess } from './support/test-process.ts'
 import { translateProject } from './support/translate.ts'
 
 /** The files are mostly processes that wait for each other; many more at a time would make those late that measure time. */
@@ -97,28 +96,31 @@ const files = matching
       : !name.endsWith(SWEPT),
   )
   .sort((one, other) => place(one) - place(other))
-const outcomes: {
-  name: string
-  tally: Tally
-  seconds: number
-  processorSeconds: number
-  longest: { test: string; seconds: number }
-}[] = []
-const running = new Set<ChildProcess>()
+const outcomes: Outcome[] = []
+const running = new Set<TestProcess>()
 
 const startedMs = performance.now()
 await using copy = await translateProject()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, async () => {
-    for (const child of running) killGroup(child)
+    for (const testProcess of running) testProcess.kill()
     await copy[Symbol.asyncDispose]()
     process.kill(process.pid, signal)
   })
 }
+const checked = wanted.length || isSweep || bootsMachines ? undefined : check()
 const queue = files.values()
 await Promise.all(
   Array.from({ length: AT_A_TIME }, async () => {
-    for (const name of queue) outcomes.push(await runFile(name))
+    let shared: TestProcess | undefined
+    for (const name of queue) {
+      if (!isSmall(name)) outcomes.push(await runFile(name))
+      else {
+        if (!shared || shared.isGone) shared = startProcess(name)
+        outcomes.push(await runFile(name, shared))
+      }
+    }
+    if (shared) await endProcess(shared)
   }),
 )
 
@@ -147,6 +149,7 @@ const faults = files.length
   ? tallies.flatMap(tally => tally.faults)
   : [`no test file ${matching.length ? 'is here: npm run test:sweep' : 'matches'}`]
 if (!faults.length && !passed && !failed) faults.push('no test ran')
+faults.push(...((await checked) ?? []))
 for (const name of bootsMachines ? [] : [...LONGEST_FIRST, ...AS_IT_STANDS])
   if (!all.includes(name)) faults.push(`test/run.ts names ${name}, which there is not`)
 const skips = tallies.flatMap(tally => tally.skips)
@@ -164,85 +167,51 @@ function place(name: string): number {
   return index < 0 ? LONGEST_FIRST.length : index
 }
 
-/** Run one file in a process of its own; what it prints is shown whole when it has ended. */
-async function runFile(name: string): Promise<(typeof outcomes)[number]> {
-  const startedMs = performance.now()
-  const [program, place] =
-    AS_IT_STANDS.includes(name) || bootsMachines
-      ? [{ path: moduleOf(RUN_FILE), execArgv: loader }, root]
-      : [{ path: copy.path(RUN_FILE.replace('.ts', '.js')), execArgv: ['--enable-source-maps'] }, copy.dir]
-  const child = fork(program.path, [name], {
-    cwd: place,
-    detached: true, // so that it has a group, which is ended as one
-    // Node.js 20.11.0 hands work on files to the kernel's own threads, past strace, limits and other users' permissions.
-    env: { ...process.env, UV_USE_IO_URING: '0' },
-    execArgv: program.execArgv,
-    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-  })
-  running.add(child)
-  let output = ''
-  for (const stream of [child.stdout!, child.stderr!])
-    stream.setEncoding('utf8').on('data', text => (output += text))
-  let tally: Tally | undefined
-  let test = 'its beginning'
-  let testStartedMs = startedMs
-  let longest = { test, seconds: 0 }
-  let processorSeconds = 0
-  let costs = ''
-  const endTest = (usedSeconds: number) => {
-    const seconds = secondsSince(testStartedMs)
-    if (seconds > longest.seconds) longest = { test, seconds }
-    if (wanted.length && seconds >= 1)
-      costs += `\n    ${seconds} s, ${rounded(usedSeconds - processorSeconds)} s of processor: ${test}`
-    testStartedMs = performance.now()
-    processorSeconds = usedSeconds
-  }
-  let isLate = false
-  // A test that only waits ends itself at the limit, and the next one runs. This is for one that lets nothing else run.
-  const late = setTimeout(() => {
-    isLate = true
-    killGroup(child)
-  }, testLimitMs + 5000)
-  child.on('message', (message: Message) => {
-    endTest(message.processorSeconds)
-    if ('test' in message) test = `"${message.test}"`
-    else tally = message
-    late.refresh()
-  })
-  const closed = new Promise(resolve => child.once('close', resolve))
-  const [code, signal] = await new Promise<unknown[]>(resolve => child.once('exit', (...how) => resolve(how)))
-  clearTimeout(late)
-  killGroup(child) // whatever its tests have left running
-  running.delete(child)
-  await Promise.race([closed, delay(1000)]) // what has left the group may keep the output open
-  const seconds = secondsSince(startedMs)
-  console.log(
-    `\n${name}\n${output.trim()}${costs}\n  ${seconds} s, ${rounded(processorSeconds)} s of processor`,
+/** Look meanwhile at what is judged without being run: types, style, dead code, licences. */
+async function check(): Promise<string[]> {
+  const { ok, stdout, stderr } = await $({ nothrow: true, quiet: true })`npm run --silent check`
+  console.log(`\nnpm run check\n${(stdout + stderr).trim()}`)
+  return ok ? [] : ['npm run check failed']
+}
+
+/** What is small shares a process with others like it: to start one takes longer than to run most of them. */
+function isSmall(name: string): boolean {
+  return place(name) === LONGEST_FIRST.length && !standsThere(name)
+}
+
+function startProcess(name: string): TestProcess {
+  const testProcess = new TestProcess(
+    standsThere(name)
+      ? { program: moduleOf(RUN_FILE), execArgv: loader, dir: root }
+      : {
+          program: copy.path(RUN_FILE.replace('.ts', '.js')),
+          execArgv: ['--enable-source-maps'],
+          dir: copy.dir,
+        },
   )
-  const how = isLate
-    ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
-    : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
-  return {
-    name,
-    seconds,
-    processorSeconds,
-    longest,
-    tally: tally ?? { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [], leftToSweep: 0 },
-  }
+  running.add(testProcess)
+  return testProcess
 }
 
-function killGroup({ pid }: ChildProcess): void {
-  try {
-    process.kill(-pid!, 'SIGKILL')
-  } catch {
-    // There is nobody left in it.
-  }
+function standsThere(name: string): boolean {
+  return AS_IT_STANDS.includes(name) || bootsMachines
 }
 
-function secondsSince(startedMs: number): number {
-  return rounded((performance.now() - startedMs) / 1000)
+/** Run one file, in a process of its own or in one for many; what it prints is shown whole when it has ended. */
+async function runFile(name: string, shared?: TestProcess): Promise<Outcome> {
+  const testProcess = shared ?? startProcess(name)
+  const outcome = await testProcess.run(name)
+  if (!shared) await endProcess(testProcess)
+  const { output, costs, seconds, processorSeconds } = outcome
+  console.log(`\n${name}\n${output}`)
+  for (const cost of costs)
+    if (wanted.length && cost.seconds >= 1)
+      console.log(`    ${cost.seconds} s, ${cost.processorSeconds} s of processor: ${cost.test}`)
+  console.log(`  ${seconds} s, ${processorSeconds} s of processor`)
+  return outcome
 }
 
-function rounded(seconds: number): number {
-  return Math.round(seconds * 10) / 10
+async function endProcess(testProcess: TestProcess): Promise<void> {
+  await testProcess.end()
+  running.delete(testProcess)
 }

@@ -81,7 +81,7 @@ mountingInSweep(
 mountingInSweep(
   'a training that writes checkpoints for three times its volume survives, pruned oldest first',
   async () => {
-    await using rig = await createdRig({ maxDiskMb: 40, trainer: writesThrice })
+    await using rig = await createdRig({ maxDiskMb: 40, trainer: writesThrice(40) })
 
     const { exitCode, events } = await rig.run(['core', '--json'])
 

@@ -13,9 +13,9 @@ export type FakeTrainer = string
 /** Writes what a successful training leaves. */
 export const publishes: FakeTrainer = `fs.copyFileSync(fixture, dir + '/' + job + '.onnx')`
 
-/** Writes checkpoints for three times a quota of 40 MiB. */
-export const writesThrice: FakeTrainer = `
-for (let n = 0; n < 30; n++) {
+/** Writes checkpoints of 4 MiB for three times the quota. */
+export const writesThrice = (quotaMb: number): FakeTrainer => `
+for (let n = 0; n < ${(3 * quotaMb) / 4}; n++) {
   const fd = fs.openSync(dir + '/epoch-' + n + '.checkpoint', 'w')
   for (let m = 0; m < 4; m++) { fs.writeSync(fd, Buffer.alloc(2 ** 20, n)); await sleep(30) }
   fs.closeSync(fd)

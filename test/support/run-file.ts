@@ -1,5 +1,5 @@
 /**
- * Run one test file and tell the parent process how it went.
+ * Run the test files that the parent process names, one after another, and tell it how each went.
  *
  * uvu by itself ends with exit 0 when a hook throws, a file forgets `.run()` or a stray `.only` hides the rest: here
  * each of these is a fault.
@@ -8,21 +8,7 @@ import { readFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { moduleOf } from './places.ts'
 import { namedSkips } from './skips.ts'
-
-/** How a test file went; a fault is what is wrong with the file rather than with what it tests. */
-export type Tally = {
-  passed: number
-  failed: number
-  faults: string[]
-  skips: string[]
-  leftToSweep: number
-}
-
-/**
- * What the parent process is told: at the beginning of each test its name, at the end of the file how it went, and each
- * time the seconds of processor that the file has taken so far.
- */
-export type Message = ({ test: string } | Tally) & { processorSeconds: number }
+import { END_OF_FILE, type Message, type Tally } from './test-process.ts'
 
 type Outcome = [errors: string | true, passed: number, skipped: number, total: number]
 type Group = [name: string, ...runs: (() => Promise<Outcome>)[]]
@@ -30,37 +16,51 @@ type Group = [name: string, ...runs: (() => Promise<Outcome>)[]]
 /** On every Linux that there is a Node.js for. */
 const TICKS_A_SECOND = 100
 
-const name = process.argv[2]!
-const tally: Tally = { passed: 0, failed: 0, faults: [], skips: namedSkips, leftToSweep: 0 }
-const fault = (text: string) => tally.faults.push(`${name}: ${text}`)
-const group: Group = [name]
-Object.assign(globalThis, { UVU_DEFER: 1, UVU_INDEX: 0, UVU_QUEUE: [group] })
-
+const queue: Group[] = []
+Object.assign(globalThis, { UVU_DEFER: 1, UVU_INDEX: 0, UVU_QUEUE: queue })
 const { test } = await import('uvu') // which looks at once who runs it
 const shares = await import('./test.ts')
-const tell = (message: { test: string } | Tally, then = () => {}) =>
-  process.send!({ ...message, processorSeconds: processorSeconds() } satisfies Message, then)
-test.before.each(({ __test__ }) => void tell({ test: __test__ }))
 
-try {
-  await import(pathToFileURL(moduleOf(`test/${name}`)).href)
-  const runs = group.slice(1) as (() => Promise<Outcome>)[]
-  if (!runs.length) fault('registers no test; is .run() missing?')
-  let unnamed = -namedSkips.length
-  for (const run of runs) {
-    const [errors, passed, skipped, total] = await run()
-    if (errors !== true) console.error(errors)
-    tally.passed += passed
-    tally.failed += total - passed
-    unnamed += skipped
-    if (total === 0 && skipped === 0 && !shares.leftToSweep) fault('is empty')
+process.on('message', async (name: string) => {
+  const tally = await run(name)
+  for (const stream of [process.stdout, process.stderr])
+    await new Promise(resolve => stream.write(END_OF_FILE, resolve))
+  tell(tally)
+})
+process.on('disconnect', () => process.exit()) // whatever a failed test has left open
+
+async function run(name: string): Promise<Tally> {
+  const tally: Tally = { passed: 0, failed: 0, faults: [], skips: [], leftToSweep: 0 }
+  const fault = (text: string) => tally.faults.push(`${name}: ${text}`)
+  const group: Group = [name]
+  queue[0] = group
+  const leftBefore = shares.leftToSweep
+  test.before.each(({ __test__ }) => tell({ test: __test__ }))
+  try {
+    await import(pathToFileURL(moduleOf(`test/${name}`)).href)
+    tally.skips = namedSkips.splice(0)
+    tally.leftToSweep = shares.leftToSweep - leftBefore
+    const runs = group.slice(1) as (() => Promise<Outcome>)[]
+    if (!runs.length) fault('registers no test; is .run() missing?')
+    let unnamed = -tally.skips.length
+    for (const run of runs) {
+      const [errors, passed, skipped, total] = await run()
+      if (errors !== true) console.error(errors)
+      tally.passed += passed
+      tally.failed += total - passed
+      unnamed += skipped
+      if (total === 0 && skipped === 0 && !tally.leftToSweep) fault('is empty')
+    }
+    if (unnamed !== 0) fault(`${unnamed} tests skipped without a name (a stray .only or .skip)`)
+  } catch (error) {
+    fault(error instanceof Error ? (error.stack ?? error.message) : String(error))
   }
-  tally.leftToSweep = shares.leftToSweep
-  if (unnamed !== 0) fault(`${unnamed} tests skipped without a name (a stray .only or .skip)`)
-} catch (error) {
-  fault(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  return tally
 }
-tell(tally, () => process.exit()) // whatever a failed test has left open
+
+function tell(message: { test: string } | Tally): void {
+  process.send!({ ...message, processorSeconds: processorSeconds() } satisfies Message)
+}
 
 /** What this process has used, and what those that it has started and seen end. */
 function processorSeconds(): number {
