@@ -136,7 +136,7 @@ async function performOnce(
   signal: AbortSignal,
 ): Promise<Pass> {
   const startedMs = performance.now()
-  const opening = await open(command)
+  const opening = await open(command, signal)
   const output = command.json ? new JsonLines() : (screen?.() ?? new TextLines())
   const run = openRun(command, opening, output, signal)
   const { journal, modelsDir } = run

@@ -64,9 +64,9 @@ const MAX_OPENINGS = 10
  * A training whose orchestrator is gone will never be published: it is ended here, and its lock taken over.
  *
  * @throws {TrainerError} `locked`, naming the holder; `storage` if the lock cannot be opened; `config` if other machines
- * would not see it
+ * would not see it; the reason of `signal`, which ends the wait for a training that is ended here
  */
-export async function takeLock(stateDir: string): Promise<Lock> {
+export async function takeLock(stateDir: string, signal?: AbortSignal): Promise<Lock> {
   assertSharedLocks(stateDir)
   const path = join(stateDir, 'lock')
   for (let opening = 1; opening <= MAX_OPENINGS; opening++) {
@@ -76,7 +76,7 @@ export async function takeLock(stateDir: string): Promise<Lock> {
       for (const held of [opened.folderFd, opened.fd]) letGo(held)
     }
     try {
-      if (await acquire(opened, path)) {
+      if (await acquire(opened, path, signal)) {
         record(opened.fd, path)
         return { fd: opened.fd, release }
       }
@@ -95,10 +95,14 @@ type Opened = { fd: number; folderFd: number; isNew: boolean }
  * @returns false if it has to be opened anew
  * @throws {TrainerError} `locked`
  */
-async function acquire({ fd, folderFd, isNew }: Opened, path: string): Promise<boolean> {
+async function acquire(
+  { fd, folderFd, isNew }: Opened,
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
   if (!flock(fd)) {
     if (isStrangers(fd)) return putAside(path)
-    await inherit(fd, path)
+    await inherit(fd, path, signal)
   }
   if (!isSameFile(fd, path)) return false
   // On some filesystems every file is open to others.
@@ -112,7 +116,7 @@ async function acquire({ fd, folderFd, isNew }: Opened, path: string): Promise<b
 }
 
 /** Wait for what is left of a run that is gone, and end its training. */
-async function inherit(fd: number, path: string): Promise<void> {
+async function inherit(fd: number, path: string, signal: AbortSignal | undefined): Promise<void> {
   const startedMs = performance.now()
   let seenMs = startedMs
   for (let pauseMs = MIN_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_PAUSE_MS)) {
@@ -125,9 +129,10 @@ async function inherit(fd: number, path: string): Promise<void> {
     // One that was seen until now has just let go, however long it has held it.
     const isUnseen = nowMs - seenMs > UNSEEN_MS
     if (isOwned || isUnseen || nowMs - startedMs > INHERITED_MS) throw heldBy(path, owner, holders)
-    await killAll(() => lockHolders([fstatSync(fd)]).filter(isOrphanedTraining))
+    await killAll(() => lockHolders([fstatSync(fd)]).filter(isOrphanedTraining), pauseMs)
     if (flock(fd)) return
     await delay(pauseMs)
+    signal?.throwIfAborted()
   }
 }
 

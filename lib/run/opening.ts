@@ -18,9 +18,9 @@ export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefine
  * Read the quotas, open the models folder, take the lock.
  *
  * @throws {TrainerError} `config`, `usage` for another user's folder, `storage`, `locked`. The journal and the metrics
- * note a run that could not start, where they can be written
+ * note a run that could not start, where they can be written; the reason of `signal`
  */
-export async function open(command: Command): Promise<Opening> {
+export async function open(command: Command, signal: AbortSignal): Promise<Opening> {
   const { dryRun } = command
   // The quotas may name it too, once they are read.
   let modelsDir = command.modelsDir ?? process.env.RANSOMEYE_MODELS_DIR
@@ -29,7 +29,7 @@ export async function open(command: Command): Promise<Opening> {
     modelsDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
     if (!dryRun) assertOwnFolder(modelsDir, process.argv.slice(2))
     modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
-    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(stateDirOf(modelsDir)) }
+    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(stateDirOf(modelsDir), signal) }
   } catch (error) {
     if (command.trains && !dryRun && modelsDir) await note(command, modelsDir, error)
     throw error

@@ -116,6 +116,16 @@ export function runsOf(pid: number): number | undefined {
   return runs.length ? runs.reduce((sum, count) => sum + Number(count), 0) : undefined
 }
 
+/**
+ * Tell how many bytes a process has made the kernel write to files so far, also by a call that still goes on; see
+ * proc_pid_io(5). 0 if it is gone; NaN if it keeps others out.
+ */
+export function bytesWrittenBy(pid: number): number {
+  const [, bytes] = /^write_bytes: (\d+)/m.exec(readProc(`${pid}/io`) ?? '') ?? []
+  if (bytes !== undefined) return Number(bytes)
+  return readProc(`${pid}/stat`) === undefined ? 0 : Number.NaN
+}
+
 /** Does every thread of the process that is not stopped wait in the kernel for something, where no signal reaches it? */
 export function isStuck(pid: number): boolean {
   return threadStates(pid).every(state => 'TtZXD'.includes(state))

@@ -96,6 +96,7 @@ export async function verdictOf(
       over.abort()
       await guarding.catch(() => undefined) // thrown above, if it was the guard that ended it
     }
+    if (process.isUnkillable) return `accept's command: ${process.describeUnkillable()}`
     const { exitCode, signal } = await process.exited
     if (exitCode === 0) return undefined
     const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`

@@ -39,8 +39,10 @@ const MAX_WALK_PAUSE_MS = 1000
 const FAST_BYTES_PER_MS = MIB / 4
 /** Stopping a training because of what others write must not take more of its time than this. */
 const IDLE_STOP_SHARE = 0.05
-/** A thread that waits for a slow disk stops when its system call returns; it is not hurried while all is well. */
-const FREEZE_DEADLINE_MS = 10_000
+/** A thread that writes to a slow disk stops when its system call returns; it is not hurried while all is well. */
+const FREEZE_DEADLINE_MS = 60_000
+/** What a training writes where no count finds it, while it is being stopped, may be this much of its limit. */
+const MOST_UNFOUND = 1 / 16
 /** What waits in the kernel for so long without running is not writing: a writer that is held back runs every 200 ms. */
 const STUCK_MS = 250
 /** A training that is stopped is woken so often by chance, such as an operator's SIGCONT. */
@@ -294,7 +296,7 @@ class Guard {
     const { job, training, emit } = this.#watch
     const startedMs = performance.now()
     const before = process.cpuUsage()
-    let isStopped = training.stop()
+    training.stop()
     const now = this.#estimate.now()
     // Only a count may say that the limit was passed.
     const usedBytes = Math.min(now.usedBytes, limitNow(this.#watch, now).bytes)
@@ -302,12 +304,15 @@ class Guard {
     let runs: Runs
     let look: Look
     for (let attempt = 1; ; attempt++) {
-      isStopped ||= await this.#untilStopped(startedMs)
+      const passed = await this.#untilStopped()
+      if (passed) return this.#endPassed(passed, '')
       runs = training.runs()
-      look = await this.#looker.countStanding(isStopped, this.#estimate.now())
-      if (!isStopped || !training.hasRunSince(runs)) break
-      if (attempt === MOST_WAKES) return this.#endWaking()
-      isStopped = training.stop()
+      look = await this.#looker.countStanding(this.#estimate.now())
+      if (!training.hasRunSince(runs)) break
+      if (attempt === MOST_WAKES)
+        return this.#endUncounted(
+          'something wakes it whenever it is stopped (a timer whose signal is SIGCONT?)',
+        )
     }
     const isFull = isAbove(look, this.#thresholds(look))
     const isOthers = !isFull && isAbove(this.#estimate.now(), withNoise(look))
@@ -316,15 +321,12 @@ class Guard {
     const countedOnly = this.#choice.prunedCount === prunedCount && ({ countedOnly: true } as const)
     this.#choice.noteSizes(look)
     this.#estimate.set(look, look.account)
-    if (isStopped && !training.hasRunSince(runs)) this.#looker.trust(look)
+    if (!training.hasRunSince(runs)) this.#looker.trust(look)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
     if (isAbove(look, limit)) {
-      const held = isStopped
-        ? await describeHeld(training.processes(), this.#watch.dir, this.#looker.sinceMs)
-        : ''
-      await training.kill()
-      throw this.#reasonFor(look, held + (await this.#choice.describeRest()))
+      const { dir } = this.#watch
+      return this.#endPassed(look, await describeHeld(training.processes(), dir, this.#looker.sinceMs))
     }
     this.#patience = {
       bytes: patienceFor(look.usedBytes, limit.bytes),
@@ -339,13 +341,19 @@ class Guard {
     training.resume()
   }
 
+  /** It is above its limit, and nothing is left to prune. */
+  async #endPassed(look: Look, held: string): Promise<never> {
+    await this.#watch.training.kill()
+    throw this.#reasonFor(look, held + (await this.#choice.describeRest()))
+  }
+
   /** What goes on while it is counted can hide from every count. */
-  async #endWaking(): Promise<void> {
+  async #endUncounted(why: string): Promise<never> {
     const { job, training } = this.#watch
     await training.kill()
     throw new TrainerError(
       'training-failed',
-      `Stopped ${job}: something wakes its training whenever it is stopped to be counted (a timer whose signal is SIGCONT?)`,
+      `Stopped ${job}: its training cannot be counted, because ${why}`,
     )
   }
 
@@ -354,24 +362,40 @@ class Guard {
     this.#tell(figures)
   }
 
-  /** @returns false if a thread is still in a long system call, with which it has passed the limit, or for too long */
-  async #untilStopped(startedMs: number): Promise<boolean> {
+  /**
+   * Wait until all of it stands still: a thread in a system call goes on until that returns.
+   *
+   * @returns what it uses, if it passes its limit meanwhile: only its death ends that
+   */
+  async #untilStopped(): Promise<Look | undefined> {
     const { training } = this.#watch
-    let since = { ms: performance.now(), runs: training.runs() }
-    while (performance.now() - startedMs < FREEZE_DEADLINE_MS) {
-      await delay(2)
-      if (training.stop()) return true
+    const startedMs = performance.now()
+    let since: { ms: number; runs: Runs } | undefined
+    let first: { writtenBytes: number; accountBytes: number; foundBytes: number } | undefined
+    while (!training.stop()) {
+      if (performance.now() - startedMs > FREEZE_DEADLINE_MS)
+        await this.#endUncounted(`it does not stand still within ${FREEZE_DEADLINE_MS / 1000} s`)
+      since ??= { ms: performance.now(), runs: training.runs() }
       if (performance.now() - since.ms > STUCK_MS) {
-        if (training.isStuck() && !training.hasRunSince(since.runs)) return true
-        since = { ms: performance.now(), runs: training.runs() }
+        if (training.isStuck() && !training.hasRunSince(since.runs)) return undefined
+        since = undefined
       }
+      await delay(2)
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
-      // It sees less than there is: what is deleted but held is not in it.
-      const look = await this.#looker.count()
-      if (isAbove(look, limitNow(this.#watch, look))) return false
+      // It may be others who have written so much.
+      const writtenBytes = training.bytesWritten()
+      const look = await this.#looker.countMoving(this.#signal)
+      const limit = limitNow(this.#watch, look)
+      if (isAbove(look, limit)) return look
+      first ??= { writtenBytes, accountBytes: now.usedBytes, foundBytes: look.usedBytes }
+      // A file that is on its way through a socket, or that another thread has closed, is not found.
+      const byItself = writtenBytes - first.writtenBytes
+      const newBytes = Number.isNaN(byItself) ? now.usedBytes - first.accountBytes : byItself
+      const unfoundBytes = newBytes - (look.usedBytes - first.foundBytes)
+      if (unfoundBytes > MOST_UNFOUND * limit.bytes) return { ...look, usedBytes: now.usedBytes }
     }
-    return false
+    return undefined
   }
 
   /** Prune down to 80 % of the limit, in rounds: one kind of what may go after another, and much in parts. */
@@ -400,7 +424,7 @@ class Guard {
     this.#hasToldOfInodes = true
     const { job, emit } = this.#watch
     const message =
-      `its training is pruned for the sake of inodes: ${usedInodes} of the ${limitInodes} that it may have are used; ` +
+      `its training is pruned for the sake of inodes: ${usedInodes} of the ${Math.max(0, limitInodes)} that it may have are used; ` +
       'make it write fewer files'
     emit({ event: 'warning', job, message })
   }

@@ -60,6 +60,8 @@ export type Launched = {
   isReady: Promise<boolean>
   /** Let its program begin. */
   go: () => void
+  /** Wait for its end no longer: this process may end before it. */
+  abandon: () => void
 }
 
 /**
@@ -118,5 +120,5 @@ export async function launch({
     gate.once('data', () => resolve(true)).once('close', () => resolve(false))
   })
   const go = () => void gate.end('\n', () => gate.destroy())
-  return { pid: child.pid, exited, output, lifeline, isReady, go }
+  return { pid: child.pid, exited, output, lifeline, isReady, go, abandon: () => child.unref() }
 }

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { isErrno, TrainerError } from '../errors.ts'
 import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
 import { type Measurement, measure } from '../storage/measure.ts'
 import type { Globs } from '../storage/rules.ts'
@@ -6,7 +7,7 @@ import { syncFilesystem } from '../system/durable.ts'
 import { freeLostSockets } from '../system/lost-sockets.ts'
 import { MIB } from '../text.ts'
 import { Estimate } from './estimate.ts'
-import { type Amounts, type Figures, isAbove, type Limit, limitNow, type Start } from './limit.ts'
+import type { Amounts, Figures, Limit, Start } from './limit.ts'
 import { type HeldFiles, heldFiles } from './open-files.ts'
 import type { Training } from './process.ts'
 
@@ -27,7 +28,13 @@ export type Look = Figures &
     account: FilesystemAccount
   }
 
-const NOTHING_HELD: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), outOfSight: 0 }
+const NOTHING_HELD: HeldFiles = {
+  deletedBytes: 0,
+  deletedInodes: 0,
+  largest: [],
+  unseen: new Set(),
+  outOfSight: 0,
+}
 
 /** Whose bytes are counted, and on what. */
 export type Looked = Limit & {
@@ -55,7 +62,7 @@ export class Looker {
   readonly #standing: Estimate
   /** What others wrote in a millisecond during that look. */
   #others = { bytesPerMs: 0, sinceMs: 0 }
-  /** What was missing at the last counts and taken for noise, since the last one in which every descriptor was looked at. */
+  /** What was missing at the last counts and taken for noise each time: it may be a training's that takes little at a time. */
   #passedOverBytes = 0
   /** When that was, and what the training held that nobody may look at. */
   #stoodMs = performance.now()
@@ -74,12 +81,13 @@ export class Looker {
    * has been.
    */
   async count(signal = this.#signal): Promise<Look> {
-    const { dir, rules, isCapped } = this.#looked
+    const { job, dir, rules, isCapped } = this.#looked
     const account = accountOf(dir)
-    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, {
-      ...rules,
-      liveSinceNs: this.#sinceNs,
-      signal,
+    const options = { ...rules, liveSinceNs: this.#sinceNs, signal }
+    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, options).catch(error => {
+      if (!isErrno(error.cause, 'EACCES')) throw error
+      const message = `Stopped ${job}: its training keeps a folder of its own from being counted. ${error.message}`
+      throw new TrainerError('training-failed', message, { cause: error })
     })
     const look = {
       usedBytes,
@@ -103,11 +111,11 @@ export class Looker {
   }
 
   /** Count while the training stands still, and note what others write meanwhile. */
-  async countStanding(isStopped: boolean, expected: Figures): Promise<Look> {
+  async countStanding(expected: Figures): Promise<Look> {
     const { dir } = this.#looked
     const sinceMs = performance.now()
     const before = accountOf(dir).usedBytes
-    const look = await this.#countStanding(isStopped, expected.usedBytes)
+    const look = await this.#countStanding(expected)
     const theirBytes = Math.max(0, accountOf(dir).usedBytes - before)
     this.#others = { bytesPerMs: theirBytes / (performance.now() - sinceMs), sinceMs }
     return look
@@ -124,11 +132,16 @@ export class Looker {
     if (isCapped && countsAtOnce) return look
     const options = { dir, sinceMs: this.sinceMs, isThorough, signal }
     const held = await heldFiles(training.processes(), options)
-    const { deletedBytes } = held
+    const { deletedBytes, deletedInodes } = held
     // Bytes found hidden at the last standstill stay hidden as long as they are held.
     const hiddenBytes = !isThorough && (held.unseen.size || held.outOfSight) ? this.#held.hiddenBytes : 0
-    const countedBytes = look.countedBytes + deletedBytes
-    return { ...look, held, countedBytes, usedBytes: look.usedBytes + deletedBytes + hiddenBytes }
+    return {
+      ...look,
+      held,
+      countedBytes: look.countedBytes + deletedBytes,
+      usedBytes: look.usedBytes + deletedBytes + hiddenBytes,
+      usedInodes: look.usedInodes + (isCapped ? 0 : deletedInodes),
+    }
   }
 
   /**
@@ -145,30 +158,35 @@ export class Looker {
    * Count while nothing of the training moves. What is missing on the disk and in no file is the training's too if it
    * holds deleted files of which this user cannot tell the size, and others do not write.
    */
-  async #countStanding(isStopped: boolean, expectedBytes: number): Promise<Look> {
+  async #countStanding(expected: Figures): Promise<Look> {
     const { dir, training, isCapped, countsAtOnce } = this.#looked
     const standingBytes = this.#standing.now().usedBytes
     const counted = await this.count()
+    // Either others write, or somebody of the training whom nobody has met yet.
+    const grownBytes = Math.max(0, accountOf(dir).usedBytes - counted.account.usedBytes)
+    const passedOverBytes = this.#passedOverBytes
     // There may be a million descriptors: they are looked at only where they can make a difference.
-    const restBytes = this.#passedOverBytes + Math.max(0, expectedBytes - counted.usedBytes)
-    const isExplained = countsAtOnce && isStopped && restBytes < NOISE.bytes
-    this.#passedOverBytes = isExplained ? restBytes : 0
-    if (isExplained || isAbove(counted, limitNow(this.#looked, counted)))
-      return { ...counted, account: isStopped ? accountOf(dir) : counted.account }
+    const restBytes = passedOverBytes + Math.max(0, expected.usedBytes - counted.usedBytes) + grownBytes
+    const areInodesExplained = expected.usedInodes - counted.usedInodes < NOISE.inodes
+    const isExplained = countsAtOnce && restBytes < NOISE.bytes && areInodesExplained
+    if (isExplained) this.#passedOverBytes = restBytes
+    if (isExplained || counted.usedBytes > this.#looked.limitBytes)
+      return { ...counted, account: accountOf(dir) }
     let look = await this.#addHeld(counted, true)
-    if (isCapped || !isStopped) return look
-    let missingBytes = standingBytes - look.usedBytes
+    if (isCapped) return look
+    let missingBytes = passedOverBytes + standingBytes - look.usedBytes
     if (missingBytes > NOISE.bytes) {
       const { usedBytes } = accountOf(dir)
       await freeLostSockets()
       missingBytes -= Math.max(0, usedBytes - accountOf(dir).usedBytes)
     }
     // It may be held by processes that nobody has met yet.
-    if (missingBytes > NOISE.bytes && training.stopUnseen()) {
+    if (missingBytes + grownBytes > NOISE.bytes && (await training.stopUnseen())) {
       const before = look.usedBytes
       look = await this.#addHeld(await this.count(), true)
       missingBytes -= look.usedBytes - before
     }
+    this.#passedOverBytes = missingBytes > NOISE.bytes ? 0 : Math.max(0, missingBytes)
     const hiddenBytes = await this.#hiddenBytes(look, missingBytes)
     // Growth by others meanwhile is not the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
@@ -210,7 +228,8 @@ export class Looker {
       const account = accountOf(dir)
       // The held files have not changed: the training stands still, and nothing that it has open was pruned.
       const heldBytes = isCapped ? 0 : before.held.deletedBytes + this.#held.hiddenBytes
-      const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, account }
+      const usedInodes = look.usedInodes + (isCapped ? 0 : before.held.deletedInodes)
+      const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, usedInodes, account }
       const lateBytes = isCapped
         ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
         : before.freeBytes + freedBytes - look.freeBytes

@@ -24,6 +24,8 @@ import { temporaryFolder } from './sandbox.ts'
 export type HeldFiles = {
   /** Charged bytes, each file once; at least so many. */
   deletedBytes: number
+  /** How many they are. */
+  deletedInodes: number
   /** Deleted files that are mapped and not open, where this user may not look at them: they may have more. */
   unseen: Set<string>
   /** The largest of the files that are deleted and open. */
@@ -62,7 +64,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   const bytesOf = new Map<string, number>()
   const inodes = new Set<number>()
   const sockets = new Set<number>()
-  const held: HeldFiles = { deletedBytes: 0, largest: [], unseen: new Set(), outOfSight: 0 }
+  const held: HeldFiles = { deletedBytes: 0, deletedInodes: 0, largest: [], unseen: new Set(), outOfSight: 0 }
   const add = (stats: Stats, pid: number, pathOf: () => string) => {
     // A folder that has held many names keeps its size when they are gone.
     if (stats.nlink > 0) return
@@ -102,6 +104,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     bytesOf.set(id, Math.max(bytes, bytesOf.get(id) ?? 0))
   })
   for (const bytes of bytesOf.values()) held.deletedBytes += bytes
+  held.deletedInodes = bytesOf.size
   return held
 }
 

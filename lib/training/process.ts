@@ -7,6 +7,7 @@ import { TrainerError } from '../errors.ts'
 import { unlessAborted } from '../system/abort.ts'
 import { piecesOf } from '../system/pieces.ts'
 import {
+  bytesWrittenBy,
   isStopped,
   isStuck,
   killAll,
@@ -52,6 +53,7 @@ export class Training {
   readonly #command: TrainingCommand
   readonly #output: Readable
   readonly #lifeline: Socket
+  readonly #abandon: () => void
   /** All that it has said is taken. */
   #outputEnd: Promise<void> = Promise.resolve()
   readonly #watchdogEnd: Promise<unknown>
@@ -62,14 +64,18 @@ export class Training {
   /** Between {@link stop} and {@link resume} nothing else may continue it. */
   #isHeld = false
   #noting: NodeJS.Timeout | undefined
+  /** What could not be killed: it is in a system call that no signal ends. */
+  #unkillable: number[] = []
   /** Every process ever seen, by its start time: one that leaves the tree and the group stays known. */
   readonly #seen = new Map<number, string>()
 
-  private constructor({ pid, exited, output, lifeline }: Launched, command: TrainingCommand) {
+  private constructor(launched: Launched, command: TrainingCommand) {
+    const { pid, exited, output, lifeline, abandon } = launched
     this.pid = pid
     this.#command = command
     this.#output = output
     this.#lifeline = lifeline
+    this.#abandon = abandon
     this.#watchdogEnd = finished(lifeline).catch(() => {})
     this.exited = exited.then(([code, signal]) => {
       const seconds = (performance.now() - this.#startedMs) / 1000
@@ -187,13 +193,18 @@ export class Training {
    * and ends, is never met in /proc. It takes a program that enters the sandbox, some ten milliseconds.
    *
    * @returns whether one is met now that was not before
+   * @throws {TrainerError} `training-failed` if it does not let itself be stopped
    */
-  stopUnseen(): boolean {
+  async stopUnseen(): Promise<boolean> {
     if (this.#isOver || !this.#command.isSandboxed) return false
     this.#isHeld = true
     const met = new Set(this.processes())
     const first = listProcesses().find(({ parent }) => parent === this.pid)
-    if (first) stopSandbox(this.pid, first.pid)
+    if (first && !(await stopSandbox(this.pid, first.pid)) && !this.#isOver) {
+      const message =
+        'Stopped the training: it cannot be counted, because it holds up the program that is to stop all of it'
+      throw new TrainerError('training-failed', message)
+    }
     return this.processes().some(pid => !met.has(pid))
   }
 
@@ -208,6 +219,13 @@ export class Training {
    */
   hasRunSince(runs: Runs): boolean {
     return !this.#isOver && [...runs].some(([pid, count]) => runsOf(pid) !== count)
+  }
+
+  /** How many bytes its processes have made the kernel write so far; NaN if one of them keeps others out. */
+  bytesWritten(): number {
+    return this.processes()
+      .map(bytesWrittenBy)
+      .reduce((sum, bytes) => sum + bytes, 0)
   }
 
   /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */
@@ -255,21 +273,35 @@ export class Training {
     return this.processes().filter(pid => !this.#command.isSandboxed || pid !== this.pid)
   }
 
-  /** SIGKILL whatever is left of it, and take in the last of its output. */
+  /**
+   * SIGKILL whatever is left of it, and take in the last of its output. What cannot be killed is left to the watchdog, which
+   * holds the lock until that has ended.
+   */
   async kill(): Promise<void> {
     this.#isEnding = true
     this.#isOver = true
     clearTimeout(this.#noting)
-    const left = await killAll(() => this.processes())
-    if (left.length) {
-      throw new TrainerError('training-failed', `Cannot kill pid ${left.join(', ')}: stuck in a system call`)
+    if (!this.isUnkillable) this.#unkillable = await killAll(() => this.processes())
+    if (this.isUnkillable) this.#abandon()
+    else {
+      if (this.#lifeline.writable) this.#lifeline.end('over\n')
+      const ends = Promise.all([this.#outputEnd, this.#watchdogEnd]) // the latter holds the lock
+      await Promise.race([ends, delay(OUTPUT_END_MS, undefined, { ref: false })])
     }
-    if (this.#lifeline.writable) this.#lifeline.end('over\n')
-    const ends = Promise.all([this.#outputEnd, this.#watchdogEnd]) // the latter holds the lock
-    await Promise.race([ends, delay(OUTPUT_END_MS, undefined, { ref: false })])
     // Somebody may still hold the other ends, or have stopped the watchdog: the run must be able to end.
     this.#output.destroy()
     this.#lifeline.destroy()
+  }
+
+  /** Is some of it still there after {@link kill}? It never gives its exit then. */
+  get isUnkillable(): boolean {
+    return this.#unkillable.length > 0
+  }
+
+  /** Name what could not be killed, and what that means. */
+  describeUnkillable(): string {
+    const pids = this.#unkillable.join(', ')
+    return `pid ${pids} cannot be killed: stuck in a system call; the lock is held until that returns, or the machine is restarted`
   }
 }
 

@@ -1,7 +1,9 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { lstatSync, readdirSync, readFileSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { constants, getPriority } from 'node:os'
 import { dirname, isAbsolute, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, TrainerError } from '../errors.ts'
 import { foldersIn, stateDirOf } from '../layout.ts'
 import type { JobName, Quota } from '../quotas.ts'
@@ -32,6 +34,9 @@ const TRAINING_USER = 65_530
  * (https://github.com/containers/bubblewrap/issues/650): no sandbox is given up before so many attempts.
  */
 export const SANDBOX_ATTEMPTS = 5
+
+/** To enter a sandbox takes some ten milliseconds; on a busy machine more. */
+const ENTERING_MS = 500
 
 /** The first descriptor on which what is wrapped around a training reads its {@link Contained.inputs}. */
 const FIRST_INPUT = 7
@@ -127,16 +132,25 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
  *
  * @param outer bwrap's process outside of it
  * @param first its first process
+ * @returns false if something keeps the program that enters it from doing so: a training of an ordinary user may stop and
+ * kill it, and use up the processes that its user may have
  */
-export function stopSandbox(outer: number, first: number): void {
+export async function stopSandbox(outer: number, first: number): Promise<boolean> {
   // Root may enter it as it is. Another user may in the user namespace that it was made from.
   const user = process.getuid?.() === 0 ? [] : [`--user=/proc/${outer}/ns/user`, '--preserve-credentials']
   const entering = [...user, `--pid=/proc/${first}/ns/pid`]
-  spawnSync('nsenter', [...entering, 'sh', '-c', 'kill -STOP -1'], {
-    env: { PATH: safePath },
-    stdio: 'ignore',
-    timeout: 1000,
+  // There may be nothing to be stopped.
+  const entered = spawn('nsenter', [...entering, 'sh', '-c', 'kill -STOP -1; exit 0'], {
+    env: { PATH: safePath, LC_ALL: 'C' },
+    stdio: ['ignore', 'ignore', 'pipe'],
   })
+  let said = ''
+  entered.stderr.setEncoding('utf8').on('data', text => (said += text))
+  const ended = once(entered, 'close').catch(error => [isErrno(error, 'ENOENT') ? 0 : 1])
+  const [status] = await Promise.race([ended, delay(ENTERING_MS, ['late'], { ref: false })])
+  entered.kill('SIGKILL')
+  entered.stderr.destroy() // what is in there may be stopped with the other end
+  return status === 0 || /cannot open|reassociate/.test(said)
 }
 
 /** The capabilities that root needs to start and look into a training of another user; see capabilities(7). */

@@ -120,6 +120,8 @@ const rules: readonly Rule[] = [
       [427, 427], // io_uring_register
     ],
   },
+  // io_setup, without which there is no io_submit: that goes through a list of any length, and hears no signal meanwhile.
+  { errno: ENOSYS, calls: [[206, 0]] },
   {
     // A file's project decides whose quota it is charged to; a flag of a folder decides that of what is made in it.
     errno: EPERM,

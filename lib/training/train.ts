@@ -103,15 +103,19 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     await training.kill()
     fullest = await guarding.catch(() => undefined) // thrown above, or the run ends for another reason
     progress.close()
-    const ended = await training.exited
-    emit({ event: 'train.exit', job: name, ...ended })
-    // Before temporary files go, which may be what filled it.
-    if (!stop.aborted) figures = await figuresOf(budget).catch(() => undefined)
-    if (!stop.aborted && ended.signal === 'SIGXFSZ')
-      isFileAtLimit = await hasFileAtLimit(budget, stop).catch(() => false)
-    // What is there is the other run's then.
-    if (!lost.aborted) await clearUp(job, budget.folderId)
+    if (training.isUnkillable) emit({ event: 'warning', job: name, message: training.describeUnkillable() })
+    else {
+      const ended = await training.exited
+      emit({ event: 'train.exit', job: name, ...ended })
+      // Before temporary files go, which may be what filled it.
+      if (!stop.aborted) figures = await figuresOf(budget).catch(() => undefined)
+      if (!stop.aborted && ended.signal === 'SIGXFSZ')
+        isFileAtLimit = await hasFileAtLimit(budget, stop).catch(() => false)
+      // What is there is the other run's then.
+      if (!lost.aborted) await clearUp(job, budget.folderId)
+    }
   }
+  if (training.isUnkillable) throw new TrainerError('training-failed', training.describeUnkillable())
   const exit = await training.exited
   const ranOut = await explainSpace(
     budget,

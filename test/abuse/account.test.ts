@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process'
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
@@ -117,6 +126,18 @@ while hidden < 150 and time.monotonic() < end:
   live = [it for it in live if os.path.exists(it)]
 time.sleep(4)`,
   ],
+  'that come into sockets, fewer at a time than are noise': [
+    ...['/usr/bin/python3', '-c'],
+    `
+import os, socket, sys, time
+path = sys.argv[1] + '/base'; file = open(path, 'wb'); keep = []
+for _ in range(53): file.write(bytes(2 ** 20)); file.flush(); time.sleep(0.01)
+file.write(bytes(640 * 1024)); file.flush(); time.sleep(0.5)
+for _ in range(200):
+  fd = os.open(sys.argv[1] + '/h', os.O_RDWR | os.O_CREAT); os.unlink(sys.argv[1] + '/h'); os.write(fd, bytes(850 * 1024))
+  a, b = socket.socketpair(); keep += [a, b]; socket.send_fds(a, [b'x'], [fd]); os.close(fd)
+  time.sleep(0.2)`,
+  ],
 }
 
 for (const [which, train] of Object.entries(holders)) {
@@ -134,6 +155,89 @@ for (const [which, train] of Object.entries(holders)) {
     assert.ok(longestMs < 1000, `${longestMs} ms`)
   })
 }
+
+hostileInSweep('a training that holds up the program that is to stop all of it is ended', async () => {
+  const script = `
+import os, socket, sys, time
+def take_all():
+  try:
+    while True:
+      if os.fork() == 0: time.sleep(30); os._exit(0)
+  except OSError: pass
+keep = []
+for _ in range(58):
+  take_all()
+  fd = os.open(sys.argv[1] + '/h', os.O_RDWR | os.O_CREAT); os.unlink(sys.argv[1] + '/h'); os.write(fd, bytes(2 ** 20))
+  a, b = socket.socketpair(); keep += [a, b]; socket.send_fds(a, [b'x'], [fd]); os.close(fd); time.sleep(0.02)
+time.sleep(30)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+  await using _disk = ownDisk(rig, 'ext4', 800)
+  chownSync(rig.modelsDir, STRANGER, STRANGER)
+
+  const prefix = [...asStranger, 'prlimit', '--nproc=150']
+  const { exitCode, events } = await rig.run(['core', '--json'], { prefix })
+
+  const reasons = events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
+  assert.is(exitCode, 1, reasons.join())
+  assert.match(reasons.join(), /^Stopped the training: .* holds up the program that is to stop all of it$/)
+})
+
+hostileInSweep("inodes of files that are deleted and open are the training's", async () => {
+  const script = `
+import os, resource, sys, time
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)); keep = []
+while True:
+  try: keep.append(os.open(sys.argv[1], os.O_TMPFILE | os.O_RDWR))
+  except OSError: time.sleep(1)
+  if len(keep) % 100 == 0: time.sleep(0.02)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+  await using _disk = ownDisk(rig, 'ext4', 400, '-N', '3000')
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 3)
+  const reasons = events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
+  assert.match(reasons.join(), /^Stopped core: its files use up the inodes of the disk, \d+ free/)
+})
+
+hostileInSweep('a training that keeps its own folder from being counted has failed', async () => {
+  const script = `
+import os, sys, time
+os.mkdir(sys.argv[1] + '/closed'); os.chmod(sys.argv[1] + '/closed', 0); time.sleep(20)`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+  await using _disk = ownDisk(rig, 'ext4', 400)
+  chownSync(rig.modelsDir, STRANGER, STRANGER)
+
+  const { exitCode, events } = await rig.run(['core', '--json'], { prefix: asStranger })
+
+  assert.is(exitCode, 1)
+  const reasons = events.flatMap(it => (it.event === 'job.fail' ? [it.message] : []))
+  assert.match(
+    reasons.join(),
+    /^Stopped core: its training keeps a folder of its own from being counted\. .*work\/closed: EACCES/,
+  )
+})
+
+hostileInSweep('a training in long system calls goes on while others fill the disk', async () => {
+  const script = `
+import os, sys, time
+pieces = [bytes(2 ** 20)] * 40; end = time.monotonic() + 6
+while time.monotonic() < end:
+  fd = os.open(sys.argv[1] + '/last', os.O_RDWR | os.O_CREAT | os.O_TRUNC); os.writev(fd, pieces); os.close(fd)
+open(sys.argv[1] + '/core.bin', 'wb').write(b'x')`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+  await using disk = ownDisk(rig, 'ext4', 2000)
+  const others = setInterval(() => {
+    if (disk.account().freeBytes > 600 * MIB)
+      appendFileSync(rig.path('disk', 'others'), Buffer.alloc(4 * MIB))
+  }, 20)
+
+  const { exitCode, events, stdout } = await rig.run(['core', '--json'])
+  clearInterval(others)
+
+  assert.is(exitCode, 0, stdout)
+  assert.ok(events.some(it => it.event === 'train.freeze'))
+})
 
 hostileInSweep(
   'deleted files in a socket that only its own queue holds do not stay on the disk',

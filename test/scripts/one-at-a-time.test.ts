@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert'
 import { readRuns } from '../../lib/reports/history.ts'
 import { isStopped, trainingProcesses } from '../../lib/system/processes.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
+import { abuseRig } from '../support/abuse.ts'
 import { isSweep } from '../support/places.ts'
 import {
   type FakeTrainer,
@@ -284,6 +285,46 @@ inSweep('a training that ignores SIGTERM is killed after its grace', async () =>
     events.some(it => it.event === 'warning' && it.message.endsWith('is being ended, with 2 s to save')),
   )
   assert.equal(survivors(rig), [])
+})
+
+inSweep('a training that no signal ends keeps neither its run nor an interrupted start waiting', async () => {
+  // Reads from memory by one call, between which the kernel looks for no signal; see io_submit(2).
+  const attack = `
+count = 60_000; mf = call((319, 279), ctypes.c_char_p(b'm'), 0); os.ftruncate(mf, 20 << 20)
+class Piece(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+class Block(ctypes.Structure): _fields_ = [('data', ctypes.c_uint64), ('key', ctypes.c_uint32), ('flags', ctypes.c_uint32),
+  ('code', ctypes.c_uint16), ('priority', ctypes.c_int16), ('fd', ctypes.c_uint32), ('buffer', ctypes.c_uint64),
+  ('bytes', ctypes.c_uint64), ('offset', ctypes.c_int64), ('more', ctypes.c_uint64), ('flags2', ctypes.c_uint32), ('event', ctypes.c_uint32)]
+one = ctypes.create_string_buffer(1 << 20); pieces = (Piece * 20)(*[Piece(ctypes.addressof(one), 1 << 20)] * 20)
+block = Block(code=7, fd=mf, buffer=ctypes.addressof(pieces), bytes=20) # IOCB_CMD_PREADV
+blocks = (ctypes.c_void_p * count)(*[ctypes.addressof(block)] * count); context = ctypes.c_uint64(0)
+call((206, 0), count, ctypes.byref(context)); open(out + '/notes', 'w').close()
+call((209, 2), context.value, count, blocks)`
+  await using rig = await abuseRig(0, { sandbox: 'off', graceSeconds: 1, maxDiskMb: 60 })
+  const run = rig.begin(attack)
+  await untilNoted(rig, run)
+  await delay(500)
+
+  run.child.kill('SIGTERM')
+  const first = await run.ended
+  const next = rig.begin(attack)
+  await delay(1500)
+  const isWaiting = next.child.exitCode === null
+  const interruptedMs = performance.now()
+  next.child.kill('SIGTERM')
+  const second = await next.ended
+  const tookMs = performance.now() - interruptedMs
+
+  assert.is(first.exitCode, 143)
+  assert.ok(
+    first.events.some(
+      it => it.event === 'warning' && /cannot be killed: stuck in a system call/.test(it.message),
+    ),
+  )
+  assert.ok(isWaiting, 'the lock is held for as long as it is there')
+  assert.is(second.exitCode, 143)
+  assert.ok(tookMs < 2000, `${tookMs} ms`)
+  await until('the training has ended', () => survivors(rig).length === 0, 60_000)
 })
 
 test('a training that takes longer than its timeoutMinutes is ended, and the queue stops', async () => {

@@ -48,6 +48,7 @@ const calls = {
     mount: 165,
     unshare: 272,
     fallocate: 285,
+    ioSetup: 206,
     setns: 308,
     kcmp: 312,
   },
@@ -59,13 +60,14 @@ const calls = {
     mount: 40,
     unshare: 97,
     fallocate: 47,
+    ioSetup: 0,
     setns: 268,
     kcmp: 272,
   },
 }
 
 for (const processor of ['x64', 'arm64'] as const) {
-  const { read, ioctl, clone, ptrace, mount, unshare, fallocate, setns, kcmp } = calls[processor]
+  const { read, ioctl, clone, ptrace, mount, unshare, fallocate, ioSetup, setns, kcmp } = calls[processor]
   const audit = AUDIT[processor]
   const watched = seccompFilter({ allowsBursts: false }, processor)!
   const capped = seccompFilter({ allowsBursts: true }, processor)!
@@ -78,6 +80,10 @@ for (const processor of ['x64', 'arm64'] as const) {
     assert.is(decide(capped, audit, fallocate, [3, 1]), ALLOWED)
     assert.is(decide(capped, audit, ioctl, [3, 0x4030_582a]), ALLOWED)
     assert.is(decide(capped, audit, 425), 38)
+  })
+
+  test(`the filter for ${processor} refuses what no signal ends`, () => {
+    for (const filter of [watched, capped]) assert.is(decide(filter, audit, ioSetup, [128]), 38)
   })
 
   test(`the filter for ${processor} refuses namespaces and mounts, and threads and processes not`, () => {
