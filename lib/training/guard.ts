@@ -365,7 +365,7 @@ class Guard {
   /**
    * Wait until all of it stands still: a thread in a system call goes on until that returns.
    *
-   * @returns what it uses, if it passes its limit meanwhile: only its death ends that
+   * @returns what it uses, if it passes its limit meanwhile and pruning does not help: only its death ends that
    */
   async #untilStopped(): Promise<Look | undefined> {
     const { training } = this.#watch
@@ -385,9 +385,14 @@ class Guard {
       if (!isAbove(now, limitNow(this.#watch, now))) continue
       // It may be others who have written so much.
       const writtenBytes = training.bytesWritten()
-      const look = await this.#looker.countMoving(this.#signal)
+      let look = await this.#looker.countMoving(this.#signal)
       const limit = limitNow(this.#watch, look)
-      if (isAbove(look, limit)) return look
+      if (isAbove(look, limit)) {
+        look = await this.#prune(look)
+        if (isAbove(look, limitNow(this.#watch, look))) return look
+        first = undefined
+        continue
+      }
       first ??= { writtenBytes, accountBytes: now.usedBytes, foundBytes: look.usedBytes }
       // A file that is on its way through a socket, or that another thread has closed, is not found.
       const byItself = writtenBytes - first.writtenBytes
