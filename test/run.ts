@@ -26,7 +26,7 @@ const LONGEST_FIRST = [
   'frameworks/lightning.sweep',
   'frameworks/tensorflow.sweep',
   'fleet/cluster',
-  'fleet/scale',
+  'fleet/scale.sweep',
   'models/publish-faults',
   'models/crash-images',
   'machine/volume-interrupts.sweep',

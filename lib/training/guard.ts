@@ -305,7 +305,7 @@ class Guard {
     let look: Look
     for (let attempt = 1; ; attempt++) {
       const passed = await this.#untilStopped()
-      if (passed) return this.#endPassed(passed, '')
+      if (passed) return this.#endPassed(passed)
       runs = training.runs()
       look = await this.#looker.countStanding(this.#estimate.now())
       if (!training.hasRunSince(runs)) break
@@ -324,10 +324,7 @@ class Guard {
     if (!training.hasRunSince(runs)) this.#looker.trust(look)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
-    if (isAbove(look, limit)) {
-      const { dir } = this.#watch
-      return this.#endPassed(look, await describeHeld(training.processes(), dir, this.#looker.sinceMs))
-    }
+    if (isAbove(look, limit)) return this.#endPassed(look)
     this.#patience = {
       bytes: patienceFor(look.usedBytes, limit.bytes),
       inodes: patienceFor(look.usedInodes, limit.inodes),
@@ -342,8 +339,10 @@ class Guard {
   }
 
   /** It is above its limit, and nothing is left to prune. */
-  async #endPassed(look: Look, held: string): Promise<never> {
-    await this.#watch.training.kill()
+  async #endPassed(look: Look): Promise<never> {
+    const { dir, training } = this.#watch
+    const held = await describeHeld(training.processes(), dir, this.#looker.sinceMs)
+    await training.kill()
     throw this.#reasonFor(look, held + (await this.#choice.describeRest()))
   }
 

@@ -23,7 +23,6 @@ const canAttack = useSandbox('core', 'auto') && existsSync('/usr/bin/python3')
 const needs = 'needs bubblewrap and python3'
 const hostile = skipUnless(test, canAttack, needs)
 const hostileInSweep = skipUnless(inSweep, canAttack, needs)
-const asRoot = skipUnless(test, canAttack && process.getuid?.() === 0, 'needs root, bubblewrap and python3')
 const asRootInSweep = skipUnless(
   inSweep,
   canAttack && process.getuid?.() === 0,
@@ -298,10 +297,12 @@ for (const [what, name, isLeft] of [
   )
 }
 
-asRoot("root's training is not root, and what it makes is root's to read, publish and remove", async () => {
-  await using rig = await abuseRig(0, { resume: 'always' })
-  chmodSync(rig.dir, 0o700) // where only root may look
-  const run = rig.begin(`
+asRootInSweep(
+  "root's training is not root, and what it makes is root's to read, publish and remove",
+  async () => {
+    await using rig = await abuseRig(0, { resume: 'always' })
+    chmodSync(rig.dir, 0o700) // where only root may look
+    const run = rig.begin(`
 attempt('output', lambda: open('/dev/stdout', 'w').close())
 print(os.getuid() != 0, os.access('core.py', os.R_OK), os.access('/etc/shadow', os.R_OK), os.access('/etc/passwd', os.W_OK))
 import getpass, pwd
@@ -309,29 +310,30 @@ print(pwd.getpwuid(os.getuid()).pw_name)
 os.mkdir(out + '/closed'); open(out + '/closed/mine.checkpoint', 'w').write('x'); os.chmod(out + '/closed', 0)
 while not os.path.exists(out + '/go'): time.sleep(0.02)
 publish()`)
-  const { pid } = await untilEvent(rig, 'train.start')
-  const group = () =>
-    spawnSync('pgrep', ['-g', String(pid), 'python3'], { encoding: 'utf8' }).stdout.split('\n')[0]!
-  const inside = await until('the training runs', group)
-  const uid = statSync(`/proc/${inside}`).uid
-  await until('its files', () => existsSync(rig.path('models/core/work/closed')))
-  writeFileSync(rig.path('models/core/work/go'), '')
-  const { exitCode } = await run.ended
+    const { pid } = await untilEvent(rig, 'train.start')
+    const group = () =>
+      spawnSync('pgrep', ['-g', String(pid), 'python3'], { encoding: 'utf8' }).stdout.split('\n')[0]!
+    const inside = await until('the training runs', group)
+    const uid = statSync(`/proc/${inside}`).uid
+    await until('its files', () => existsSync(rig.path('models/core/work/closed')))
+    writeFileSync(rig.path('models/core/work/go'), '')
+    const { exitCode } = await run.ended
 
-  assert.is(exitCode, 0)
-  const log = readFileSync(rig.path('models/.trainer/core.log'), 'utf8')
-  assert.equal(log.trim().split('\n'), ['output works', 'True True True False', 'training'])
-  assert.is.not(uid, 0)
-  assert.is(statSync(rig.path('models/core/core.bin')).uid, 0)
-  const next = await rig.attack(
-    `
+    assert.is(exitCode, 0)
+    const log = readFileSync(rig.path('models/.trainer/core.log'), 'utf8')
+    assert.equal(log.trim().split('\n'), ['output works', 'True True True False', 'training'])
+    assert.is.not(uid, 0)
+    assert.is(statSync(rig.path('models/core/core.bin')).uid, 0)
+    const next = await rig.attack(
+      `
 print(os.path.exists(out + '/closed/mine.checkpoint'), sorted(os.listdir(out)))
 os.remove(out + '/closed/mine.checkpoint'); publish()`,
-    ['--retrain'],
-  )
-  assert.equal([next.exitCode, next.lines.at(-1)], [0, "True ['cache', 'closed', 'go', 'home', 'tmp']"])
-  assert.is(lstatSync(rig.path('models/core/work')).uid, uid)
-})
+      ['--retrain'],
+    )
+    assert.equal([next.exitCode, next.lines.at(-1)], [0, "True ['cache', 'closed', 'go', 'home', 'tmp']"])
+    assert.is(lstatSync(rig.path('models/core/work')).uid, uid)
+  },
+)
 
 asRootInSweep(
   'what is mounted on the machine while a training runs does not come into its sandbox',

@@ -116,7 +116,7 @@ clusterTestInSweep('a follower that is killed is followed by another, which find
   assert.match(failuresOf(events).rome!.message, 'trained core')
 })
 
-clusterTest('Ctrl-C ends every job and leaves nothing on any node', async () => {
+clusterTestInSweep('Ctrl-C ends every job and leaves nothing on any node', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: runs }, rome: { trainer: runs } })
   const following = fleet.start()
   for (const site of ['paris', 'rome']) await untilTraining(fleet, site)
@@ -132,21 +132,24 @@ clusterTest('Ctrl-C ends every job and leaves nothing on any node', async () => 
   }
 })
 
-clusterTest('--detach leaves at once and says how to come back; --cancel ends what goes on', async () => {
-  await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
+clusterTestInSweep(
+  '--detach leaves at once and says how to come back; --cancel ends what goes on',
+  async () => {
+    await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
 
-  const detached = await fleet.run('--detach')
-  await untilTraining(fleet, 'paris')
-  const cancelled = await fleet.run('--cancel')
+    const detached = await fleet.run('--detach')
+    await untilTraining(fleet, 'paris')
+    const cancelled = await fleet.run('--cancel')
 
-  assert.is(detached.exitCode, 0, detached.output)
-  assert.match(
-    detached.output,
-    /1 site submitted; to come back: node .*scripts\/fleet\.ts \S+fleet\.json --attach/,
-  )
-  assert.is(cancelled.exitCode, 0, cancelled.output)
-  assert.is(findHolder(stateDirOf(fleet.modelsDir('paris'))), undefined)
-})
+    assert.is(detached.exitCode, 0, detached.output)
+    assert.match(
+      detached.output,
+      /1 site submitted; to come back: node .*scripts\/fleet\.ts \S+fleet\.json --attach/,
+    )
+    assert.is(cancelled.exitCode, 0, cancelled.output)
+    assert.is(findHolder(stateDirOf(fleet.modelsDir('paris'))), undefined)
+  },
+)
 
 slowTest('a site that is submitted twice trains once at a time, whoever submits it', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: `await sleep(1500); ${publishes}` } })

@@ -218,7 +218,7 @@ asRootInSweep('install without --every takes an earlier timer away', async () =>
   assert.ok(existsSync(box.path(folder, 'ransomeye-trainer.service')))
 })
 
-asRoot(
+asRootInSweep(
   'install --uninstall removes exactly what was installed and keeps drop-ins, models and the user',
   async () => {
     const dropIn = `${folder}/ransomeye-trainer.service.d/override.conf`
@@ -301,7 +301,7 @@ test('install refuses an image that is not there, and a path that cannot stand i
   assert.match(path.message, /"\/srv\/a\\nb" has control characters/)
 })
 
-test("install says that a folder which the service cannot see is the environment's", () => {
+inSweep("install says that a folder which the service cannot see is the environment's", () => {
   const args = ['--import', 'tsx', 'scripts/install.ts', '--print']
   const env = { ...process.env, RANSOMEYE_MODELS_DIR: '/tmp/models' }
 

@@ -94,7 +94,7 @@ mountingInSweep('remove says that the unit of the volume has to go too, where th
   }
 })
 
-mounting('status tells of each state what there is', async () => {
+mountingInSweep('status tells of each state what there is', async () => {
   await using rig = await volumeRig()
   const status = async () => JSON.parse((await rig.volume('status', '--json')).stdout)
 

@@ -13,7 +13,6 @@ import { checkPublished } from '../../lib/models.ts'
 import { canMount, cutAt, type Disk, makeImage, type Point, withMounted } from '../support/crash-image.ts'
 import { type Assess, canTrace, type Outcome, sweepAll } from '../support/faults.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
-import { isSweep } from '../support/places.ts'
 import {
   filesBelow,
   readManifest,
@@ -25,7 +24,7 @@ import {
 } from '../support/publishing.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inSweep, sampled, test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices } from '../support/volume-rig.ts'
 
 /** exfat by FUSE wants a block device. */
@@ -39,8 +38,7 @@ const disk = disks.find(it => (it.kind === 'exfat' ? hasExfat : hasLoopDevices &
 const canTry = disk !== undefined && canTrace
 const needs = 'needs root, a loop device, strace, and vfat in the kernel or exfat-fuse and exfatprogs'
 const flatTest = skipUnless(test, canTry, needs)
-const sampledTest = skipUnless(sampled, canTry, needs)
-const sampledTestInSweep = skipUnless(inSweep, canTry, needs)
+const tryInSweep = skipUnless(inSweep, canTry, needs)
 
 function setOf(producer: string): Record<string, Buffer | string> {
   return {
@@ -122,7 +120,7 @@ flatTest("without links an operator's own model is adopted where it is", async (
   })
 })
 
-sampledTestInSweep(
+tryInSweep(
   'without links a publication that is killed leaves usable models, and the next start one set',
   async () => {
     await using box = await sandbox()
@@ -149,24 +147,20 @@ sampledTestInSweep(
       const sweep = { fault: 'signal=KILL', prepare: prepareNext, command: publishNext, assess }
       const outcomes = (await sweepAll(sweep)).flatMap(([, seen]) => seen)
 
-      assert.ok(outcomes.length >= (isSweep ? 20 : 4), `${outcomes.length} points`)
+      assert.ok(outcomes.length >= 20, `${outcomes.length} points`)
       assert.ok(outcomes.includes('old') && outcomes.includes('new'), outcomes.join())
     })
   },
 )
 
-sampledTest('without links a power cut leaves what is valid, or what the next training repairs', async () => {
+tryInSweep('without links a power cut leaves what is valid, or what the next training repairs', async () => {
   await using box = await sandbox()
   makeImage(box, 'template', disk!)
   await withMounted(box, 'template', disk!, prepare)
-  const everyCall: Point[] = ['fsync', 'rename', 'unlink'].map(call => [call, 0])
-  const sample: Point[] = [
-    ['rename', 3],
-    ['fsync', 9],
-  ]
   let cuts = 0
 
-  for (const point of isSweep ? everyCall : sample) {
+  for (const call of ['fsync', 'rename', 'unlink']) {
+    const point: Point = [call, 0]
     for (const crashed of await cutAt(box, 'template', disk!, point, publishNext)) {
       cuts++
       await withMounted(box, crashed, disk!, async dir => {
@@ -178,7 +172,7 @@ sampledTest('without links a power cut leaves what is valid, or what the next tr
     }
   }
 
-  assert.ok(cuts >= (isSweep ? 10 : 2), `${cuts} cuts`)
+  assert.ok(cuts >= 10, `${cuts} cuts`)
 })
 
 test.run()

@@ -203,8 +203,7 @@ for (const [what, spoil] of [
   ['huge', (file: string) => truncateSync(file, 10 * 2 ** 30)],
   ['a folder', (file: string) => spawnSync('sh', ['-c', 'rm "$1" && mkdir "$1"', 'sh', file])],
 ] as const) {
-  const testHere = what === 'garbage' ? test : inSweep
-  testHere(`a journal that is ${what} harms no model, and the next run is journaled whole`, async () => {
+  inSweep(`a journal that is ${what} harms no model, and the next run is journaled whole`, async () => {
     const { rig, file, journal } = await journaledRig()
     const before = readFileSync(join(rig.modelsDir, 'core', 'core.onnx'))
     for (const earlier of [file, `${file}.1`]) rmSync(earlier, { recursive: true, force: true })

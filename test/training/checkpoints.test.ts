@@ -347,32 +347,35 @@ inSweep('a job that says so goes on from the checkpoints of its published traini
   assert.equal(linesOf(rig, 'resumed'), ['resumed from 0', 'resumed from 3'])
 })
 
-test('a newest checkpoint that two starts in a row failed on is set aside, kept, and goes first', async () => {
-  const trainer = `
+inSweep(
+  'a newest checkpoint that two starts in a row failed on is set aside, kept, and goes first',
+  async () => {
+    const trainer = `
 const steps = fs.readdirSync(dir).flatMap(name => /^checkpoint-(\\d+)$/.exec(name)?.[1] ?? []).map(Number)
 const start = Math.max(0, ...steps)
 console.log('resumed from', start)
 if (start) fs.readFileSync(dir + '/checkpoint-' + start + '/trainer_state.json')
 ${publishes}`
-  await using rig = await rigOf({ framework: 'huggingface' }, trainer)
-  mkdirSync(join(workDir(rig), 'checkpoint-1'), { recursive: true })
-  mkdirSync(join(workDir(rig), 'checkpoint-2'))
-  writeFileSync(join(workDir(rig), 'checkpoint-1/trainer_state.json'), '{}')
-  writeFileSync(join(workDir(rig), 'checkpoint-2/model.pt'), Buffer.alloc(MIB))
+    await using rig = await rigOf({ framework: 'huggingface' }, trainer)
+    mkdirSync(join(workDir(rig), 'checkpoint-1'), { recursive: true })
+    mkdirSync(join(workDir(rig), 'checkpoint-2'))
+    writeFileSync(join(workDir(rig), 'checkpoint-1/trainer_state.json'), '{}')
+    writeFileSync(join(workDir(rig), 'checkpoint-2/model.pt'), Buffer.alloc(MIB))
 
-  for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
-  const dry = await rig.run(['core', '--dry-run', '--json'])
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    for (const _ of [1, 2]) assert.is((await rig.run(['core'])).exitCode, 1)
+    const dry = await rig.run(['core', '--dry-run', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
-  assert.match(warningsIn(dry.events)[0]!, /checkpoint-2 \([\d.]+ MiB\), would be set aside/)
-  assert.equal(linesOf(rig, 'resumed'), ['resumed from 2', 'resumed from 2', 'resumed from 1'])
-  assert.match(
-    warningsIn(events)[0]!,
-    /failed 2 times in a row without a new checkpoint: its newest one, .*checkpoint-2 \([\d.]+ MiB\), is set aside in .*core\/aside/,
-  )
-  assert.not(existsSync(rig.path('models/core/aside')), 'a publication ends its use')
-})
+    assert.is(exitCode, 0)
+    assert.match(warningsIn(dry.events)[0]!, /checkpoint-2 \([\d.]+ MiB\), would be set aside/)
+    assert.equal(linesOf(rig, 'resumed'), ['resumed from 2', 'resumed from 2', 'resumed from 1'])
+    assert.match(
+      warningsIn(events)[0]!,
+      /failed 2 times in a row without a new checkpoint: its newest one, .*checkpoint-2 \([\d.]+ MiB\), is set aside in .*core\/aside/,
+    )
+    assert.not(existsSync(rig.path('models/core/aside')), 'a publication ends its use')
+  },
+)
 
 const NAMED: [string, string, string][] = [
   ['checkpoint', 'model_checkpoint_path: "checkpoint-2"\n', 'model_checkpoint_path: "checkpoint-1"\n'],

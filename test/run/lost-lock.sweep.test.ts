@@ -18,22 +18,25 @@ async function loseLock(rig: Rig): Promise<void> {
   writeFileSync(rig.path('models/.trainer/lock'), record)
 }
 
-test('a run whose lock another machine has by now publishes nothing, and leaves the folder to it', async () => {
-  await using rig = await trainerRig({ core: { train: ['node', 'core.mjs'] } })
-  assert.is((await rig.run(['core'])).exitCode, 0)
-  const manifest = readFileSync(rig.path('models/core/manifest.json'), 'utf8')
-  writeFileSync(rig.path('core.mjs'), readFileSync(rig.path('core.mjs'), 'utf8').replace(publishes, waits))
-  const run = rig.start(['core', '--retrain'])
-  await loseLock(rig)
+inSweep(
+  'a run whose lock another machine has by now publishes nothing, and leaves the folder to it',
+  async () => {
+    await using rig = await trainerRig({ core: { train: ['node', 'core.mjs'] } })
+    assert.is((await rig.run(['core'])).exitCode, 0)
+    const manifest = readFileSync(rig.path('models/core/manifest.json'), 'utf8')
+    writeFileSync(rig.path('core.mjs'), readFileSync(rig.path('core.mjs'), 'utf8').replace(publishes, waits))
+    const run = rig.start(['core', '--retrain'])
+    await loseLock(rig)
 
-  writeFileSync(rig.path('models/core/work/go'), '')
-  const { exitCode, stderr, stdout } = await run.ended
+    writeFileSync(rig.path('models/core/work/go'), '')
+    const { exitCode, stderr, stdout } = await run.ended
 
-  assert.is(exitCode, 75, stderr)
-  assert.ok((stdout + stderr).includes(other), stdout + stderr)
-  assert.is(readFileSync(rig.path('models/core/manifest.json'), 'utf8'), manifest)
-  assert.is(readFileSync(rig.path('models/.trainer/lock'), 'utf8'), record)
-})
+    assert.is(exitCode, 75, stderr)
+    assert.ok((stdout + stderr).includes(other), stdout + stderr)
+    assert.is(readFileSync(rig.path('models/core/manifest.json'), 'utf8'), manifest)
+    assert.is(readFileSync(rig.path('models/.trainer/lock'), 'utf8'), record)
+  },
+)
 
 inSweep(
   'a training whose lock another machine has by now is ended, without its temporary files',

@@ -6,7 +6,7 @@ import { type EventBody, stampEvent } from '../../lib/events.ts'
 import { MIB } from '../../lib/text.ts'
 import { programOf, root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const SITES = 1000
 const RUNNING = 300
@@ -14,7 +14,7 @@ const ROWS = 24
 const COLUMNS = 80
 const WATCHED_MS = 8000
 
-test('following a thousand sites takes at most a twentieth of a core, and fits the screen', async () => {
+inSweep('following a thousand sites takes at most a twentieth of a core, and fits the screen', async () => {
   await using box = await sandbox()
   const sites: Record<string, unknown> = {}
   const rows: string[] = []
