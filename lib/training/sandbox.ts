@@ -36,7 +36,8 @@ const TRAINING_USER = 65_530
 export const SANDBOX_ATTEMPTS = 5
 
 /** To enter a sandbox takes some ten milliseconds; on a busy machine more. */
-const ENTERING_MS = 500
+const ENTERING_MS = 5000
+const ENTERING_LOOK_MS = 50
 
 /** The first descriptor on which what is wrapped around a training reads its {@link Contained.inputs}. */
 const FIRST_INPUT = 7
@@ -147,7 +148,12 @@ export async function stopSandbox(outer: number, first: number): Promise<boolean
   let said = ''
   entered.stderr.setEncoding('utf8').on('data', text => (said += text))
   const ended = once(entered, 'close').catch(error => [isErrno(error, 'ENOENT') ? 0 : 1])
-  const [status] = await Promise.race([ended, delay(ENTERING_MS, ['late'], { ref: false })])
+  const endMs = performance.now() + ENTERING_MS
+  // It stops with what it has sent in.
+  const isHeldUp = () => /\) T /.test(readProc(`${entered.pid}/stat`) ?? '') || performance.now() > endMs
+  let status: unknown
+  do [status] = await Promise.race([ended, delay(ENTERING_LOOK_MS, [undefined], { ref: false })])
+  while (status === undefined && !isHeldUp())
   entered.kill('SIGKILL')
   entered.stderr.destroy() // what is in there may be stopped with the other end
   return status === 0 || /cannot open|reassociate/.test(said)
