@@ -18,9 +18,8 @@ import { inSweep, sampled, test } from '../support/test.ts'
 
 const lacks = clusterLacks()
 const clusterTest = skipUnless(test, !lacks, lacks)
-const clusterTestInSweep = skipUnless(inSweep, !lacks, lacks)
 /** Slurm takes its time with these; how they are judged has tests without a cluster, which `npm test` has. */
-const slowTest = skipUnless(inSweep, !lacks, lacks)
+const clusterTestInSweep = skipUnless(inSweep, !lacks, lacks)
 const NODES = isSweep ? 10 : 5
 const cluster = lacks ? undefined! : await startCluster({ nodes: NODES })
 const runs = 'await sleep(600_000)'
@@ -151,7 +150,7 @@ clusterTestInSweep(
   },
 )
 
-slowTest('a site that is submitted twice trains once at a time, whoever submits it', async () => {
+clusterTestInSweep('a site that is submitted twice trains once at a time, whoever submits it', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: `await sleep(1500); ${publishes}` } })
   const first = fleet.start('--retrain', 'paris')
   await untilFleet(first, 'site.start')
@@ -185,7 +184,7 @@ clusterTest('what Slurm refuses is refused with 78 and its line, and no other wa
   assert.match(tried.output, 'Slurm refuses it')
 })
 
-slowTest('a run that is killed ends with 1 and names the signal', async () => {
+clusterTestInSweep('a run that is killed ends with 1 and names the signal', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
   const following = fleet.start()
   const stateDir = stateDirOf(fleet.modelsDir('paris'))
@@ -201,7 +200,7 @@ slowTest('a run that is killed ends with 1 and names the signal', async () => {
   )
 })
 
-slowTest('a job that somebody cancels ends with 143', async () => {
+clusterTestInSweep('a job that somebody cancels ends with 143', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
   const following = fleet.start()
   const { slurmJob } = await untilFleet(following, 'site.submit')
@@ -236,7 +235,7 @@ clusterTest(
   },
 )
 
-slowTest('a job that an administrator puts back into the queue trains no second time', async () => {
+clusterTestInSweep('a job that an administrator puts back into the queue trains no second time', async () => {
   await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
   const following = fleet.start()
   const { slurmJob } = await untilFleet(following, 'site.submit')
@@ -283,22 +282,25 @@ clusterTestInSweep('a controller that is away is no failure: the fleet goes on w
   assert.ok(events.some(({ event }) => event === 'slurm.back'))
 })
 
-slowTest('a node that is lost ends its site with 75: it is not started again elsewhere', async () => {
-  await using fleet = slow!.lost.fleet
-  const { exitCode, events, output } = await slow!.lost.ended
+clusterTestInSweep(
+  'a node that is lost ends its site with 75: it is not started again elsewhere',
+  async () => {
+    await using fleet = slow!.lost.fleet
+    const { exitCode, events, output } = await slow!.lost.ended
 
-  assert.is(exitCode, 75, output)
-  assert.match(
-    failuresOf(events).paris!.message,
-    /^node n\d+ is lost; its training may still run there and hold the lock; not restarted$/,
-  )
-  const stateDir = stateDirOf(fleet.modelsDir('paris'))
-  const { pid } = findHolder(stateDir)!
-  process.kill(pid!, 'SIGKILL')
-  await until('its training has ended too', () => !findHolder(stateDir))
-})
+    assert.is(exitCode, 75, output)
+    assert.match(
+      failuresOf(events).paris!.message,
+      /^node n\d+ is lost; its training may still run there and hold the lock; not restarted$/,
+    )
+    const stateDir = stateDirOf(fleet.modelsDir('paris'))
+    const { pid } = findHolder(stateDir)!
+    process.kill(pid!, 'SIGKILL')
+    await until('its training has ended too', () => !findHolder(stateDir))
+  },
+)
 
-slowTest('a job over its time limit ends with 1 and names the key to raise', async () => {
+clusterTestInSweep('a job over its time limit ends with 1 and names the key to raise', async () => {
   await using _ = slow!.late.fleet
   const { exitCode, events, output } = await slow!.late.ended
 
@@ -306,17 +308,20 @@ slowTest('a job over its time limit ends with 1 and names the key to raise', asy
   assert.match(failuresOf(events).paris!.message, /time limit, 5 min, on n\d+; raise slurm\.timeMinutes/)
 })
 
-slowTest('a job that has left the queue is known by the end in its journal, else not at all', async () => {
-  const { exitCode, events, output } = await slow!.forgotten
+clusterTestInSweep(
+  'a job that has left the queue is known by the end in its journal, else not at all',
+  async () => {
+    const { exitCode, events, output } = await slow!.forgotten
 
-  assert.is(exitCode, 1, output)
-  const { told, untold } = failuresOf(events)
-  assert.match(told!.message, "core's training ended with exit code 7")
-  assert.match(
-    untold!.message,
-    /^unknown: its job \d+ has left the queue without an end; look at sacct -j \d+, the log /,
-  )
-})
+    assert.is(exitCode, 1, output)
+    const { told, untold } = failuresOf(events)
+    assert.match(told!.message, "core's training ended with exit code 7")
+    assert.match(
+      untold!.message,
+      /^unknown: its job \d+ has left the queue without an end; look at sacct -j \d+, the log /,
+    )
+  },
+)
 
 test.after(async () => cluster?.[Symbol.asyncDispose]())
 

@@ -17,7 +17,6 @@ export type Outcome = {
   tally: Tally
   seconds: number
   processorSeconds: number
-  longest: Cost
   costs: Cost[]
   output: string
 }
@@ -95,18 +94,18 @@ export class TestProcess {
       this.#onOutput = () => this.#output.split(END_OF_FILE).length > 2 && resolve()
     })
     this.#child.send(name)
-    const ended = await Promise.race([Promise.all([told, printed]), this.#exited])
+    const tally = await Promise.race([
+      Promise.all([told, printed]).then(([tally]) => tally),
+      this.#exited.then(([code, signal]): Tally => {
+        const how = isLate
+          ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
+          : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
+        return { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [], leftToSweep: 0 }
+      }),
+    ])
     clearTimeout(late)
     this.#child.removeAllListeners('message')
-    let [tally] = ended as [Tally]
-    if (this.isGone) {
-      const [code, signal] = ended
-      const how = isLate
-        ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
-        : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
-      tally = { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [], leftToSweep: 0 }
-      await this.end()
-    }
+    if (this.isGone) await this.end()
     const output = this.#output.replaceAll(END_OF_FILE, '').trim()
     this.#output = ''
     return {
@@ -116,11 +115,6 @@ export class TestProcess {
       costs,
       seconds: secondsSince(startedMs),
       processorSeconds: rounded(this.#processorSeconds - processorBefore),
-      longest: costs.reduce((most, cost) => (cost.seconds > most.seconds ? cost : most), {
-        test,
-        seconds: 0,
-        processorSeconds: 0,
-      }),
     }
   }
 
