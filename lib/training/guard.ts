@@ -8,9 +8,10 @@ import { readProc } from '../system/processes.ts'
 import { MIB } from '../text.ts'
 import { Choice, type Chooser } from './choice.ts'
 import { Estimate } from './estimate.ts'
-import { describeHeld } from './held-words.ts'
+import { describeHeld, lookAtHeld } from './held-words.ts'
 import { type Amounts, type Figures, isAbove, limitNow } from './limit.ts'
 import { type Look, type Looked, Looker, withNoise } from './looker.ts'
+import type { HeldFiles } from './open-files.ts'
 import type { Runs } from './process.ts'
 import { diskFull, inodesGone, limitReached } from './space-failure.ts'
 
@@ -293,7 +294,7 @@ class Guard {
 
   /** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
   async #relieve(): Promise<void> {
-    const { job, training, emit } = this.#watch
+    const { job, dir, training, emit } = this.#watch
     const startedMs = performance.now()
     const before = process.cpuUsage()
     training.stop()
@@ -305,7 +306,8 @@ class Guard {
     let look: Look
     for (let attempt = 1; ; attempt++) {
       const passed = await this.#untilStopped()
-      if (passed) return this.#endPassed(passed)
+      // It writes on until it is dead: no time for another look.
+      if (passed) return this.#endPassed(passed, passed.held)
       runs = training.runs()
       look = await this.#looker.countStanding(this.#estimate.now())
       if (!training.hasRunSince(runs)) break
@@ -324,7 +326,8 @@ class Guard {
     if (!training.hasRunSince(runs)) this.#looker.trust(look)
     this.#tellNow(look)
     const limit = limitNow(this.#watch, look)
-    if (isAbove(look, limit)) return this.#endPassed(look)
+    if (isAbove(look, limit))
+      return this.#endPassed(look, await lookAtHeld(training.processes(), dir, this.#looker.sinceMs))
     this.#patience = {
       bytes: patienceFor(look.usedBytes, limit.bytes),
       inodes: patienceFor(look.usedInodes, limit.inodes),
@@ -339,11 +342,10 @@ class Guard {
   }
 
   /** It is above its limit, and nothing is left to prune. */
-  async #endPassed(look: Look): Promise<never> {
-    const { dir, training } = this.#watch
-    const held = await describeHeld(training.processes(), dir, this.#looker.sinceMs)
-    await training.kill()
-    throw this.#reasonFor(look, held + (await this.#choice.describeRest()))
+  async #endPassed(look: Look, held: HeldFiles | undefined): Promise<never> {
+    const holds = describeHeld(held)
+    await this.#watch.training.kill()
+    throw this.#reasonFor(look, holds + (await this.#choice.describeRest()))
   }
 
   /** What goes on while it is counted can hide from every count. */

@@ -1,21 +1,23 @@
 import { basename } from 'node:path'
 import { readProc } from '../system/processes.ts'
 import { escapeText, formatBytes } from '../text.ts'
-import { type HeldFile, heldFiles } from './open-files.ts'
+import { type HeldFile, type HeldFiles, heldFiles } from './open-files.ts'
 
 /** A training that is above its limit must not wait for the words about it. */
 const LOOK_MS = 300
 
-/**
- * Say what a training that stands still holds of its job's folder that nobody can see there: files that are deleted but
- * open or mapped, as batches of a DataLoader in /dev/shm are, and who holds them. As the middle of a sentence; empty if
- * there are none.
- *
- * @param sinceMs as in the options of {@link heldFiles}
- */
-export async function describeHeld(pids: number[], dir: string, sinceMs: number): Promise<string> {
+/** Look what a training that stands still holds, for the words about it; undefined where that takes too long. */
+export function lookAtHeld(pids: number[], dir: string, sinceMs: number): Promise<HeldFiles | undefined> {
   const signal = AbortSignal.timeout(LOOK_MS)
-  const held = await heldFiles(pids, { dir, sinceMs, isThorough: false, signal }).catch(() => undefined)
+  return heldFiles(pids, { dir, sinceMs, isThorough: false, signal }).catch(() => undefined)
+}
+
+/**
+ * Say what a training holds of its job's folder that nobody can see there: files that are deleted but open or mapped, as
+ * batches of a DataLoader in /dev/shm are, and who holds them. As the middle of a sentence; empty if there are none. Call it
+ * while the training lives: a process that has ended has no name.
+ */
+export function describeHeld(held: HeldFiles | undefined): string {
   if (!held?.deletedBytes) return ''
   const { deletedBytes, largest } = held
   const named = largest.length ? `: ${largest.map(describe).join(', ')}` : ''
