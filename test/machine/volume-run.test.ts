@@ -131,7 +131,7 @@ for (const [name, body] of floods) {
     async () => {
       await using rig = await publishedRig(running + body)
       const before = rig.disk()
-      const stopSampling = sampleUsage(rig.folder, rig.path('samples'))
+      const stopSampling = sampleUsage(rig.folder)
 
       const { exitCode, events } = await rig.run(['core', '--retrain', '--json'])
 

@@ -1,31 +1,47 @@
-import { spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+
+/** Others need the processor too. */
+const EVERY_MS = 10
+
+/** Runs in a thread of its own, with nothing of the program's: the blocks of each inode, or its size where that is more. */
+const watcher = `
+const { lstatSync, readdirSync } = require('node:fs')
+const { parentPort, workerData } = require('node:worker_threads')
+const tryTo = read => { try { return read() } catch { return undefined } }
+let peakBytes = 0
+let samples = 0
+const look = () => {
+  const seen = new Set()
+  const walk = path => {
+    const stats = tryTo(() => lstatSync(path))
+    if (!stats || seen.has(stats.ino)) return 0
+    seen.add(stats.ino)
+    const own = Math.max(512 * stats.blocks, stats.isFile() ? stats.size : 0)
+    const names = stats.isDirectory() ? tryTo(() => readdirSync(path)) ?? [] : []
+    return names.reduce((sum, name) => sum + walk(path + '/' + name), own)
+  }
+  peakBytes = Math.max(peakBytes, walk(workerData.dir))
+  samples++
+}
+const timer = setInterval(look, workerData.everyMs)
+parentPort.once('message', () => {
+  clearInterval(timer)
+  look()
+  parentPort.postMessage({ peakBytes, samples })
+})`
 
 /**
- * Watch a folder's charged bytes from outside, in a process of its own and by other means than the program's:
- * `find -printf`, as fast as it goes.
+ * Watch a folder's charged bytes from outside, by other means than the program's.
  *
  * @returns a function that stops it and gives the highest usage seen, and how often it looked
  */
-export function sampleUsage(
-  dir: string,
-  report: string,
-): () => Promise<{ peakBytes: number; samples: number }> {
-  const script = `
-dir=$1 report=$2 peak=0 samples=0
-while [ ! -e "$report.stop" ]; do
-  used=$(find "$dir" -xdev -printf '%i %y %s %b\\n' 2>/dev/null | awk '!seen[$1]++ { own = 512 * $4; if ($2 == "f" && $3 > own) own = $3; sum += own } END { printf "%.0f", sum }')
-  [ "\${used:-0}" -gt "$peak" ] && peak=$used
-  samples=$((samples + 1))
-  sleep 0.02 # others need the processor too
-done
-echo "$peak $samples" > "$report.tmp"; mv "$report.tmp" "$report"`
-  const child = spawn('bash', ['-c', script, 'sampler', dir, report], { stdio: 'ignore' })
-  const ended = new Promise(resolve => child.once('exit', resolve))
+export function sampleUsage(dir: string): () => Promise<{ peakBytes: number; samples: number }> {
+  const worker = new Worker(watcher, { eval: true, workerData: { dir, everyMs: EVERY_MS } })
   return async () => {
-    spawn('touch', [`${report}.stop`])
-    await ended
-    const [peakBytes, samples] = existsSync(report) ? readFileSync(report, 'utf8').split(' ').map(Number) : []
-    return { peakBytes: peakBytes ?? 0, samples: samples ?? 0 }
+    worker.postMessage('stop')
+    const [figures] = await once(worker, 'message')
+    await worker.terminate()
+    return figures
   }
 }

@@ -22,7 +22,7 @@ test('a training that writes checkpoints for three times its quota survives, and
   await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer: writesThrice(20) } })
   const run = rig.start(['core', '--json'])
   await until('the folder is there', () => statSync(jobDir(rig), { throwIfNoEntry: false }))
-  const stopSampling = sampleUsage(jobDir(rig), rig.path('samples'))
+  const stopSampling = sampleUsage(jobDir(rig))
 
   const { exitCode, events } = await run.ended
   const { peakBytes, samples } = await stopSampling()
@@ -81,7 +81,7 @@ try { for (;;) fs.writeSync(fd, Buffer.alloc(2 ** 20)) } catch (error) { console
   await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
   const run = rig.start(['core', '--json'])
   await until('the folder is there', () => statSync(jobDir(rig), { throwIfNoEntry: false }))
-  const stopSampling = sampleUsage(jobDir(rig), rig.path('samples'))
+  const stopSampling = sampleUsage(jobDir(rig))
 
   const { exitCode, events } = await run.ended
   const { peakBytes } = await stopSampling()
