@@ -77,7 +77,6 @@ async function* training(cluster: Cluster, program: string, signal: AbortSignal)
     what: 'calls to the controller a minute, while sites end all the time',
     ours: (calls * 60_000) / fleetMs,
     format: value => value.toFixed(1),
-    aim: { atMost: 12, of: 'ours' },
   }
 }
 
