@@ -1,4 +1,4 @@
-import { type Bytes, PATH_MAX } from '../system/bytes.ts'
+import type { Bytes } from '../system/bytes.ts'
 import { compare, compareAge, type Entry } from './entry.ts'
 import { Belonging, type Place, placeOf } from './naming.ts'
 import { RANK } from './rank.ts'
@@ -38,8 +38,8 @@ export class EntriesByAge {
   }
 
   /** It stays, and so does what belongs to it. */
-  keep(folder: Bytes, name: Bytes): void {
-    this.#staying.add(this.#belonging.checkpointOf(nameFolder(folder), name))
+  keep(label: Bytes, name: Bytes): void {
+    this.#staying.add(this.#belonging.checkpointOf(label, name))
   }
 
   /** The entries that are left. */
@@ -50,10 +50,9 @@ export class EntriesByAge {
   }
 
   #age(entry: Entry): Aged {
-    const folder = nameFolder(entry.folder, entry.ino)
-    if (entry.rank !== RANK.checkpoint)
-      return { entry, checkpoint: `${folder}/${entry.name}`, place: undefined }
-    const checkpoint = this.#belonging.checkpointOf(folder, entry.name)
+    const { label, name } = entry
+    if (entry.rank !== RANK.checkpoint) return { entry, checkpoint: `${label}/${name}`, place: undefined }
+    const checkpoint = this.#belonging.checkpointOf(label, name)
     return { entry, checkpoint, place: placeOf(checkpoint) }
   }
 
@@ -93,14 +92,6 @@ function compareAged(a: Aged, b: Aged): number {
 
 function goesAlone({ isKept, owner }: Entry): boolean {
   return !isKept && (!owner || owner.isKept)
-}
-
-/**
- * Name a folder in little memory: thousands of paths of megabytes would fill all there is. Beyond what a program can name only
- * what a checkpoint's folder holds belongs together.
- */
-function nameFolder(folder: Bytes, ino = 0n): Bytes {
-  return folder.length < PATH_MAX ? folder : `${folder.slice(0, PATH_MAX / 2)}\xff${ino}`
 }
 
 /** Remembers names in little memory, however many: of a name that was not added it may say so, but rarely. */

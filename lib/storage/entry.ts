@@ -1,5 +1,5 @@
 import type { BigIntStats } from 'node:fs'
-import type { Bytes } from '../system/bytes.ts'
+import { type Bytes, type Folder, PATH_MAX } from '../system/bytes.ts'
 import { comparable, type Place } from './naming.ts'
 import { RANK, type Rank, type Rule } from './rank.ts'
 
@@ -14,7 +14,9 @@ export type Inode = {
 
 /** A file, or a folder as one, that may be pruned. */
 export class Entry {
-  readonly folder: Bytes
+  readonly #folder: Bytes
+  /** Names its folder in little memory, as {@link Folder} has it. */
+  readonly label: Bytes
   readonly name: Bytes
   readonly isFolder: boolean
   readonly dev: bigint
@@ -41,16 +43,19 @@ export class Entry {
   /** What goes or stays with it, itself among them: of every entry that is listed. */
   set!: PrunableSet
   #key: string | undefined
+  /** A folder above it that goes and takes it along, the outermost that was met so far. */
+  #taker: Entry | undefined
 
   constructor(
-    folder: Bytes,
+    { path, label }: Folder<unknown>,
     name: Bytes,
     stats: BigIntStats,
     timeNs: bigint,
     { name: rule, rank }: Rule,
     owner: Entry | undefined,
   ) {
-    this.folder = folder
+    this.#folder = path
+    this.label = label
     this.name = name
     this.isFolder = stats.isDirectory()
     this.dev = stats.dev
@@ -68,16 +73,56 @@ export class Entry {
   }
 
   get pathBytes(): Bytes {
-    return `${this.folder}/${this.name}`
+    return `${this.#folder}/${this.name}`
   }
 
-  /** Charge it with a file: with the bytes, or with one of the names of an inode that has several. */
-  add(bytes: number, inode: Inode | undefined): void {
-    if (!inode) {
-      this.ownBytes += bytes
-      this.ownInodes++
-    } else if (this.inodes === none) this.inodes = [inode]
+  /** Is it deeper than a program can name? */
+  get isDeep(): boolean {
+    return this.#folder.length >= PATH_MAX
+  }
+
+  /** A deep one is cut out of a copy: cut itself it would no longer share its parts with the folders around it. */
+  get folder(): Bytes {
+    return this.isDeep ? this.pathBytes.slice(0, this.#folder.length) : this.#folder
+  }
+
+  /** Charge it with a file or folder that has one name. */
+  add(bytes: number): void {
+    this.ownBytes += bytes
+    this.ownInodes++
+  }
+
+  /** Charge it with one of the names of an inode that has several. */
+  link(inode: Inode): void {
+    if (this.inodes === none) this.inodes = [inode]
     else this.inodes.push(inode)
+  }
+
+  /** Charge the folder that it goes with, if it goes with one, with all that it is charged with and has the time of. */
+  fold(): void {
+    const { owner } = this
+    if (!owner) return
+    owner.ownBytes += this.ownBytes
+    owner.ownInodes += this.ownInodes
+    owner.touch(this.mtimeNs, this.timeNs)
+  }
+
+  /** What goes when it goes, itself or the outermost of the folders that take it along; undefined if it stays. */
+  get goer(): Entry | undefined {
+    if (this.isKept) return undefined
+    let goer: Entry = this
+    for (let taker = goer.#takenBy(); taker; taker = taker.#takenBy()) goer = taker
+    // There may be thousands in one another.
+    for (let entry: Entry | undefined = this; entry && entry !== goer; ) {
+      const next: Entry | undefined = entry.#takenBy()
+      entry.#taker = goer
+      entry = next
+    }
+    return goer
+  }
+
+  #takenBy(): Entry | undefined {
+    return this.#taker ?? (this.owner?.isKept ? undefined : this.owner)
   }
 
   /** Take the time of something in it, if that is newer: as it is, and as far as it is believed. */
@@ -162,7 +207,7 @@ export function compareAge(a: Entry, b: Entry): number {
     a.rank - b.rank ||
     compare(a.timeNs, b.timeNs) ||
     compare(a.key, b.key) ||
-    compare(a.pathBytes, b.pathBytes)
+    compare(`${a.label}/${a.name}`, `${b.label}/${b.name}`)
   )
 }
 

@@ -1,7 +1,7 @@
 import { lstatSync, realpathSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isErrno } from '../errors.ts'
-import { type Bytes, native } from '../system/bytes.ts'
+import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import type { Entry } from './entry.ts'
 
@@ -27,8 +27,9 @@ export class Keeper {
 
   keeps(entry: Entry): boolean {
     if (!this.#paths.size) return false
-    let path = entry.pathBytes
     if (this.keepsInode(entry)) return true
+    // The label begins as the path does.
+    let path = entry.isDeep && this.#longest < PATH_MAX / 2 ? entry.label : entry.pathBytes
     if (path.length > this.#longest) path = path.slice(0, Math.max(0, path.lastIndexOf('/', this.#longest)))
     else if (this.#folders.has(path)) return true
     while (path.length > 1 && !this.#paths.has(path)) path = dirname(path)

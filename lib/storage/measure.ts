@@ -1,8 +1,9 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from '../errors.ts'
 import { WORK } from '../layout.ts'
-import { type Bytes, type Folder, PATH_MAX } from '../system/bytes.ts'
+import { type Bytes, type Folder, isWithin, PATH_MAX } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { arrange, compareSets, worthPruning } from './arrange.ts'
 import { accountOf, inodeBytesOn } from './capacity.ts'
 import { EntriesByAge, MOST_ENTRIES } from './entries-by-age.ts'
@@ -10,7 +11,7 @@ import { Entry, type Inode, type Pointer } from './entry.ts'
 import { Keeper } from './keeper.ts'
 import { isPointerName, MOST_POINTERS, notePointers } from './pointers.ts'
 import { RANK, type Rule } from './rank.ts'
-import { compileRules, type Globs, LEFTOVER, OURS, type RuleOf } from './rules.ts'
+import { compileRules, type Globs, isTooDeep, LEFTOVER, OURS, type RuleOf } from './rules.ts'
 import { walk } from './walk.ts'
 
 export type MeasureOptions = Globs & {
@@ -80,6 +81,8 @@ class Account {
   readonly #nowNs = BigInt(Date.now()) * 10n ** 6n
   readonly #inodes = new Map<string, Inode>()
   readonly #entries: EntriesByAge
+  /** Names of inodes that have several, each with what it is or is in: with what they go is known once all is visited. */
+  readonly #links: [Entry, Inode][] = []
   readonly #pointers: Pointer[] = []
   #fromFuture: Bytes | undefined
   #usedBytes = 0
@@ -111,9 +114,10 @@ class Account {
     )
   }
 
-  visit({ path, data: owner }: Folder<Owner>, name: Bytes, stats: Stats | BigIntStats): Owner {
+  visit(folder: Folder<Owner>, name: Bytes, stats: Stats | BigIntStats): Owner {
+    const owner = folder.data
     const bytes = chargeOf(stats, this.#inodeBytes)
-    if (owner === undefined) this.#notePointer(path, name, stats)
+    if (owner === undefined) this.#notePointer(folder.path, name, stats)
     if (!isExact(stats)) {
       this.#charge(bytes)
       return owner
@@ -122,36 +126,49 @@ class Account {
     const inode = stats.nlink > 1n && !isFolder ? this.#countName(stats, bytes) : undefined
     if (!inode || inode.names === 1) this.#charge(bytes)
     if (owner === 'kept') return owner
-    const timeNs = this.#believedTime(stats, path, name)
-    for (let holder = owner; holder; holder = holder.owner) {
-      holder.add(bytes, inode)
-      holder.touch(stats.mtimeNs, timeNs)
-    }
     if (this.#keeper.keepsInode(stats)) owner?.keep()
-    const rule = this.#ruleFor(path, name, stats)
-    if (rule === undefined) {
-      if (owner && !owner.isKept && !inode) this.#named += bytes
-      return owner
-    }
-    if (rule === 'kept') {
+    const rule = this.#ruleFor(folder, name, stats)
+    const timeNs = this.#believedTime(stats, folder.path, name)
+    if (rule === undefined || rule === 'kept') {
+      if (owner) {
+        owner.touch(stats.mtimeNs, timeNs)
+        if (inode) this.#links.push([owner, inode])
+        else owner.add(bytes)
+      }
+      if (rule === undefined) {
+        if (owner && !owner.isKept && !inode) this.#named += bytes
+        return owner
+      }
       owner?.keep()
-      this.#entries.keep(path, name)
+      this.#entries.keep(folder.label, name)
       return isFolder ? 'kept' : owner
     }
-    const entry = new Entry(path, name, stats, timeNs, rule, owner)
-    entry.add(bytes, inode)
+    const entry = new Entry(folder, name, stats, timeNs, rule, owner)
+    if (inode) this.#links.push([entry, inode])
+    else entry.add(bytes)
     if (this.#keeper.keeps(entry)) {
       entry.keep()
-      this.#entries.keep(path, name)
+      this.#entries.keep(folder.label, name)
     } else {
       if (!inode) this.#named += bytes
       this.#entries.add(entry)
     }
-    return isFolder ? entry : owner
+    if (isFolder) return entry
+    entry.fold()
+    return owner
+  }
+
+  leave(owner: Owner): void {
+    if (owner !== 'kept') owner?.fold()
   }
 
   async close(rootStats: Stats): Promise<Measurement> {
     this.#charge(chargeOf(rootStats, this.#inodeBytes))
+    const slice = new Slice()
+    for (const [entry, inode] of this.#links) {
+      entry.goer?.link(inode)
+      if (slice.isOver()) await slice.next()
+    }
     const sets = await arrange(this.#entries.list().filter(({ entry }) => !this.#isLive(entry)))
     if (sets.length) notePointers(this.#root, this.#pointers, sets)
     const prunable = worthPruning(sets.sort(compareSets)).flatMap(({ entries }) => entries)
@@ -189,14 +206,15 @@ class Account {
   }
 
   /** The rule that allows a name to be pruned; `kept` if it must stay because a rule names it. */
-  #ruleFor(folder: Bytes, name: Bytes, stats: BigIntStats): Rule | 'kept' | undefined {
+  #ruleFor({ path, label }: Folder<Owner>, name: Bytes, stats: BigIntStats): Rule | 'kept' | undefined {
+    if (isTooDeep(path)) return undefined
     const isFolder = stats.isDirectory()
     const rule =
-      isFolder || stats.isFile() ? this.#ruleOf(folder, name, isFolder ? 'folder' : 'file') : undefined
+      isFolder || stats.isFile() ? this.#ruleOf(path, name, isFolder ? 'folder' : 'file') : undefined
     if (!this.#unnamed || rule === 'kept') return rule
     if (rule !== undefined && rule.rank !== RANK.temporary) return 'kept'
-    const isOurs = OURS.some(ours => `${folder}/${name}` === `${this.#work}/${ours}`)
-    return isWithin(folder, this.#work) && !isOurs ? (rule ?? UNNAMED) : undefined
+    const isOurs = label === this.#work && OURS.includes(name)
+    return isWithin(label, this.#work) && !isOurs ? (rule ?? UNNAMED) : undefined
   }
 
   #charge(bytes: number): void {
@@ -211,10 +229,6 @@ class Account {
     inode.names++
     return inode
   }
-}
-
-function isWithin(path: Bytes, folder: Bytes): boolean {
-  return `${path}/`.startsWith(`${folder}/`)
 }
 
 /** How deletions after a violation are told. */

@@ -130,7 +130,7 @@ class Pruning {
           (entries.length === 1 || (await all(entries, isUnchanged)))
       }
       if (!this.#goes) continue
-      if (folders.add(entry.folder).size > BATCH.folders) {
+      if (folders.add(entry.label).size > BATCH.folders) {
         this.#held = entry
         break
       }

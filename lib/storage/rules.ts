@@ -1,5 +1,5 @@
 import { ASIDE, CACHE, CANDIDATE, HOME, TMP, WORK } from '../layout.ts'
-import type { Bytes } from '../system/bytes.ts'
+import { type Bytes, isWithin, PATH_MAX } from '../system/bytes.ts'
 import { isStagingName } from './naming.ts'
 import { isPointerName } from './pointers.ts'
 import { RANK, type Rule } from './rank.ts'
@@ -21,10 +21,10 @@ export type Globs = {
 }
 
 /**
- * Globs say nothing of what is below a longer path, sixteen times what a program can name: to compare such paths takes time
- * that grows by the square of their depth.
+ * Below a longer path, four times what a program can name, no rule names anything, and it goes with a folder above it alone:
+ * to compare such paths takes time and memory that grow by the square of their depth.
  */
-const MAX_PATH_BYTES = 16 * 4096
+const MAX_PATH_BYTES = 4 * PATH_MAX
 
 /** Names that may be pruned without a glob: a folder `*.tmp` is one that is being written. */
 const CHECKPOINT: Rule = { name: '*.checkpoint', rank: RANK.checkpoint }
@@ -53,7 +53,12 @@ export async function compileRules(
   const aside = `${root}/${ASIDE}`
   const caches = [CACHE, HOME].map(name => `${work}/${name}`)
   const past = new Set(superseded.map(path => Buffer.from(path).toString('latin1')))
-  const isInWork = (folder: Bytes) => folder.startsWith(work) && `${folder}/`[work.length] === '/'
+  // Most folders are asked about many times in a row.
+  let last = { folder: root, isInWork: false }
+  const isInWork = (folder: Bytes) => {
+    if (folder !== last.folder) last = { folder, isInWork: isWithin(folder, work) }
+    return last.isInWork
+  }
   const pruneGlobOf = await compileGlobs(prune)
   const keepGlobOf = await compileGlobs(keepGlobs)
   const find = (globOf: typeof pruneGlobOf, folder: Bytes, name: Bytes, kind: Kind) => {
@@ -64,7 +69,7 @@ export async function compileRules(
     )
   }
   return (folder, name, kind) => {
-    if (folder.length > MAX_PATH_BYTES) return ruleByName(name, kind)
+    if (isTooDeep(folder)) return undefined
     if (find(keepGlobOf, folder, name, kind)) return 'kept'
     if (past.size && past.has(`${folder}/${name}`)) return SUPERSEDED
     if (folder === aside) return SET_ASIDE
@@ -82,6 +87,11 @@ export async function compileRules(
     if (glob !== undefined) return { name: glob, rank: RANK.checkpoint }
     return isHalf ? LEFTOVER : undefined
   }
+}
+
+/** Is a folder so deep that nothing in it is pruned by itself? */
+export function isTooDeep(folder: Bytes): boolean {
+  return folder.length > MAX_PATH_BYTES
 }
 
 /** The rule for a name wherever it is. */

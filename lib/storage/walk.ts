@@ -9,7 +9,7 @@ import {
   type Stats,
 } from 'node:fs'
 import { isErrno, TrainerError } from '../errors.ts'
-import { type Bytes, escapeBytes, type Folder, native } from '../system/bytes.ts'
+import { type Bytes, escapeBytes, type Folder, native, PATH_MAX } from '../system/bytes.ts'
 import { areOnOneMount } from '../system/mount-id.ts'
 import { Slice } from '../system/slice.ts'
 
@@ -19,6 +19,8 @@ export type Visitor<T> = {
   isExact: (folder: Folder<T>, name: Bytes) => boolean
   /** Called once a name; one that has several hard links comes exact. For a folder the result becomes its `data`. */
   visit: (folder: Folder<T>, name: Bytes, stats: Stats | BigIntStats) => T
+  /** Called with a folder's data, if that is not that of the folder above, once everything in it was visited. */
+  leave?: (data: T) => void
 }
 
 /** Opens a folder and nothing else: no link in its place, no FIFO. */
@@ -29,11 +31,13 @@ export const VANISHED = ['ENOENT', 'ENOTDIR', 'ELOOP']
 
 /** With one more name (255 bytes) below PATH_MAX (4096). */
 const MAX_REACH_BYTES = 3800
+/** The kernel looks up each name of a path, at every call. */
+const MAX_STEPS = 64
 /** Names that the system is asked for at a time. */
 const NAMES_AT_A_TIME = 256
 
-/** Folders that are still to be listed; and descriptors, each to be closed once the folders above it are done. */
-type Pending<T> = (Folder<T> | { close: number })[]
+/** Folders that are still to be listed; and what is to be done once the folders above it are: descriptors, and data to be left. */
+type Pending<T> = (Folder<T> | { close: number } | { leave: T })[]
 
 /**
  * Visit everything below the folder `root`, in short slices with a turn of the event loop between them, and in
@@ -51,8 +55,10 @@ export async function walk<T>(
   signal?: AbortSignal,
 ): Promise<Stats> {
   const rootStats = statRoot(root)
-  const pending: Pending<T> = [{ path: root, reach: root, data }]
+  const top = { path: root, label: root, head: undefined, reach: root, steps: 0, data, isOwn: false }
+  const pending: Pending<T> = [top]
   const devices = new Set([rootStats.dev])
+  const headBytes = root.length + PATH_MAX / 2
   const slice = new Slice()
   try {
     for (let next = pending.pop(); next; next = pending.pop()) {
@@ -60,11 +66,16 @@ export async function walk<T>(
         closeSync(next.close)
         continue
       }
+      if ('leave' in next) {
+        visitor.leave?.(next.leave)
+        continue
+      }
+      if (next.isOwn) pending.push({ leave: next.data })
       const listing = enter(next, root, pending)
       if (!listing) continue
       try {
         for (let name = nextName(listing, next); name !== undefined; name = nextName(listing, next)) {
-          visitName(next, name, devices, visitor, pending)
+          visitName(next, name, headBytes, devices, visitor, pending)
           if (!slice.isOver()) continue
           await slice.next()
           signal?.throwIfAborted()
@@ -90,10 +101,11 @@ function statRoot(root: Bytes): Stats {
 /** Open a folder. One whose path is too long to go on with is reached through a descriptor from here on. */
 function enter<T>(folder: Folder<T>, root: Bytes, pending: Pending<T>): Listing | undefined {
   try {
-    if (folder.reach.length > MAX_REACH_BYTES) {
+    if (folder.reach.length > MAX_REACH_BYTES || folder.steps > MAX_STEPS) {
       const close = openSync(native(folder.reach), FOLDER_FLAGS)
       pending.push({ close })
       folder.reach = `/proc/self/fd/${close}`
+      folder.steps = 0
     }
     return new Listing(folder.reach)
   } catch (cause) {
@@ -132,6 +144,7 @@ export class Listing {
 function visitName<T>(
   folder: Folder<T>,
   name: Bytes,
+  headBytes: number,
   devices: Set<number>,
   visitor: Visitor<T>,
   pending: Pending<T>,
@@ -152,7 +165,10 @@ function visitName<T>(
     }
     devices.add(device)
   }
-  pending.push({ path, reach, data })
+  const head = folder.head ?? (path.length < PATH_MAX ? undefined : path.slice(0, headBytes))
+  const label = head === undefined ? path : `${head}\xff${stats.ino}`
+  const isOwn = data !== folder.data
+  pending.push({ path, label, head, reach, steps: folder.steps + 1, data, isOwn })
 }
 
 /** A btrfs subvolume has a device of its own, but is on the mount of the folder that it is in. */

@@ -6,12 +6,29 @@ import { escapeText } from '../text.ts'
  */
 export type Bytes = string
 
-/** A folder of a walk: its path, the path by which a system call reaches it, and the visitor's data for it. */
-export type Folder<T> = { path: Bytes; reach: Bytes; data: T }
+/** A folder of a walk. */
+export type Folder<T> = {
+  /** Of a deep one it has megabytes: joined of parts that many share, until somebody compares or cuts it. */
+  path: Bytes
+  /** The path, as long as a program could name it; else its `head`, which many share, and the inode: named in little memory. */
+  label: Bytes
+  head: Bytes | undefined
+  /** The path by which a system call reaches it, and of how many names that is. */
+  reach: Bytes
+  steps: number
+  /** The visitor's data for it, and whether that is its own, not that of the folder above. */
+  data: T
+  isOwn: boolean
+}
 
 /** Return `path` in the form that Node hands on byte by byte. */
 export function native(path: Bytes): string | Buffer {
   return /[\x80-\xff]/.test(path) ? Buffer.from(path, 'latin1') : path
+}
+
+/** Is `path` that folder, or below it? A deep path is read from a copy, and goes on sharing its parts. */
+export function isWithin(path: Bytes, folder: Bytes): boolean {
+  return `${path}/`.startsWith(`${folder}/`)
 }
 
 /** What a program can name, in bytes; see limits.h(0p). A path may be longer, by megabytes, and is no better told by all of it. */

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import {
   chmodSync,
   linkSync,
@@ -10,11 +10,13 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { createServer } from 'node:net'
+import { pathToFileURL } from 'node:url'
 import * as assert from 'uvu/assert'
 import { measure } from '../../lib/storage/measure.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { digFolders } from '../support/deep-folder.ts'
 import { failure } from '../support/failure.ts'
+import { loader, moduleOf, root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
@@ -119,6 +121,42 @@ test('measure() counts what lies deeper than a path can name', async () => {
     prunable.map(({ path }) => path.length),
     [box.dir.length + 60 * 201 + '/a.checkpoint'.length],
   )
+})
+
+/** In a process that may not take much memory. */
+function measureInLittleMemory(dir: string): unknown {
+  const script = `
+import { measure } from ${JSON.stringify(pathToFileURL(moduleOf('lib/storage/measure.ts')).href)}
+const { usedInodes, prunable } = await measure(${JSON.stringify(dir)})
+console.log(JSON.stringify({ usedInodes, prunable: prunable.map(it => [it.name, it.ownInodes, it.inodes.length]) }))`
+  const flags = ['--max-old-space-size=64', ...loader, '--input-type=module', '--eval', script]
+  const { stdout, stderr } = spawnSync(process.execPath, flags, { encoding: 'utf8', cwd: root })
+  return stderr ? stderr.slice(0, 500) : JSON.parse(stdout)
+}
+
+test('measure() takes little memory for prunable folders in one another, however long their names', async () => {
+  const levels = 2000
+  const name = `${'d'.repeat(255 - '.checkpoint'.length)}.checkpoint`
+  await using box = await sandbox()
+  using _deep = digFolders(box.dir, { levels, name }, innermost => writeFileSync(`${innermost}/a.tmp`, 'x'))
+
+  const found = measureInLittleMemory(box.dir)
+
+  // The box, the folders, the file; all of it goes with the outermost.
+  assert.equal(found, { usedInodes: 1 + levels + 1, prunable: [[name, levels + 1, 0]] })
+})
+
+test('measure() takes little memory for many names of a file below many prunable folders in one another', async () => {
+  const levels = 1000
+  const names = 10_000
+  await using box = await sandbox({ file: 1 })
+  using _deep = digFolders(box.dir, { levels, name: 'c.checkpoint' }, innermost => {
+    for (let n = 0; n < names; n++) linkSync(box.path('file'), `${innermost}/${n}`)
+  })
+
+  const found = measureInLittleMemory(box.dir)
+
+  assert.equal(found, { usedInodes: 1 + levels + 1, prunable: [['c.checkpoint', levels, names]] })
 })
 
 test('measure() passes over what others delete meanwhile', async () => {

@@ -111,6 +111,22 @@ test('measure() leaves out what is kept beyond what a path can name', async () =
   )
 })
 
+test('what lies too deep to be pruned by itself goes with a folder above it', async () => {
+  await using box = await sandbox({ 'work/x': 1 })
+  using _deep = digFolders(box.path('work'), { levels: 100, name: 'd'.repeat(200) }, innermost => {
+    writeFileSync(`${innermost}/a.checkpoint`, Buffer.alloc(8192))
+  })
+
+  const byRule = await measure(box.dir)
+  const unnamed = await measure(box.dir, { unnamed: true })
+
+  assert.equal(byRule.prunable, [])
+  assert.equal(unnamed.prunable.map(({ name, bytes }) => [name.slice(0, 4), bytes >= 8192]).sort(), [
+    ['dddd', true],
+    ['x', false],
+  ])
+})
+
 test('measure() leaves out what publishedFiles() gives: models, manifest, and the external data that a model or it names', async () => {
   await using box = await sandbox({
     'core.onnx': onnxModel({ external: [{ location: 'weights.tmp', offset: 0, length: 8 }] }),

@@ -59,9 +59,9 @@ function nameOf(rule: ReturnType<RuleOf>): string | undefined {
   return typeof rule === 'object' ? rule.name : rule
 }
 
-test('compileRules() knows names alone below a path that is longer than any program makes', async () => {
+test('compileRules() names nothing below a path that is longer than any program makes', async () => {
   const ruleOf = await compileRules('/core', { prune: ['**/epoch-*'], keepGlobs: ['**/best*'] })
-  const [deep, deeper] = [200, 400].map(levels => `/core/work${`/${'d'.repeat(199)}`.repeat(levels)}`)
+  const [deep, deeper] = [50, 100].map(levels => `/core/work${`/${'d'.repeat(199)}`.repeat(levels)}`)
 
   const found = [deep!, deeper!].map(folder =>
     ['epoch-1', 'a.checkpoint', 'a.tmp', 'best'].map(name => nameOf(ruleOf(folder, name, 'file'))),
@@ -69,7 +69,7 @@ test('compileRules() knows names alone below a path that is longer than any prog
 
   assert.equal(found, [
     ['**/epoch-*', '*.checkpoint', '*.tmp', 'kept'],
-    [undefined, '*.checkpoint', '*.tmp', undefined],
+    [undefined, undefined, undefined, undefined],
   ])
 })
 
