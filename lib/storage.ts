@@ -1,4 +1,5 @@
 import { TrainerError } from './errors.ts'
+import { findLargeUnnamed } from './storage/large-unnamed.ts'
 import { type MeasureOptions, measure } from './storage/measure.ts'
 import { type PruneListener, pruneOldest } from './storage/prune.ts'
 import { describeRest } from './storage/rest.ts'
@@ -74,9 +75,18 @@ export async function pruneTo(
 
 /**
  * Delete everything in the folder's `work/` that no rule names, whether it takes blocks or not: what a training that
- * violated its limit has left unpublished, but for its checkpoints. The largest goes first: until then the quota is passed.
+ * violated its limit has left unpublished, but for its checkpoints. Large files go first, and down to the limit uncounted: until
+ * then the quota is passed.
  */
-export async function removeUnnamed(dir: string, rules: MeasureOptions & PruneListener): Promise<void> {
+export async function removeUnnamed(
+  dir: string,
+  { usedBytes, limitBytes }: { usedBytes: number; limitBytes: number },
+  rules: MeasureOptions & PruneListener,
+): Promise<void> {
+  if (usedBytes > limitBytes) {
+    const large = await findLargeUnnamed(dir, rules, usedBytes - limitBytes)
+    await pruneOldest(dir, large, { ...rules, usedBytes, targetBytes: limitBytes })
+  }
   for (;;) {
     const { prunable, isCut, ...used } = await measure(dir, { ...rules, unnamed: true })
     const largestFirst = prunable.toSorted((a, b) => b.set.bytes - a.set.bytes)

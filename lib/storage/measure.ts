@@ -232,7 +232,7 @@ class Account {
 }
 
 /** How deletions after a violation are told. */
-const UNNAMED: Rule = { name: `${WORK}/**`, rank: RANK.temporary }
+export const UNNAMED: Rule = { name: `${WORK}/**`, rank: RANK.temporary }
 
 /**
  * The real path of a folder.

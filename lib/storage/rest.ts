@@ -19,7 +19,7 @@ const MOST_LEVELS = 32
 /** A longer pattern is shown in part, and proposed to nobody. */
 const MOST_CHARACTERS = 200
 /** The words are worth no more time: a training has ended, and its run still has the lock. */
-const MOST_MS = 1000
+const MOST_MS = 500
 
 /** Why things are still there. */
 export type Reasons = {
@@ -34,7 +34,7 @@ type Kind = { pattern: string; why: string; files: number; bytes: number; names:
 
 /**
  * Say why nothing is left to prune in a folder: the largest things that stayed, each with its reason, and the line of
- * quotas.json that would help, as the middle of a sentence; empty if there is nothing to say. What is not seen within a second,
+ * quotas.json that would help, as the middle of a sentence; empty if there is nothing to say. What is not seen within half a second,
  * or before the `signal`, is not told.
  */
 export async function describeRest(

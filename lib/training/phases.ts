@@ -1,4 +1,4 @@
-import { messageOf, TrainerError } from '../errors.ts'
+import { messageOf, TrainerError, type Usage } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { publishedFiles, supersededFiles } from '../models.ts'
 import { assertOwnLock } from '../run/lost-lock.ts'
@@ -66,7 +66,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     // What is there is the other run's then.
     const isOurs = !(error instanceof TrainerError && error.code === 'locked')
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
-      await emptyWork(job).catch(reason => {
+      await emptyWork(job, error.usage).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
         emit({ event: 'warning', job: name, message })
       })
@@ -85,12 +85,12 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
  * Delete all unpublished files but the checkpoints that fit, after a violation that was measured, of the quota or of what
  * a smaller disk leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
  */
-async function emptyWork(job: Job): Promise<void> {
+async function emptyWork(job: Job, usage: Usage): Promise<void> {
   const { quota, jobDir, run } = job
   if (run.command.dryRun) return
   assertOwnLock(stateDirOf(run.modelsDir))
   const rules = await rulesOf(job)
-  await removeUnnamed(jobDir, rules)
+  await removeUnnamed(jobDir, usage, rules)
   await pruneTo(jobDir, quota.quotaBytes, rules).catch(() => {}) // announced above
 }
 
@@ -130,7 +130,7 @@ async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<v
     if (!isLeftAbove) return
     const { usedBytes, usedInodes, prunableBytes } = look
     if (usedBytes - prunableBytes > limit.bytes || usedInodes > limit.inodes)
-      await removeUnnamed(jobDir, rules)
+      await removeUnnamed(jobDir, { usedBytes, limitBytes: limit.bytes }, rules)
     await pruneTo(jobDir, limit.bytes, rules)
   } catch (reason) {
     const why = signal.aborted

@@ -87,6 +87,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const guarding = guard(watch, over.signal)
   // Nobody watches it then, not even while it has its grace. Whoever waits for the guard is told why.
   guarding.catch(() => training.kill()).catch(() => {})
+  let hasFailed = false
   let figures: Figures | undefined
   let fullest: Figures | undefined
   let isFileAtLimit = false
@@ -95,6 +96,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     over.abort()
     await guarding // if the guard has ended it, this says why
   } catch (error) {
+    hasFailed = true
     await training.end(quota.graceSeconds * 1000)
     over.abort()
     throw await withViolation(error, guarding)
@@ -107,9 +109,9 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     else {
       const ended = await training.exited
       emit({ event: 'train.exit', job: name, ...ended })
-      // Before temporary files go, which may be what filled it.
-      if (!stop.aborted) figures = await figuresOf(budget).catch(() => undefined)
-      if (!stop.aborted && ended.signal === 'SIGXFSZ')
+      // Before temporary files go, which may be what filled it. Whoever has ended it knows why.
+      if (!hasFailed) figures = await figuresOf(budget).catch(() => undefined)
+      if (!hasFailed && ended.signal === 'SIGXFSZ')
         isFileAtLimit = await hasFileAtLimit(budget, stop).catch(() => false)
       // What is there is the other run's then.
       if (!lost.aborted) await clearUp(job, budget.folderId)

@@ -1,0 +1,69 @@
+import { type BigIntStats, lstatSync, type Stats } from 'node:fs'
+import { WORK } from '../layout.ts'
+import { type Bytes, type Folder, isWithin, native } from '../system/bytes.ts'
+import { MIB } from '../text.ts'
+import { inodeBytesOn } from './capacity.ts'
+import { Entry, PrunableSet } from './entry.ts'
+import { Keeper } from './keeper.ts'
+import { chargeOf, findRoot, type MeasureOptions, UNNAMED } from './measure.ts'
+import { RANK } from './rank.ts'
+import { compileRules, isTooDeep } from './rules.ts'
+import { walk } from './walk.ts'
+
+/** What is smaller takes too long for what it frees. */
+const LEAST_BYTES = MIB
+
+/** In a folder that a rule names, or outside `work/`. */
+type Place = 'stays' | undefined
+
+/**
+ * Find large files in a folder's `work/` that no rule names, until they have `enoughBytes` or all has been looked at. That is
+ * long before everything is counted, and in any order.
+ */
+export async function findLargeUnnamed(
+  dir: string,
+  { keep = [], signal, ...globs }: MeasureOptions,
+  enoughBytes: number,
+): Promise<Entry[]> {
+  const root = findRoot(dir)
+  const work = `${root}/${WORK}`
+  const inodeBytes = inodeBytesOn(dir)
+  const ruleOf = await compileRules(root, globs)
+  const keeper = new Keeper(keep)
+  const enough = new AbortController()
+  const found: Entry[] = []
+  let foundBytes = 0
+  const isUnnamed = ({ path, label }: Folder<Place>, name: Bytes, kind: 'file' | 'folder') => {
+    if (path === root) return name === WORK
+    if (isTooDeep(path) || !isWithin(label, work)) return false
+    const rule = ruleOf(path, name, kind)
+    return rule === undefined || (rule !== 'kept' && rule.rank === RANK.temporary)
+  }
+  const take = (folder: Folder<Place>, name: Bytes) => {
+    const stats = lstatSync(native(`${folder.reach}/${name}`), { bigint: true, throwIfNoEntry: false })
+    if (!stats?.isFile() || stats.nlink > 1n) return
+    const entry = new Entry(folder, name, stats, stats.mtimeNs, UNNAMED, undefined)
+    entry.add(chargeOf(stats, inodeBytes))
+    entry.bytes = entry.ownBytes
+    if (keeper.keeps(entry)) return
+    new PrunableSet(`${folder.label}/${name}`, UNNAMED.rank, undefined).add(entry)
+    found.push(entry)
+    foundBytes += entry.bytes
+    if (foundBytes >= enoughBytes) enough.abort()
+  }
+  const visitor = {
+    isExact: () => false,
+    visit(folder: Folder<Place>, name: Bytes, stats: Stats | BigIntStats): Place {
+      const isFolder = stats.isDirectory()
+      if (folder.data === 'stays' || (!isFolder && stats.size < LEAST_BYTES)) return folder.data
+      if (!isUnnamed(folder, name, isFolder ? 'folder' : 'file')) return 'stays'
+      if (!isFolder) take(folder, name)
+      return undefined
+    },
+  }
+  const over = AbortSignal.any([enough.signal, ...(signal ? [signal] : [])])
+  await walk<Place>(root, undefined, visitor, over).catch(error => {
+    if (error !== enough.signal.reason) throw error
+  })
+  return found
+}

@@ -1,0 +1,71 @@
+import { linkSync, writeFileSync } from 'node:fs'
+import * as assert from 'uvu/assert'
+import { findLargeUnnamed } from '../../lib/storage/large-unnamed.ts'
+import { measure } from '../../lib/storage/measure.ts'
+import { removeUnnamed } from '../../lib/storage.ts'
+import { MIB } from '../../lib/text.ts'
+import { sandbox } from '../support/sandbox.ts'
+import { test } from '../support/test.ts'
+
+const rules = { prune: ['epochs/'], keepGlobs: ['kept/'] }
+
+/** What of a violation may go at once, and what stays whatever it takes. */
+async function violated() {
+  const box = await sandbox({
+    'core.onnx': MIB,
+    'work/part': 2 * MIB,
+    'work/deep/er/part': 2 * MIB,
+    'work/tmp/batch': 2 * MIB,
+    'work/small': 1000,
+    'work/a.checkpoint': 2 * MIB,
+    'work/epochs/5/state': 2 * MIB,
+    'work/kept/state': 2 * MIB,
+    'work/cache/hub/weights': 2 * MIB,
+    'work/best.bin': 2 * MIB,
+    'work/linked': 2 * MIB,
+    'generations/1/core.onnx': 2 * MIB,
+  })
+  linkSync(box.path('work/linked'), box.path('work/other'))
+  return box
+}
+
+test('findLargeUnnamed() finds large files in work/ that no rule names, and are not kept', async () => {
+  await using box = await violated()
+
+  const found = await findLargeUnnamed(box.dir, { ...rules, keep: [box.path('work/best.bin')] }, Infinity)
+
+  assert.equal(found.map(({ path }) => `${path}`.slice(box.dir.length + 1)).sort(), [
+    'work/deep/er/part',
+    'work/part',
+    'work/tmp/batch',
+  ])
+  assert.ok(found.every(({ bytes, set }) => bytes >= 2 * MIB && set.bytes === bytes))
+})
+
+test('removeUnnamed() deletes large files down to the limit before it counts, then the rest', async () => {
+  await using box = await violated()
+  const { usedBytes } = await measure(box.dir)
+  const pruned: [path: string, usedBytes: number][] = []
+  const onPrune = (it: { path: string; usedBytes: number }) => pruned.push([it.path, it.usedBytes])
+
+  await removeUnnamed(box.dir, { usedBytes, limitBytes: usedBytes - 1 }, { ...rules, onPrune })
+
+  const [[first, left], ...rest] = pruned as [[string, number], ...typeof pruned]
+  assert.match(first, /\/(part|batch)$/)
+  assert.ok(left <= usedBytes - 2 * MIB)
+  assert.ok(rest.some(([path]) => path.endsWith('/small')))
+  const { prunable } = await measure(box.dir, { ...rules, unnamed: true })
+  assert.equal(prunable, [])
+})
+
+test('removeUnnamed() does not begin with what a smaller usage does not ask for', async () => {
+  await using box = await sandbox({ 'work/part': 2 * MIB })
+  writeFileSync(box.path('work/empty'), '')
+  const paths: string[] = []
+
+  await removeUnnamed(box.dir, { usedBytes: 1, limitBytes: 2 }, { onPrune: it => paths.push(it.path) })
+
+  assert.equal(paths.map(path => path.slice(box.dir.length + 1)).sort(), ['work/empty', 'work/part'])
+})
+
+test.run()
