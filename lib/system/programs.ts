@@ -24,9 +24,18 @@ export function programRunner(lockFd?: number): RunProgram {
     })
     const { exitCode, stdout, stderr } = await $`exec setpriv --pdeathsig KILL -- ${argv}`
     if (exitCode === 0) return stdout
+    if (/: failed to execute .*: No such file/.test(stderr)) throw new ProgramFailure(describeMissing(argv[0]!))
     const said = stderr.trim().replaceAll(/\s*\n\s*/g, '; ') || `ended with ${exitCode}`
     throw new ProgramFailure(said.includes(argv[0]!) ? said : `${argv[0]}: ${said}`)
   }
+}
+
+/** The package of a program that not every machine has. */
+const packages = new Map([['mkfs.ext4', 'e2fsprogs']])
+
+function describeMissing(program: string): string {
+  const name = packages.get(program)
+  return `${program} is not installed${name ? `; install the Debian package ${name}` : ''}`
 }
 
 /** The shell that runs our commands. */
