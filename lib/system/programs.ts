@@ -24,7 +24,8 @@ export function programRunner(lockFd?: number): RunProgram {
     })
     const { exitCode, stdout, stderr } = await $`exec setpriv --pdeathsig KILL -- ${argv}`
     if (exitCode === 0) return stdout
-    if (/: failed to execute .*: No such file/.test(stderr)) throw new ProgramFailure(describeMissing(argv[0]!))
+    if (/: failed to execute .*: No such file/.test(stderr))
+      throw new ProgramFailure(describeMissing(argv[0]!))
     const said = stderr.trim().replaceAll(/\s*\n\s*/g, '; ') || `ended with ${exitCode}`
     throw new ProgramFailure(said.includes(argv[0]!) ? said : `${argv[0]}: ${said}`)
   }
