@@ -11,6 +11,7 @@ import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
 import { checkpointTest } from '../storage/rules.ts'
 import { pruneTo } from '../storage.ts'
+import { Slice } from '../system/slice.ts'
 import { judgeCandidate } from './accept.ts'
 import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
@@ -31,8 +32,14 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const stateDir = stateDirOf(run.modelsDir)
   assertOwnLock(stateDir)
   assertSameFolder(job, folderId)
-  const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
-  const keep = [...rules.keep, ...valid.flatMap(({ path, references }) => [path, ...references])]
+  const { valid, rejected } = await findModels(
+    workDir,
+    quota.models,
+    await checkpointTest(quota.globs),
+    run.signal,
+  )
+  const files = new Set(valid.flatMap(({ path, references }) => [path, ...references]))
+  const keep = [...rules.keep, ...files]
   await pruneTo(dir, limitBytes, { ...rules, keep, onPrune, onFault, signal: run.signal })
   const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
@@ -49,13 +56,18 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   for (const reason of reasons) emit({ event: 'warning', job: name, message: `not published: ${reason}` })
   const { reported, warning } = readReported(workDir)
   if (warning) emit({ event: 'warning', job: name, message: warning })
-  takeFiles(valid.flatMap(({ path, references }) => [path, ...references]))
+  const slice = new Slice()
+  for (const path of files) {
+    await slice.giveWay(run.signal)
+    takeFiles([path])
+  }
   const facts = { globs: quota.models, trainedAt: new Date(), seconds: report.seconds, reported }
   const brought = await bringModels(job, valid)
   const { keepGenerations } = quota
   const options = {
     keepGenerations,
     stayed,
+    signal: run.signal,
     accept: async (staged: Staged, current: Generation | undefined) => {
       await judgeCandidate(job, budget, staged, current)
       assertOwnLock(stateDir)
