@@ -2,7 +2,7 @@ import { TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { findModels } from '../models/find.ts'
 import type { Generation } from '../models/generations.ts'
-import { publish } from '../models/publish.ts'
+import { type Published, publish } from '../models/publish.ts'
 import type { Staged } from '../models/stage.ts'
 import { readReported } from '../models/trainer-metadata.ts'
 import { assertOwnLock } from '../run/lost-lock.ts'
@@ -17,6 +17,9 @@ import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
 import { bringModels } from './scratch.ts'
 import type { Report } from './train.ts'
+
+/** A quarter of what a reader of the journal takes for a line. */
+const MOST_DATA_BYTES = 16 * 1024
 
 /**
  * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them if they are
@@ -74,9 +77,23 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     },
     warn: (message: string) => emit({ event: 'warning', job: name, message }),
   }
-  for (const { generation, ...model } of await publish(job.publishedDir, name, brought, facts, options)) {
-    emit({ event: 'model.publish', job: name, ...model, ...(generation !== undefined && { generation }) })
+  const published = await publish(job.publishedDir, name, brought, facts, options)
+  for (const { generation, data, ...model } of published) {
+    const told = { ...model, ...tellOf(data), ...(generation !== undefined && { generation }) }
+    emit({ event: 'model.publish', job: name, ...told })
   }
+}
+
+/** Name a model's external data as far as a line has room for them, and count the rest: the manifest has them all. */
+function tellOf(data: Published['data']): { data: Published['data']; moreData?: number } {
+  const named: Published['data'] = []
+  let bytes = 0
+  for (const it of data) {
+    bytes += Buffer.byteLength(JSON.stringify(it))
+    if (bytes > MOST_DATA_BYTES) return { data: named, moreData: data.length - named.length }
+    named.push(it)
+  }
+  return { data }
 }
 
 function noModel(job: string, workDir: string, globs: string[], reasons: string[]): TrainerError {

@@ -1,4 +1,4 @@
-/** Models of very many files: a signal ends their publication at once. */
+/** Models of very many files: a signal ends their publication at once, and nobody drowns in their names. */
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
@@ -9,6 +9,8 @@ import { publish } from '../../lib/models/publish.ts'
 import { publishFlat } from '../../lib/models/publish-flat.ts'
 import { stageModels } from '../../lib/models/stage.ts'
 import { checkPublished } from '../../lib/models.ts'
+import { describeEvent } from '../../lib/run/event-text.ts'
+import { readEvents } from '../../lib/run/past-events.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { isSweep } from '../support/places.ts'
 import {
@@ -16,6 +18,7 @@ import {
   filesBelow,
   publishFlatFiles,
   rejection,
+  sha256Of,
   snapshot,
   startAgain,
   trainAndPublish,
@@ -178,6 +181,28 @@ test('SIGTERM ends a run that is publishing thousands of files; nothing is publi
   assert.not(events.some(it => it.event === 'model.publish'))
   assert.not(existsSync(made('current')))
   assert.equal(readdirSync(made('generations')), [])
+})
+
+test('the event of a model with very many files of external data is a line that can be read back', async () => {
+  const locations = Array.from({ length: 250 }, (_, index) => `${index}${'.bin'.repeat(50)}`)
+  await using rig = await trainerRig({
+    core: {
+      trainer: `fs.copyFileSync(dir + '/../../../many.onnx', dir + '/core.onnx')
+for (let n = 0; n < 250; n++) fs.writeFileSync(dir + '/' + n + '.bin'.repeat(50), 'x')`,
+      sandbox: 'off',
+    },
+  })
+  writeFiles(rig.dir, { 'many.onnx': onnxModel({ external: locations.map(location => ({ location })) }) })
+
+  const { exitCode } = await rig.run(['core'])
+
+  assert.is(exitCode, 0)
+  const [event] = [...readEvents(join(rig.modelsDir, '.trainer'))].filter(it => it.event === 'model.publish')
+  if (event?.event !== 'model.publish') throw new Error('is not in the journal')
+  const { data, moreData = 0 } = event
+  assert.equal(data[0], { name: locations[0], bytes: 1, sha256: sha256Of('x') })
+  assert.ok(data.length > 40 && data.length + moreData === 250, `${data.length} and ${moreData}`)
+  assert.match(describeEvent(event), new RegExp(`; and ${moreData} more files of data\\)$`))
 })
 
 test.run()
