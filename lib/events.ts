@@ -83,8 +83,10 @@ const eventBody = v.variant('event', [
     path: text,
     bytes: number,
     sha256: text,
-    /** Its external data. */
+    /** Its external data: of very many files the first. */
     data: v.optional(v.array(v.object({ name: text, bytes: number, sha256: text })), []),
+    /** How many more files of it there are, which the manifest names. */
+    moreData: v.exactOptional(number),
     /** Left out on a filesystem without links. */
     generation: v.exactOptional(number),
     metrics: v.optional(v.record(v.string(), v.number()), {}),

@@ -36,5 +36,6 @@ export async function makeCurrent(jobDir: string, number: number, staged?: Manif
 /** List a generation's external data by name. */
 function externalDataOf({ dir }: Generation): string[] {
   const { files = {}, metadata } = readManifest(dir) ?? {}
-  return Object.keys(files).filter(name => !metadata?.models.includes(name))
+  const models = new Set(metadata?.models)
+  return Object.keys(files).filter(name => !models.has(name))
 }

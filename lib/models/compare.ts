@@ -1,6 +1,7 @@
 import { closeSync, lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { openPlain, reasonOf, sha256, statPlain } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { recogniserFor } from './generations.ts'
 import { folderOf, isOnnx, type Model, namesOf } from './judge.ts'
 import type { Manifest, ManifestEntry } from './manifest.ts'
@@ -69,15 +70,21 @@ export async function describeModels(
   return entries
 }
 
-/** @returns the comparison of each file of a model by name, or the reason why the model is not valid after all */
+/**
+ * @returns the comparison of each file of a model by name, or the reason why the model is not valid after all
+ * @throws the reason of `signal`
+ */
 export async function compareModel(
   model: Model,
   manifest: Manifest | undefined,
+  signal?: AbortSignal,
 ): Promise<Map<string, Comparison> | string> {
   const folder = folderOf(model)
   const comparisons = new Map<string, Comparison>()
+  const slice = new Slice()
   try {
     for (const name of namesOf(folder, model)) {
+      await slice.giveWay(signal)
       comparisons.set(name, await compareFile(folder, name, manifest))
     }
   } catch (error) {

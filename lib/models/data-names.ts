@@ -1,4 +1,5 @@
 import { join, posix } from 'node:path'
+import { Slice } from '../system/slice.ts'
 import { describeFile, knownEntry } from './compare.ts'
 import { isSameFile, listGenerations } from './generations.ts'
 import { inspectPublished } from './inspect.ts'
@@ -10,14 +11,22 @@ import { lookAt } from './sharing.ts'
 /**
  * The names of external data that a reader of the published models may ask for, with the content that it expects: the
  * names that the trainings gave it, too. Data of a model that is not valid is nobody's: nothing loads it.
+ *
+ * @throws the reason of `signal`
  */
-export async function namesTaken(jobDir: string, globs: string[]): Promise<Map<string, string>> {
-  const { valid, manifest } = await inspectPublished(jobDir, globs)
+export async function namesTaken(
+  jobDir: string,
+  globs: string[],
+  signal?: AbortSignal,
+): Promise<Map<string, string>> {
+  const { valid, manifest } = await inspectPublished(jobDir, globs, signal)
+  const slice = new Slice()
   const taken = new Map<string, string>()
   for (const model of valid) {
     const folder = folderOf(model)
     for (const name of namesOf(folder, model)) {
       if (name === model.name) continue
+      await slice.giveWay(signal)
       const { sha256 } = knownEntry(folder, name, manifest) ?? (await describeFile(folder, name))
       taken.set(name, sha256)
       const original = manifest?.metadata.renamed?.[name]

@@ -4,6 +4,7 @@ import { join, relative } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { CACHE, CANDIDATE, GENERATIONS, HOME, TMP, WORK } from '../layout.ts'
 import { folderExists, reasonOf } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { isPublishable, judgeModel, type Model } from './judge.ts'
 
 export type Findings = { valid: Model[]; rejected: Rejected[] }
@@ -14,17 +15,19 @@ type Rejected = { path: string; reason: string }
  * its `work/`, or that `work/`, without its temporary files and caches. A missing folder has no models.
  *
  * @param isCheckpoint tells of a name below `folder` whether it is a checkpoint or in one: such a file is no model
- * @throws {TrainerError} `storage` if the folder cannot be listed
+ * @throws {TrainerError} `storage` if the folder cannot be listed; the reason of `signal`
  */
 export async function findModels(
   folder: string,
   globs: string[],
   isCheckpoint: (name: string) => boolean = () => false,
+  signal?: AbortSignal,
 ): Promise<Findings> {
   const names = await listNames(folder, globs)
   const found = await judgeAll(
     folder,
     names.filter(name => !isCheckpoint(name)),
+    signal,
   )
   return { ...found, rejected: found.rejected.map(it => withRemedy(folder, it)) }
 }
@@ -38,12 +41,18 @@ function withRemedy(folder: string, { path, reason }: Rejected): Rejected {
   }
 }
 
-/** Judge files by name; what is no model is among the rejected, with the reason. */
-export async function judgeAll(folder: string, names: string[]): Promise<Findings> {
+/**
+ * Judge files by name; what is no model is among the rejected, with the reason.
+ *
+ * @throws the reason of `signal`
+ */
+export async function judgeAll(folder: string, names: string[], signal?: AbortSignal): Promise<Findings> {
   const findings: Findings = { valid: [], rejected: [] }
+  const slice = new Slice()
   for (const name of names) {
+    await slice.giveWay(signal)
     try {
-      findings.valid.push(await judgeModel(folder, name))
+      findings.valid.push(await judgeModel(folder, name, signal))
     } catch (error) {
       findings.rejected.push({ path: join(folder, name), reason: reasonOf(error) })
     }

@@ -21,21 +21,21 @@ export type FlatNames = {
 export function flatNamesOf({ files, metadata }: Manifest): FlatNames {
   const names = Object.keys(files)
   const models = metadata.models.length ? metadata.models : names
-  const opaque = models.filter(name => !isOnnx(name))
-  if (opaque.length < 2)
-    return { files: [...ordered(names, models), MANIFEST], folder: undefined, hidden: [] }
-  const tops = new Set(opaque.map(name => name.split('/')[0]!))
+  const opaque = new Set(models.filter(name => !isOnnx(name)))
+  if (opaque.size < 2) return { files: [...ordered(names, models), MANIFEST], folder: undefined, hidden: [] }
+  const tops = new Set(Array.from(opaque, name => name.split('/')[0]!))
   const [top] = tops
-  const isFolder = tops.size === 1 && opaque.every(name => name.includes('/'))
+  const isFolder = tops.size === 1 && [...opaque].every(name => name.includes('/'))
   const isIn = (name: string) => isFolder && name.startsWith(`${top}/`)
-  const flat = names.filter(name => !opaque.includes(name) && !isIn(name))
+  const flat = names.filter(name => !opaque.has(name) && !isIn(name))
   return {
     files: [...ordered(flat, models), MANIFEST],
     folder: isFolder ? top : undefined,
-    hidden: isFolder ? [] : opaque,
+    hidden: isFolder ? [] : [...opaque],
   }
 }
 
 function ordered(names: string[], models: string[]): string[] {
-  return [...names.filter(name => !models.includes(name)), ...names.filter(name => models.includes(name))]
+  const loaded = new Set(models)
+  return [...names.filter(name => !loaded.has(name)), ...names.filter(name => loaded.has(name))]
 }

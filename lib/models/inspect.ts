@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
+import { Slice } from '../system/slice.ts'
 import { type Comparison, compareModel } from './compare.ts'
 import { type Findings, findModels, judgeAll } from './find.ts'
 import { currentGeneration } from './generations.ts'
@@ -18,22 +19,30 @@ export type Inspection = Findings & {
  * Inspect the published models: those of the current generation, or what an operator has put in the place of their flat
  * names.
  *
- * @throws {TrainerError} `storage` if the folder cannot be listed
+ * @throws {TrainerError} `storage` if the folder cannot be listed; the reason of `signal`
  */
-export async function inspectPublished(jobDir: string, globs: string[]): Promise<Inspection> {
+export async function inspectPublished(
+  jobDir: string,
+  globs: string[],
+  signal?: AbortSignal,
+): Promise<Inspection> {
   const current = currentGeneration(jobDir)
   const dir = current?.dir ?? jobDir
   const manifest = readManifest(dir)
   const { models = [], model_globs } = manifest?.metadata ?? {}
   const listed = models.length > 0 && isDeepStrictEqual(model_globs, globs)
-  const candidates = listed ? await judgeAll(dir, models) : await findModels(dir, globs)
+  const candidates = listed
+    ? await judgeAll(dir, models, signal)
+    : await findModels(dir, globs, undefined, signal)
 
   const inspection: Inspection = { valid: [], rejected: [], comparisons: new Map(), listed, manifest }
   const own = current ? (await ownModels(jobDir, current)).models : []
   const isOwn = (path: string) => own.some(({ name }) => path === join(dir, name))
   inspection.rejected.push(...candidates.rejected.filter(({ path }) => !isOwn(path)))
+  const slice = new Slice()
   for (const model of [...candidates.valid.filter(({ path }) => !isOwn(path)), ...own]) {
-    const compared = await compareModel(model, manifest)
+    await slice.giveWay(signal)
+    const compared = await compareModel(model, manifest, signal)
     if (typeof compared === 'string') inspection.rejected.push({ path: model.path, reason: compared })
     else {
       inspection.valid.push(model)

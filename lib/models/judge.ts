@@ -12,6 +12,7 @@ import {
   WORK,
 } from '../layout.ts'
 import { type Recognise, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { recogniserFor } from './generations.ts'
 import { inspectOnnx, type OnnxStructure } from './onnx.ts'
 
@@ -44,6 +45,9 @@ export function isOnnx(name: string): boolean {
   return name.toLowerCase().endsWith('.onnx')
 }
 
+/** So many files of external data take less than a slice of time to look at. */
+const FEW_REFERENCES = 16
+
 /** List a model's files relative to its folder, in the order to publish them: external data first. */
 export function namesOf(folder: string, model: Model): string[] {
   return [...model.references.map(path => relative(folder, path)), model.name]
@@ -65,10 +69,11 @@ export function folderOf({ path, name }: Model): string {
  * tells, with its external data beside or below it.
  *
  * @param folder the job's folder, its `work/` or one of its generations; external data must be in it
- * @returns the model, or a promise of it if its structure is large
- * @throws {UnusableFile} with the reason why the file is not a model
+ * @param signal ends the judging of a large model
+ * @returns the model, or a promise of it if its structure is large or it has much external data
+ * @throws {UnusableFile} with the reason why the file is not a model; the reason of `signal`
  */
-export function judgeModel(folder: string, name: string): Model | Promise<Model> {
+export function judgeModel(folder: string, name: string, signal?: AbortSignal): Model | Promise<Model> {
   const recognise = recogniserFor(folder)
   if (!isPublishable(name)) throw new UnusableFile('has a name that cannot be published')
   const { size } = statPlain(folder, name, recognise)
@@ -76,12 +81,27 @@ export function judgeModel(folder: string, name: string): Model | Promise<Model>
   const path = join(folder, name)
   const model = { path, name, bytes: Number(size), references: [] }
   if (!isOnnx(name)) return model
-  const complete = ({ externalData }: OnnxStructure): Model => {
-    const references = Array.from(externalData, it => referenceOf(folder, name, it, recognise))
-    return { ...model, references }
-  }
-  const structure = inspectOnnx(path, (_, stats) => recognise(name, stats))
+  const look = (it: [location: string, neededBytes: number]) => referenceOf(folder, name, it, recognise)
+  const complete = ({ externalData }: OnnxStructure) =>
+    externalData.size > FEW_REFERENCES
+      ? lookInSlices(externalData, look, signal).then(references => ({ ...model, references }))
+      : { ...model, references: Array.from(externalData, look) }
+  const structure = inspectOnnx(path, (_, stats) => recognise(name, stats), signal)
   return structure instanceof Promise ? structure.then(complete) : complete(structure)
+}
+
+async function lookInSlices<T>(
+  all: Iterable<T>,
+  look: (it: T) => string,
+  signal?: AbortSignal,
+): Promise<string[]> {
+  const slice = new Slice()
+  const references: string[] = []
+  for (const it of all) {
+    references.push(look(it))
+    await slice.giveWay(signal)
+  }
+  return references
 }
 
 function referenceOf(

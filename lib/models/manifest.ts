@@ -18,6 +18,9 @@ export const NEXT_MANIFEST = 'manifest.json.next'
 /** The most that is written, and read into memory: enough for 10,000 files. */
 export const MANIFEST_MAX_BYTES = 4 * 2 ** 20
 
+/** Every file takes more of a manifest: its name stands there three times, with its SHA-256, its size and its time. */
+const LEAST_FILE_BYTES = 100
+
 const name = v.pipe(v.string(), v.check(isPublishable))
 
 const manifestSchema = v.object({
@@ -184,13 +187,26 @@ export function composeManifest(contents: Contents): Manifest {
  */
 export async function writeManifest(path: string, manifest: Manifest): Promise<void> {
   const text = `${JSON.stringify(manifest, null, 2)}\n`
-  const bytes = Buffer.byteLength(text)
-  if (bytes > MANIFEST_MAX_BYTES) {
-    throw new TrainerError(
-      'training-failed',
-      `Cannot publish ${Object.keys(manifest.files).length} files: their manifest would have ${formatBytes(bytes)}, ` +
-        `at most ${formatBytes(MANIFEST_MAX_BYTES)} are read; publish fewer files, or one archive of them`,
-    )
-  }
+  assertReadable(Object.keys(manifest.files).length, Buffer.byteLength(text))
   await writeDurably(path, text)
+}
+
+/**
+ * Assert that a manifest has room for so many files, before anything of them is made durable.
+ *
+ * @param draft their manifest, but for their hashes; called only if it is not too large for their number alone
+ * @throws {TrainerError} `training-failed` if it would have more bytes than could be read back
+ */
+export async function assertRoomFor(files: number, draft: () => Promise<Manifest>): Promise<void> {
+  assertReadable(files, files * LEAST_FILE_BYTES, 'more than ')
+  assertReadable(files, Buffer.byteLength(JSON.stringify(await draft(), null, 2)))
+}
+
+function assertReadable(files: number, bytes: number, more = ''): void {
+  if (bytes <= MANIFEST_MAX_BYTES) return
+  throw new TrainerError(
+    'training-failed',
+    `Cannot publish ${files} files: their manifest would have ${more}${formatBytes(bytes)}, at most ` +
+      `${formatBytes(MANIFEST_MAX_BYTES)} are read; publish fewer files, or one archive of them`,
+  )
 }

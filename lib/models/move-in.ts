@@ -3,9 +3,10 @@ import { join, posix, relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import { syncFile } from '../system/durable.ts'
+import { Slice } from '../system/slice.ts'
 import { describeFile } from './compare.ts'
 import { freeName, isOthersPlace, namesTaken } from './data-names.ts'
-import { type Model, namesOf } from './judge.ts'
+import type { Model } from './judge.ts'
 import type { ManifestEntry } from './manifest.ts'
 import { makeParents } from './next-generation.ts'
 import { relocate } from './relocate.ts'
@@ -14,25 +15,34 @@ import { lookAt } from './sharing.ts'
 /** A file on its way into a generation: the names that it has there and had before, and what is in it. */
 export type Arrival = { name: string; original: string; entry: ManifestEntry }
 
-/** Move models and their external data into the next generation, external data first. */
+/**
+ * Move models and their external data into the next generation, external data first.
+ *
+ * @param files all their names, in that order
+ * @throws the reason of `signal`, which is looked at between files
+ */
 export async function moveIn(
   jobDir: string,
   dir: string,
   models: Model[],
+  files: string[],
   globs: string[],
   makeReadable: (path: string, name: string) => void,
+  signal?: AbortSignal,
 ): Promise<Arrival[]> {
   const { workDir } = foldersIn(jobDir)
-  const modelNames = models.map(({ name }) => name)
-  const files = [...new Set(models.flatMap(model => namesOf(workDir, model)))]
+  const slice = new Slice()
+  const modelNames = new Set(models.map(({ name }) => name))
   const sealed = new Map<string, ManifestEntry>()
   for (const name of files) {
+    await slice.giveWay(signal)
     makeReadable(join(workDir, name), name)
     sealed.set(name, await seal(workDir, name))
   }
-  const taken = await namesTaken(jobDir, globs)
+  const taken = await namesTaken(jobDir, globs, signal)
   const arrivals: Arrival[] = []
-  for (const name of files.filter(it => !modelNames.includes(it))) {
+  for (const name of files.filter(it => !modelNames.has(it))) {
+    await slice.giveWay(signal)
     const entry = sealed.get(name)!
     const isTaken = taken.has(name) ? taken.get(name) !== entry.sha256 : isOthersPlace(jobDir, name)
     arrivals.push({ name: isTaken ? freeName(jobDir, name, files) : name, original: name, entry })
@@ -40,6 +50,7 @@ export async function moveIn(
   const newNames = new Map(arrivals.map(({ name, original }) => [original, name]))
   const written: Arrival[] = []
   for (const model of models) {
+    await slice.giveWay(signal)
     const { name } = model
     if (taken.get(name) !== undefined && taken.get(name) !== sealed.get(name)!.sha256) {
       throw new TrainerError(
@@ -51,7 +62,7 @@ export async function moveIn(
     const moved = relocationsOf(workDir, model, newNames)
     if (moved.size) {
       await makeParents(dir, name)
-      await relocate(join(workDir, name), join(dir, name), moved)
+      await relocate(join(workDir, name), join(dir, name), moved, signal)
       makeReadable(join(dir, name), name)
       await syncFile(join(dir, name))
       await rm(join(workDir, name))
@@ -59,6 +70,7 @@ export async function moveIn(
     } else written.push({ name, original: name, entry: sealed.get(name)! })
   }
   for (const { name, original } of [...arrivals, ...written]) {
+    await slice.giveWay(signal)
     if (!lookAt(join(workDir, original))) continue // a model that has been written anew
     await makeParents(dir, name)
     await rename(join(workDir, original), join(dir, name))

@@ -19,8 +19,17 @@ export async function openNext(jobDir: string): Promise<string> {
   return dir
 }
 
-/** Complete the next generation: its manifest, last of all, and every folder in it made durable. */
-export async function closeNext(jobDir: string, dir: string, manifest: Manifest): Promise<void> {
+/**
+ * Complete the next generation: its manifest, last of all, and every folder in it made durable.
+ *
+ * @throws the reason of `signal`, which is looked at between folders
+ */
+export async function closeNext(
+  jobDir: string,
+  dir: string,
+  manifest: Manifest,
+  signal?: AbortSignal,
+): Promise<void> {
   const path = join(dir, MANIFEST)
   await writeManifest(path, manifest)
   share(jobDir, path, lookAt(join(publishedDirOf(jobDir), MANIFEST))?.mode)
@@ -30,6 +39,7 @@ export async function closeNext(jobDir: string, dir: string, manifest: Manifest)
     for (let at = posix.dirname(name); at !== '.'; at = posix.dirname(at)) folders.add(join(dir, at))
   }
   for (const folder of folders) {
+    signal?.throwIfAborted()
     share(jobDir, folder, folderMode(jobDir))
     await syncFolder(folder)
   }

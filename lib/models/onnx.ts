@@ -20,7 +20,7 @@ const MAX_BYTES = 2 ** 31 - 1
 const MAX_STEPS = 4_000_000
 
 export type OnnxStructure = {
-  /** Maps the location of external tensor data, as written, to the fewest bytes that the file must have. */
+  /** Maps the location of external tensor data, one for each file, to the fewest bytes that the file must have. */
   externalData: Map<string, number>
 }
 
@@ -34,10 +34,15 @@ export type OnnxStructure = {
  * Most models are walked at once; one that takes longer than a slice of time is walked in slices.
  *
  * @param recognise as {@link openPlain} takes it
+ * @param signal ends the walk of a large model
  * @returns the structure, or a promise of it for a large model
  * @throws {UnusableFile} with the reason: `is empty`, `has no graph`, `is cut off or damaged at byte 4711`
  */
-export function inspectOnnx(file: string, recognise?: Recognise): OnnxStructure | Promise<OnnxStructure> {
+export function inspectOnnx(
+  file: string,
+  recognise?: Recognise,
+  signal?: AbortSignal,
+): OnnxStructure | Promise<OnnxStructure> {
   const { fd, stats } = openPlain(dirname(file), basename(file), recognise)
   let isWalking = false
   try {
@@ -51,14 +56,14 @@ export function inspectOnnx(file: string, recognise?: Recognise): OnnxStructure 
     const slice = new Slice()
     if (walk.goOn(slice)) return walk.names
     isWalking = true
-    return finish(walk, slice).finally(() => closeSync(fd))
+    return finish(walk, slice, signal).finally(() => closeSync(fd))
   } finally {
     if (!isWalking) closeSync(fd)
   }
 }
 
-async function finish(walk: Walk, slice: Slice): Promise<OnnxStructure> {
-  do await slice.next()
+async function finish(walk: Walk, slice: Slice, signal?: AbortSignal): Promise<OnnxStructure> {
+  do await slice.giveWay(signal)
   while (!walk.goOn(slice))
   return walk.names
 }

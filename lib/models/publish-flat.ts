@@ -18,12 +18,14 @@ import type { Staged } from './stage.ts'
  * files are replaced one after another, external data first and the manifest last. A failing step is undone. Once a
  * published file has been replaced that is impossible, and the publication is finished instead, as after a crash.
  *
- * @throws the system's error, whether the publication was undone or finished
+ * @param signal ends it until a published file has been replaced
+ * @throws the system's error or the reason of `signal`, whether the publication was undone or finished
  */
 export async function publishFlat(
   jobDir: string,
   { dir, manifest }: Staged,
   previous: Manifest | undefined,
+  signal?: AbortSignal,
 ): Promise<void> {
   assertPlaceable(jobDir, manifest)
   const names = Object.keys(manifest.files)
@@ -31,7 +33,10 @@ export async function publishFlat(
   await planManifest(jobDir, { ...manifest, metadata: { ...manifest.metadata, superseded, flat: true } })
   const replaced = names.filter(name => statOf(join(jobDir, name)))
   try {
-    for (const name of names) await moveDurably(dir, jobDir, name)
+    for (const name of names) {
+      if (!replaced.length) signal?.throwIfAborted()
+      await moveDurably(dir, jobDir, name)
+    }
     await rename(join(jobDir, NEXT_MANIFEST), join(jobDir, MANIFEST))
   } catch (error) {
     const moved = names.filter(name => !statOf(join(dir, name)))

@@ -37,6 +37,8 @@ export type PublishOptions = {
   accept?: (candidate: Staged, current: Generation | undefined) => Promise<void>
   /** The names of files of the last training that this one found, though it was to begin anew. */
   stayed?: string[]
+  /** Ends a publication until its generation becomes current; one that has become current is finished. */
+  signal?: AbortSignal | undefined
   /** Told what an operator should know. */
   warn?: (message: string) => void
 }
@@ -50,25 +52,26 @@ export type PublishOptions = {
  * 2. `accept` has agreed; a model that it refuses is set aside as the candidate.
  * 3. One rename makes the generation current. Flat names follow.
  *
- * A crash before the third step has changed nothing that is published; after it `recover()` puts the flat names.
+ * A crash before the third step has changed nothing that is published; after it `recover()` puts the flat names. Until that
+ * step `signal` ends it, between files, and what was made of the generation goes.
  *
  * @throws {TrainerError} `training-failed` if a model has changed or a name is taken; `storage` if the system refuses a
- * step; what `accept` throws. What is published is unchanged then, or it is the new generation, of which some flat names
- * are missing until the next start
+ * step; what `accept` throws; the reason of `signal`. What is published is unchanged then, or it is the new generation, of
+ * which some flat names are missing until the next start
  */
 export async function publish(
   jobDir: string,
   job: JobName,
   found: Model[],
   facts: TrainingFacts,
-  { keepGenerations = 1, accept, stayed = [], warn = () => {} }: PublishOptions = {},
+  { keepGenerations = 1, accept, stayed = [], signal, warn = () => {} }: PublishOptions = {},
 ): Promise<Published[]> {
   const models = withoutData(found)
   const names = models.map(({ name }) => name)
   try {
     const current = currentGeneration(jobDir)
     const former = readManifest(publishedDirOf(jobDir))
-    const staged = await stageModels(jobDir, job, models, facts)
+    const staged = await stageModels(jobDir, job, models, facts, signal)
     await accept?.(staged, current)
     if (staged.isAgain) {
       warn(
@@ -79,9 +82,11 @@ export async function publish(
     const { metadata, files } = staged.manifest
     let dir = jobDir
     let generation: Generation | undefined
-    if (await hasLinks(jobDir)) {
+    const isLinking = await hasLinks(jobDir)
+    signal?.throwIfAborted()
+    if (isLinking) {
       tellOfHidden(jobDir, current, staged.manifest, warn)
-      if (current && staged.isAgain && (await isStill(current, staged.manifest))) {
+      if (current && staged.isAgain && (await isStill(current, staged.manifest, signal))) {
         // Another generation of the same would take the place of one that there is to go back to.
         await rm(staged.dir, { recursive: true })
         generation = current
@@ -94,7 +99,7 @@ export async function publish(
         `the filesystem of ${jobDir} has no links, so models are published file by file: a reader of several files may ` +
           'get some of the old model and some of the new, and there is no rollback',
       )
-      await publishFlat(jobDir, staged, former)
+      await publishFlat(jobDir, staged, former, signal)
     }
     await rm(foldersIn(jobDir).candidateDir, { recursive: true, force: true })
     const metrics = metricsOf(metadata)
@@ -123,14 +128,14 @@ function describeStayed([first, ...others]: string[]): string {
 }
 
 /** Is a generation, as it is on disk, what a manifest describes, but for how long the training took? Reads every file. */
-async function isStill(generation: Generation, manifest: Manifest): Promise<boolean> {
+async function isStill(generation: Generation, manifest: Manifest, signal?: AbortSignal): Promise<boolean> {
   const tellingOf = ({ metadata, files }: Manifest) => {
     const { training_seconds: _seconds, mtimes_ns: _times, replaces: _replaces, ...rest } = metadata
     return JSON.parse(JSON.stringify({ files, rest }))
   }
   const own = readManifest(generation.dir)
   if (!own || !isDeepStrictEqual(tellingOf(own), tellingOf(manifest))) return false
-  return (await verifyGeneration(generation)).differences.length === 0
+  return (await verifyGeneration(generation, signal)).differences.length === 0
 }
 
 /** Tell that flat names go, the first time that they do. */
@@ -140,8 +145,9 @@ function tellOfHidden(
   manifest: Manifest,
   warn: (message: string) => void,
 ): void {
+  if (!current) return
   const gone = flatNamesOf(manifest).hidden.filter(name => existsSync(join(jobDir, name)))
-  if (!gone.length || !current) return
+  if (!gone.length) return
   const [first, ...others] = gone
   warn(
     `${first}${others.length ? ` and ${others.length} more` : ''} no longer stand in ${jobDir} itself, where a reader would ` +

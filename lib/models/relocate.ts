@@ -1,63 +1,100 @@
+import { readSync } from 'node:fs'
 import { open } from 'node:fs/promises'
+import { Slice } from '../system/slice.ts'
 import type { Message } from './onnx/schema.ts'
 import { schema } from './onnx/schema.ts'
 import { WIRE, WireReader } from './protobuf.ts'
 
-/** A message that contains a change: where its length stands, and its content. */
-type Changed = { lengthStart: number; start: number; stop: number; changes: (Changed | Replacement)[] }
+/** A message that contains a change: where its length stands, its content, and what that has then. */
+type Changed = {
+  lengthStart: number
+  start: number
+  stop: number
+  bytes: number
+  changes: (Changed | Replacement)[]
+}
 /** A text, with its length, that another takes the place of. */
-type Replacement = { lengthStart: number; stop: number; text: string }
+type Replacement = { lengthStart: number; stop: number; bytes: number; text: Buffer }
 
 /** Bytes of the old file, or new ones. */
 type Piece = { from: number; to: number } | Buffer
 
-const PIECE_BYTES = 2 ** 20
+/** So much is read and written at a time: the pieces of a model that names its data at each tensor are many and small. */
+const BUFFER_BYTES = 2 ** 18
+
+/** Fields between two looks at the clock, which takes longer than one. */
+const STEPS_A_LOOK = 256
 
 /**
  * Write an ONNX model anew, durably, with other locations of external data; everything else stays as it is, byte by byte,
  * but for the lengths of the messages around. The tensors in the model are copied, never read into memory as a whole.
  *
  * @param locations the new ones by the old, each as a path without `.` and `..`
- * @throws {UnusableFile} if it is no ONNX model, or the system's error
+ * @throws {UnusableFile} if it is no ONNX model, the system's error, or the reason of `signal`
  */
-export async function relocate(from: string, to: string, locations: Map<string, string>): Promise<void> {
+export async function relocate(
+  from: string,
+  to: string,
+  locations: Map<string, string>,
+  signal?: AbortSignal,
+): Promise<void> {
   await using source = await open(from)
   const { size } = await source.stat()
-  const changes = findLocations(new WireReader(source.fd), size, locations)
+  const model = await findLocations(new WireReader(source.fd), size, locations, signal)
   await using target = await open(to, 'wx')
-  const buffer = Buffer.allocUnsafe(PIECE_BYTES)
-  for (const piece of piecesOf({ lengthStart: 0, start: 0, stop: size, changes }).content) {
-    if (Buffer.isBuffer(piece)) await target.writeFile(piece)
-    else {
-      for (let at = piece.from; at < piece.to; ) {
-        const { bytesRead } = await source.read(buffer, 0, Math.min(PIECE_BYTES, piece.to - at), at)
-        await target.writeFile(buffer.subarray(0, bytesRead))
-        at += bytesRead
+  const slice = new Slice()
+  const [window, buffer] = [Buffer.allocUnsafe(BUFFER_BYTES), Buffer.allocUnsafe(BUFFER_BYTES)]
+  let [windowStart, windowStop, filled] = [0, 0, 0]
+  for (const piece of piecesOf(model)) {
+    const [start, stop] = Buffer.isBuffer(piece) ? [0, piece.length] : [piece.from, piece.to]
+    for (let at = start; at < stop; ) {
+      const most = Math.min(BUFFER_BYTES - filled, stop - at)
+      if (!Buffer.isBuffer(piece) && at >= windowStop) {
+        windowStart = at
+        windowStop = at + readSync(source.fd, window, 0, BUFFER_BYTES, at)
       }
+      const [old, offset] = Buffer.isBuffer(piece)
+        ? [piece, 0]
+        : [window.subarray(0, windowStop - windowStart), windowStart]
+      const bytes = old.copy(buffer, filled, at - offset, at - offset + most)
+      at += bytes
+      filled += bytes
+      if (filled === BUFFER_BYTES) {
+        await target.writeFile(buffer)
+        filled = 0
+      }
+      await slice.giveWay(signal)
     }
   }
+  await target.writeFile(buffer.subarray(0, filled))
   await target.sync()
 }
 
 /** Find the places to change, each in the messages that it is in. */
-function findLocations(
+async function findLocations(
   reader: WireReader,
   bytes: number,
   locations: Map<string, string>,
-): Changed['changes'] {
+  signal?: AbortSignal,
+): Promise<Changed> {
   type Open = Changed & { message: Message; key: string; value: Replacement | undefined }
   const opened = (message: Message, lengthStart: number, start: number, stop: number): Open => {
-    return { message, lengthStart, start, stop, changes: [], key: '', value: undefined }
+    return { message, lengthStart, start, stop, bytes: stop - start, changes: [], key: '', value: undefined }
   }
+  const note = (outer: Open, change: Changed | Replacement) => {
+    outer.changes.push(change)
+    outer.bytes += varint(change.bytes).length + change.bytes - (change.stop - change.lengthStart)
+  }
+  const slice = new Slice()
   let level = opened('model', 0, 0, bytes)
   const above: Open[] = []
-  for (;;) {
+  for (let steps = 1; ; steps++) {
+    if (steps % STEPS_A_LOOK === 0) await slice.giveWay(signal)
     if (!reader.next(level.stop)) {
       const outer = above.pop()
-      if (!outer) return level.changes
-      if (level.message === 'place' && level.key === 'location' && level.value)
-        level.changes.push(level.value)
-      if (level.changes.length) outer.changes.push(level)
+      if (!outer) return level
+      if (level.message === 'place' && level.key === 'location' && level.value) note(level, level.value)
+      if (level.changes.length) note(outer, level)
       level = outer
       continue
     }
@@ -65,8 +102,10 @@ function findLocations(
     if (wireType !== WIRE.bytes) continue
     if (level.message === 'place') {
       if (field === 1) level.key = reader.text()
-      const text = field === 2 ? locations.get(plain(reader.text())) : undefined
-      if (text !== undefined) level.value = { lengthStart, stop: reader.payloadStart + reader.length, text }
+      const location = field === 2 ? locations.get(plain(reader.text())) : undefined
+      if (location === undefined) continue
+      const text = Buffer.from(location)
+      level.value = { lengthStart, stop: reader.payloadStart + reader.length, bytes: text.length, text }
       continue
     }
     const inner = schema[level.message][field]?.inner
@@ -84,29 +123,17 @@ function plain(location: string): string {
     .join('/')
 }
 
-/** Lay out a message with its changes; `bytes` is what its content has then. */
-function piecesOf({ start, stop, changes }: Changed): { content: Piece[]; bytes: number } {
-  const content: Piece[] = []
-  let bytes = 0
+/** Lay out a message with its changes. */
+function* piecesOf({ start, stop, changes }: Changed): Generator<Piece, void> {
   let at = start
-  const add = (piece: Piece) => {
-    content.push(piece)
-    bytes += Buffer.isBuffer(piece) ? piece.length : piece.to - piece.from
-  }
   for (const change of changes) {
-    add({ from: at, to: change.lengthStart })
-    if ('text' in change) {
-      const text = Buffer.from(change.text)
-      add(Buffer.concat([varint(text.length), text]))
-    } else {
-      const inner = piecesOf(change)
-      add(varint(inner.bytes))
-      for (const piece of inner.content) add(piece)
-    }
+    yield { from: at, to: change.lengthStart }
+    yield varint(change.bytes)
+    if ('text' in change) yield change.text
+    else yield* piecesOf(change)
     at = change.stop
   }
-  add({ from: at, to: stop })
-  return { content, bytes }
+  yield { from: at, to: stop }
 }
 
 function varint(value: number): Buffer {

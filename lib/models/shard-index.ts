@@ -2,6 +2,7 @@ import { posix } from 'node:path'
 import * as v from 'valibot'
 import { TrainerError } from '../errors.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 
 /** An index has an entry for each tensor of a model. */
 const MAX_BYTES = 64 * 2 ** 20
@@ -13,11 +14,13 @@ const indexSchema = v.object({ weight_map: v.record(v.string(), v.string()) })
  * index of another form says nothing.
  *
  * @param names everything that is published, below `folder`
- * @throws {TrainerError} `training-failed` with the first file that is missing
+ * @throws {TrainerError} `training-failed` with the first file that is missing; the reason of `signal`
  */
-export function assertShards(folder: string, names: string[]): void {
+export async function assertShards(folder: string, names: string[], signal?: AbortSignal): Promise<void> {
+  const slice = new Slice()
   const published = new Set(names)
   for (const index of names.filter(name => name.endsWith('.index.json'))) {
+    await slice.giveWay(signal)
     for (const shard of shardsIn(folder, index)) {
       if (published.has(posix.join(posix.dirname(index), shard))) continue
       throw new TrainerError(

@@ -2,11 +2,12 @@ import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
-import { reasonOf } from '../system/plain-file.ts'
+import { reasonOf, statPlain } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { carryOver } from './carry-over.ts'
 import { currentGeneration, publishedDirOf } from './generations.ts'
 import { folderOf, judgeModel, type Model, namesOf } from './judge.ts'
-import { composeManifest, type Manifest, readManifest } from './manifest.ts'
+import { assertRoomFor, composeManifest, type Manifest, readManifest } from './manifest.ts'
 import { type Arrival, moveIn } from './move-in.ts'
 import { closeNext, linkIn, openNext } from './next-generation.ts'
 import { assertShards } from './shard-index.ts'
@@ -38,42 +39,50 @@ export type Staged = {
  * External data that the training called as it did the last time, with new content, gets a name of its own, and its model
  * says so: under one flat name a reader could get the old model and the new data.
  *
- * @throws {TrainerError} `training-failed` if a model has changed since it was judged, or its place is taken; or the
- * system's error. The files of the training may be gone then
+ * @throws {TrainerError} `training-failed` if a model has changed since it was judged, its place is taken, or there are
+ * more files than a manifest has room for; the system's error; or the reason of `signal`, which is looked at between
+ * files. The files of the training may be gone then
  */
 export async function stageModels(
   jobDir: string,
   job: JobName,
   models: Model[],
   { globs, trainedAt, seconds, reported }: TrainingFacts,
+  signal?: AbortSignal,
 ): Promise<Staged> {
+  const { workDir } = foldersIn(jobDir)
   const publishedDir = publishedDirOf(jobDir)
   const previous = readManifest(publishedDir)
-  const judged = await Promise.all(models.map(({ name }) => judgeAgain(foldersIn(jobDir).workDir, name)))
-  assertShards(
-    foldersIn(jobDir).workDir,
-    judged.flatMap(model => namesOf(foldersIn(jobDir).workDir, model)),
-  )
+  const judged = await judgeAgain(workDir, models, signal)
+  const files = [...new Set(judged.flatMap(model => namesOf(workDir, model)))]
+  const names = models.map(({ name }) => name)
+  const compose = (
+    arrivals: Arrival[],
+    trained_at = trainedAt.toISOString(),
+    adopted: Awaited<ReturnType<typeof carryOver>> = { models: [], entries: new Map() },
+  ) => {
+    const renamed = arrivals.filter(({ name, original }) => name !== original)
+    return composeManifest({
+      job,
+      globs,
+      models: [...names, ...adopted.models],
+      entries: new Map([...arrivals.map(({ name, entry }) => [name, entry] as const), ...adopted.entries]),
+      metadata: { version: trained_at, ...reported, trained_at, training_seconds: seconds },
+      renamed: Object.fromEntries(renamed.map(({ name, original }) => [name, original])),
+      replaces: currentGeneration(jobDir)?.number,
+      adopted: [...adopted.entries.keys()],
+    })
+  }
+  await assertRoomFor(files.length, async () => compose(await foresee(workDir, files, signal)))
+  await assertShards(workDir, files, signal)
   const dir = await openNext(jobDir)
   const readable = (path: string, name: string) =>
     share(jobDir, path, formerMode(publishedDir, previous, name))
-  const arrivals = await moveIn(jobDir, dir, judged, globs, readable)
-  const adopted = await carryOver(publishedDir, dir, previous, arrivals)
-  const names = models.map(({ name }) => name)
-  const renamed = arrivals.filter(({ name, original }) => name !== original)
+  const arrivals = await moveIn(jobDir, dir, judged, files, globs, readable, signal)
+  const adopted = await carryOver(publishedDir, dir, previous, arrivals, signal)
   const isAgain = previous !== undefined && isOldContent(arrivals, previous)
-  const trained_at = (isAgain && timeOf(previous)) || trainedAt.toISOString()
-  const manifest = composeManifest({
-    job,
-    globs,
-    models: [...names, ...adopted.models],
-    entries: new Map([...arrivals.map(({ name, entry }) => [name, entry] as const), ...adopted.entries]),
-    metadata: { version: trained_at, ...reported, trained_at, training_seconds: seconds },
-    renamed: Object.fromEntries(renamed.map(({ name, original }) => [name, original])),
-    replaces: currentGeneration(jobDir)?.number,
-    adopted: [...adopted.entries.keys()],
-  })
-  await closeNext(jobDir, dir, manifest)
+  const manifest = compose(arrivals, (isAgain && timeOf(previous)) || undefined, adopted)
+  await closeNext(jobDir, dir, manifest, signal)
   return { dir, manifest, isAgain }
 }
 
@@ -101,12 +110,34 @@ export async function stageLinks(jobDir: string, models: Model[], manifest: Mani
   await closeNext(jobDir, dir, manifest)
 }
 
-async function judgeAgain(work: string, name: string): Promise<Model> {
+async function judgeAgain(work: string, models: Model[], signal?: AbortSignal): Promise<Model[]> {
+  const slice = new Slice()
+  const judged: Model[] = []
+  for (const { name } of models) {
+    await slice.giveWay(signal)
+    judged.push(await expectPlain(join(work, name), () => judgeModel(work, name, signal)))
+  }
+  return judged
+}
+
+/** Describe files before they are read and made durable: with all but their hashes, under the names that they have. */
+async function foresee(work: string, names: string[], signal?: AbortSignal): Promise<Arrival[]> {
+  const slice = new Slice()
+  const arrivals: Arrival[] = []
+  for (const name of names) {
+    await slice.giveWay(signal)
+    const { size, mtimeNs } = await expectPlain(join(work, name), () => statPlain(work, name))
+    const entry = { sha256: '0'.repeat(64), bytes: Number(size), mtimeNs: String(mtimeNs) }
+    arrivals.push({ name, original: name, entry })
+  }
+  return arrivals
+}
+
+/** @throws {TrainerError} `training-failed` if a file has changed since it was judged */
+async function expectPlain<T>(path: string, look: () => T | Promise<T>): Promise<T> {
   try {
-    return await judgeModel(work, name)
+    return await look()
   } catch (cause) {
-    throw new TrainerError('training-failed', `Cannot publish ${join(work, name)}: it ${reasonOf(cause)}`, {
-      cause,
-    })
+    throw new TrainerError('training-failed', `Cannot publish ${path}: it ${reasonOf(cause)}`, { cause })
   }
 }

@@ -3,6 +3,7 @@ import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { NEXT_CURRENT } from '../layout.ts'
 import { assertFolder, readPlain, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import { describeFile } from './compare.ts'
 import { findModels } from './find.ts'
 import { flatNamesOf } from './flat-names.ts'
@@ -64,10 +65,10 @@ export async function verifyPublished(jobDir: string, globs: string[]): Promise<
 /**
  * Check every file that the manifest of a generation lists, in the way of {@link verifyPublished}.
  *
- * @throws {TrainerError} `storage` if the folder cannot be listed
+ * @throws {TrainerError} `storage` if the folder cannot be listed; the reason of `signal`
  */
-export async function verifyGeneration({ dir }: Generation): Promise<Verification> {
-  return verifyAgainst(readText(dir), dir, [])
+export async function verifyGeneration({ dir }: Generation, signal?: AbortSignal): Promise<Verification> {
+  return verifyAgainst(readText(dir), dir, [], signal)
 }
 
 /**
@@ -109,6 +110,7 @@ async function verifyAgainst(
   { text, reason }: { text: string; reason: string },
   jobDir: string,
   globs: string[],
+  signal?: AbortSignal,
 ): Promise<Verification> {
   const manifest = parseManifest(text)
   const files = new Map(Object.entries(manifest?.files ?? {}))
@@ -120,10 +122,13 @@ async function verifyAgainst(
   const models = new Set([...(manifest?.metadata.models ?? []), ...found])
   const names = new Set([...files.keys(), ...found])
   const needed = new Set<string>()
+  const slice = new Slice()
   for (const name of names) {
+    await slice.giveWay(signal)
     try {
       const content = await checkFile(jobDir, name, files.get(name))
-      if (models.has(name)) for (const it of namesOf(jobDir, await judgeModel(jobDir, name))) needed.add(it)
+      if (models.has(name))
+        for (const it of namesOf(jobDir, await judgeModel(jobDir, name, signal))) needed.add(it)
       verification.verified.push({ path: name, ...content })
       if (manifest?.metadata.adopted.includes(name)) verification.adopted.push(name)
     } catch (error) {

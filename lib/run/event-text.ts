@@ -1,5 +1,5 @@
 import type { EventBody, Guarantee } from '../events.ts'
-import { formatBytes, formatMetrics, formatSeconds, formatTold } from '../text.ts'
+import { count, formatBytes, formatMetrics, formatSeconds, formatTold } from '../text.ts'
 
 const guarantees: Record<Guarantee, string> = {
   'kernel+sandbox': 'kernel+sandbox: its own filesystem caps it, no process escapes',
@@ -57,6 +57,7 @@ export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee
       return event.message
     case 'model.publish': {
       const data = event.data.map(it => `; its data ${it.name}, ${it.bytes} bytes, sha256 ${it.sha256}`)
+      if (event.moreData) data.push(`; and ${count(event.moreData, 'more file')} of data`)
       const metrics = Object.keys(event.metrics).length ? `: ${formatMetrics(event.metrics)}` : ''
       return `published ${event.path} (${event.bytes} bytes, sha256 ${event.sha256}${data.join('')})${metrics}`
     }

@@ -15,4 +15,14 @@ export class Slice {
     await nextTurn()
     this.#endMs = performance.now() + SLICE_MS
   }
+
+  /**
+   * Between two pieces of work: let everything else have its turn, if this one is over.
+   *
+   * @throws the reason of `signal`, if it is aborted
+   */
+  async giveWay(signal?: AbortSignal): Promise<void> {
+    if (this.isOver()) await this.next()
+    signal?.throwIfAborted()
+  }
 }

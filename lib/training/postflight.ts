@@ -2,7 +2,7 @@ import { TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { findModels } from '../models/find.ts'
 import type { Generation } from '../models/generations.ts'
-import { publish } from '../models/publish.ts'
+import { type Published, publish } from '../models/publish.ts'
 import type { Staged } from '../models/stage.ts'
 import { readReported } from '../models/trainer-metadata.ts'
 import { assertOwnLock } from '../run/lost-lock.ts'
@@ -11,11 +11,15 @@ import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
 import { checkpointTest } from '../storage/rules.ts'
 import { pruneTo } from '../storage.ts'
+import { Slice } from '../system/slice.ts'
 import { judgeCandidate } from './accept.ts'
 import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
 import { bringModels } from './scratch.ts'
 import type { Report } from './train.ts'
+
+/** A quarter of what a reader of the journal takes for a line. */
+const MOST_DATA_BYTES = 16 * 1024
 
 /**
  * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them if they are
@@ -31,8 +35,14 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const stateDir = stateDirOf(run.modelsDir)
   assertOwnLock(stateDir)
   assertSameFolder(job, folderId)
-  const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
-  const keep = [...rules.keep, ...valid.flatMap(({ path, references }) => [path, ...references])]
+  const { valid, rejected } = await findModels(
+    workDir,
+    quota.models,
+    await checkpointTest(quota.globs),
+    run.signal,
+  )
+  const files = new Set(valid.flatMap(({ path, references }) => [path, ...references]))
+  const keep = [...rules.keep, ...files]
   await pruneTo(dir, limitBytes, { ...rules, keep, onPrune, onFault, signal: run.signal })
   const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
@@ -49,22 +59,41 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   for (const reason of reasons) emit({ event: 'warning', job: name, message: `not published: ${reason}` })
   const { reported, warning } = readReported(workDir)
   if (warning) emit({ event: 'warning', job: name, message: warning })
-  takeFiles(valid.flatMap(({ path, references }) => [path, ...references]))
+  const slice = new Slice()
+  for (const path of files) {
+    await slice.giveWay(run.signal)
+    takeFiles([path])
+  }
   const facts = { globs: quota.models, trainedAt: new Date(), seconds: report.seconds, reported }
   const brought = await bringModels(job, valid)
   const { keepGenerations } = quota
   const options = {
     keepGenerations,
     stayed,
+    signal: run.signal,
     accept: async (staged: Staged, current: Generation | undefined) => {
       await judgeCandidate(job, budget, staged, current)
       assertOwnLock(stateDir)
     },
     warn: (message: string) => emit({ event: 'warning', job: name, message }),
   }
-  for (const { generation, ...model } of await publish(job.publishedDir, name, brought, facts, options)) {
-    emit({ event: 'model.publish', job: name, ...model, ...(generation !== undefined && { generation }) })
+  const published = await publish(job.publishedDir, name, brought, facts, options)
+  for (const { generation, data, ...model } of published) {
+    const told = { ...model, ...tellOf(data), ...(generation !== undefined && { generation }) }
+    emit({ event: 'model.publish', job: name, ...told })
   }
+}
+
+/** Name a model's external data as far as a line has room for them, and count the rest: the manifest has them all. */
+function tellOf(data: Published['data']): { data: Published['data']; moreData?: number } {
+  const named: Published['data'] = []
+  let bytes = 0
+  for (const it of data) {
+    bytes += Buffer.byteLength(JSON.stringify(it))
+    if (bytes > MOST_DATA_BYTES) return { data: named, moreData: data.length - named.length }
+    named.push(it)
+  }
+  return { data }
 }
 
 function noModel(job: string, workDir: string, globs: string[], reasons: string[]): TrainerError {

@@ -158,10 +158,15 @@ function reserveOf({ usedInodes, freeInodes }: Figures): Pick<Budget, 'reserveBy
 
 /** Leave checkpoints to resume from in `work/`, and nothing that could be mistaken for the result of a training. */
 async function clearWork(job: Job): Promise<void> {
-  const { name, quota, workDir, publishedDir, emit } = job
+  const { name, quota, workDir, publishedDir, emit, run } = job
   await killAll(() => trainingProcesses(workDir))
   await mendWork(workDir)
-  const { valid, rejected } = await findModels(workDir, quota.models, await checkpointTest(quota.globs))
+  const { valid, rejected } = await findModels(
+    workDir,
+    quota.models,
+    await checkpointTest(quota.globs),
+    run.signal,
+  )
   await removeWhole(join(workDir, 'metadata.json'))
   // The last model that was not accepted: this training makes another.
   await removeWhole(foldersIn(publishedDir).candidateDir)

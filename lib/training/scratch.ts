@@ -77,7 +77,8 @@ async function makeRoom(
  * Bring models to the folder from which they are published in one step; nothing that is published changes by that.
  *
  * @returns the same models there
- * @throws {TrainerError} `storage`; what was brought is gone again. `quota-exceeded` if there is no room for them
+ * @throws {TrainerError} `storage`, or the interruption; what was brought is gone again. `quota-exceeded` if there is no room
+ * for them
  */
 export async function bringModels(job: Job, models: Model[]): Promise<Model[]> {
   if (!usesScratch(job)) return models
@@ -91,6 +92,7 @@ export async function bringModels(job: Job, models: Model[]): Promise<Model[]> {
   try {
     makeFolder(workDir)
     for (const name of names) {
+      job.run.signal.throwIfAborted()
       const target = join(workDir, name)
       await rm(target, { recursive: true, force: true })
       await mkdir(dirname(target), { recursive: true, mode: 0o750 })

@@ -142,6 +142,40 @@ for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) 
   })
 }
 
+test('inspectOnnx() finds one file of external data however its location is spelt', async () => {
+  const external = ['w.bin', './w.bin', '././/./w.bin', 'w.bin/.'].map((location, offset) => ({
+    location,
+    offset,
+  }))
+  const others = ['sub//w.bin', '../w.bin', 'sub/../w.bin', '//w.bin', 'w.bin/', ''].map(location => ({
+    location,
+  }))
+  await using box = await sandbox({ 'a.onnx': onnxModel({ external: [...external, ...others] }) })
+
+  const { externalData } = await inspectOnnx(box.path('a.onnx'))
+
+  assert.equal(
+    [...externalData],
+    [
+      ['w.bin', 4],
+      ...['sub/w.bin', '../w.bin', 'sub/../w.bin', '/w.bin', 'w.bin/', ''].map(location => [location, 1]),
+    ],
+  )
+})
+
+test('inspectOnnx() refuses a model with more files of external data than a manifest has room for', async () => {
+  const named = (files: number) =>
+    onnxModel({ external: Array.from({ length: files }, (_, index) => ({ location: `./${index}.bin` })) })
+  await using box = await sandbox({ 'most.onnx': named(10_000), 'more.onnx': named(10_001) })
+
+  const reasons = await Promise.all(['most.onnx', 'more.onnx'].map(name => refusal(box.path(name))))
+
+  assert.equal(reasons, [
+    undefined,
+    'keeps its data in more than 10000 files, for which no manifest has room; export it with one file for all tensors',
+  ])
+})
+
 test('inspectOnnx() refuses external data that is not described as it should be', async () => {
   await using box = await sandbox({
     'nowhere.onnx': onnxModel({ external: [{ length: 8 }] }),

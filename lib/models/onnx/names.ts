@@ -1,3 +1,4 @@
+import { posix } from 'node:path'
 import { type Bytes, escapeBytes } from '../../system/bytes.ts'
 import { UnusableFile } from '../../system/plain-file.ts'
 import type { WireReader } from '../protobuf.ts'
@@ -14,6 +15,9 @@ const ATTRIBUTE = /^[A-Za-z_][\w.:-]*$/
 
 /** A node that puts together what others make has thousands; a file made to be slow has more. */
 const MOST_NAMES = 65_536
+
+/** One manifest is sure to have room for so many files; a model with more could not be published. */
+const MOST_DATA_FILES = 10_000
 
 /** The field of an attribute that holds its value, by the number of its type. */
 const valueFields = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 22, 23, 14, 15]
@@ -165,8 +169,14 @@ export class Names {
   #closeTensor({ tensor, field }: Level, outer: Level): void {
     const place = tensor!.close()
     if (place) {
-      const { location, neededBytes } = place
-      this.externalData.set(location, Math.max(neededBytes, this.externalData.get(location) ?? 0))
+      const location = plain(place.location)
+      this.externalData.set(location, Math.max(place.neededBytes, this.externalData.get(location) ?? 0))
+      if (this.externalData.size > MOST_DATA_FILES) {
+        throw new UnusableFile(
+          `keeps its data in more than ${MOST_DATA_FILES} files, for which no manifest has room; ` +
+            'export it with one file for all tensors',
+        )
+      }
     }
     if (outer.scope) {
       if (!tensor!.name) throw new UnusableFile('has an initializer without a name')
@@ -175,6 +185,14 @@ export class Names {
     // A sparse tensor is called as its values are.
     if (outer.message === 'sparse' && field === 1) outer.name = tensor!.name
   }
+}
+
+/**
+ * Spell a location in the one way of all that lead to the same file: of one file each spelling would else be looked at. What
+ * leads nowhere, or out of the folder, stays as it is written, for the message that refuses it.
+ */
+function plain(location: string): string {
+  return location === '' || location.split('/').includes('..') ? location : posix.normalize(location)
 }
 
 /** The default domain has two names. */
