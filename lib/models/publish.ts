@@ -73,7 +73,9 @@ export async function publish(
     const former = readManifest(publishedDirOf(jobDir))
     const staged = await stageModels(jobDir, job, models, facts, signal)
     await accept?.(staged, current)
-    if (staged.isAgain) {
+    // What is damaged is repaired by the same bytes.
+    const isAgain = staged.isAgain && (!current || (await isStill(current, staged.manifest, signal)))
+    if (isAgain) {
       warn(
         `the training made the same bytes as are published already (${names.join(', ')}), so their age stays: it may have ` +
           `gone on from where it had ended, or its data have not changed${describeStayed(stayed)}`,
@@ -86,7 +88,7 @@ export async function publish(
     signal?.throwIfAborted()
     if (isLinking) {
       tellOfHidden(jobDir, current, staged.manifest, warn)
-      if (current && staged.isAgain && (await isStill(current, staged.manifest, signal))) {
+      if (current && isAgain) {
         // Another generation of the same would take the place of one that there is to go back to.
         await rm(staged.dir, { recursive: true })
         generation = current

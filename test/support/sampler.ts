@@ -11,7 +11,7 @@ const { parentPort, workerData } = require('node:worker_threads')
 const tryTo = read => { try { return read() } catch { return undefined } }
 let peakBytes = 0
 let samples = 0
-const look = () => {
+const count = () => {
   const seen = new Set()
   const walk = path => {
     const stats = tryTo(() => lstatSync(path))
@@ -21,7 +21,12 @@ const look = () => {
     const names = stats.isDirectory() ? tryTo(() => readdirSync(path)) ?? [] : []
     return names.reduce((sum, name) => sum + walk(path + '/' + name), own)
   }
-  peakBytes = Math.max(peakBytes, walk(workerData.dir))
+  return walk(workerData.dir)
+}
+const look = () => {
+  // What one walk sees may never have been there at once: files that go while it is held up, and those that come after.
+  const bytes = count()
+  if (bytes > peakBytes) peakBytes = Math.max(peakBytes, Math.min(bytes, count()))
   samples++
 }
 const timer = setInterval(look, workerData.everyMs)
