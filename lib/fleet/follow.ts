@@ -155,7 +155,7 @@ export class Follower {
       site.reason = job.reason === 'None' ? '' : describeReason(job.reason)
       return
     }
-    this.#readJournal(site) // it knows since when
+    if (site.state === 'waiting') this.#readJournal(site) // it knows since when
     this.#setRunning(site, job.nodes)
   }
 

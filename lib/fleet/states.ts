@@ -3,7 +3,7 @@ import { jobNameOf } from './batch-script.ts'
 import type { Fleet, Site } from './fleet-file.ts'
 import { FollowedSite } from './followed-site.ts'
 import { readRecord } from './job-record.ts'
-import { hasEnded, judge, type Outcome, obstacleOf } from './outcome.ts'
+import { hasEnded, judge, judgeGone, type Outcome, obstacleOf } from './outcome.ts'
 import { describeReason, isNamed, listJobs, NoAnswer, type SlurmJob } from './slurm.ts'
 
 /** The state of a site's last job in Slurm. */
@@ -13,8 +13,8 @@ export type SiteInSlurm = {
   state: 'waiting' | 'running' | 'held' | 'gone' | 'unknown' | 'none'
   node: string | undefined
   reason: string | undefined
-  /** How it came out, while Slurm still knows it; undefined too if somebody who followed it has kept that. */
-  outcome: Outcome | undefined
+  /** How it came out, as far as can be told, where nobody who followed it has kept that; and since when. */
+  outcome: (Outcome & { at: string }) | undefined
 }
 
 /** More looks than a journal of one run needs. */
@@ -46,9 +46,9 @@ export async function readSlurmStates({
     const nothing = { jobId, node: undefined, reason: undefined, outcome: undefined }
     if (!record || jobId === undefined) return { ...nothing, state: 'none' }
     if (fault !== undefined) return { ...nothing, state: 'unknown' }
-    const job = jobs.get(jobId)
-    if (!job || !isNamed(job, jobNameOf(site))) return { ...nothing, state: 'gone' }
-    if (hasEnded(job)) {
+    const found = jobs.get(jobId)
+    const job = found && isNamed(found, jobNameOf(site)) ? found : undefined
+    if (!job || hasEnded(job)) {
       const followed = new FollowedSite(site, record)
       return { ...nothing, state: 'gone', outcome: judgeUnfollowed(followed, job, slurm.timeMinutes) }
     }
@@ -65,13 +65,15 @@ export async function readSlurmStates({
   return { states: new Map(sites.map(site => [site.name, stateOf(site)])), fault }
 }
 
-/** How a job has come out that nobody has followed to its end. */
+/** How a job has come out that nobody has followed to its end. Of one that Slurm has forgotten any newer run tells more. */
 function judgeUnfollowed(
   site: FollowedSite,
-  job: SlurmJob,
+  job: SlurmJob | undefined,
   timeMinutes: number | undefined,
-): Outcome | undefined {
+): SiteInSlurm['outcome'] {
   if (site.kept) return undefined
   for (let look = 0; look < MAX_LOOKS && !site.done; look++) site.readJournal()
-  return judge(job, site.evidence(timeMinutes))
+  const evidence = site.evidence(timeMinutes)
+  if (!job) return { ...judgeGone(evidence), at: site.submittedAt }
+  return { ...judge(job, evidence), at: new Date().toISOString() }
 }

@@ -21,8 +21,8 @@ export type SlurmState = {
   node: string | undefined
   /** Why it waits or is held. */
   reason: string | undefined
-  /** How it came out, where Slurm still knows that and nobody has kept it. */
-  outcome?: { exitCode: number; message: string } | undefined
+  /** How it came out, as far as can be told, where nobody has kept that; and since when. */
+  outcome?: { exitCode: number; message: string; at: string } | undefined
 }
 
 /** A site as `scripts/fleet.ts --status --json` prints it. */
@@ -88,7 +88,7 @@ export function siteStatus(found: SiteReport, slurm: SlurmState): SiteStatus {
 
 /** Slurm knows better than a folder whether its job goes on, and how it came out. */
 function withSlurm(report: SiteReport, { jobId, state, outcome }: SlurmState): SiteReport {
-  const jobEnd = outcome ? { ...outcome, slurmJob: jobId, at: new Date().toISOString() } : report.jobEnd
+  const jobEnd = outcome ? { ...outcome, slurmJob: jobId } : report.jobEnd
   const isOver = (slurmJob: number | undefined) => state === 'gone' && slurmJob === jobId
   const past = report.past.map(run => (isOver(run.slurmJob) ? { ...run, isRunning: false } : run))
   return { ...report, jobEnd, past }

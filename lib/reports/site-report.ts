@@ -95,7 +95,8 @@ export function untoldEnd(report: SiteReport): JobEnd | undefined {
   const { jobEnd, past } = report
   const last = past.findLast(isTrainingRun)
   if (!jobEnd || !last) return jobEnd
-  const isTold = last.slurmJob === jobEnd.slurmJob && last.exitCode === jobEnd.exitCode
+  const isItsRun = last.slurmJob !== undefined && last.slurmJob === jobEnd.slurmJob
+  const isTold = isItsRun && last.exitCode === jobEnd.exitCode
   const lastMs = Date.parse(last.startedAt) + last.durationMs
   return isTold || lastMs > Date.parse(jobEnd.at) ? undefined : jobEnd
 }

@@ -31,8 +31,13 @@ const runs = 'await sleep(600_000)'
 const slow =
   lacks || !isSweep
     ? undefined
-    : { lost: await loseNode(), late: await exceedTime(), forgotten: forgetJobs() }
-slow?.forgotten.catch(() => {}) // the test of it says so
+    : {
+        lost: await loseNode(),
+        late: await exceedTime(),
+        forgotten: forgetJobs(),
+        unbegun: followUnbegun(),
+      }
+for (const it of [slow?.forgotten, slow?.unbegun]) it?.catch(() => {}) // the tests of them say so
 
 clusterTest('a fleet ends with the worst exit code; each site with its own', async () => {
   const quoted = `it's "the" $site  ü; \\`
@@ -254,21 +259,15 @@ clusterTest('a job that Slurm calls completed is a failure if its run never bega
   await using broken = await startCluster({ nodes: 1 })
   await breakNode(broken, 'n1')
   await using fleet = await fleetRig(broken, { paris: {} })
-  // A follower waits for a file that may come late; whoever only looks does not.
-  const following = fleet.start()
-  const { slurmJob } = await untilFleet(following, 'site.submit')
+  const { events } = await fleet.run('--detach')
+  const slurmJob = events.flatMap(event => (event.event === 'site.submit' ? event.slurmJob : []))[0]!
   const stateOf = () => broken.run('squeue', '-h', '-t', 'all', '-j', String(slurmJob), '-o', '%T')
   await until('Slurm says it is done', async () => (await stateOf()) === 'COMPLETED')
 
   const [paris] = await statusesOf(fleet)
 
-  const message = `Slurm says its job ${slurmJob} is done on n1, but its run never began: see slurmd's log on n1 and sinfo -R`
-  assert.equal([paris!.state, paris!.lastJob?.exitCode, paris!.lastJob?.message], ['failed', 75, message])
-  assert.equal(failuresOf(following.events()), {})
-  if (!isSweep) return
-  const { exitCode, events, output } = await following.ended
-  assert.is(exitCode, 75, output)
-  assert.is(failuresOf(events).paris!.message, message)
+  assert.equal([paris!.state, paris!.lastJob?.exitCode], ['failed', 75])
+  assert.is(paris!.lastJob?.message, neverBegan(slurmJob))
 })
 
 clusterTestInSweep('a run that is killed ends with 1 and names the signal', async () => {
@@ -415,6 +414,17 @@ clusterTestInSweep(
   },
 )
 
+clusterTestInSweep(
+  'whoever follows a job without a run waits for files that come late, and ends with 75',
+  async () => {
+    const { exitCode, events, output } = await slow!.unbegun
+
+    assert.is(exitCode, 75, output)
+    const { slurmJob } = events.find(it => it.event === 'site.submit')!
+    assert.is(failuresOf(events).paris!.message, neverBegan(slurmJob))
+  },
+)
+
 test.after(async () => cluster?.[Symbol.asyncDispose]())
 
 test.run()
@@ -440,6 +450,18 @@ async function forgetJobs() {
   await until('both are gone', async () => !(await forgetful.run('squeue', '-h', '-t', 'all')), 50_000)
   following.child.kill('SIGCONT')
   return await following.ended // before both are ended
+}
+
+/** A follower of a job whose node fails before its script. */
+async function followUnbegun() {
+  await using broken = await startCluster({ nodes: 1 })
+  await breakNode(broken, 'n1')
+  await using fleet = await fleetRig(broken, { paris: {} })
+  return await fleet.run() // before both are ended
+}
+
+function neverBegan(slurmJob: number): string {
+  return `Slurm says its job ${slurmJob} is done on n1, but its run never began: see slurmd's log on n1 and sinfo -R`
 }
 
 async function exceedTime() {

@@ -1,5 +1,5 @@
 /** A fleet followed to its end where a stand-in for squeue says what Slurm's would say only after hours, or by chance. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { type EventBody, stampEvent } from '../../lib/events.ts'
@@ -11,6 +11,8 @@ import { test } from '../support/test.ts'
 type Row = { state: string; status?: number; reason?: string }
 
 const HOUR_MS = 3_600_000
+/** For longer than a file is waited for that only adds words. */
+const ADDED_WORDS_MS = 4000
 const begin: EventBody = {
   ...{ event: 'run.start', modelsDir: '/m', jobs: ['core'], version: '1' },
   ...{ host: 'n1', slurmJob: 1 },
@@ -21,10 +23,10 @@ const end: EventBody = { event: 'run.done', exitCode: 0, seconds: 1, message: 't
 async function submitted(...names: string[]) {
   const job = { maxDiskMb: 20, train: ['true'] }
   const quotas = JSON.stringify({ jobs: { core: job, dpi: job, agent: job } })
-  const box = await sandbox({ 'quotas.json': quotas, rows: '', 'bin/empty': '' })
+  const box = await sandbox({ 'quotas.json': quotas, rows: '', calls: '', 'bin/empty': '' })
   const program = (name: string, line: string) =>
     writeFileSync(box.path('bin', name), `#!/bin/sh\n${line}\n`, { mode: 0o755 })
-  program('squeue', `exec cat '${box.path('rows')}'`)
+  program('squeue', `date +%s%3N >> '${box.path('calls')}'; exec cat '${box.path('rows')}'`)
   program('sacct', 'exit 1')
   const submittedAt = new Date(Date.now() - HOUR_MS).toISOString()
   const stateDirs = names.map(name => box.path(name, '.trainer'))
@@ -35,6 +37,7 @@ async function submitted(...names: string[]) {
   }
   const sites = Object.fromEntries(names.map(name => [name, { modelsDir: name, quotas: 'quotas.json' }]))
   writeFileSync(box.path('fleet.json'), JSON.stringify({ sites }))
+  const children: ChildProcess[] = []
   return {
     submittedAt,
     /** Write down an event of the first site's run. */
@@ -61,13 +64,19 @@ async function submitted(...names: string[]) {
         env: { ...process.env, PATH: `${box.path('bin')}:${process.env.PATH}` },
         stdio: ['ignore', 'pipe', 'inherit'],
       })
+      children.push(child)
       let output = ''
       child.stdout.setEncoding('utf8').on('data', text => (output += text))
       const ended = new Promise<number | null>(resolve => child.on('close', resolve))
       return { child, output: () => output, ended }
     },
+    /** When squeue was called, in milliseconds. */
+    callsMs: () => readFileSync(box.path('calls'), 'utf8').trim().split('\n').map(Number),
     record: (name: string) => JSON.parse(readFileSync(box.path(name, '.trainer', 'slurm.json'), 'utf8')),
-    [Symbol.asyncDispose]: box[Symbol.asyncDispose],
+    async [Symbol.asyncDispose]() {
+      for (const child of children) child.kill('SIGKILL')
+      await box[Symbol.asyncDispose]()
+    },
   }
 }
 
@@ -108,7 +117,8 @@ test('a success whose end comes late over the network is one', async () => {
   await using fleet = await submitted('paris')
   fleet.queue({ state: 'COMPLETED' })
   const following = fleet.start('--attach', '--json')
-  await new Promise(resolve => setTimeout(resolve, 5000)) // later than what only adds words is waited for
+  const isLate = (callMs: number, _: number, [firstMs]: number[]) => callMs - firstMs! > ADDED_WORDS_MS
+  await until('two looks are late', () => fleet.callsMs().filter(isLate).length >= 2)
   assert.not.match(following.output(), /site\.(done|fail)/)
   fleet.tell(begin)
   fleet.tell(end)
@@ -148,6 +158,28 @@ test('a fleet says how to leave it, and after a failure what to look at, as a li
   assert.match(lines[0]!, 'Ctrl-C ends all jobs; close the terminal to leave them running')
   assert.match(lines.at(-2)!, /ERROR 0 of 1 sites done, 1 failed \(exit code 1\), after [\d.]+ s$/)
   assert.match(lines.at(-1)!, /^ {2}node .*fleet\.json --status$/)
+})
+
+test('a job that nobody has followed is judged by Slurm, and not by the run before once that has forgotten it', async () => {
+  await using fleet = await submitted('paris')
+  fleet.tell({ ...begin, slurmJob: 99 }, 2 * 3600)
+  fleet.tell(end, 2 * 3600)
+  const status = async () => {
+    const { ended, output } = fleet.start('--status', '--json')
+    assert.is(await ended, 0)
+    const { state, lastJob } = JSON.parse(output())
+    return { state, ...lastJob }
+  }
+
+  fleet.queue({ state: 'TIMEOUT' })
+  const known = await status()
+  fleet.queue()
+  const forgotten = await status()
+
+  assert.equal([known.state, known.exitCode], ['failed', 1])
+  assert.match(known.message, 'it ran into its time limit')
+  assert.equal([forgotten.state, forgotten.exitCode], ['failed', 1])
+  assert.match(forgotten.message, 'unknown: its job 1 has left the queue without an end')
 })
 
 test('how a job came out is kept, and found when Slurm has forgotten the job', async () => {
