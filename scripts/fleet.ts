@@ -38,8 +38,9 @@ const program: Program<typeof options> = {
   options,
   example: 'fleet.json --detach',
   notes: `Exit codes: 0 all sites done, else that of the worst site, as of a run:
-75 also a node lost or a job held, 78 also refused by Slurm, 143 cancelled;
-129 terminal gone (the jobs go on), 130 SIGINT, 143 SIGTERM (all are ended)`,
+75 also a node lost, a job held or one done without a run, 78 also refused by
+Slurm, 143 cancelled; 129 terminal gone (the jobs go on), 130 SIGINT, 143
+SIGTERM (all are ended); of --status 0, however the sites stand`,
 }
 
 const modes = ['dry-run', 'detach', 'attach', 'cancel', 'status'] as const
