@@ -1,7 +1,7 @@
 /** Train many sites on many machines, by Slurm: node --import tsx scripts/fleet.ts FILE [SITE …] [--detach] … */
 import { join } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
-import { type FleetEventBody, stampFleetEvent } from '../lib/fleet/fleet-events.ts'
+import { type FleetEventBody, leaving, stampFleetEvent } from '../lib/fleet/fleet-events.ts'
 import { type Fleet, readFleet } from '../lib/fleet/fleet-file.ts'
 import { Follower, interruptionOf, summarize } from '../lib/fleet/follow.ts'
 import { FollowedSite } from '../lib/fleet/followed-site.ts'
@@ -38,12 +38,10 @@ const program: Program<typeof options> = {
   options,
   example: 'fleet.json --detach',
   notes: `Exit codes: 0 all sites done, else that of the worst site, as of a run:
-75 also a node lost or a job held, 78 also refused by Slurm, 143 cancelled;
-129 terminal gone (the jobs go on), 130 SIGINT, 143 SIGTERM (all are ended)`,
+75 also a node lost, a job held or one done without a run, 78 also refused by
+Slurm, 143 cancelled; 129 terminal gone (the jobs go on), 130 SIGINT, 143
+SIGTERM (all are ended); of --status 0, however the sites stand`,
 }
-
-/** The last that was to train is seldom further back. */
-const KEPT_RUNS = 5
 
 const modes = ['dry-run', 'detach', 'attach', 'cancel', 'status'] as const
 
@@ -81,10 +79,11 @@ async function manageFleet(args: string[]): Promise<number> {
  *
  * @returns a table, or a line of JSON a site
  */
-export async function showSites({ sites }: Fleet, json: boolean): Promise<string> {
-  const { states, fault } = await readSlurmStates(sites)
+export async function showSites(fleet: Fleet, json: boolean): Promise<string> {
+  const { sites } = fleet
+  const { states, fault } = await readSlurmStates(fleet)
   const statuses = []
-  for (const site of sites) statuses.push(siteStatus(await readSite(site, KEPT_RUNS), states.get(site.name)!))
+  for (const site of sites) statuses.push(siteStatus(await readSite(site, 1), states.get(site.name)!))
   if (json) return statuses.map(status => JSON.stringify(status)).join('\n')
   const away = fault === undefined ? '' : `\nSlurm's controller does not answer: ${escapeText(fault)}`
   return `${drawFleet(statuses)}${away}`
@@ -93,19 +92,33 @@ export async function showSites({ sites }: Fleet, json: boolean): Promise<string
 /** Submit, follow, or end the jobs of a fleet. */
 async function runFleet(fleet: Fleet, values: Values<typeof options>, pollMs: number): Promise<number> {
   const startedMs = performance.now()
-  const output = chooseOutput(values.json ?? false)
-  const emit = (body: FleetEventBody) => output.take(stampFleetEvent(body))
+  const output = chooseOutput(values)
+  const emit = (body: FleetEventBody, time?: string) => output.take(stampFleetEvent(body, time))
   const isOld = values.attach || values.cancel
   const sites = fleet.sites.map(({ name }) => name)
   const interrupts = listenForSignals()
   const { signal } = interrupts
-  const finish = ({ exitCode, message }: Outcome) => {
-    emit({ event: 'fleet.done', exitCode, seconds: (performance.now() - startedMs) / 1000, message })
+  const finish = ({ exitCode, message }: Outcome, next?: '--attach' | '--status') => {
+    const seconds = (performance.now() - startedMs) / 1000
+    emit({
+      event: 'fleet.done',
+      exitCode,
+      seconds,
+      message,
+      ...(next && { next: commandFor(fleet, next) }),
+    })
     return exitCode
   }
   try {
-    emit({ event: 'fleet.start', file: fleet.file, sites, ...(isOld && { attached: true }) })
-    const onSubmitted = (submission: Submission) => tellSubmission(submission, emit)
+    const isFollowed = !values.detach && !values.cancel
+    emit({
+      event: 'fleet.start',
+      file: fleet.file,
+      sites,
+      ...(isOld && { attached: true }),
+      ...(isFollowed && { followed: true }),
+    })
+    const onSubmitted = (submission: Submission) => tellSubmission(submission, emit, isOld)
     const submissions = isOld
       ? recordsOf(fleet, onSubmitted)
       : await submitSites(fleet, values.retrain ?? false, signal, onSubmitted)
@@ -113,14 +126,15 @@ async function runFleet(fleet: Fleet, values: Values<typeof options>, pollMs: nu
     const followed = submissions.flatMap(it => ('record' in it ? [new FollowedSite(it.site, it.record)] : []))
     if (values.detach && !signal.aborted) {
       const { exitCode, message } = summarize(refusals)
-      const submitted = `${count(followed.length, 'site')} submitted; to come back: ${commandFor(fleet, '--attach')}`
-      return finish({ exitCode, message: exitCode ? `${submitted}; ${message}` : submitted })
+      const submitted = `${count(followed.length, 'site')} submitted`
+      return finish({ exitCode, message: exitCode ? `${submitted}; ${message}` : submitted }, '--attach')
     }
     await follow(fleet, followed, output, emit, pollMs, values.cancel ?? false, signal)
     const outcomes = [...refusals, ...followed.flatMap(({ outcome }) => outcome ?? [])]
     const end = summarize(outcomes)
     if (values.cancel) return finish({ exitCode: 0, message: `${count(followed.length, 'job')} ended` })
-    return finish(interruptionOf(signal) ?? end)
+    const told = interruptionOf(signal) ?? end
+    return finish(told, told.exitCode ? '--status' : undefined)
   } finally {
     interrupts.close()
   }
@@ -155,11 +169,15 @@ async function follow(
   await metrics?.write(countStates(sites), true)
 }
 
-function tellSubmission(submission: Submission, emit: (body: FleetEventBody) => void): void {
+function tellSubmission(
+  submission: Submission,
+  emit: (body: FleetEventBody, time?: string) => void,
+  isOld = false,
+): void {
   const site = submission.site.name
   if ('record' in submission) {
     const { jobId, submittedAt } = submission.record
-    emit({ event: 'site.submit', site, slurmJob: jobId, submittedAt })
+    emit({ event: 'site.submit', site, slurmJob: jobId, submittedAt }, isOld ? submittedAt : undefined)
   } else emit({ event: 'site.fail', site, ...submission.refusal })
 }
 
@@ -192,10 +210,12 @@ function commandFor({ file, sites }: Fleet, ...args: string[]): string {
   return [...startOf(join(root, program.name)), file, ...names, ...args].map(quoteWord).join(' ')
 }
 
-function chooseOutput(json: boolean): FleetOutput {
+function chooseOutput({ json, cancel }: Values<typeof options>): FleetOutput {
   if (json) return new FleetJsonLines()
   // A terminal without columns, such as a serial console, would show a list one character wide.
-  return process.stdout.columns && process.env.TERM !== 'dumb' ? new FleetLiveList() : new FleetTextLines()
+  return process.stdout.columns && process.env.TERM !== 'dumb'
+    ? new FleetLiveList(cancel ? '' : leaving)
+    : new FleetTextLines()
 }
 
 if (isEntry(import.meta)) {

@@ -1,4 +1,4 @@
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { jobNames, type Quotas } from '../quotas.ts'
@@ -22,18 +22,28 @@ export function logOf({ modelsDir }: Site): string {
  *
  * A job that Slurm starts again refuses: its first start may still train on a node that only seems to be lost.
  */
-export function batchScript({ project, node, scratch }: Fleet, site: Site, retrain: boolean): string {
+export function batchScript({ file, project, node, scratch }: Fleet, site: Site, retrain: boolean): string {
   const args = [
     ...['--models-dir', site.modelsDir, '--quotas', site.quotasFile],
     ...(scratch === undefined ? [] : ['--scratch', scratch]),
     ...(retrain ? ['--retrain'] : []),
   ]
+  // In the words that name its key: its job's last line is why a site has failed.
+  const missing = (key: string, path: string) =>
+    `echo ${quote(`${key} ${path}`)}" is not on \${SLURMD_NODENAME:-this node}; see "${quote(`${key} in ${basename(file)}`)} >&2`
   return `#!/bin/bash
 if [ "\${SLURM_RESTART_COUNT:-0}" != 0 ]; then
   echo "Slurm has started this job again; it trains once, so submit it anew" >&2
   exit ${RESTARTED}
 fi
-cd ${quote(project)} || exit 3
+if ! cd ${quote(project)} || ! [[ -e tasks.js || -e tasks.ts ]]; then
+  ${missing('project', project)}
+  exit 3
+fi
+if ! [[ -f ${quote(node)} && -x ${quote(node)} ]]; then
+  ${missing('node', node)}
+  exit 78
+fi
 # An installation has plain JavaScript, a clone has none.
 if [ -e tasks.js ]; then set -- tasks.js; else set -- --import tsx tasks.ts; fi
 exec ${quote(node)} "$@" ${args.map(quote).join(' ')}

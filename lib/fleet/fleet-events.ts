@@ -8,8 +8,11 @@ export type SiteState = (typeof siteStates)[number]
 
 /** Events of the fleet itself; its sites' own journals have the others. */
 export type FleetEventBody =
-  | { event: 'fleet.start'; file: string; sites: string[]; attached?: true }
-  | { event: 'fleet.done'; exitCode: number; seconds: number; message: string }
+  | { event: 'fleet.start'; file: string; sites: string[]; attached?: true; followed?: true }
+  /** How many sites wait for each of Slurm's reasons. */
+  | { event: 'fleet.wait'; reasons: Record<string, number> }
+  /** `next` is the command that comes back, or says more. */
+  | { event: 'fleet.done'; exitCode: number; seconds: number; message: string; next?: string }
   | { event: 'site.submit'; site: string; slurmJob: number; submittedAt: string }
   | { event: 'site.start'; site: string; slurmJob: number; host: string }
   | { event: 'site.done'; site: string; slurmJob: number; message: string; seconds: number }
@@ -24,9 +27,9 @@ type SiteEvent = TrainerEvent & { site: string }
 /** The events of a fleet: its own, and those of its sites. */
 export type FleetEvent = ({ time: string; level: Level } & FleetEventBody) | SiteEvent
 
-/** Stamp an event with the time and its level. */
-export function stampFleetEvent(body: FleetEventBody): FleetEvent {
-  return { time: new Date().toISOString(), level: levelOf(body), ...body }
+/** Stamp an event with its level and its time, which is now unless it was earlier. */
+export function stampFleetEvent(body: FleetEventBody, time = new Date().toISOString()): FleetEvent {
+  return { time, level: levelOf(body), ...body }
 }
 
 function levelOf(body: FleetEventBody): Level {
@@ -42,6 +45,9 @@ function levelOf(body: FleetEventBody): Level {
       return 'info'
   }
 }
+
+/** By which ways of leaving a fleet that is followed its jobs end, and by which they go on. */
+export const leaving = 'Ctrl-C ends all jobs; close the terminal to leave them running'
 
 /** The events of a site's run that a person wants to see beside a hundred other sites. */
 const told: TrainerEvent['event'][] = ['job.done', 'job.fail', 'quota.exceeded', 'warning']
@@ -63,7 +69,9 @@ export function describeFleetEvent(event: FleetEvent): string {
   if ('run' in event) return `${'job' in event && event.job ? `${event.job}: ` : ''}${describeEvent(event)}`
   switch (event.event) {
     case 'fleet.start':
-      return `${count(event.sites.length, 'site')} of ${event.file}${event.attached ? ', followed again' : ''}`
+      return `${count(event.sites.length, 'site')} of ${event.file}${event.attached ? ', followed again' : ''}${event.followed ? `. ${leaving}` : ''}`
+    case 'fleet.wait':
+      return describeWaiting(event.reasons)
     case 'fleet.done':
       return `${event.message}${event.exitCode ? ` (exit code ${event.exitCode})` : ''}, after ${formatSeconds(event.seconds)}`
     case 'site.submit':
@@ -83,4 +91,10 @@ export function describeFleetEvent(event: FleetEvent): string {
     default:
       return event satisfies never
   }
+}
+
+/** Why sites wait, and how many for each reason: `12 wait: Priority; 1 waits: Resources`. */
+export function describeWaiting(reasons: Record<string, number>): string {
+  const parts = Object.entries(reasons)
+  return parts.map(([reason, sites]) => `${sites} ${sites === 1 ? 'waits' : 'wait'}: ${reason}`).join('; ')
 }

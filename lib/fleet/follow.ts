@@ -3,11 +3,20 @@ import { messageOf, TrainerError } from '../errors.ts'
 import { jobNameOf } from './batch-script.ts'
 import { type FleetEventBody, stampFleetEvent } from './fleet-events.ts'
 import type { Fleet } from './fleet-file.ts'
-import type { FollowedSite } from './followed-site.ts'
+import { countReasons, type FollowedSite } from './followed-site.ts'
+import { keepOutcome } from './job-record.ts'
 import { hasEnded, judge, judgeGone, type Outcome, obstacleOf } from './outcome.ts'
 import type { FleetOutput } from './output.ts'
 import { Pace } from './pace.ts'
-import { cancelJobs, findInAccounting, isNamed, listJobs, NoAnswer, type SlurmJob } from './slurm.ts'
+import {
+  cancelJobs,
+  describeReason,
+  findInAccounting,
+  isNamed,
+  listJobs,
+  NoAnswer,
+  type SlurmJob,
+} from './slurm.ts'
 
 /** How often the journals are looked at. */
 const TICK_MS = 1000
@@ -15,6 +24,8 @@ const TICK_MS = 1000
 const WAITING_TICKS = 5
 /** A file that another machine has written may come so late. */
 const LATE_FILE_MS = 3000
+/** Where only that file tells a success from nothing at all: an NFS client may take it for unchanged for a minute. */
+const LATE_SUCCESS_MS = 60_000
 /** How often Slurm is asked once the jobs are cancelled. */
 const CANCEL_POLL_MS = 1000
 /** By then Slurm's KillWait, 30 s unless somebody has changed it, is over. */
@@ -33,6 +44,7 @@ export class Follower {
   #awaySinceMs: number | undefined
   #cancelledAtMs: number | undefined
   #isCancelSent = false
+  #toldReasons: string[] = []
 
   constructor(fleet: Fleet, sites: FollowedSite[], output: FleetOutput, pollMs: number) {
     this.#fleet = fleet
@@ -102,7 +114,8 @@ export class Follower {
     if (site.state !== 'waiting') return
     site.state = 'running'
     site.host = host
-    this.#emit({ event: 'site.start', site: site.site.name, slurmJob: site.jobId, host })
+    const body = { event: 'site.start', site: site.site.name, slurmJob: site.jobId, host } as const
+    this.#output.take(stampFleetEvent(body, site.begunAt))
   }
 
   async #askSlurm(): Promise<void> {
@@ -118,6 +131,7 @@ export class Follower {
         const job = jobs.get(site.jobId)
         await this.#takeState(site, job && isNamed(job, jobNameOf(site.site)) ? job : undefined)
       }
+      this.#tellWaiting()
       this.#pace.take(nowMs, nowMs - startedMs, before !== states())
     } catch (error) {
       this.#hasNoAnswer(error)
@@ -125,12 +139,24 @@ export class Follower {
     }
   }
 
+  /** Tell why sites wait whenever there is a reason for which none has waited at the look before. */
+  #tellWaiting(): void {
+    const reasons = countReasons(this.#sites)
+    const names = Object.keys(reasons)
+    if (names.some(name => !this.#toldReasons.includes(name))) this.#emit({ event: 'fleet.wait', reasons })
+    this.#toldReasons = names
+  }
+
   async #takeState(site: FollowedSite, job: SlurmJob | undefined): Promise<void> {
     if (!job || hasEnded(job)) return this.#takeEnd(site, job)
     const obstacle = obstacleOf(job)
-    if (obstacle && !site.outcome) return this.#end(site, obstacle)
-    if (job.state === 'PENDING' || job.state === 'CONFIGURING') site.reason = job.reason
-    else this.#setRunning(site, job.nodes)
+    if (obstacle && !site.outcome) return await this.#end(site, obstacle)
+    if (job.state === 'PENDING' || job.state === 'CONFIGURING') {
+      site.reason = job.reason === 'None' ? '' : describeReason(job.reason)
+      return
+    }
+    if (site.state === 'waiting') this.#readJournal(site) // it knows since when
+    this.#setRunning(site, job.nodes)
   }
 
   /** Slurm's word decides; the reason, or for a job that Slurm has forgotten the end, is in the journal. */
@@ -138,23 +164,38 @@ export class Follower {
     site.isGone = true
     if (site.outcome) return
     this.#readJournal(site)
+    const { kept, doneAt } = site
+    if (!job && kept && !(doneAt && doneAt > kept.at)) return await this.#end(site, kept)
     site.endSeenMs ??= performance.now()
-    const isLate = performance.now() - site.endSeenMs > LATE_FILE_MS
+    const patienceMs = job?.state === 'COMPLETED' ? LATE_SUCCESS_MS : LATE_FILE_MS
+    const isLate = performance.now() - site.endSeenMs > patienceMs
     if (!isLate && !(job ? isComplete(job, site) : site.done)) return
     const { timeMinutes } = this.#fleet.slurm
     const known = job ?? (site.done ? undefined : await findInAccounting(site.jobId))
     const evidence = site.evidence(timeMinutes)
-    this.#end(site, known && hasEnded(known) ? judge(known, evidence) : judgeGone(evidence))
+    await this.#end(site, known && hasEnded(known) ? judge(known, evidence) : judgeGone(evidence))
   }
 
-  #end(site: FollowedSite, outcome: Outcome): void {
+  async #end(site: FollowedSite, outcome: Outcome): Promise<void> {
     const { name } = site.site
+    if (outcome !== site.kept) await this.#keep(site, outcome)
     site.outcome = outcome
     site.training = undefined
     site.state = outcome.exitCode ? 'failed' : 'done'
     const common = { site: name, slurmJob: site.jobId, message: outcome.message }
     if (outcome.exitCode) this.#emit({ event: 'site.fail', exitCode: outcome.exitCode, ...common })
-    else this.#emit({ event: 'site.done', seconds: (performance.now() - site.startedMs) / 1000, ...common })
+    else this.#emit({ event: 'site.done', seconds: site.secondsSinceSubmission(), ...common })
+  }
+
+  /** Whoever looks at the site later finds how it came out, though its job may have left no run. */
+  async #keep({ site, jobId, isGone }: FollowedSite, outcome: Outcome): Promise<void> {
+    try {
+      await keepOutcome(site, outcome, jobId, !isGone)
+    } catch (error) {
+      if (!(error instanceof TrainerError)) throw error
+      const message = `${site.name}: --status will not know how its job ${jobId} came out: ${error.message}`
+      this.#emit({ event: 'warning', message })
+    }
   }
 
   #hasNoAnswer(error: unknown): void {
@@ -173,10 +214,10 @@ export class Follower {
     return this.#cancelledAtMs !== undefined && performance.now() - this.#cancelledAtMs > CANCEL_DEADLINE_MS
   }
 
-  #giveUp(): void {
+  async #giveUp(): Promise<void> {
     for (const site of this.#sites.filter(it => !it.isGone && !it.outcome)) {
       const message = `its job ${site.jobId} was cancelled, but not seen to end; look at squeue -j ${site.jobId}`
-      this.#end(site, { exitCode: 143, message })
+      await this.#end(site, { exitCode: 143, message })
     }
   }
 

@@ -22,17 +22,24 @@ export class FollowedSite {
   outcome: Outcome | undefined
   /** Has its job left the queue, as far as it is known? A job that is held has not. */
   isGone = false
-  /** The end of its run, once it is in the journal. */
+  /** The end of its run and its time, once they are in the journal. */
   done: Outcome | undefined
+  doneAt: string | undefined
+  /** How its job came out, if somebody has seen its end before. */
+  readonly kept: JobRecord['outcome']
   /** Since when its end lacks its reason, in milliseconds. */
   endSeenMs: number | undefined
-  readonly startedMs = performance.now()
+  readonly submittedAt: string
+  /** The begin of its run, once that is in the journal. */
+  begunAt: string | undefined
   readonly #tail: JournalTail
   #run: string | undefined
 
-  constructor(site: Site, { jobId, journal }: JobRecord) {
+  constructor(site: Site, { jobId, submittedAt, journal, outcome }: JobRecord) {
     this.site = site
     this.jobId = jobId
+    this.submittedAt = submittedAt
+    this.kept = outcome?.slurmJob === jobId && !outcome.isQueued ? outcome : undefined
     this.#tail = new JournalTail(stateDirOf(site.modelsDir), { ...journal })
   }
 
@@ -41,8 +48,15 @@ export class FollowedSite {
     return this.#tail.read().filter(event => this.#take(event))
   }
 
+  /** How long it took from its submission to the end of its run, or to now. */
+  secondsSinceSubmission(): number {
+    const endMs = this.doneAt === undefined ? Date.now() : Date.parse(this.doneAt)
+    return Math.max(0, endMs - Date.parse(this.submittedAt)) / 1000
+  }
+
   evidence(timeMinutes: number | undefined): Evidence {
-    return { jobId: this.jobId, done: this.done, log: logOf(this.site), timeMinutes }
+    const hasBegun = this.#run !== undefined
+    return { jobId: this.jobId, done: this.done, hasBegun, log: logOf(this.site), timeMinutes }
   }
 
   /** @returns false for an event of another run, such as one that somebody starts by hand */
@@ -50,6 +64,7 @@ export class FollowedSite {
     if (event.event === 'run.start' && event.slurmJob === this.jobId) {
       this.#run = event.run
       this.host = event.host ?? this.host
+      this.begunAt = event.time
     }
     if (event.run !== this.#run) return false
     switch (event.event) {
@@ -66,7 +81,16 @@ export class FollowedSite {
         break
       case 'run.done':
         this.done = { exitCode: event.exitCode, message: event.message }
+        this.doneAt = event.time
     }
     return true
   }
+}
+
+/** How many sites wait for each of Slurm's reasons. */
+export function countReasons(sites: FollowedSite[]): Record<string, number> {
+  const counts: Record<string, number> = {}
+  for (const { state, reason } of sites)
+    if (state === 'waiting' && reason) counts[reason] = (counts[reason] ?? 0) + 1
+  return counts
 }

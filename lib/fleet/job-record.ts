@@ -3,10 +3,13 @@ import * as v from 'valibot'
 import { stateDirOf } from '../layout.ts'
 import { replaceFile } from '../system/durable.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
+import { shorten } from '../text.ts'
 import type { Site } from './fleet-file.ts'
+import type { Outcome } from './outcome.ts'
 
 const FILE = 'slurm.json'
-const MAX_BYTES = 4096
+const MAX_BYTES = 16_384
+const MAX_MESSAGE = 1000
 
 const whole = v.pipe(v.number(), v.integer(), v.minValue(0))
 const recordSchema = v.object({
@@ -14,6 +17,18 @@ const recordSchema = v.object({
   submittedAt: v.string(),
   /** Where the site's journal ended then. */
   journal: v.object({ inode: whole, bytes: whole }),
+  /** How the site came out last, once somebody has judged it; lib/reports/job-end.ts reads it too. */
+  outcome: v.optional(
+    v.object({
+      exitCode: whole,
+      message: v.string(),
+      at: v.string(),
+      /** The job that came out so; missing if Slurm has taken none. */
+      slurmJob: v.optional(whole),
+      /** It was still in the queue then, and may come out otherwise. */
+      isQueued: v.optional(v.literal(true)),
+    }),
+  ),
 })
 
 /** The last job that was submitted for a site. */
@@ -24,8 +39,34 @@ export type JobRecord = v.InferOutput<typeof recordSchema>
  *
  * @throws {TrainerError} `storage`
  */
-export async function writeRecord({ modelsDir }: Site, record: JobRecord): Promise<void> {
-  await replaceFile(join(stateDirOf(modelsDir), FILE), `${JSON.stringify(record)}\n`)
+export async function writeRecord(site: Site, record: JobRecord): Promise<void> {
+  await write(site, record)
+}
+
+/**
+ * Keep how a site came out beside its last job. A job that is not its last one any more changes nothing.
+ *
+ * @param slurmJob the job that came out so; undefined if Slurm has taken none
+ * @param isQueued is it still in the queue, such as a job that is held?
+ * @throws {TrainerError} `storage`
+ */
+export async function keepOutcome(
+  site: Site,
+  { exitCode, message }: Outcome,
+  slurmJob?: number,
+  isQueued = false,
+): Promise<void> {
+  const record = readRecord(site)
+  if (slurmJob !== undefined && record?.jobId !== slurmJob) return
+  const at = new Date().toISOString()
+  const outcome = {
+    exitCode,
+    message: shorten(message, MAX_MESSAGE),
+    at,
+    slurmJob,
+    ...(isQueued && { isQueued }),
+  }
+  await write(site, { ...record, outcome })
 }
 
 /** The site's last job; undefined if there is none, or what is there is no record. */
@@ -38,4 +79,8 @@ export function readRecord({ modelsDir }: Site): JobRecord | undefined {
     if (!(error instanceof SyntaxError)) reasonOf(error)
     return undefined
   }
+}
+
+async function write({ modelsDir }: Site, content: object): Promise<void> {
+  await replaceFile(join(stateDirOf(modelsDir), FILE), `${JSON.stringify(content)}\n`)
 }

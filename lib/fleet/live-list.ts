@@ -1,10 +1,16 @@
 import { escapeText, formatBar, formatBytes, formatClock } from '../text.ts'
-import { describeFleetEvent, type FleetEvent, type SiteState, siteStates } from './fleet-events.ts'
-import type { FollowedSite } from './followed-site.ts'
+import {
+  describeFleetEvent,
+  describeWaiting,
+  type FleetEvent,
+  type SiteState,
+  siteStates,
+} from './fleet-events.ts'
+import { countReasons, type FollowedSite } from './followed-site.ts'
 import { type FleetOutput, FleetTextLines } from './output.ts'
 
-/** Rows of the screen that are not for sites: the line of counts, and the one that the cursor is in. */
-const OTHER_ROWS = 2
+/** Rows of the screen that are not for sites: the counts, how to leave, and the one that the cursor is in. */
+const OTHER_ROWS = 3
 const BAR_WIDTH = 12
 
 /**
@@ -17,10 +23,17 @@ const BAR_WIDTH = 12
 export class FleetLiveList implements FleetOutput {
   readonly #lines = new FleetTextLines()
   readonly #startedMs = performance.now()
+  readonly #foot: string
   #painted = 0
   #note = ''
 
+  /** @param foot the last line; none if it is empty */
+  constructor(foot: string) {
+    this.#foot = foot
+  }
+
   take(event: FleetEvent): void {
+    if (event.event === 'fleet.wait') return // the list has a line for it
     if (!this.#painted) this.#lines.take(event)
     else if (!('site' in event)) this.#note = describeFleetEvent(event)
   }
@@ -30,7 +43,8 @@ export class FleetLiveList implements FleetOutput {
     const seconds = (performance.now() - this.#startedMs) / 1000
     const width = columns - 1
     const head = clip(`${describeCounts(sites)}  ${formatClock(seconds)}`, width)
-    const lines = [head, ...drawSites(sites, this.#note, width, rows - OTHER_ROWS)]
+    const foot = this.#foot ? [clip(this.#foot, width)] : []
+    const lines = [head, ...drawSites(sites, this.#note, width, rows - OTHER_ROWS), ...foot]
     process.stdout.write(`${this.#toTop()}${lines.join('\n')}\n`)
     this.#painted = lines.length
   }
@@ -74,6 +88,7 @@ export function countStates(sites: FollowedSite[]): Record<SiteState, number> {
 export function drawSites(sites: FollowedSite[], note: string, width: number, height: number): string[] {
   const failed = sites.filter(({ state }) => state === 'failed').reverse()
   const running = sites.filter(({ state }) => state === 'running')
+  const reasons = countReasons(sites)
   const head = note ? [note] : []
   const room = Math.max(2, height - head.length)
   const forFailed = Math.min(failed.length, Math.max(room >> 1, room - running.length - 1))
@@ -81,7 +96,7 @@ export function drawSites(sites: FollowedSite[], note: string, width: number, he
   return [
     ...head,
     ...listSome(running, forRunning, describeTraining),
-    ...describeWaiting(sites),
+    ...(Object.keys(reasons).length ? [describeWaiting(reasons)] : []),
     ...listSome(failed, forFailed, ({ site, outcome }) => `✖ ${site.name}: ${outcome?.message ?? ''}`),
   ]
     .slice(0, Math.max(height, 1))
@@ -100,17 +115,6 @@ function describeTraining({ site, host, training }: FollowedSite): string {
   const { job, usedBytes, limitBytes } = training
   const usage = `${formatBar(usedBytes, limitBytes, BAR_WIDTH)} ${formatBytes(usedBytes)} of ${formatBytes(limitBytes)}`
   return `${site.name}${where}: ${job}  ${usage}`
-}
-
-/** The reasons of those that wait, with how many wait for each. */
-function describeWaiting(sites: FollowedSite[]): string[] {
-  const reasons = new Map<string, number>()
-  for (const { state, reason } of sites) {
-    if (state === 'waiting' && reason && reason !== 'None')
-      reasons.set(reason, (reasons.get(reason) ?? 0) + 1)
-  }
-  const parts = Array.from(reasons, ([reason, count]) => `${count} for ${reason}`)
-  return parts.length ? [`waiting: ${parts.join(', ')}`] : []
 }
 
 function clip(line: string, width: number): string {

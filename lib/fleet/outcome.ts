@@ -13,6 +13,8 @@ export type Evidence = {
   jobId: number
   /** The end of the run in the site's journal, if it is there. */
   done: Outcome | undefined
+  /** Has its run told its begin there? */
+  hasBegun: boolean
   log: string
   timeMinutes: number | undefined
 }
@@ -51,7 +53,7 @@ export function judge(job: SlurmJob, evidence: Evidence): Outcome {
   const { jobId, done, log, timeMinutes } = evidence
   switch (state) {
     case 'COMPLETED':
-      return { exitCode: 0, message: done?.message ?? 'done' }
+      return done ?? judgeWithoutEnd(nodes, evidence)
     case 'TIMEOUT':
     case 'DEADLINE': {
       const limit = timeMinutes === undefined ? 'that of its partition' : `${timeMinutes} min`
@@ -99,6 +101,15 @@ export function judgeGone({ jobId, done, log }: Evidence): Outcome {
     exitCode: 1,
     message: `unknown: its job ${jobId} has left the queue without an end; look at ${clues}`,
   }
+}
+
+/** A job went well in Slurm's eyes, but every run tells its end: one that tells none has trained nothing that is known. */
+function judgeWithoutEnd(nodes: string, { jobId, hasBegun, log }: Evidence): Outcome {
+  const claim = `Slurm says its job ${jobId} is done on ${nodes}`
+  const message = hasBegun
+    ? `${claim}, but its run has told no end; look at the log ${quoteWord(log)} and the site's .trainer/events.jsonl`
+    : `${claim}, but its run never began: see slurmd's log on ${nodes} and sinfo -R`
+  return { exitCode: 75, message }
 }
 
 function nameOfSignal(signal: number): string {

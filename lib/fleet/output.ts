@@ -1,5 +1,5 @@
 import { priorityPrefix } from '../settings/script.ts'
-import { wrap } from '../text.ts'
+import { escapeText, wrap } from '../text.ts'
 import { type FleetEvent, formatFleetLine, isTold } from './fleet-events.ts'
 import type { FollowedSite } from './followed-site.ts'
 
@@ -30,7 +30,10 @@ export class FleetTextLines implements FleetOutput {
     if (!isTold(event)) return
     const line = formatFleetLine(event)
     const { columns } = process.stdout
-    process.stdout.write(`${priorityPrefix(1, event.level)}${columns ? wrap(line, columns) : line}\n`)
+    const prefix = priorityPrefix(1, event.level)
+    process.stdout.write(`${prefix}${columns ? wrap(line, columns) : line}\n`)
+    // A command to copy has a line of its own.
+    if ('next' in event && event.next) process.stdout.write(`${prefix}  ${escapeText(event.next)}\n`)
   }
 
   // A line is made of an event.

@@ -25,7 +25,7 @@ const columns = {
   exit_code: 12,
   RestartCnt: 8,
   NodeList: 64,
-  Reason: 64,
+  Reason: 160,
   Name: 64,
 } as const
 
@@ -57,7 +57,15 @@ export async function submit(script: string, options: string[]): Promise<number>
   const id = Number(/^(\d+)/.exec(stdout)?.[1])
   if (exitCode === 0 && (id > 0 || options.includes('--test-only'))) return id
   if (isTimedOut || away.test(stderr)) throw new NoAnswer(lastLine(stderr))
-  throw new TrainerError('config', `Slurm refuses it: ${lastLine(stderr)}`)
+  throw new TrainerError('config', `Slurm refuses it: ${refusalIn(stderr, options)}`)
+}
+
+/** Slurm's line, and what it does not say: which of a job's options it means that no key of the fleet file is about. */
+function refusalIn(stderr: string, options: string[]): string {
+  const tooLarge = /Temporary disk specification can not be satisfied/.exec(stderr)?.[0]
+  if (!tooLarge) return lastLine(stderr)
+  const asked = options.findLast(option => option.startsWith('--tmp='))
+  return `${tooLarge}: ${asked} was asked for, the largest of its quotas; raise the nodes' TmpDisk in slurm.conf`
 }
 
 /**
@@ -91,6 +99,13 @@ function parseJob(line: string): SlurmJob {
     reason,
     name,
   }
+}
+
+/** Say why a job waits in Slurm's words, and where somebody has to look, where. */
+export function describeReason(reason: string): string {
+  const isOfNodes = /\b(DOWN|DRAINED)\b|ReqNodeNotAvail|UnavailableNodes/.test(reason)
+  const cut = Buffer.byteLength(reason) >= columns.Reason - 4 ? '…' : ''
+  return `${reason}${cut}${isOfNodes ? ' (see sinfo -R)' : ''}`
 }
 
 function sum(widths: number[]): number {

@@ -7,7 +7,7 @@ import { makeFolder } from '../system/plain-file.ts'
 import { quoteWord } from '../text.ts'
 import { batchOptions, batchScript, jobNameOf } from './batch-script.ts'
 import type { Fleet, Site } from './fleet-file.ts'
-import { type JobRecord, readRecord, writeRecord } from './job-record.ts'
+import { type JobRecord, keepOutcome, readRecord, writeRecord } from './job-record.ts'
 import type { Outcome } from './outcome.ts'
 import { hasEnded } from './outcome.ts'
 import { cancelJobs, isNamed, listJobs, NoAnswer, type SlurmJob, submit } from './slurm.ts'
@@ -93,7 +93,11 @@ async function submitSite(
     }
     makeFolder(stateDir)
     const journal = endOfJournal(stateDir)
-    const jobId = await submit(batchScript(fleet, site, retrain), options)
+    const jobId = await submit(batchScript(fleet, site, retrain), options).catch(async error => {
+      // Whoever looks at the site later finds it; that it is not kept is not worth more words than itself.
+      await keepOutcome(site, refusalOf(site, error)).catch(() => {})
+      throw error
+    })
     const record = { jobId, submittedAt: new Date().toISOString(), journal }
     // A job that nobody would find again must not stay.
     await writeRecord(site, record).catch(async error => {

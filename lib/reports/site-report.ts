@@ -6,6 +6,10 @@ import { metricsOf } from '../models/trainer-metadata.ts'
 import { checkPublished } from '../models.ts'
 import { type JobName, jobNames, readQuotas } from '../quotas.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
+import { type JobEnd, readJobEnd } from './job-end.ts'
+
+/** The last run that was to train is seldom further back. */
+const PAST_RUNS = 5
 
 /** A site of a fleet: a models folder with quotas of its own. */
 export type SitePlace = { name: string; modelsDir: string; quotasFile: string }
@@ -27,6 +31,10 @@ export type SiteReport = {
   modelsDir: string
   models: SiteModel[]
   runs: RunHistory[]
+  /** Those, and the ones before them that may be needed to find the last that was to train. */
+  past: RunHistory[]
+  /** How its last Slurm job came out, as far as somebody has judged it. */
+  jobEnd: JobEnd | undefined
   /** Why nothing is known of it. */
   fault: string | undefined
 }
@@ -41,9 +49,19 @@ export async function readSite(
   { name, modelsDir, quotasFile }: SitePlace,
   keep: number,
 ): Promise<SiteReport> {
-  const report: SiteReport = { site: name, modelsDir, models: [], runs: [], fault: undefined }
+  const report: SiteReport = {
+    site: name,
+    modelsDir,
+    models: [],
+    runs: [],
+    past: [],
+    jobEnd: undefined,
+    fault: undefined,
+  }
   try {
-    report.runs = readRuns(stateDirOf(modelsDir), keep).runs
+    report.jobEnd = readJobEnd(stateDirOf(modelsDir))
+    report.past = readRuns(stateDirOf(modelsDir), Math.max(keep, PAST_RUNS)).runs
+    report.runs = report.past.slice(-keep)
     const { jobs } = readQuotas(quotasFile)
     for (const job of jobNames)
       report.models.push(await readModel(job, layout(modelsDir, job).jobDir, jobs[job].models))
@@ -68,8 +86,29 @@ async function readModel(job: JobName, jobDir: string, globs: string[]): Promise
 }
 
 /** The last run that was to train and is over. */
-export function lastTrainingRun({ runs }: SiteReport): RunHistory | undefined {
-  return runs.findLast(run => isTrainingRun(run) && !run.isRunning)
+export function lastTrainingRun({ past }: SiteReport): RunHistory | undefined {
+  return past.findLast(run => isTrainingRun(run) && !run.isRunning)
+}
+
+/** How a site's last Slurm job came out, where its journal does not tell the same or something newer. */
+export function untoldEnd(report: SiteReport): JobEnd | undefined {
+  const { jobEnd, past } = report
+  const last = past.findLast(isTrainingRun)
+  if (!jobEnd || !last) return jobEnd
+  const isItsRun = last.slurmJob !== undefined && last.slurmJob === jobEnd.slurmJob
+  const isTold = isItsRun && last.exitCode === jobEnd.exitCode
+  const lastMs = Date.parse(last.startedAt) + last.durationMs
+  return isTold || lastMs > Date.parse(jobEnd.at) ? undefined : jobEnd
+}
+
+/** How a site stands, by its folder alone. Every count of failed sites is a count of this. */
+export function standOf(report: SiteReport): 'running' | 'done' | 'failed' | 'never' {
+  if (report.fault !== undefined) return 'failed'
+  const untold = untoldEnd(report)
+  if (!untold && report.past.at(-1)?.isRunning) return 'running'
+  const end = untold ?? lastTrainingRun(report)
+  if (!end) return 'never'
+  return end.exitCode === 0 ? 'done' : 'failed'
 }
 
 /** How old something is that was made at a time in ISO 8601: `5 min`, `7 h`, `3 d`. */

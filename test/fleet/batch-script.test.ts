@@ -12,7 +12,7 @@ const nasty = `it's "a" $(touch /tmp/never) \`id\` \\ %j !x  *`
 function fleetIn(project: string): Fleet {
   const slurm = { gres: 'trainer:1', options: ['--constraint=ssd'], timeMinutes: 90 }
   return {
-    file: '/f',
+    file: '/f/fleet.json',
     slurm,
     project,
     node: '/usr/bin/echo',
@@ -52,11 +52,21 @@ test('the batch script runs the plain JavaScript of an installation', async () =
   assert.match(stdout, /^tasks\.js --models-dir /)
 })
 
-test('the batch script ends with 3 where the project is not, and trains nothing', () => {
-  const { stdout, status, stderr } = runScript(batchScript(fleetIn('/nowhere'), site, false))
+test('the batch script says which key is wrong on the node, and trains nothing', async () => {
+  await using box = await sandbox({ 'tasks.ts': '', 'empty/file': '', [nasty]: '' })
+  const ends = (fleet: Fleet) => {
+    const { stdout, status, stderr } = runScript(batchScript(fleet, site, false), { SLURMD_NODENAME: 'n1' })
+    assert.is(stdout, '')
+    return [status, stderr.trimEnd().split('\n').at(-1)]
+  }
 
-  assert.equal([status, stdout], [3, ''])
-  assert.match(stderr, '/nowhere')
+  assert.equal(ends(fleetIn('/opt/nope')), [3, 'project /opt/nope is not on n1; see project in fleet.json'])
+  assert.equal(ends(fleetIn(box.path('empty')))[0], 3)
+  for (const node of ['/opt/node', box.dir, box.path(nasty)])
+    assert.equal(ends({ ...fleetIn(box.dir), node }), [
+      78,
+      `node ${node} is not on n1; see node in fleet.json`,
+    ])
 })
 
 test('a batch script that Slurm starts again ends with 75, and trains nothing', async () => {

@@ -1,10 +1,13 @@
 /** A fleet on a real cluster, with every way in which a site can fail really produced. */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
+import type { Site } from '../../lib/fleet/fleet-file.ts'
 import { stateDirOf } from '../../lib/layout.ts'
+import type { SiteStatus } from '../../lib/reports/fleet-table.ts'
+import { readSite, standOf } from '../../lib/reports/site-report.ts'
 import { takeLock } from '../../lib/run/lock.ts'
 import { findHolder } from '../../lib/run/lock-holders.ts'
 import { listProcesses, readProc } from '../../lib/system/processes.ts'
@@ -13,7 +16,7 @@ import { isSweep } from '../support/places.ts'
 import { publishes } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { clusterLacks, startCluster } from '../support/slurm.ts'
+import { type Cluster, clusterLacks, startCluster } from '../support/slurm.ts'
 import { inSweep, sampled, test } from '../support/test.ts'
 
 const lacks = clusterLacks()
@@ -28,8 +31,13 @@ const runs = 'await sleep(600_000)'
 const slow =
   lacks || !isSweep
     ? undefined
-    : { lost: await loseNode(), late: await exceedTime(), forgotten: forgetJobs() }
-slow?.forgotten.catch(() => {}) // the test of it says so
+    : {
+        lost: await loseNode(),
+        late: await exceedTime(),
+        forgotten: forgetJobs(),
+        unbegun: followUnbegun(),
+      }
+for (const it of [slow?.forgotten, slow?.unbegun]) it?.catch(() => {}) // the tests of them say so
 
 clusterTest('a fleet ends with the worst exit code; each site with its own', async () => {
   const quoted = `it's "the" $site  ü; \\`
@@ -132,6 +140,30 @@ clusterTestInSweep('Ctrl-C ends every job and leaves nothing on any node', async
 })
 
 clusterTestInSweep(
+  'SIGTERM to whoever has attached ends the jobs, a terminal that is gone does not',
+  async () => {
+    await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
+    await fleet.run('--detach')
+    await untilTraining(fleet, 'paris')
+    const attach = async (signal: NodeJS.Signals) => {
+      const following = fleet.start('--attach')
+      await untilFleet(following, 'site.start')
+      following.child.kill(signal)
+      return following.ended
+    }
+
+    const left = await attach('SIGHUP')
+    const stillThere = await cluster.jobNamed('ransomeye:paris')
+    const ended = await attach('SIGTERM')
+
+    assert.is(left.signal, 'SIGHUP')
+    assert.ok(stillThere)
+    assert.is(ended.exitCode, 143, ended.output)
+    assert.is(await cluster.jobNamed('ransomeye:paris'), undefined)
+  },
+)
+
+clusterTestInSweep(
   '--detach leaves at once and says how to come back; --cancel ends what goes on',
   async () => {
     await using fleet = await fleetRig(cluster, { paris: { trainer: runs } })
@@ -141,10 +173,10 @@ clusterTestInSweep(
     const cancelled = await fleet.run('--cancel')
 
     assert.is(detached.exitCode, 0, detached.output)
-    assert.match(
-      detached.output,
-      /1 site submitted; to come back: node .*scripts\/fleet\.ts \S+fleet\.json --attach/,
-    )
+    const end = detached.events.at(-1)!
+    assert.ok(end.event === 'fleet.done')
+    assert.is(end.message, '1 site submitted')
+    assert.match(end.next!, /^node .*scripts\/fleet\.ts \S+fleet\.json --attach$/)
     assert.is(cancelled.exitCode, 0, cancelled.output)
     assert.is(findHolder(stateDirOf(fleet.modelsDir('paris'))), undefined)
   },
@@ -174,14 +206,68 @@ clusterTest('what Slurm refuses is refused with 78 and its line, and no other wa
 
   const tried = await fleet.run('--dry-run')
   const { exitCode, events } = await fleet.run()
+  const [paris] = await statusesOf(fleet)
 
   assert.is(exitCode, 78)
   assert.match(
     failuresOf(events).paris!.message,
     'Slurm refuses it: Invalid generic resource (gres) specification',
   )
+  assert.equal([paris!.state, paris!.lastJob?.exitCode, paris!.lastJob?.slurmJob], ['failed', 78, null])
   assert.is(tried.exitCode, 78)
   assert.match(tried.output, 'Slurm refuses it')
+})
+
+clusterTest(
+  'a quota that no node has room for is refused with what was asked for and the key to raise',
+  async () => {
+    await using fleet = await fleetRig(cluster, { paris: { core: { maxDiskMb: 30_000 } } })
+
+    const { exitCode, events } = await fleet.run()
+
+    assert.is(exitCode, 78)
+    assert.match(
+      failuresOf(events).paris!.message,
+      "Temporary disk specification can not be satisfied: --tmp=30000M was asked for, the largest of its quotas; raise the nodes' TmpDisk",
+    )
+  },
+)
+
+clusterTest('a project or Node.js that the node has not is told by its key, at once and later', async () => {
+  await using noProject = await fleetRig(cluster, { paris: {} }, {}, '/opt/nope')
+  await using noNode = await fleetRig(cluster, { paris: {} })
+  const file = noNode.path('fleet.json')
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), node: '/opt/node' }))
+
+  const tries = [
+    { fleet: noProject, key: 'project', path: '/opt/nope', code: 3 },
+    { fleet: noNode, key: 'node', path: '/opt/node', code: 78 },
+  ]
+  const ends = await Promise.all(tries.map(async it => ({ ...it, ...(await it.fleet.run()) })))
+
+  for (const { fleet, key, path, code, exitCode, events } of ends) {
+    const [paris] = await statusesOf(fleet)
+    const message = new RegExp(`^${key} ${path} is not on n\\d+; see ${key} in fleet\\.json$`)
+    assert.is(exitCode, code)
+    assert.match(failuresOf(events).paris!.message, message)
+    assert.equal([paris!.state, paris!.lastJob?.exitCode], ['failed', code])
+    assert.match(paris!.lastJob!.message, message)
+  }
+})
+
+clusterTest('a job that Slurm calls completed is a failure if its run never began', async () => {
+  await using broken = await startCluster({ nodes: 1 })
+  await breakNode(broken, 'n1')
+  await using fleet = await fleetRig(broken, { paris: {} })
+  const { events } = await fleet.run('--detach')
+  const slurmJob = events.flatMap(event => (event.event === 'site.submit' ? event.slurmJob : []))[0]!
+  const stateOf = () => broken.run('squeue', '-h', '-t', 'all', '-j', String(slurmJob), '-o', '%T')
+  await until('Slurm says it is done', async () => (await stateOf()) === 'COMPLETED')
+
+  const [paris] = await statusesOf(fleet)
+
+  assert.equal([paris!.state, paris!.lastJob?.exitCode], ['failed', 75])
+  assert.is(paris!.lastJob?.message, neverBegan(slurmJob))
 })
 
 clusterTestInSweep('a run that is killed ends with 1 and names the signal', async () => {
@@ -220,7 +306,9 @@ clusterTest(
     await using fleet = await fleetRig(cluster, { paris: {} }, { options: ['--hold'] })
 
     const { exitCode, events } = await fleet.run()
+    const [held] = await statusesOf(fleet)
     const again = await fleet.run()
+    const report = await readSite(siteOf(fleet, 'paris'), 1)
     const cancelled = await fleet.run('--cancel')
 
     assert.is(exitCode, 75)
@@ -228,6 +316,9 @@ clusterTest(
       failuresOf(events).paris!.message,
       /Slurm holds its job \d+ \(JobHeldUser\); scontrol release \d+/,
     )
+    assert.is(held!.state, 'held')
+    assert.is(standOf(report), 'failed')
+    assert.match(report.jobEnd!.message, 'Slurm holds its job')
     assert.is(again.exitCode, 75)
     assert.match(failuresOf(again.events).paris!.message, /its job \d+ is still in the queue \(PENDING\)/)
     assert.is(cancelled.exitCode, 0, cancelled.output)
@@ -323,6 +414,17 @@ clusterTestInSweep(
   },
 )
 
+clusterTestInSweep(
+  'whoever follows a job without a run waits for files that come late, and ends with 75',
+  async () => {
+    const { exitCode, events, output } = await slow!.unbegun
+
+    assert.is(exitCode, 75, output)
+    const { slurmJob } = events.find(it => it.event === 'site.submit')!
+    assert.is(failuresOf(events).paris!.message, neverBegan(slurmJob))
+  },
+)
+
 test.after(async () => cluster?.[Symbol.asyncDispose]())
 
 test.run()
@@ -350,6 +452,18 @@ async function forgetJobs() {
   return await following.ended // before both are ended
 }
 
+/** A follower of a job whose node fails before its script. */
+async function followUnbegun() {
+  await using broken = await startCluster({ nodes: 1 })
+  await breakNode(broken, 'n1')
+  await using fleet = await fleetRig(broken, { paris: {} })
+  return await fleet.run() // before both are ended
+}
+
+function neverBegan(slurmJob: number): string {
+  return `Slurm says its job ${slurmJob} is done on n1, but its run never began: see slurmd's log on n1 and sinfo -R`
+}
+
 async function exceedTime() {
   const fleet = await fleetRig(cluster, { paris: { trainer: runs } }, { timeMinutes: 5 })
   const following = fleet.start()
@@ -357,6 +471,30 @@ async function exceedTime() {
   await untilTraining(fleet, 'paris')
   await cluster.run('scontrol', 'update', `JobId=${slurmJob}`, 'EndTime=now+1')
   return { fleet, ended: following.ended }
+}
+
+/** Make a node one whose jobs fail before their script: its daemon cannot follow their processes. */
+async function breakNode({ env, killNode, startNode, run }: Cluster, node: string): Promise<void> {
+  const conf = readFileSync(env.SLURM_CONF, 'utf8')
+  writeFileSync(env.SLURM_CONF, conf.replace('proctrack/linuxproc', 'proctrack/cgroup'))
+  killNode(node)
+  startNode(node)
+  const log = env.SLURM_CONF.replace(/slurm\.conf$/, `${node}/log`)
+  const starts = () => readFileSync(log, 'utf8').match(/slurmd started on/g)?.length ?? 0
+  await until('its daemon has started again', () => starts() > 1)
+  await until('it is idle', async () => (await run('sinfo', '-h', '-n', node, '-o', '%t')) === 'idle')
+}
+
+async function statusesOf(fleet: FleetRig): Promise<SiteStatus[]> {
+  const { output } = await fleet.run('--status')
+  return output
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
+}
+
+function siteOf(fleet: FleetRig, name: string): Site {
+  return { name, modelsDir: fleet.modelsDir(name), quotasFile: fleet.rig(name).path('quotas.json') }
 }
 
 function untilTraining(fleet: FleetRig, site: string): Promise<unknown> {

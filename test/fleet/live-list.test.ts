@@ -38,7 +38,7 @@ test('the list shows what trains with its bar, why others wait, and failures wit
   assert.is(describeCounts(shown), '4 sites: 2 waiting, 1 running, 1 failed')
   assert.equal(drawSites(shown, '', 70, 20), [
     'site-0 on n1: core  ██████░░░░░░ 512 MiB of 1024 MiB',
-    'waiting: 2 for Resources',
+    '2 wait: Resources',
     "✖ site-1: core's training ended with exit code 5 and more and more an…",
   ])
 })

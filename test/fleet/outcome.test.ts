@@ -13,7 +13,13 @@ const job: SlurmJob = {
   reason: 'None',
   name: 'ransomeye:paris',
 }
-const evidence = { jobId: 17, done: undefined, log: '/m/.trainer/slurm.log', timeMinutes: undefined }
+const evidence = {
+  jobId: 17,
+  done: undefined,
+  hasBegun: false,
+  log: '/m/.trainer/slurm.log',
+  timeMinutes: undefined,
+}
 
 /** What a small cluster without control groups, accounting or a power switch cannot be made to do. */
 const rare: [job: Partial<SlurmJob>, exitCode: number, message: string][] = [
@@ -24,6 +30,11 @@ const rare: [job: Partial<SlurmJob>, exitCode: number, message: string][] = [
   [{ exitCode: 127 }, 78, 'exit code 127 on n2 without a word'],
   [{ exitCode: 44 }, 1, 'exit code 44 on n2 without a word'],
   [{ signal: 11 }, 1, 'killed by SIGSEGV on n2'],
+  [
+    { state: 'COMPLETED' },
+    75,
+    "Slurm says its job 17 is done on n2, but its run never began: see slurmd's log on n2 and sinfo -R",
+  ],
 ]
 
 for (const [state, exitCode, message] of rare) {
@@ -40,6 +51,19 @@ test('judge() takes the reason from the journal only where that tells of the sam
 
   assert.is(judge({ ...job, exitCode: 143 }, { ...evidence, done }).message, done.message)
   assert.is.not(judge({ ...job, exitCode: 75 }, { ...evidence, done }).message, done.message)
+})
+
+test('judge() takes a job for done only where its run has told its end', () => {
+  const completed = { ...job, state: 'COMPLETED' }
+  const done = { exitCode: 0, message: 'nothing to do' }
+  const begun = { ...evidence, hasBegun: true }
+
+  assert.equal(judge(completed, { ...begun, done }), done)
+  assert.is(judge(completed, begun).exitCode, 75)
+  assert.match(
+    judge(completed, begun).message,
+    'its run has told no end; look at the log /m/.trainer/slurm.log',
+  )
 })
 
 test('judgeGone() believes the journal, and without it knows nothing', () => {

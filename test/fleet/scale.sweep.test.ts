@@ -81,7 +81,7 @@ function journalOf(id: number): string {
 /** As squeue prints a job in the columns that it is asked for. */
 function rowOf(id: number, isRunning: boolean): string {
   const cells = [id, isRunning ? 'RUNNING' : 'PENDING', 0, 0, isRunning ? `n${id}` : '', 'Resources']
-  const widths = [12, 20, 12, 8, 64, 64]
+  const widths = [12, 20, 12, 8, 64, 160]
   const row = cells.map((cell, index) => String(cell).padEnd(widths[index]!)).join('')
   return row + `ransomeye:site ${id}`.padEnd(64)
 }

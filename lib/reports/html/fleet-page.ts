@@ -1,21 +1,28 @@
 import { jobNames } from '../../quotas.ts'
 import { count, formatMetrics, formatSeconds } from '../../text.ts'
-import { formatAge, lastTrainingRun, type SiteModel, type SiteReport } from '../site-report.ts'
+import type { JobEnd } from '../job-end.ts'
+import {
+  formatAge,
+  lastTrainingRun,
+  type SiteModel,
+  type SiteReport,
+  standOf,
+  untoldEnd,
+} from '../site-report.ts'
 import { drawDocument } from './document.ts'
 import { type Html, html } from './html.ts'
 import { drawNodeTimeline, overlapsOnNodes, trainingsByNode } from './node-timeline.ts'
 import { table } from './tables.ts'
-import { formatTime, resultOf } from './words.ts'
+import { formatTime, type ResultTone, resultOf } from './words.ts'
 
 const SHOWN_METRICS = 2
 const MAX_FAULTS = 10
 
 /** One HTML file for all sites of a fleet: who has which models, who failed and why, and what ran where. */
 export function drawFleetPage(file: string, sites: SiteReport[], madeAt: Date): string {
-  const failed = sites.filter(
-    site => (lastTrainingRun(site)?.exitCode ?? 0) !== 0 || site.fault !== undefined,
-  )
+  const failed = sites.filter(site => standOf(site) === 'failed')
   const complete = sites.filter(({ models }) => models.length && models.every(({ valid }) => valid))
+  const lacking = sites.length - complete.length
   const trainings = trainingsByNode(sites)
   const overlaps = overlapsOnNodes(trainings)
   const faults = overlaps.map(
@@ -25,9 +32,9 @@ export function drawFleetPage(file: string, sites: SiteReport[], madeAt: Date): 
   const body = html`<p class="verdict ${failed.length ? 'bad' : 'good'}">${
     failed.length ? `${count(failed.length, 'site')} of ${sites.length} failed.` : 'No site failed.'
   }</p>
-<p class="verdict ${complete.length < sites.length ? 'bad' : 'good'}">${
-    complete.length < sites.length
-      ? `${count(sites.length - complete.length, 'site')} without all its models.`
+<p class="verdict ${lacking ? 'bad' : 'good'}">${
+    lacking
+      ? `${count(lacking, 'site')} without all ${lacking === 1 ? 'its' : 'their'} models.`
       : 'Every site has all its models.'
   }</p>
 <p class="verdict ${overlaps.length ? 'bad' : 'good'}">${
@@ -38,7 +45,7 @@ export function drawFleetPage(file: string, sites: SiteReport[], madeAt: Date): 
 <p class="note">${faults.slice(0, MAX_FAULTS).join(' ')}</p>
 <section>
 <h2>Sites</h2>
-<p class="note">What is published now, with its age and its first figures, and how the last run ended.</p>
+<p class="note">What is published now, with its age and its first figures, and how the last run or Slurm job ended.</p>
 ${listSites(sites, madeAt.getTime())}
 </section>
 ${
@@ -59,14 +66,19 @@ function listSites(sites: SiteReport[], now: number): Html {
     sites.map(report => {
       const { site, modelsDir, models, fault } = report
       const run = report.runs.at(-1)
-      const result = run ? resultOf(run) : { text: 'never', tone: 'muted' }
+      const untold = untoldEnd(report)
+      const result = untold ? resultOfJob(untold) : run ? resultOf(run) : { text: 'never', tone: 'muted' }
+      const at = untold?.at ?? run?.startedAt
       const last = lastTrainingRun(report)
-      const said = fault ?? (last?.exitCode ? last.message : undefined)
+      const end = untold ?? last
+      const said = fault ?? (end?.exitCode ? end.message : undefined)
+      // A job that was never a run has been on no node that is known.
+      const ran = untold && run?.slurmJob !== untold.slurmJob ? undefined : run
       const row = html`<tr>
 <th scope="row" title="${modelsDir}">${site}</th>
-<td class="words ${result.tone}">${result.text}${run ? html` <small class="muted">${formatTime(run.startedAt)}</small>` : ''}</td>
-<td data-label="node">${run?.host ?? '-'}</td>
-<td class="number" data-label="took">${run ? formatSeconds(run.durationMs / 1000) : '-'}</td>
+<td class="words ${result.tone}">${result.text}${at ? html` <small class="muted">${formatTime(at)}</small>` : ''}</td>
+<td data-label="node">${ran?.host ?? '-'}</td>
+<td class="number" data-label="took">${ran ? formatSeconds(ran.durationMs / 1000) : '-'}</td>
 ${jobNames.map(job =>
   drawModel(
     job,
@@ -81,6 +93,10 @@ ${jobNames.map(job =>
         : row
     }),
   )
+}
+
+function resultOfJob({ exitCode }: JobEnd): { text: string; tone: ResultTone } {
+  return exitCode === 0 ? { text: 'done', tone: 'good' } : { text: `exit code ${exitCode}`, tone: 'bad' }
 }
 
 function drawModel(job: string, model: SiteModel | undefined, now: number): Html {
