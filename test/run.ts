@@ -27,6 +27,7 @@ const LONGEST_FIRST = [
   'frameworks/tensorflow.sweep',
   'fleet/cluster',
   'fleet/scale.sweep',
+  'fleet/following',
   'models/publish-faults',
   'models/crash-images',
   'machine/volume-interrupts.sweep',

@@ -99,7 +99,7 @@ export function drawFleet(sites: SiteStatus[], now = Date.now()): string {
   const rows = sites.map(status => [
     escapeText(status.site),
     status.training ? `${status.state} ${status.training}` : status.state,
-    status.node ?? (status.lastJob ? undefined : status.lastRun?.host) ?? '-',
+    nodeOf(status) ?? '-',
     describeLast(status, now),
     ...['core', 'dpi', 'agent'].map(job =>
       describeModel(
@@ -120,9 +120,17 @@ export function drawFleet(sites: SiteStatus[], now = Date.now()): string {
   return [...lines, ...(faults.length ? ['', ...faults.map(fault => wrap(fault, WIDTH))] : [])].join('\n')
 }
 
+/** The node of its job, or of its last run if that is over and nothing has come after it. */
+function nodeOf({ state, node, lastRun, lastJob }: SiteStatus): string | undefined {
+  const isPast = state === 'waiting' || state === 'held' || lastJob !== null
+  return node ?? (isPast ? undefined : lastRun?.host) ?? undefined
+}
+
 function describeLast({ lastRun, lastJob }: SiteStatus, now: number): string {
-  if (lastJob) return `${lastJob.exitCode}, ${formatAge(lastJob.at, now)}`
-  return lastRun ? `${lastRun.exitCode ?? 'cut off'}, ${formatAge(lastRun.startedAt, now)}` : '-'
+  if (lastJob) return `exit code ${lastJob.exitCode}, ${formatAge(lastJob.at, now)} ago`
+  if (!lastRun) return '-'
+  const end = lastRun.exitCode === null ? 'cut off' : `exit code ${lastRun.exitCode}`
+  return `${end}, ${formatAge(lastRun.startedAt, now)} ago`
 }
 
 function describeModel(model: SiteModel | undefined, now: number): string {

@@ -49,7 +49,7 @@ test('how a job came out that left no run is what a site shows, in the table and
   const table = drawFleet([siteStatus(report, gone)])
   const page = drawFleetPage('fleet.json', [report], new Date())
 
-  assert.match(table, /^paris {2}failed {2}- {5}3, 0 min/m)
+  assert.match(table, /^paris {2}failed {2}- {5}exit code 3, 0 min ago/m)
   assert.match(table, 'paris: project /opt/nope is not on n1')
   assert.match(page, '1 site of 1 failed.')
   assert.match(page, 'project /opt/nope is not on n1')

@@ -112,10 +112,13 @@ test('the table of a fleet has a line a site, and below it why one is not as it 
 
   const [head, ...lines] = drawFleet(statuses, Date.parse(timeOf(0)) + 3 * 60 * 60_000).split('\n')
 
-  assert.match(head!, /^site {3}state {4}node {2}last run {2}core {3}dpi/)
-  assert.match(lines[0]!, /^paris {2}running {2}n7 {4}0, 3 h {4}valid {2}not valid {2}not valid$/)
-  assert.match(lines[1]!, /^rome {3}failed {3}n2 {4}2, 3 h/)
-  assert.match(lines[2]!, /^oslo {3}waiting {2}n2/)
+  assert.match(head!, /^site {3}state {4}node {2}last run {14}core {3}dpi/)
+  assert.match(
+    lines[0]!,
+    /^paris {2}running {2}n7 {4}exit code 0, 3 h ago {2}valid {2}not valid {2}not valid$/,
+  )
+  assert.match(lines[1]!, /^rome {3}failed {3}n2 {4}exit code 2, 3 h ago/)
+  assert.match(lines[2]!, /^oslo {3}waiting {2}- {5}exit code 0/)
   assert.ok(lines.includes('rome: Model too large for quota'))
   assert.ok(lines.includes('oslo: is waiting: Resources'))
 })
