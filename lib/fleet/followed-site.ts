@@ -1,11 +1,11 @@
 import type { TrainerEvent } from '../events.ts'
 import { stateDirOf } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
+import type { JobRecord } from '../run/job-record.ts'
 import { JournalTail } from '../run/journal-tail.ts'
 import { logOf } from './batch-script.ts'
 import type { SiteState } from './fleet-events.ts'
 import type { Site } from './fleet-file.ts'
-import type { JobRecord } from './job-record.ts'
 import type { Evidence, Outcome } from './outcome.ts'
 
 /** A site whose job is in Slurm's hands, and what is known of it. */

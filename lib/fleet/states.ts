@@ -1,8 +1,8 @@
 import { messageOf } from '../errors.ts'
+import { readRecord } from '../run/job-record.ts'
 import { jobNameOf } from './batch-script.ts'
 import type { Fleet, Site } from './fleet-file.ts'
 import { FollowedSite } from './followed-site.ts'
-import { readRecord } from './job-record.ts'
 import { hasEnded, judge, judgeGone, type Outcome, obstacleOf } from './outcome.ts'
 import { describeReason, isNamed, listJobs, NoAnswer, type SlurmJob } from './slurm.ts'
 

@@ -5,8 +5,8 @@ import { readManifest } from '../models/manifest.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
 import { checkPublished } from '../models.ts'
 import { type JobName, jobNames, readQuotas } from '../quotas.ts'
+import { type JobEnd, readJobEnd } from '../run/job-record.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
-import { type JobEnd, readJobEnd } from './job-end.ts'
 
 /** The last run that was to train is seldom further back. */
 const PAST_RUNS = 5

@@ -1,10 +1,10 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { type EventBody, stampEvent } from '../../lib/events.ts'
-import { keepOutcome, writeRecord } from '../../lib/fleet/job-record.ts'
 import { drawFleet, type SlurmState, siteStatus } from '../../lib/reports/fleet-table.ts'
 import { drawFleetPage } from '../../lib/reports/html/fleet-page.ts'
 import { readSite, standOf } from '../../lib/reports/site-report.ts'
+import { keepOutcome, writeRecord } from '../../lib/run/job-record.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
 

@@ -1,6 +1,6 @@
 import { jobNames } from '../../quotas.ts'
+import type { JobEnd } from '../../run/job-record.ts'
 import { count, formatMetrics, formatSeconds } from '../../text.ts'
-import type { JobEnd } from '../job-end.ts'
 import {
   formatAge,
   lastTrainingRun,

@@ -4,32 +4,35 @@ import { stateDirOf } from '../layout.ts'
 import { replaceFile } from '../system/durable.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 import { shorten } from '../text.ts'
-import type { Site } from './fleet-file.ts'
-import type { Outcome } from './outcome.ts'
 
 const FILE = 'slurm.json'
 const MAX_BYTES = 16_384
 const MAX_MESSAGE = 1000
 
+/** A site of a fleet, by the folder that its job trains in. */
+type Site = { modelsDir: string }
+
 const whole = v.pipe(v.number(), v.integer(), v.minValue(0))
+const endSchema = v.object({
+  exitCode: whole,
+  message: v.string(),
+  at: v.string(),
+  /** The job that came out so; missing if Slurm has taken none. */
+  slurmJob: v.optional(whole),
+  /** It was still in the queue then, and may come out otherwise. */
+  isQueued: v.optional(v.literal(true)),
+})
 const recordSchema = v.object({
   jobId: whole,
   submittedAt: v.string(),
   /** Where the site's journal ended then. */
   journal: v.object({ inode: whole, bytes: whole }),
-  /** How the site came out last, once somebody has judged it; lib/reports/job-end.ts reads it too. */
-  outcome: v.optional(
-    v.object({
-      exitCode: whole,
-      message: v.string(),
-      at: v.string(),
-      /** The job that came out so; missing if Slurm has taken none. */
-      slurmJob: v.optional(whole),
-      /** It was still in the queue then, and may come out otherwise. */
-      isQueued: v.optional(v.literal(true)),
-    }),
-  ),
+  /** How the site came out last, once somebody has judged it. */
+  outcome: v.optional(endSchema),
 })
+
+/** How a site's last Slurm job came out, or why Slurm took none. */
+export type JobEnd = v.InferOutput<typeof endSchema>
 
 /** The last job that was submitted for a site. */
 export type JobRecord = v.InferOutput<typeof recordSchema>
@@ -52,7 +55,7 @@ export async function writeRecord(site: Site, record: JobRecord): Promise<void> 
  */
 export async function keepOutcome(
   site: Site,
-  { exitCode, message }: Outcome,
+  { exitCode, message }: Pick<JobEnd, 'exitCode' | 'message'>,
   slurmJob?: number,
   isQueued = false,
 ): Promise<void> {
@@ -71,10 +74,23 @@ export async function keepOutcome(
 
 /** The site's last job; undefined if there is none, or what is there is no record. */
 export function readRecord({ modelsDir }: Site): JobRecord | undefined {
+  return read(stateDirOf(modelsDir), recordSchema)
+}
+
+/**
+ * Read how a site's last Slurm job came out, also where Slurm has taken none.
+ *
+ * @param stateDir the models folder's `.trainer`
+ * @returns undefined if there was none, or nobody has judged it
+ */
+export function readJobEnd(stateDir: string): JobEnd | undefined {
+  return read(stateDir, v.object({ outcome: endSchema }))?.outcome
+}
+
+function read<T>(stateDir: string, schema: v.GenericSchema<unknown, T>): T | undefined {
   try {
-    const content: unknown = JSON.parse(readPlain(stateDirOf(modelsDir), FILE, MAX_BYTES))
-    const record = v.safeParse(recordSchema, content)
-    return record.success ? record.output : undefined
+    const content = v.safeParse(schema, JSON.parse(readPlain(stateDir, FILE, MAX_BYTES)))
+    return content.success ? content.output : undefined
   } catch (error) {
     if (!(error instanceof SyntaxError)) reasonOf(error)
     return undefined
