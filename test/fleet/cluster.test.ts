@@ -233,27 +233,30 @@ clusterTest(
   },
 )
 
-clusterTest('a project or Node.js that the node has not is told by its key, at once and later', async () => {
-  await using noProject = await fleetRig(cluster, { paris: {} }, {}, '/opt/nope')
-  await using noNode = await fleetRig(cluster, { paris: {} })
-  const file = noNode.path('fleet.json')
-  writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), node: '/opt/node' }))
+clusterTestInSweep(
+  'a project or Node.js that the node has not is told by its key, at once and later',
+  async () => {
+    await using noProject = await fleetRig(cluster, { paris: {} }, {}, '/opt/nope')
+    await using noNode = await fleetRig(cluster, { paris: {} })
+    const file = noNode.path('fleet.json')
+    writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), node: '/opt/node' }))
 
-  const tries = [
-    { fleet: noProject, key: 'project', path: '/opt/nope', code: 3 },
-    { fleet: noNode, key: 'node', path: '/opt/node', code: 78 },
-  ]
-  const ends = await Promise.all(tries.map(async it => ({ ...it, ...(await it.fleet.run()) })))
+    const tries = [
+      { fleet: noProject, key: 'project', path: '/opt/nope', code: 3 },
+      { fleet: noNode, key: 'node', path: '/opt/node', code: 78 },
+    ]
+    const ends = await Promise.all(tries.map(async it => ({ ...it, ...(await it.fleet.run()) })))
 
-  for (const { fleet, key, path, code, exitCode, events } of ends) {
-    const [paris] = await statusesOf(fleet)
-    const message = new RegExp(`^${key} ${path} is not on n\\d+; see ${key} in fleet\\.json$`)
-    assert.is(exitCode, code)
-    assert.match(failuresOf(events).paris!.message, message)
-    assert.equal([paris!.state, paris!.lastJob?.exitCode], ['failed', code])
-    assert.match(paris!.lastJob!.message, message)
-  }
-})
+    for (const { fleet, key, path, code, exitCode, events } of ends) {
+      const [paris] = await statusesOf(fleet)
+      const message = new RegExp(`^${key} ${path} is not on n\\d+; see ${key} in fleet\\.json$`)
+      assert.is(exitCode, code)
+      assert.match(failuresOf(events).paris!.message, message)
+      assert.equal([paris!.state, paris!.lastJob?.exitCode], ['failed', code])
+      assert.match(paris!.lastJob!.message, message)
+    }
+  },
+)
 
 clusterTest('a job that Slurm calls completed is a failure if its run never began', async () => {
   await using broken = await startCluster({ nodes: 1 })

@@ -22,7 +22,7 @@ const NOBODY = 65534
 const mounting = skipUnless(test, hasLoopDevices, 'needs root and loop devices')
 const mountingInSweep = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 
-mounting('create and mount do nothing more when they are repeated', async () => {
+mountingInSweep('create and mount do nothing more when they are repeated', async () => {
   await using rig = await createdRig()
   writeFileSync(join(rig.folder, 'core.onnx'), 'as it was')
   const state = () => [

@@ -21,8 +21,10 @@ const write = async (file, pieces) => {
 const has = file => fs.existsSync(dir + '/' + file)
 `
 
-test('a checkpoint that is written in place, file by file, does not cost the complete one before it', async () => {
-  const trainer = `${HELPERS}
+inSweep(
+  'a checkpoint that is written in place, file by file, does not cost the complete one before it',
+  async () => {
+    const trainer = `${HELPERS}
 for (const step of [100, 200, 300]) {
   fs.mkdirSync(dir + '/checkpoint-' + step)
   await write('checkpoint-' + step + '/model.safetensors', 4)
@@ -31,14 +33,15 @@ for (const step of [100, 200, 300]) {
   await write('checkpoint-' + step + '/optimizer.pt', 3)
 }
 ${publishes}`
-  await using rig = await trainerRig({ core: { maxDiskMb: 20, framework: 'huggingface', trainer } })
+    await using rig = await trainerRig({ core: { maxDiskMb: 20, framework: 'huggingface', trainer } })
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 0)
-  assert.equal(linesOf(rig, 'whole'), ['whole 200 true', 'whole 300 true'])
-  assert.equal(prunedIn(events), ['checkpoint-100'])
-})
+    assert.is(exitCode, 0)
+    assert.equal(linesOf(rig, 'whole'), ['whole 200 true', 'whole 300 true'])
+    assert.equal(prunedIn(events), ['checkpoint-100'])
+  },
+)
 
 test('of a checkpoint of several files all go or all stay, and the newest whole one stays', async () => {
   const trainer = `${HELPERS}

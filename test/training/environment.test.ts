@@ -25,7 +25,7 @@ const toldIn = (rig: Rig) =>
     .match(/^told .*$/gm)
     ?.at(-1)
 
-test('a training is told what it may use beside what is published, and can use it', async () => {
+inSweep('a training is told what it may use beside what is published, and can use it', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 40, models: ['*.pkl'], trainer: usesMost } })
 
   const first = await rig.run(['core', '--json'])

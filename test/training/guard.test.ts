@@ -20,6 +20,8 @@ const workFiles = (rig: Rig) => readdirSync(rig.path('models', 'core', 'work')).
 
 test('a training that writes checkpoints for three times its quota survives, and is never seen above it', async () => {
   await using rig = await trainerRig({ core: { maxDiskMb: 20, trainer: writesThrice(20) } })
+  // Others who free space beside it would hide what it writes.
+  await using _disk = hasLoopDevices ? ownDisk(rig, 'ext4', 400) : undefined
   const run = rig.start(['core', '--json'])
   await until('the folder is there', () => statSync(jobDir(rig), { throwIfNoEntry: false }))
   const stopSampling = sampleUsage(jobDir(rig))

@@ -153,7 +153,7 @@ await Training.start(start, { onLines() {}, onRedraw() {}, onRetry() {}, signal:
 
 for (const isSandboxed of [false, true]) {
   const where = isSandboxed ? 'in the sandbox' : 'without a sandbox'
-  const testHere = isSandboxed ? sandboxed : test
+  const testHere = isSandboxed ? sandboxed : inSweep
 
   testHere(`Training ${where} does not outlive whoever is killed while it starts`, async () => {
     await using box = await sandbox(folders)
