@@ -234,7 +234,9 @@ export class Looker {
         ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
         : before.freeBytes + freedBytes - look.freeBytes
       const isLate = lateBytes > Math.max(freedBytes / 2, NOISE.bytes)
-      const matters = isCapped ? !countsAtOnce : isTooMuch(now)
+      // Where the disk holds more than the quota it makes no difference, and what seems to come late others may have written.
+      const helps = isTooMuch(now) && !isTooMuch({ ...now, freeBytes: now.freeBytes + lateBytes })
+      const matters = isCapped ? !countsAtOnce : helps
       if (!isLate || !matters || performance.now() > endMs) return now
       await syncFilesystem(dir)
       await delay(OTHERS_MS, undefined, { signal: this.#signal })
