@@ -56,6 +56,7 @@ const LONGEST_FIRST = [
   'machine/install',
   'run/lock',
   'run/line-output',
+  'models/many-files',
   'models/readers',
   'scripts/bundle',
   'package/bundle.sweep',

@@ -15,6 +15,7 @@ import type { Budget } from './preflight.ts'
 import { Training } from './process.ts'
 import { Progress } from './progress.ts'
 import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
+import { withViolation } from './space-failure.ts'
 
 /** What a command may take where the job has no `timeoutMinutes`. */
 const DEFAULT_MINUTES = 60
@@ -86,16 +87,24 @@ export async function verdictOf(
     const guarding = guard(watch, over.signal)
     // Nobody watches it then, not even while it has its grace.
     guarding.catch(() => process.kill()).catch(() => {})
-    try {
-      const ended = await unlessAborted(Promise.race([process.exited, guarding, late]), run.signal)
-      if (ended === 'late') return `accept's command took longer than ${minutes} min`
-      over.abort()
-      await guarding // if the guard has ended it, this says why
-    } finally {
+    const end = async () => {
       await process.end(quota.graceSeconds * 1000)
       over.abort()
-      await guarding.catch(() => undefined) // thrown above, if it was the guard that ended it
     }
+    let isLate = false
+    try {
+      isLate = (await unlessAborted(Promise.race([process.exited, guarding, late]), run.signal)) === 'late'
+      if (!isLate) {
+        over.abort()
+        await guarding // if the guard has ended it, this says why
+      }
+    } catch (error) {
+      await end()
+      throw await withViolation(error, guarding)
+    }
+    await end()
+    await guarding.catch(() => undefined) // it is late all the same
+    if (isLate) return `accept's command took longer than ${minutes} min`
     if (process.isUnkillable) return `accept's command: ${process.describeUnkillable()}`
     const { exitCode, signal } = await process.exited
     if (exitCode === 0) return undefined

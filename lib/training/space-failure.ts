@@ -131,3 +131,13 @@ export function inodesGone(limit: Limit, figures: Figures, how: string): Trainer
     isOwn ? { usage } : {},
   )
 }
+
+/** What the guard has found in the grace of a training is not why its run ends, but the cause of that error. */
+export async function withViolation(error: unknown, guarding: Promise<unknown>): Promise<unknown> {
+  const cause: unknown = await guarding.then(
+    () => undefined,
+    reason => reason,
+  )
+  if (!(error instanceof TrainerError && cause instanceof TrainerError) || cause === error) return error
+  return new TrainerError(error.code, error.message, { cause })
+}

@@ -21,7 +21,7 @@ import { Training } from './process.ts'
 import { type Complaint, Progress } from './progress.ts'
 import { describePruned } from './pruned-paths.ts'
 import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
-import { explainSpace, hasFileAtLimit } from './space-failure.ts'
+import { explainSpace, hasFileAtLimit, withViolation } from './space-failure.ts'
 
 /** The outcome of a training that exited with 0. */
 export type Report = {
@@ -129,16 +129,6 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   if (exit.exitCode !== 0) throw ranOut ?? explainFailure(job, budget.isSandboxed, exit, progress)
   if (progress.complaint) emit({ event: 'warning', job: name, message: doubtOf(progress.complaint) })
   return { seconds: exit.seconds, ranOut }
-}
-
-/** What the guard has found in the grace of a training is not why its run ends, but the cause of that error. */
-async function withViolation(error: unknown, guarding: Promise<unknown>): Promise<unknown> {
-  const cause: unknown = await guarding.then(
-    () => undefined,
-    reason => reason,
-  )
-  if (!(error instanceof TrainerError && cause instanceof TrainerError) || cause === error) return error
-  return new TrainerError(error.code, error.message, { cause })
 }
 
 /**

@@ -15,12 +15,15 @@ import * as assert from 'uvu/assert'
 import { checkUsage } from '../../lib/storage.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { ownDisk } from '../support/own-disk.ts'
+import { isSweep } from '../support/places.ts'
 import { publishes, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices, must } from '../support/volume-rig.ts'
 
+/** What stands above a quota is seen and ended by then; a sweep has much to do beside it. */
+const MOST_MS = isSweep ? 1500 : 1000
 const MIB = 2 ** 20
 const canRun = (...programs: string[]) =>
   programs.every(it => spawnSync(it, ['--version'], { stdio: 'ignore' }).error === undefined)
@@ -85,7 +88,7 @@ libc.pthread_exit(None)`
 
     assert.is(exitCode, 2)
     assert.ok(
-      peakBytes > 50 * MIB && peakBytes < 92 * MIB && longestMs < 1000,
+      peakBytes > 50 * MIB && peakBytes < 92 * MIB && longestMs < MOST_MS,
       `${peakBytes} bytes, ${longestMs} ms`,
     )
     assert.ok(events.some(it => it.event === 'quota.exceeded' && it.usedBytes > 60 * MIB))
@@ -152,7 +155,7 @@ for (const [which, train] of Object.entries(holders)) {
     const { longestMs } = stop()
 
     assert.is(exitCode, 2, stdout)
-    assert.ok(longestMs < 1000, `${longestMs} ms`)
+    assert.ok(longestMs < MOST_MS, `${longestMs} ms`)
   })
 }
 
@@ -245,7 +248,7 @@ open(sys.argv[1] + '/core.bin', 'w').write('x')`
     const { peakBytes, longestMs } = stop()
 
     assert.is(exitCode, 0)
-    assert.ok(peakBytes > 44 * MIB && longestMs < 1000, `${peakBytes} bytes, ${longestMs} ms`)
+    assert.ok(peakBytes > 44 * MIB && longestMs < MOST_MS, `${peakBytes} bytes, ${longestMs} ms`)
   },
 )
 
@@ -274,7 +277,7 @@ time.sleep(20)`
     const { longestMs } = stop()
 
     assert.is(exitCode, 2)
-    assert.ok(longestMs < 1000, `${longestMs} ms`)
+    assert.ok(longestMs < MOST_MS, `${longestMs} ms`)
   },
 )
 
@@ -372,7 +375,7 @@ time.sleep(4)`
 
       assert.is(exitCode, 143)
       assert.match(readFileSync(rig.path('models/.trainer/core.log'), 'utf8'), 'has its grace')
-      assert.ok(peakBytes > 50 * MIB && longestMs < 1000, `${peakBytes} bytes, ${longestMs} ms above it`)
+      assert.ok(peakBytes > 50 * MIB && longestMs < MOST_MS, `${peakBytes} bytes, ${longestMs} ms above it`)
     },
   )
 }

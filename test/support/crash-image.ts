@@ -41,6 +41,8 @@ export async function withMounted<T>(
     return await use(box.path('mount/core'))
   } finally {
     const devices = devicesOf(box.path(image))
+    // Another mount namespace may hold it mounted, and nothing would be written then.
+    must('sync', '--file-system', box.path('mount'))
     await until('it can be unmounted', () => spawnSync('umount', [box.path('mount')]).status === 0)
     await until('a filesystem that is a program has written all', () => !devices.some(isServed))
     // Those of `mount -o loop` go by themselves.
