@@ -1,6 +1,6 @@
 import { type BigIntStats, lstatSync, type Stats } from 'node:fs'
 import { WORK } from '../layout.ts'
-import { type Bytes, type Folder, isWithin, native } from '../system/bytes.ts'
+import { type Bytes, type Folder, native } from '../system/bytes.ts'
 import { MIB } from '../text.ts'
 import { inodeBytesOn } from './capacity.ts'
 import { Entry, PrunableSet } from './entry.ts'
@@ -26,16 +26,16 @@ export async function findLargeUnnamed(
   enoughBytes: number,
 ): Promise<Entry[]> {
   const root = findRoot(dir)
-  const work = `${root}/${WORK}`
   const inodeBytes = inodeBytesOn(dir)
   const ruleOf = await compileRules(root, globs)
   const keeper = new Keeper(keep)
   const enough = new AbortController()
   const found: Entry[] = []
   let foundBytes = 0
-  const isUnnamed = ({ path, label }: Folder<Place>, name: Bytes, kind: 'file' | 'folder') => {
+  // What is not in `work/` stays, and so is not gone into.
+  const isUnnamed = ({ path }: Folder<Place>, name: Bytes, kind: 'file' | 'folder') => {
     if (path === root) return name === WORK
-    if (isTooDeep(path) || !isWithin(label, work)) return false
+    if (isTooDeep(path)) return false
     const rule = ruleOf(path, name, kind)
     return rule === undefined || (rule !== 'kept' && rule.rank === RANK.temporary)
   }
