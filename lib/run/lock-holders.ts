@@ -41,7 +41,7 @@ export function findHolder(stateDir: string): Holder | undefined {
     const locked = file ? [folder, file] : [folder]
     const holders = lockHolders(locked, `${path} (deleted)`).filter(pid => ownerOf(pid) === uid)
     if (!holders.length && !(file && isListed(file))) return undefined
-    if (holders.length && holders.every(pid => environmentOf(pid)?.includes(WATCHDOG_MARK))) return undefined
+    if (holders.length && holders.every(isRemainder)) return undefined
     const owner = readOwner(stateDir)
     return { ...owner, pid: namedHolders(owner, holders)[0] }
   } catch (cause) {
@@ -49,6 +49,11 @@ export function findHolder(stateDir: string): Holder | undefined {
       cause,
     })
   }
+}
+
+/** Is it a watchdog, or a process that is ending? The kernel takes its memory away before it closes its descriptors. */
+function isRemainder(pid: number): boolean {
+  return Boolean(environmentOf(pid)?.includes(WATCHDOG_MARK)) || readProc(`${pid}/cmdline`) === ''
 }
 
 /**

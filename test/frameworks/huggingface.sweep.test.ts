@@ -24,7 +24,7 @@ const CASES = [
 
 for (const { signal, what, edit, published } of CASES) {
   withTransformers(
-    `a Trainer ${what}, cut off by ${signal} in a save, goes on from the whole checkpoint before`,
+    `a Trainer ${what}, cut off by ${signal} in a save, goes on from the whole checkpoint before; published, it begins anew`,
     async () => {
       await using rig = await recipeRig('huggingface', { maxDiskMb }, edit)
       rig.set({ env: { HOLD_IN: 'checkpoint-50/optimizer.pt' } })
@@ -47,25 +47,15 @@ for (const { signal, what, edit, published } of CASES) {
       assert.is(oldest, published === 20 ? 'checkpoint-30' : 'checkpoint-20')
       assert.equal(rig.countIn(/trained one step$/), [50, 0, 0, 20])
       assert.is(await askPublished(rig), published)
+
+      const retrained = await rig.run(['core', '--retrain', '--json'])
+
+      assert.is(retrained.exitCode, 0)
+      assert.is(prunedWhileTraining(retrained.events)[0], 'checkpoint-10')
+      assert.equal(rig.countIn(/trained one step$/), [50, 0, 0, 20, 60])
+      assert.is(await askPublished(rig), published)
     },
   )
 }
-
-withTransformers(
-  'a Trainer that has been published begins anew, and again has its best checkpoint',
-  async () => {
-    await using rig = await recipeRig('huggingface', { maxDiskMb })
-
-    const first = await rig.run(['core', '--json'])
-    const retrained = await rig.run(['core', '--retrain', '--json'])
-
-    for (const { exitCode, events } of [first, retrained]) {
-      assert.is(exitCode, 0)
-      assert.is(prunedWhileTraining(events)[0], 'checkpoint-10')
-    }
-    assert.equal(rig.countIn(/trained one step$/), [60, 60])
-    assert.is(await askPublished(rig), 20)
-  },
-)
 
 test.run()

@@ -16,8 +16,8 @@ const faultTest = skipUnless(sampled, canTrace, needs)
 const faultTestInSweep = skipUnless(inSweep, canTrace, needs)
 const killed = 'signal=KILL'
 
-/** With it this file and that of rollbacks kill at more than two hundred points. */
-const large = setsOf(isSweep ? 20 : 1)
+/** Each file more makes calls more, of kinds that are there already. */
+const large = setsOf(isSweep ? 8 : 1)
 /** As many as have a first, a last and one in between. */
 const small = isSweep ? setsOf(3) : large
 test.after(async () => {
@@ -35,11 +35,11 @@ faultTest(
 
     const all = [...outcomes.values()].flat()
     // The least that the contract asks for: every file and every folder synced, the generation and `current` renamed.
-    assert.ok(outcomes.get('rename')!.length >= (isSweep ? 30 : 1))
-    assert.ok(outcomes.get('fsync')!.length >= (isSweep ? 30 : 1))
+    assert.ok(outcomes.get('rename')!.length >= (isSweep ? 15 : 1))
+    assert.ok(outcomes.get('fsync')!.length >= (isSweep ? 15 : 1))
     assert.equal([...outcomes.get('openat')!, ...outcomes.get('write')!], ['old', 'old'])
     assert.equal([...new Set(all)].sort(), ['new', 'old'])
-    if (isSweep) assert.ok(all.length >= 130, `${all.length} points`)
+    if (isSweep) assert.ok(all.length >= 70, `${all.length} points`)
   },
 )
 

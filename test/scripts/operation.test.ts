@@ -676,6 +676,10 @@ ${publishes}`
   const passes = [...new Set(events.map(it => it.run))]
     .slice(0, 3)
     .map(id => events.filter(it => it.run === id))
+  const failures = events.flatMap(it =>
+    it.event === 'job.fail' && it.code !== 'sigterm' ? [it.message] : [],
+  )
+  assert.is(failures.length, 1, failures.join('\n'))
   const trained = passes.map(pass => pass.flatMap(it => (it.event === 'train.start' ? [it.job] : [])))
   assert.equal(trained, [['core', 'dpi'], ['core', 'dpi'], ['dpi']])
   const codes = passes.flatMap(pass => pass.flatMap(it => (it.event === 'run.done' ? [it.exitCode] : [])))
