@@ -1,5 +1,6 @@
 import { TrainerError } from '../errors.ts'
 import type { Job } from '../run.ts'
+import { quoteWord } from '../text.ts'
 import { explainMisplaced } from './misplaced-words.ts'
 import type { TrainingExit } from './process.ts'
 import type { Progress } from './progress.ts'
@@ -22,7 +23,8 @@ export function explainFailure(
       ? 'not by this run: as a rule by the kernel, out of memory (journalctl -k)'
       : undefined
   const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
-  const said = lastLine ? `${words}, all its output is in ${logPath}` : 'it printed nothing'
+  const silent = `it printed nothing; its command is: ${job.quota.train.map(quoteWord).join(' ')}`
+  const said = lastLine ? `${words}, all its output is in ${logPath}` : silent
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
   const [pruned] = finalWords.flatMap(it => findPruned(it, job.pruned) ?? [])
   const isOfPruning = finalWords.some(it => isComplaint(it) && findPruned(it, job.pruned))

@@ -529,7 +529,7 @@ for (const { when, shared, fails, trainer, calls, reasons } of [
     fails: everyOther,
     trainer: 'process.exit(3)',
     calls: 4,
-    reasons: ["core's training ended with exit code 3; it printed nothing"],
+    reasons: ["core's training ended with exit code 3; it printed nothing; its command is: node core.mjs"],
   },
   {
     when: 'whenever a training is to start',
