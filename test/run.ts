@@ -126,13 +126,22 @@ await Promise.all(
   }),
 )
 
-// Files beside each other share processors and a disk, whose free space some of them watch. In CI one that failed so is run
+// Files beside each other share processors and a disk, whose free space some of them watch. In CI a test that failed so is run
 // once more, alone, and named: a fault of the program shows there too.
 if (process.env.CI)
   for (const [index, { name, tally }] of outcomes.entries()) {
-    if (!tally.failed && !tally.faults.length) continue
-    console.log(`AGAIN ${name}: it failed beside others, and is run alone`)
-    outcomes[index] = await runFile(name)
+    const { failed, faults, failedTests } = tally
+    if (!failed && !faults.length) continue
+    const isWhole = faults.length > 0 || failedTests.length !== failed
+    const what = isWhole ? 'all of it' : failedTests.map(it => `"${it}"`).join(', ')
+    console.log(`AGAIN ${name}: it failed beside others; ${what} is run alone`)
+    if (isWhole) outcomes[index] = await runFile(name)
+    else {
+      const testProcess = startProcess(name, { RANSOMEYE_ONLY: JSON.stringify(failedTests) })
+      const alone = await runFile(name, testProcess)
+      await endProcess(testProcess)
+      outcomes[index] = { ...alone, tally: { ...alone.tally, passed: tally.passed + alone.tally.passed } }
+    }
   }
 
 if (files.length > SHOWN) {
@@ -182,16 +191,15 @@ function isSmall(name: string): boolean {
   return !LONGEST_FIRST.includes(name) && !standsThere(name)
 }
 
-function startProcess(name: string): TestProcess {
-  const testProcess = new TestProcess(
-    standsThere(name)
-      ? { program: moduleOf(RUN_FILE), execArgv: loader, dir: root }
-      : {
-          program: copy.path(RUN_FILE.replace('.ts', '.js')),
-          execArgv: ['--enable-source-maps'],
-          dir: copy.dir,
-        },
-  )
+function startProcess(name: string, env: NodeJS.ProcessEnv = {}): TestProcess {
+  const place = standsThere(name)
+    ? { program: moduleOf(RUN_FILE), execArgv: loader, dir: root }
+    : {
+        program: copy.path(RUN_FILE.replace('.ts', '.js')),
+        execArgv: ['--enable-source-maps'],
+        dir: copy.dir,
+      }
+  const testProcess = new TestProcess({ ...place, env })
   running.add(testProcess)
   return testProcess
 }

@@ -9,6 +9,8 @@ export type Tally = {
   faults: string[]
   skips: string[]
   leftToSweep: number
+  /** The names of those that failed. */
+  failedTests: string[]
 }
 
 /** How a test file went, and what it took. */
@@ -32,7 +34,7 @@ export type Message = ({ test: string } | Tally) & { processorSeconds: number }
 export const END_OF_FILE = '\u0004'
 
 /** What Node.js is started with for test files, and in which folder. */
-export type Place = { program: string; execArgv: string[]; dir: string }
+export type Place = { program: string; execArgv: string[]; dir: string; env?: NodeJS.ProcessEnv }
 
 /** A process that runs one test file after another. */
 export class TestProcess {
@@ -44,12 +46,12 @@ export class TestProcess {
   #onOutput = () => {}
   isGone = false
 
-  constructor({ program, execArgv, dir }: Place) {
+  constructor({ program, execArgv, dir, env }: Place) {
     this.#child = fork(program, {
       cwd: dir,
       detached: true, // so that it has a group, which is ended as one
       // Node.js 20.11.0 hands work on files to the kernel's own threads, past strace, limits and other users' permissions.
-      env: { ...process.env, UV_USE_IO_URING: '0' },
+      env: { ...process.env, ...env, UV_USE_IO_URING: '0' },
       execArgv,
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     })
@@ -100,7 +102,14 @@ export class TestProcess {
         const how = isLate
           ? `ended: ${test} took longer than ${testLimitMs / 1000} s`
           : `ended in ${test}, before its last test (${signal ?? `exit code ${code}`})`
-        return { passed: 0, failed: 0, faults: [`${name} ${how}`], skips: [], leftToSweep: 0 }
+        return {
+          passed: 0,
+          failed: 0,
+          faults: [`${name} ${how}`],
+          skips: [],
+          leftToSweep: 0,
+          failedTests: [],
+        }
       }),
     ])
     clearTimeout(late)

@@ -8,6 +8,12 @@ export type OurTest = Test & { isHere: boolean }
 /** How many tests of this file `npm test` leaves to the sweep; the runner counts them aloud. */
 export let leftToSweep = 0
 
+/** The names of those that have failed so far in this process. */
+export const failedTests: string[] = []
+
+/** The tests to which this process keeps, if it keeps to some. */
+const only: string[] | undefined = process.env.RANSOMEYE_ONLY && JSON.parse(process.env.RANSOMEYE_ONLY)
+
 /** uvu's `test`, in which a test that takes longer than a minute has failed, and those after it run; not in a sweep. */
 export const test: OurTest = testOf(!isSweep)
 
@@ -35,7 +41,7 @@ export function inTurn(turn: number, turns: number, here = test): OurTest {
 /** Register tests with a limit of time, in a run that has them. */
 function testOf(isHere: boolean): OurTest {
   const define = (name: string, body: Body) => {
-    if (isHere) register(name, withLimit(name, body))
+    if (isHere && (only?.includes(name) ?? true)) register(name, withLimit(name, body))
     else if (!isSweep) leftToSweep++
   }
   return Object.assign(define, register, { isHere })
@@ -54,6 +60,9 @@ function withLimit(name: string, body: Body): Body {
     )
     try {
       await Promise.race([late, body(context)])
+    } catch (error) {
+      failedTests.push(name)
+      throw error
     } finally {
       ended.abort()
     }
