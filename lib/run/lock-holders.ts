@@ -53,7 +53,10 @@ export function findHolder(stateDir: string): Holder | undefined {
 
 /** Is it a watchdog, or a process that is ending? The kernel takes its memory away before it closes its descriptors. */
 function isRemainder(pid: number): boolean {
-  return Boolean(environmentOf(pid)?.includes(WATCHDOG_MARK)) || readProc(`${pid}/cmdline`) === ''
+  const environment = environmentOf(pid)
+  // A run may have been started with an empty environment, but not without a command.
+  const isEnding = environment === '' && readProc(`${pid}/cmdline`) === ''
+  return isEnding || environment?.includes(WATCHDOG_MARK) === true
 }
 
 /**
