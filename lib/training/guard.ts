@@ -14,6 +14,7 @@ import { type Look, type Looked, Looker, withNoise } from './looker.ts'
 import type { HeldFiles } from './open-files.ts'
 import type { Runs } from './process.ts'
 import { diskFull, inodesGone, limitReached } from './space-failure.ts'
+import { type Counters, Unfound } from './unfound.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
@@ -372,7 +373,7 @@ class Guard {
     const { training } = this.#watch
     const startedMs = performance.now()
     let since: { ms: number; runs: Runs } | undefined
-    let first: { writtenBytes: number; accountBytes: number; foundBytes: number } | undefined
+    const unfound = new Unfound(this.#watch.countsAtOnce)
     while (!training.stop()) {
       if (performance.now() - startedMs > FREEZE_DEADLINE_MS)
         await this.#endUncounted(`it does not stand still within ${FREEZE_DEADLINE_MS / 1000} s`)
@@ -385,23 +386,24 @@ class Guard {
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
       // It may be others who have written so much.
-      const writtenBytes = training.bytesWritten()
+      const before = this.#counters()
       let look = await this.#looker.countMoving(this.#signal)
       const limit = limitNow(this.#watch, look)
       if (isAbove(look, limit)) {
         look = await this.#prune(look)
         if (isAbove(look, limitNow(this.#watch, look))) return look
-        first = undefined
-        continue
-      }
-      first ??= { writtenBytes, accountBytes: now.usedBytes, foundBytes: look.usedBytes }
-      // A file that is on its way through a socket, or that another thread has closed, is not found.
-      const byItself = writtenBytes - first.writtenBytes
-      const newBytes = Number.isNaN(byItself) ? now.usedBytes - first.accountBytes : byItself
-      const unfoundBytes = newBytes - (look.usedBytes - first.foundBytes)
-      if (unfoundBytes > MOST_UNFOUND * limit.bytes) return { ...look, usedBytes: now.usedBytes }
+        unfound.forget()
+      } else if (unfound.note(before, look.usedBytes, this.#counters()) > MOST_UNFOUND * limit.bytes)
+        return { ...look, usedBytes: now.usedBytes }
     }
     return undefined
+  }
+
+  #counters(): Counters {
+    return {
+      writtenBytes: this.#watch.training.bytesWritten(),
+      accountBytes: accountOf(this.#watch.dir).usedBytes,
+    }
   }
 
   /** Prune down to 80 % of the limit, in rounds: one kind of what may go after another, and much in parts. */
