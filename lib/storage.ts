@@ -54,23 +54,31 @@ export async function pruneTo(
     if (!faults.has(message)) options.onFault?.(message)
     faults.add(message)
   }
-  const told = { ...options, onFault }
+  const { dryRun } = options
   let freedBytes = 0
-  let isStuck = false
-  for (let round = 0; ; ) {
-    const { usedBytes, prunable, isCut } = await measure(dir, { ...options, ...all })
-    if (usedBytes <= limitBytes) return { usedBytes, freedBytes }
-    if (isStuck || round === MAX_ROUNDS) throw await tooLarge(dir, usedBytes, limitBytes, options, faults)
-    const pruned = await pruneOldest(dir, prunable, { ...told, usedBytes, targetBytes: limitBytes })
-    freedBytes += pruned.freedBytes
-    if (options.dryRun) {
-      if (pruned.usedBytes > limitBytes)
-        throw await tooLarge(dir, pruned.usedBytes, limitBytes, options, faults)
-      return { usedBytes: pruned.usedBytes, freedBytes }
-    }
-    isStuck = pruned.usedBytes === usedBytes
+  for (let round = 0; round < MAX_ROUNDS; ) {
+    const { before, after, freed, isCut } = await pruneOnce(dir, limitBytes, { ...options, ...all, onFault })
+    freedBytes += freed
+    if (after <= limitBytes && (dryRun || before <= limitBytes)) return { usedBytes: after, freedBytes }
+    if (dryRun) throw await tooLarge(dir, after, limitBytes, options, faults)
+    if (after === before) break
     if (!isCut) round++
   }
+  const { usedBytes } = await measure(dir, options)
+  if (usedBytes <= limitBytes) return { usedBytes, freedBytes }
+  throw await tooLarge(dir, usedBytes, limitBytes, options, faults)
+}
+
+/** Measure and prune. The list of what may go is large: it ends with this call, so there are never two. */
+async function pruneOnce(
+  dir: string,
+  limitBytes: number,
+  options: EnforceOptions,
+): Promise<{ before: number; after: number; freed: number; isCut: boolean }> {
+  const { usedBytes: before, prunable, isCut } = await measure(dir, options)
+  const need = { usedBytes: before, targetBytes: limitBytes }
+  const { usedBytes: after, freedBytes: freed } = await pruneOldest(dir, prunable, { ...options, ...need })
+  return { before, after, freed, isCut }
 }
 
 /**
@@ -87,17 +95,18 @@ export async function removeUnnamed(
     const large = await findLargeUnnamed(dir, rules, usedBytes - limitBytes)
     await pruneOldest(dir, large, { ...rules, usedBytes, targetBytes: limitBytes })
   }
-  for (;;) {
-    const { prunable, isCut, ...used } = await measure(dir, { ...rules, unnamed: true })
-    const largestFirst = prunable.toSorted((a, b) => b.set.bytes - a.set.bytes)
-    const { freedInodes } = await pruneOldest(dir, largestFirst, {
-      ...rules,
-      ...used,
-      targetBytes: 0,
-      targetInodes: 0,
-    })
-    if (!isCut || !freedInodes) return
+  while (await removeOnce(dir, rules)) {
+    // More than are listed at a time.
   }
+}
+
+/** @returns whether there may be more that goes */
+async function removeOnce(dir: string, rules: MeasureOptions & PruneListener): Promise<boolean> {
+  const { prunable, isCut, ...used } = await measure(dir, { ...rules, unnamed: true })
+  const largestFirst = prunable.toSorted((a, b) => b.set.bytes - a.set.bytes)
+  const need = { ...used, targetBytes: 0, targetInodes: 0 }
+  const { freedInodes } = await pruneOldest(dir, largestFirst, { ...rules, ...need })
+  return isCut && freedInodes > 0
 }
 
 async function tooLarge(

@@ -11,9 +11,9 @@ export async function arrange(entries: Aged[]): Promise<PrunableSet[]> {
   const sets = new Map<Bytes, PrunableSet>()
   const slice = new Slice()
   for (const { entry, checkpoint, place } of entries) {
-    const set = sets.get(checkpoint) ?? new PrunableSet(checkpoint, entry.rank, place)
-    sets.set(checkpoint, set)
-    set.add(entry)
+    const set = sets.get(checkpoint)
+    if (set) set.add(entry)
+    else sets.set(checkpoint, new PrunableSet(checkpoint, entry, place))
     if (slice.isOver()) await slice.next()
   }
   const all = [...sets.values()]

@@ -151,7 +151,7 @@ export class PrunableSet {
   /** The path that all of it begins with. */
   readonly path: Bytes
   readonly rank: Rank
-  readonly entries: Entry[] = []
+  readonly entries: Entry[]
   /** The newest of its times, as far as they are believed. */
   timeNs = 0n
   /** By this it is ordered: no earlier than what comes before it by number. */
@@ -166,14 +166,21 @@ export class PrunableSet {
   /** Where it stands among those of its pattern, if it has a number. */
   readonly place: Place | undefined
 
-  constructor(path: Bytes, rank: Rank, place: Place | undefined) {
+  constructor(path: Bytes, first: Entry, place?: Place) {
     this.path = path
-    this.rank = rank
+    this.rank = first.rank
     this.place = place
+    // Most have one: to push it would take room for seventeen.
+    this.entries = [first]
+    this.#charge(first)
   }
 
   add(entry: Entry): void {
     this.entries.push(entry)
+    this.#charge(entry)
+  }
+
+  #charge(entry: Entry): void {
     entry.set = this
     if (entry.timeNs > this.timeNs) this.timeNs = entry.timeNs
     this.bytes += entry.inodes.reduce((sum, inode) => sum + inode.bytes, entry.ownBytes)

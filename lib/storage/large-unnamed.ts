@@ -46,7 +46,7 @@ export async function findLargeUnnamed(
     entry.add(chargeOf(stats, inodeBytes))
     entry.bytes = entry.ownBytes
     if (keeper.keeps(entry)) return
-    new PrunableSet(`${folder.label}/${name}`, UNNAMED.rank, undefined).add(entry)
+    entry.set = new PrunableSet(`${folder.label}/${name}`, entry)
     found.push(entry)
     foundBytes += entry.bytes
     if (foundBytes >= enoughBytes) enough.abort()
