@@ -29,7 +29,7 @@ const groups = new Map<string, { title: string; measure: Group }>([
 const names = [...groups.keys()]
 
 const options = {
-  seconds: { type: 'string', value: 'N', help: 'how long to watch an idle training (default: 60)' },
+  seconds: { type: 'string', value: 'N', help: 'how long to watch an idle training (default: 180)' },
 } as const
 
 const program: Program<typeof options> = {
@@ -48,7 +48,7 @@ process.exitCode = await runScript(async () => {
   }
   const chosen = chooseGroups(read.positionals)
   const interrupts = listenForSignals()
-  const bench = { signal: interrupts.signal, idleMs: 1000 * wholeSeconds(read.values.seconds ?? '60') }
+  const bench = { signal: interrupts.signal, idleMs: 1000 * wholeSeconds(read.values.seconds ?? '180') }
   print(`${describeMachine()}. Medians of rounds in which the two take turns.`)
   for (const { title, measure } of chosen) {
     print(`\n### ${title}\n\n${tableHead}`)

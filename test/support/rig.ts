@@ -41,6 +41,8 @@ type StartOptions = {
   withModelsDir?: boolean
   /** Start it by tsx, as operators do; else as plain JavaScript, where the tests run so. */
   byTsx?: boolean
+  /** The folder of a bundle, to run that instead. */
+  bundle?: string
 }
 export type Ended = {
   exitCode: number | null
@@ -75,14 +77,15 @@ export async function trainerRig(
 
   const start: Rig['start'] = (
     args = [],
-    { script = 'tasks.ts', env = {}, prefix = [], withModelsDir = true, byTsx = false } = {},
+    { script = 'tasks.ts', env = {}, prefix = [], withModelsDir = true, byTsx = false, bundle } = {},
   ) => {
     const places = [
       '--quotas',
       box.path('quotas.json'),
       ...(withModelsDir ? ['--models-dir', modelsDir] : []),
     ]
-    const node = [process.execPath, ...(byTsx ? ['--import', 'tsx', join(root, script)] : programOf(script))]
+    const own = byTsx ? ['--import', 'tsx', join(root, script)] : programOf(script)
+    const node = [process.execPath, ...(bundle ? [join(bundle, script.replace(/\.ts$/, '.js'))] : own)]
     const [program, ...rest] = [...prefix, ...node, ...places, ...args]
     const child = spawn(program!, rest, {
       cwd: root,
