@@ -1,3 +1,4 @@
+import { SYSTEM_MODELS_DIR } from '../settings/folders.ts'
 import { nameCommand } from '../system/start-command.ts'
 import { escapeText, formatBar, formatBytes, formatSeconds, formatTold, wrap } from '../text.ts'
 import { describeGenerations } from './generation-list.ts'
@@ -76,7 +77,7 @@ function describeFolder({ freeBytes, obstacle }: Status): string {
   return isReadOnly ? `${free}, which is read-only: no run can work there; mount it writable` : free
 }
 
-function describeRun({ running, lastRun, obstacle }: Status, now: number): string {
+function describeRun({ running, lastRun, obstacle, modelsDir }: Status, now: number): string {
   if (running) {
     const { pid, job, stepSince, elsewhere } = running
     const step = running.step ?? 'no training: a run that begins or ends, or a volume being moved'
@@ -87,8 +88,10 @@ function describeRun({ running, lastRun, obstacle }: Status, now: number): strin
   }
   if (!lastRun && obstacle)
     return `not running; no training is recorded here, and none could be: ${obstacle === 'full' ? 'the disk is full, free some space' : 'it is read-only'}`
-  if (!lastRun)
-    return 'not running; no training is recorded here. If there was one, name its folder with --models-dir'
+  if (!lastRun) {
+    const service = modelsDir === SYSTEM_MODELS_DIR ? '' : `; the service's is ${SYSTEM_MODELS_DIR}`
+    return `not running; no training is recorded here. If there was one, name its folder with --models-dir${service}`
+  }
   const { startedAt, exitCode, message } = lastRun
   const end =
     exitCode === null

@@ -27,6 +27,7 @@ import { test } from '../support/test.ts'
 /** Who has settings of their own keeps them, without being asked. */
 const KEEP_SETTINGS = ['--option', 'Dpkg::Options::=--force-confold']
 const settings = '/etc/ransomeye-trainer/quotas.json'
+const timer = 'ransomeye-retrain.timer'
 
 /** Says so, then publishes as soon as the test lets it. */
 const waitsToPublish = `console.log('ready')
@@ -88,12 +89,14 @@ withBoot('a removal ends a training and keeps the rest, and a reinstallation fin
   setTraining(machine, `if (job === 'core') {\n${publishes}} else {\n${goesOn}}`)
   installPackage(machine, built.deb, ...KEEP_SETTINGS)
   await untilReady(machine, 'dpi')
+  machine.must('systemctl', 'enable', '--now', timer)
 
   machine.must('apt-get', 'remove', '--yes', 'ransomeye-trainer')
   const left = processesOf(machine)
   const kept = [settings, `${models}/core/core.onnx`, `${models}/.trainer/events.jsonl`]
   const found = kept.filter(name => existsSync(machine.path(name)))
   const starts = machine.run('systemctl', 'start', service).status
+  const stopped = machine.run('systemctl', 'is-active', timer).stdout
   setTraining(machine, publishes)
   installPackage(machine, built.deb, ...KEEP_SETTINGS)
   await untilDone(machine)
@@ -108,6 +111,8 @@ withBoot('a removal ends a training and keeps the rest, and a reinstallation fin
   )
   assert.equal(publishedOn(machine), jobNames)
   assert.is(machine.must('systemctl', 'is-enabled', service), 'enabled\n')
+  assert.is(stopped, 'inactive\n')
+  assert.is(machine.must('systemctl', 'is-active', timer), 'active\n')
 })
 
 withBoot('a purge removes what was trained here, and says which models it keeps', async () => {
