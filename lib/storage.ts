@@ -57,11 +57,15 @@ export async function pruneTo(
   const { dryRun } = options
   let freedBytes = 0
   for (let round = 0; round < MAX_ROUNDS; ) {
-    const { before, after, freed, isCut } = await pruneOnce(dir, limitBytes, { ...options, ...all, onFault })
+    const { before, after, freed, isOver, isCut } = await pruneOnce(dir, limitBytes, {
+      ...options,
+      ...all,
+      onFault,
+    })
     freedBytes += freed
     if (after <= limitBytes && (dryRun || before <= limitBytes)) return { usedBytes: after, freedBytes }
     if (dryRun) throw await tooLarge(dir, after, limitBytes, options, faults)
-    if (after === before) break
+    if (isOver) break
     if (!isCut) round++
   }
   const { usedBytes } = await measure(dir, options)
@@ -74,11 +78,12 @@ async function pruneOnce(
   dir: string,
   limitBytes: number,
   options: EnforceOptions,
-): Promise<{ before: number; after: number; freed: number; isCut: boolean }> {
+): Promise<{ before: number; after: number; freed: number; isOver: boolean; isCut: boolean }> {
   const { usedBytes: before, prunable, isCut } = await measure(dir, options)
   const need = { usedBytes: before, targetBytes: limitBytes }
-  const { usedBytes: after, freedBytes: freed } = await pruneOldest(dir, prunable, { ...options, ...need })
-  return { before, after, freed, isCut }
+  const pruned = await pruneOldest(dir, prunable, { ...options, ...need })
+  const { usedBytes: after, freedBytes: freed, removedCount } = pruned
+  return { before, after, freed, isOver: removedCount === 0 && after === before, isCut }
 }
 
 /**
@@ -91,9 +96,14 @@ export async function removeUnnamed(
   { usedBytes, limitBytes }: { usedBytes: number; limitBytes: number },
   rules: MeasureOptions & PruneListener,
 ): Promise<void> {
-  if (usedBytes > limitBytes) {
-    const large = await findLargeUnnamed(dir, rules, usedBytes - limitBytes)
-    await pruneOldest(dir, large, { ...rules, usedBytes, targetBytes: limitBytes })
+  const enoughBytes = usedBytes - limitBytes
+  // It may have grown on until the last of its processes was dead: as much is looked for again, as long as there is so much.
+  for (let left = usedBytes, isEnough = enoughBytes > 0; isEnough; ) {
+    const large = await findLargeUnnamed(dir, rules, enoughBytes)
+    const all = { usedBytes: left, targetBytes: Number.NEGATIVE_INFINITY }
+    const { usedBytes: after, freedBytes } = await pruneOldest(dir, large, { ...rules, ...all })
+    left = after
+    isEnough = freedBytes >= enoughBytes
   }
   while (await removeOnce(dir, rules)) {
     // More than are listed at a time.
@@ -105,8 +115,8 @@ async function removeOnce(dir: string, rules: MeasureOptions & PruneListener): P
   const { prunable, isCut, ...used } = await measure(dir, { ...rules, unnamed: true })
   const largestFirst = prunable.toSorted((a, b) => b.set.bytes - a.set.bytes)
   const need = { ...used, targetBytes: 0, targetInodes: 0 }
-  const { freedInodes } = await pruneOldest(dir, largestFirst, { ...rules, ...need })
-  return isCut && freedInodes > 0
+  const { removedCount } = await pruneOldest(dir, largestFirst, { ...rules, ...need })
+  return isCut && removedCount > 0
 }
 
 async function tooLarge(

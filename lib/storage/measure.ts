@@ -32,6 +32,8 @@ export type MeasureOptions = Globs & {
 export type Measurement = {
   /** Charged bytes. */
   usedBytes: number
+  /** The same without what is charged of sparse files beyond their blocks. */
+  allocatedBytes: number
   usedInodes: number
   /** The part of `usedBytes` that would come free if everything prunable went. */
   prunableBytes: number
@@ -86,6 +88,7 @@ class Account {
   readonly #pointers: Pointer[] = []
   #fromFuture: Bytes | undefined
   #usedBytes = 0
+  #allocatedBytes = 0
   #usedInodes = 0
   /** Bytes of files that go with an entry, hard links not counted. */
   #named = 0
@@ -119,12 +122,12 @@ class Account {
     const bytes = chargeOf(stats, this.#inodeBytes)
     if (owner === undefined) this.#notePointer(folder.path, name, stats)
     if (!isExact(stats)) {
-      this.#charge(bytes)
+      this.#charge(stats, bytes)
       return owner
     }
     const isFolder = stats.isDirectory()
     const inode = stats.nlink > 1n && !isFolder ? this.#countName(stats, bytes) : undefined
-    if (!inode || inode.names === 1) this.#charge(bytes)
+    if (!inode || inode.names === 1) this.#charge(stats, bytes)
     if (owner === 'kept') return owner
     if (this.#keeper.keepsInode(stats)) owner?.keep()
     const rule = this.#ruleFor(folder, name, stats)
@@ -163,7 +166,7 @@ class Account {
   }
 
   async close(rootStats: Stats): Promise<Measurement> {
-    this.#charge(chargeOf(rootStats, this.#inodeBytes))
+    this.#charge(rootStats, chargeOf(rootStats, this.#inodeBytes))
     const slice = new Slice()
     for (const [entry, inode] of this.#links) {
       entry.goer?.link(inode)
@@ -171,10 +174,14 @@ class Account {
     }
     const sets = await arrange(this.#entries.list().filter(({ entry }) => !this.#isLive(entry)))
     if (sets.length) notePointers(this.#root, this.#pointers, sets)
-    const prunable = worthPruning(sets.sort(compareSets)).flatMap(({ entries }) => entries)
     const { isCut } = this.#entries
+    const worth = worthPruning(sets.sort(compareSets))
+    // Hard links of which others are not listed: none of them frees anything alone, but as many go as it takes.
+    const isOfLinks = isCut && !worth.length
+    const prunable = (isOfLinks ? sets : worth).flatMap(({ entries }) => entries)
     return {
       usedBytes: this.#usedBytes,
+      allocatedBytes: this.#allocatedBytes,
       usedInodes: this.#usedInodes,
       prunableBytes: isCut ? this.#named : prunable.reduce((sum, { bytes }) => sum + bytes, 0),
       prunable,
@@ -217,8 +224,9 @@ class Account {
     return isWithin(label, this.#work) && !isOurs ? (rule ?? UNNAMED) : undefined
   }
 
-  #charge(bytes: number): void {
+  #charge(stats: Stats | BigIntStats, bytes: number): void {
     this.#usedBytes += bytes
+    this.#allocatedBytes += allocatedOf(stats, this.#inodeBytes)
     this.#usedInodes++
   }
 
@@ -264,8 +272,13 @@ function isExact(stats: Stats | BigIntStats): stats is BigIntStats {
 
 /** Charge one inode, in bytes; `inodeBytes` of them for itself. */
 export function chargeOf(stats: Stats | BigIntStats, inodeBytes: number): number {
-  const blockBytes = Number(stats.blocks) * 512
-  return (stats.isFile() ? Math.max(Number(stats.size), blockBytes) : blockBytes) + inodeBytes
+  const allocatedBytes = allocatedOf(stats, inodeBytes)
+  return stats.isFile() ? Math.max(Number(stats.size) + inodeBytes, allocatedBytes) : allocatedBytes
+}
+
+/** Tell what one inode takes on the disk, in bytes; `inodeBytes` of them for itself. */
+export function allocatedOf({ blocks }: Stats | BigIntStats, inodeBytes: number): number {
+  return Number(blocks) * 512 + inodeBytes
 }
 
 /** One look at a job's folder, and at the filesystem that it is on. */

@@ -37,8 +37,11 @@ export type PruneOptions = PruneListener & {
   targetInodes?: number
 }
 
-/** The result of pruning: the usage as computed, what came free, and the sets of which a part is left. */
+/**
+ * The result of pruning: how many entries went, the usage as computed, what came free, and the sets of which a part is left.
+ */
 export type PruneResult = {
+  removedCount: number
   usedBytes: number
   freedBytes: number
   freedInodes: number
@@ -105,7 +108,7 @@ class Pruning {
     this.#options = options
     this.#queue = entries.values()
     this.#need = { bytes: usedBytes - targetBytes, inodes: usedInodes - targetInodes }
-    this.#result = { usedBytes, freedBytes: 0, freedInodes: 0, broken: new Set() }
+    this.#result = { removedCount: 0, usedBytes, freedBytes: 0, freedInodes: 0, broken: new Set() }
   }
 
   /** Take the entries that are to be deleted next; of a set of several, none if one of them is not as it was measured. */
@@ -154,9 +157,11 @@ class Pruning {
       return
     }
     const freed = takeOff(entry)
-    this.#result.usedBytes -= freed.bytes
+    // The usage may have been told too low.
+    this.#result.usedBytes = Math.max(0, this.#result.usedBytes - freed.bytes)
     if (outcome === 'gone') return
     if (entry.set.entries.length > 1) this.#removed.add(entry.set)
+    this.#result.removedCount++
     this.#result.freedBytes += freed.bytes
     this.#result.freedInodes += freed.inodes
     onPrune?.(describe(entry, freed.bytes, this.#result.usedBytes))

@@ -52,6 +52,8 @@ export async function verdictOf(
   const user = isSandboxed ? trainingUser() : undefined
   if (user !== undefined) await giveFolder(workDir, user)
   const env = trainingEnvironment(job, budget.toldBytes, (isSandboxed && shortTemporaryFolder()) || tmpDir)
+  // What the command writes would be taken for what is tried.
+  const isCounted = countsAtOnce(jobDir)
   const progress = new Progress(job, limitBytes)
   const over = new AbortController()
   const minutes = quota.timeoutMinutes ?? DEFAULT_MINUTES
@@ -77,7 +79,7 @@ export async function verdictOf(
     const watch = {
       ...budget,
       rules: { ...rules, keep },
-      countsAtOnce: countsAtOnce(jobDir),
+      countsAtOnce: isCounted,
       training: process,
       emit,
       onPrune,

@@ -14,7 +14,7 @@ import { type Look, type Looked, Looker, withNoise } from './looker.ts'
 import type { HeldFiles } from './open-files.ts'
 import type { Runs } from './process.ts'
 import { diskFull, inodesGone, limitReached } from './space-failure.ts'
-import { type Counters, Unfound } from './unfound.ts'
+import { bytesBetween, type Counters, Unfound } from './unfound.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
@@ -111,6 +111,9 @@ function reniceSession(nice: string): boolean {
   }
 }
 
+/** The figures of a training that has passed its limit, and what it held. */
+type Passed = Figures & { held?: HeldFiles }
+
 class Guard {
   readonly #watch: Watch
   readonly #signal: AbortSignal
@@ -122,6 +125,8 @@ class Guard {
   #patience: Amounts = { bytes: 0, inodes: 0 }
   /** The folder was counted before the training began. */
   #walk = { endMs: performance.now(), tookMs: 0 }
+  /** What the last look found on the disk. */
+  #foundBytes = 0
   /** Until then somebody is taken to free space. */
   #freeingUntilMs = 0
   #diskBytes = 0
@@ -222,10 +227,15 @@ class Guard {
     const { countsAtOnce } = this.#watch
     const before = process.cpuUsage()
     const look = await this.#lookMoving()
-    if (look) this.#choice.noteSizes(look)
+    if (look) this.#note(look)
     if (look && countsAtOnce) this.#raise(look)
     else if (look) this.#estimate.set(look, look.account)
     this.#walked(before)
+  }
+
+  #note(look: Look): void {
+    this.#choice.noteSizes(look)
+    this.#foundBytes = look.allocatedBytes
   }
 
   /** Note what a walk took of a processor: on a busy machine it lasts longer than that. */
@@ -253,27 +263,37 @@ class Guard {
       bytes: room.bytes > 0 ? room.bytes : before.usedBytes / 20,
       inodes: Math.max(room.inodes, 64),
     }
+    return this.#countWithin(() => {
+      const { usedBytes, usedInodes } = this.#estimate.now()
+      return {
+        bytes: most.bytes - (usedBytes - before.usedBytes),
+        inodes: most.inodes - (usedInodes - before.usedInodes),
+      }
+    })
+  }
+
+  /**
+   * Count while it moves, but no longer than there is room for what is written meanwhile.
+   *
+   * @returns undefined if that was not long enough
+   */
+  async #countWithin(roomLeft: () => Amounts): Promise<Look | undefined> {
     const stop = new AbortController()
     const signal = AbortSignal.any([this.#signal, stop.signal])
-    const walking = this.#looker.countMoving(signal)
     let isOver = false
-    const ended = walking.then(
-      look => {
-        isOver = true
-        return look
-      },
-      error => {
-        isOver = true
+    const ended = this.#looker
+      .countMoving(signal)
+      .catch(error => {
         if (error !== stop.signal.reason) throw error
         return undefined
-      },
-    )
+      })
+      .finally(() => {
+        isOver = true
+      })
     while (!isOver && !this.#signal.aborted) {
-      const { usedBytes, usedInodes } = this.#estimate.now()
-      const bytes = most.bytes - (usedBytes - before.usedBytes)
-      const inodes = most.inodes - (usedInodes - before.usedInodes)
-      if (bytes < 0 || inodes < 0) stop.abort(new Error('it grows too fast'))
-      await Promise.race([ended, this.#wait({ bytes, inodes }, true)])
+      const room = roomLeft()
+      if (room.bytes < 0 || room.inodes < 0) stop.abort(new Error('it grows too fast'))
+      await Promise.race([ended, this.#wait(room, true)])
     }
     return ended
   }
@@ -322,7 +342,7 @@ class Guard {
     const { prunedCount } = this.#choice
     if (isFull) look = await this.#prune(look)
     const countedOnly = this.#choice.prunedCount === prunedCount && ({ countedOnly: true } as const)
-    this.#choice.noteSizes(look)
+    this.#note(look)
     this.#estimate.set(look, look.account)
     if (!training.hasRunSince(runs)) this.#looker.trust(look)
     this.#tellNow(look)
@@ -343,7 +363,7 @@ class Guard {
   }
 
   /** It is above its limit, and nothing is left to prune. */
-  async #endPassed(look: Look, held: HeldFiles | undefined): Promise<never> {
+  async #endPassed(look: Figures, held: HeldFiles | undefined): Promise<never> {
     const holds = describeHeld(held)
     await this.#watch.training.kill()
     throw this.#reasonFor(look, holds + (await this.#choice.describeRest()))
@@ -369,11 +389,11 @@ class Guard {
    *
    * @returns what it uses, if it passes its limit meanwhile and pruning does not help: only its death ends that
    */
-  async #untilStopped(): Promise<Look | undefined> {
-    const { training } = this.#watch
+  async #untilStopped(): Promise<Passed | undefined> {
+    const { training, countsAtOnce } = this.#watch
     const startedMs = performance.now()
     let since: { ms: number; runs: Runs } | undefined
-    const unfound = new Unfound(this.#watch.countsAtOnce)
+    const unfound = new Unfound(countsAtOnce)
     while (!training.stop()) {
       if (performance.now() - startedMs > FREEZE_DEADLINE_MS)
         await this.#endUncounted(`it does not stand still within ${FREEZE_DEADLINE_MS / 1000} s`)
@@ -387,13 +407,23 @@ class Guard {
       if (!isAbove(now, limitNow(this.#watch, now))) continue
       // It may be others who have written so much.
       const before = this.#counters()
-      let look = await this.#looker.countMoving(this.#signal)
+      const reachedBytes = () => this.#foundBytes + bytesBetween(before, this.#counters(), countsAtOnce)
+      const mostBytes = (1 + MOST_UNFOUND) * limitNow(this.#watch, now).bytes
+      let look = await this.#countWithin(() => ({
+        bytes: mostBytes - reachedBytes(),
+        inodes: Number.POSITIVE_INFINITY,
+      }))
+      if (!look) {
+        const usedBytes = reachedBytes()
+        if (usedBytes > mostBytes) return { ...now, usedBytes }
+        continue
+      }
       const limit = limitNow(this.#watch, look)
       if (isAbove(look, limit)) {
         look = await this.#prune(look)
         if (isAbove(look, limitNow(this.#watch, look))) return look
         unfound.forget()
-      } else if (unfound.note(before, look.usedBytes, this.#counters()) > MOST_UNFOUND * limit.bytes)
+      } else if (unfound.note(before, look, this.#counters()) > MOST_UNFOUND * limit.bytes)
         return { ...look, usedBytes: now.usedBytes }
     }
     return undefined
@@ -437,7 +467,7 @@ class Guard {
     emit({ event: 'warning', job, message })
   }
 
-  #reasonFor(look: Look, rest: string): TrainerError {
+  #reasonFor(look: Figures, rest: string): TrainerError {
     const how = 'had nothing left to prune and was killed'
     if (look.usedInodes > limitNow(this.#watch, look).inodes) return inodesGone(this.#watch, look, how)
     return look.usedBytes > this.#watch.limitBytes

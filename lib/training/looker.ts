@@ -23,6 +23,8 @@ export type Look = Figures &
   Pick<Measurement, 'prunable' | 'isCut'> & {
     /** By the walk, and held although deleted. */
     countedBytes: number
+    /** The same without what is charged of sparse files beyond their blocks. */
+    allocatedBytes: number
     held: HeldFiles
     /** The filesystem's account from before the walk. */
     account: FilesystemAccount
@@ -30,6 +32,7 @@ export type Look = Figures &
 
 const NOTHING_HELD: HeldFiles = {
   deletedBytes: 0,
+  allocatedBytes: 0,
   deletedInodes: 0,
   largest: [],
   unseen: new Set(),
@@ -84,13 +87,16 @@ export class Looker {
     const { job, dir, rules, isCapped } = this.#looked
     const account = accountOf(dir)
     const options = { ...rules, liveSinceNs: this.#sinceNs, signal }
-    const { usedBytes, usedInodes, prunable, isCut } = await measure(dir, options).catch(error => {
-      if (!isErrno(error.cause, 'EACCES')) throw error
-      const message = `Stopped ${job}: its training keeps a folder of its own from being counted. ${error.message}`
-      throw new TrainerError('training-failed', message, { cause: error })
-    })
+    const { usedBytes, allocatedBytes, usedInodes, prunable, isCut } = await measure(dir, options).catch(
+      error => {
+        if (!isErrno(error.cause, 'EACCES')) throw error
+        const message = `Stopped ${job}: its training keeps a folder of its own from being counted. ${error.message}`
+        throw new TrainerError('training-failed', message, { cause: error })
+      },
+    )
     const look = {
       usedBytes,
+      allocatedBytes,
       usedInodes,
       prunable,
       isCut,
@@ -139,6 +145,7 @@ export class Looker {
       ...look,
       held,
       countedBytes: look.countedBytes + deletedBytes,
+      allocatedBytes: look.allocatedBytes + held.allocatedBytes,
       usedBytes: look.usedBytes + deletedBytes + hiddenBytes,
       usedInodes: look.usedInodes + (isCapped ? 0 : deletedInodes),
     }

@@ -14,7 +14,7 @@ import { isErrno } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
 import { inodeBytesOn } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
-import { chargeOf } from '../storage/measure.ts'
+import { allocatedOf, chargeOf } from '../storage/measure.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { readProc } from '../system/processes.ts'
 import { Slice } from '../system/slice.ts'
@@ -24,6 +24,8 @@ import { temporaryFolder } from './sandbox.ts'
 export type HeldFiles = {
   /** Charged bytes, each file once; at least so many. */
   deletedBytes: number
+  /** The same without what is charged of sparse files beyond their blocks. */
+  allocatedBytes: number
   /** How many they are. */
   deletedInodes: number
   /** Deleted files that are mapped and not open, where this user may not look at them: they may have more. */
@@ -64,7 +66,14 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   const bytesOf = new Map<string, number>()
   const inodes = new Set<number>()
   const sockets = new Set<number>()
-  const held: HeldFiles = { deletedBytes: 0, deletedInodes: 0, largest: [], unseen: new Set(), outOfSight: 0 }
+  const held: HeldFiles = {
+    deletedBytes: 0,
+    allocatedBytes: 0,
+    deletedInodes: 0,
+    largest: [],
+    unseen: new Set(),
+    outOfSight: 0,
+  }
   const add = (stats: Stats, pid: number, pathOf: () => string) => {
     // A folder that has held many names keeps its size when they are gone.
     if (stats.nlink > 0) return
@@ -74,6 +83,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     if (!isCharged(stats.dev, path, stats.birthtimeMs)) return
     const bytes = chargeOf(stats, inodeBytes)
     bytesOf.set(id, bytes)
+    held.allocatedBytes += allocatedOf(stats, inodeBytes)
     inodes.add(stats.ino)
     note({ path, bytes, pid })
   }

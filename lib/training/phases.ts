@@ -91,7 +91,11 @@ async function emptyWork(job: Job, usage: Usage): Promise<void> {
   assertOwnLock(stateDirOf(run.modelsDir))
   const rules = await rulesOf(job)
   await removeUnnamed(jobDir, usage, rules)
-  await pruneTo(jobDir, quota.quotaBytes, rules).catch(() => {}) // announced above
+  await pruneTo(jobDir, quota.quotaBytes, rules).catch(reason => warnOfRest(job, messageOf(reason)))
+}
+
+function warnOfRest({ name, jobDir, emit }: Job, why: string): void {
+  emit({ event: 'warning', job: name, message: `${jobDir} may be left above its limit: ${why}` })
 }
 
 /**
@@ -136,7 +140,7 @@ async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<v
     const why = signal.aborted
       ? `to count and prune it takes longer than ${MOST_MS / 1000} s`
       : messageOf(reason)
-    emit({ event: 'warning', job: name, message: `${jobDir} may be left above its limit: ${why}` })
+    warnOfRest(job, why)
   }
 }
 

@@ -6,13 +6,16 @@ export type Counters = {
   accountBytes: number
 }
 
+/** What a look has found: as it is charged, and as it is on the disk. */
+type Found = { usedBytes: number; allocatedBytes: number }
+
 /**
  * Compares what a training writes with what looks at its folder find, while it moves. A file that is on its way through a
  * socket, or that another thread has closed, no look finds. The training is killed for the result, so each doubt is decided for it.
  */
 export class Unfound {
   /** As the first look left them. */
-  #since: (Counters & { foundBytes: number }) | undefined
+  #since: (Counters & Found) | undefined
   readonly #countsAtOnce: boolean
 
   /** @param countsAtOnce does the filesystem count at once what is written? */
@@ -33,14 +36,29 @@ export class Unfound {
    * @param after from after it
    * @returns bytes written since the first look that this one has not found
    */
-  note(before: Counters, foundBytes: number, after: Counters): number {
-    this.#since ??= { ...after, foundBytes }
-    const byItself = before.writtenBytes - this.#since.writtenBytes
-    // Others write too. They cannot be meant where the training has written nothing, nor it where the disk is no fuller.
-    const byAll = before.accountBytes - this.#since.accountBytes
-    const bySomebody = Number.isNaN(byItself) ? byAll : byItself
-    const newBytes = this.#countsAtOnce ? Math.min(bySomebody, byAll) : bySomebody
-    // A file that is gone, or was missed because it was renamed, has not been written by anybody.
-    return Math.max(0, newBytes - Math.max(0, foundBytes - this.#since.foundBytes))
+  note(before: Counters, { usedBytes, allocatedBytes }: Found, after: Counters): number {
+    this.#since ??= { ...after, usedBytes, allocatedBytes }
+    const newBytes = bytesBetween(this.#since, before, this.#countsAtOnce)
+    // A sparse file is charged before it is filled, and a compressed one takes less than was written. A file that is gone, or
+    // was missed because it was renamed, has not been written by anybody.
+    const foundBytes = Math.max(
+      0,
+      usedBytes - this.#since.usedBytes,
+      allocatedBytes - this.#since.allocatedBytes,
+    )
+    return Math.max(0, newBytes - foundBytes)
   }
+}
+
+/**
+ * Tell how many bytes a training has written between two moments, at most. Others write too: they cannot be meant where it has
+ * written nothing, nor it where the disk is no fuller.
+ *
+ * @param countsAtOnce does the filesystem count at once what is written?
+ */
+export function bytesBetween(first: Counters, last: Counters, countsAtOnce: boolean): number {
+  const byItself = last.writtenBytes - first.writtenBytes
+  const byAll = last.accountBytes - first.accountBytes
+  const bySomebody = Number.isNaN(byItself) ? byAll : byItself
+  return countsAtOnce ? Math.min(bySomebody, byAll) : bySomebody
 }

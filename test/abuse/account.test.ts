@@ -224,6 +224,32 @@ open(sys.argv[1] + '/core.bin', 'wb').write(b'x')`
   assert.ok(events.some(it => it.event === 'train.freeze'))
 })
 
+hostileInSweep('long writes do not wait until a folder with many names has been walked', async () => {
+  const script = `
+import os, sys, time
+os.mkdir('links')
+for n in range(200_000):
+  if n % 50_000 == 0: first = f'links/first-{n}'; open(first, 'w')
+  os.link(first, f'links/{n}')
+piece = bytes(100 * 2 ** 20); time.sleep(1.5)
+for n in range(8):
+  if not os.fork():
+    os.write(os.open(f'w{n}', os.O_RDWR | os.O_CREAT), piece); time.sleep(60)
+time.sleep(60)`
+  const inOutput = `import os, sys; os.chdir(sys.argv[1])${script}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(inOutput) } })
+  await using disk = ownDisk(rig, 'ext4', 1500)
+  const stop = disk.watch(60 * MIB)
+
+  const { exitCode } = await rig.run(['core', '--json'])
+  const { peakBytes } = stop()
+
+  assert.is(exitCode, 2)
+  assert.ok(peakBytes > 60 * MIB && peakBytes < 220 * MIB, `${peakBytes} bytes`)
+  const left = readdirSync(rig.path('models/core/work'))
+  assert.not(left.some(it => it.startsWith('w') || it === 'links'), left.join())
+})
+
 hostileInSweep(
   'deleted files in a socket that only its own queue holds do not stay on the disk',
   async () => {

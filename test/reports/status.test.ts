@@ -220,7 +220,10 @@ test('status makes no models folder where there is none', async () => {
 
   assert.is(exitCode, 0)
   assert.match(stdout, /models, not there yet$/m)
-  assert.match(stdout, /^not running; no training is recorded here\. .*--models-dir; the\s+service's is \/var\/lib\/ransomeye\/models$/ms)
+  assert.match(
+    stdout,
+    /^not running; no training is recorded here\. .*--models-dir; the\s+service's is \/var\/lib\/ransomeye\/models$/ms,
+  )
   assert.ok(!existsSync(rig.modelsDir))
 })
 

@@ -1,11 +1,11 @@
-import { linkSync, writeFileSync } from 'node:fs'
+import { linkSync, readdirSync, utimesSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { findLargeUnnamed } from '../../lib/storage/large-unnamed.ts'
 import { measure } from '../../lib/storage/measure.ts'
 import { removeUnnamed } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
 import { sandbox } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const rules = { prune: ['epochs/'], keepGlobs: ['kept/'] }
 
@@ -66,6 +66,17 @@ test('removeUnnamed() does not begin with what a smaller usage does not ask for'
   await removeUnnamed(box.dir, { usedBytes: 1, limitBytes: 2 }, { onPrune: it => paths.push(it.path) })
 
   assert.equal(paths.map(path => path.slice(box.dir.length + 1)).sort(), ['work/empty', 'work/part'])
+})
+
+inSweep('removeUnnamed() goes on behind more hard links than are listed at a time', async () => {
+  await using box = await sandbox({ 'work/tmp/.keep': 1, 'work/first': 1 })
+  for (let n = 0; n < 33_000; n++) linkSync(box.path('work/first'), box.path('work', `${n}`))
+  utimesSync(box.path('work/first'), 1, 1)
+  writeFileSync(box.path('work/last'), 'x')
+
+  await removeUnnamed(box.dir, { usedBytes: 1, limitBytes: 2 }, {})
+
+  assert.equal(readdirSync(box.path('work')), ['tmp'])
 })
 
 test.run()

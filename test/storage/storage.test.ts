@@ -5,6 +5,7 @@ import {
   chownSync,
   existsSync,
   linkSync,
+  mkdirSync,
   readdirSync,
   rmSync,
   truncateSync,
@@ -23,7 +24,7 @@ import { descriptorsBelow } from '../support/descriptors.ts'
 import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const MIB = 2 ** 20
@@ -163,6 +164,18 @@ test('enforceLimit() counts a hard link as freed when its last name goes', async
   )
   assert.is(usedBytes, used - MIB)
   assert.equal(readdirSync(box.path('work')), ['c.checkpoint'])
+})
+
+inSweep('enforceLimit() goes on behind more hard links than are listed at a time', async () => {
+  await using box = await agedBox({ 'a.checkpoint': 1, 'z.checkpoint': 2 })
+  mkdirSync(box.path('work/links'))
+  for (let n = 0; n < 33_000; n++)
+    linkSync(box.path('work/a.checkpoint'), box.path('work/links', `${n}.checkpoint`))
+  const { usedBytes } = await measure(box.dir)
+
+  await enforceLimit(box.dir, (usedBytes - 1.5 * MIB) / MIB)
+
+  assert.ok((await checkUsage(box.dir)) <= usedBytes - 1.5 * MIB)
 })
 
 test('enforceLimit() in a dry run tells the same and deletes nothing', async () => {

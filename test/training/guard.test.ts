@@ -212,6 +212,20 @@ await sleep(60_000)`
   assert.ok((await checkUsage(jobDir(rig))) <= 40 * MIB)
 })
 
+inSweep('one long write into a file that has its size already takes nothing more than that', async () => {
+  const trainer = `
+const fd = fs.openSync(dir + '/data', 'w')
+fs.ftruncateSync(fd, 160 * 2 ** 20); await sleep(2000)
+fs.writeSync(fd, Buffer.alloc(160 * 2 ** 20, 1)); await sleep(1000)
+${publishes}`
+  await using rig = await trainerRig({ core: { maxDiskMb: 200, trainer } })
+
+  const { exitCode, events, stdout } = await rig.run(['core', '--json'])
+
+  assert.is(exitCode, 0, stdout)
+  assert.ok(events.some(it => it.event === 'train.freeze'))
+})
+
 inSweep('a folder that matches a prune glob goes as one, the oldest first', async () => {
   const trainer = `
 for (let n = 1; n <= 8; n++) {
