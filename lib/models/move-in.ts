@@ -15,6 +15,12 @@ import { lookAt } from './sharing.ts'
 /** A file on its way into a generation: the names that it has there and had before, and what is in it. */
 export type Arrival = { name: string; original: string; entry: ManifestEntry }
 
+export type MoveOptions = {
+  signal?: AbortSignal | undefined
+  /** Called before a model is written anew beside itself, with its bytes; throws where they do not fit. */
+  makeRoom?: ((bytes: number) => Promise<void>) | undefined
+}
+
 /**
  * Move models and their external data into the next generation, external data first.
  *
@@ -28,7 +34,7 @@ export async function moveIn(
   files: string[],
   globs: string[],
   makeReadable: (path: string, name: string) => void,
-  signal?: AbortSignal,
+  { signal, makeRoom }: MoveOptions,
 ): Promise<Arrival[]> {
   const { workDir } = foldersIn(jobDir)
   const slice = new Slice()
@@ -62,6 +68,7 @@ export async function moveIn(
     const moved = relocationsOf(workDir, model, newNames)
     if (moved.size) {
       await makeParents(dir, name)
+      await makeRoom?.(sealed.get(name)!.bytes)
       await relocate(join(workDir, name), join(dir, name), moved, signal)
       makeReadable(join(dir, name), name)
       await syncFile(join(dir, name))

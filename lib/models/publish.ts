@@ -11,6 +11,7 @@ import { flatNamesOf } from './flat-names.ts'
 import { currentGeneration, type Generation, isSameFile, publishedDirOf } from './generations.ts'
 import { type Model, withoutData } from './judge.ts'
 import { type Manifest, readManifest } from './manifest.ts'
+import type { MoveOptions } from './move-in.ts'
 import { discard, nextNumber } from './next-generation.ts'
 import { hasLinks, publishFlat, removeFormer } from './publish-flat.ts'
 import { retire } from './retire.ts'
@@ -30,7 +31,7 @@ export type Published = {
   metrics: Record<string, number>
 }
 
-export type PublishOptions = {
+export type PublishOptions = Pick<MoveOptions, 'makeRoom'> & {
   /** How many generations are kept beside the current one. */
   keepGenerations?: number
   /** Looks at what would be published, in a folder of its own, beside the current one; throws unless it is accepted. */
@@ -56,7 +57,7 @@ export type PublishOptions = {
  * step `signal` ends it, between files, and what was made of the generation goes.
  *
  * @throws {TrainerError} `training-failed` if a model has changed or a name is taken; `storage` if the system refuses a
- * step; what `accept` throws; the reason of `signal`. What is published is unchanged then, or it is the new generation, of
+ * step; what `accept` and `makeRoom` throw; the reason of `signal`. What is published is unchanged then, or it is the new generation, of
  * which some flat names are missing until the next start
  */
 export async function publish(
@@ -64,14 +65,14 @@ export async function publish(
   job: JobName,
   found: Model[],
   facts: TrainingFacts,
-  { keepGenerations = 1, accept, stayed = [], signal, warn = () => {} }: PublishOptions = {},
+  { keepGenerations = 1, accept, stayed = [], signal, makeRoom, warn = () => {} }: PublishOptions = {},
 ): Promise<Published[]> {
   const models = withoutData(found)
   const names = models.map(({ name }) => name)
   try {
     const current = currentGeneration(jobDir)
     const former = readManifest(publishedDirOf(jobDir))
-    const staged = await stageModels(jobDir, job, models, facts, signal)
+    const staged = await stageModels(jobDir, job, models, facts, { signal, makeRoom })
     await accept?.(staged, current)
     // What is damaged is repaired by the same bytes.
     const isAgain = staged.isAgain && (!current || (await isStill(current, staged.manifest, signal)))

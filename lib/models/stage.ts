@@ -8,7 +8,7 @@ import { carryOver } from './carry-over.ts'
 import { currentGeneration, publishedDirOf } from './generations.ts'
 import { folderOf, judgeModel, type Model, namesOf } from './judge.ts'
 import { assertRoomFor, composeManifest, type Manifest, readManifest } from './manifest.ts'
-import { type Arrival, moveIn } from './move-in.ts'
+import { type Arrival, type MoveOptions, moveIn } from './move-in.ts'
 import { closeNext, linkIn, openNext } from './next-generation.ts'
 import { assertShards } from './shard-index.ts'
 import { formerMode, share } from './sharing.ts'
@@ -40,16 +40,17 @@ export type Staged = {
  * says so: under one flat name a reader could get the old model and the new data.
  *
  * @throws {TrainerError} `training-failed` if a model has changed since it was judged, its place is taken, or there are
- * more files than a manifest has room for; the system's error; or the reason of `signal`, which is looked at between
- * files. The files of the training may be gone then
+ * more files than a manifest has room for; the system's error; what `makeRoom` throws; or the reason of `signal`, which is
+ * looked at between files. The files of the training may be gone then
  */
 export async function stageModels(
   jobDir: string,
   job: JobName,
   models: Model[],
   { globs, trainedAt, seconds, reported }: TrainingFacts,
-  signal?: AbortSignal,
+  options: MoveOptions = {},
 ): Promise<Staged> {
+  const { signal } = options
   const { workDir } = foldersIn(jobDir)
   const publishedDir = publishedDirOf(jobDir)
   const previous = readManifest(publishedDir)
@@ -78,7 +79,7 @@ export async function stageModels(
   const dir = await openNext(jobDir)
   const readable = (path: string, name: string) =>
     share(jobDir, path, formerMode(publishedDir, previous, name))
-  const arrivals = await moveIn(jobDir, dir, judged, files, globs, readable, signal)
+  const arrivals = await moveIn(jobDir, dir, judged, files, globs, readable, options)
   const adopted = await carryOver(publishedDir, dir, previous, arrivals, signal)
   const isAgain = previous !== undefined && isOldContent(arrivals, previous)
   const manifest = compose(arrivals, (isAgain && timeOf(previous)) || undefined, adopted)

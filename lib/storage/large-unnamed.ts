@@ -2,7 +2,7 @@ import { type BigIntStats, lstatSync, type Stats } from 'node:fs'
 import { WORK } from '../layout.ts'
 import { type Bytes, type Folder, native } from '../system/bytes.ts'
 import { MIB } from '../text.ts'
-import { inodeBytesOn } from './capacity.ts'
+import { overheadOn } from './capacity.ts'
 import { Entry, PrunableSet } from './entry.ts'
 import { Keeper } from './keeper.ts'
 import { chargeOf, findRoot, type MeasureOptions, UNNAMED } from './measure.ts'
@@ -26,7 +26,7 @@ export async function findLargeUnnamed(
   enoughBytes: number,
 ): Promise<Entry[]> {
   const root = findRoot(dir)
-  const inodeBytes = inodeBytesOn(dir)
+  const overhead = overheadOn(dir)
   const ruleOf = await compileRules(root, globs)
   const keeper = new Keeper(keep)
   const enough = new AbortController()
@@ -43,7 +43,7 @@ export async function findLargeUnnamed(
     const stats = lstatSync(native(`${folder.reach}/${name}`), { bigint: true, throwIfNoEntry: false })
     if (!stats?.isFile() || stats.nlink > 1n) return
     const entry = new Entry(folder, name, stats, stats.mtimeNs, UNNAMED, undefined)
-    entry.add(chargeOf(stats, inodeBytes))
+    entry.add(chargeOf(stats, overhead))
     entry.bytes = entry.ownBytes
     if (keeper.keeps(entry)) return
     entry.set = new PrunableSet(`${folder.label}/${name}`, entry)

@@ -5,7 +5,7 @@ import { type Bytes, type Folder, isWithin, PATH_MAX } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import { arrange, compareSets, worthPruning } from './arrange.ts'
-import { accountOf, inodeBytesOn } from './capacity.ts'
+import { accountOf, type Overhead, overheadOn } from './capacity.ts'
 import { EntriesByAge, MOST_ENTRIES } from './entries-by-age.ts'
 import { Entry, type Inode, type Pointer } from './entry.ts'
 import { Keeper } from './keeper.ts'
@@ -60,7 +60,7 @@ export type Measurement = {
 export async function measure(dir: string, options: MeasureOptions = {}): Promise<Measurement> {
   const root = findRoot(dir)
   const ruleOf = await compileRules(root, options, options.liveSinceNs !== undefined)
-  const account = new Account(root, inodeBytesOn(dir), ruleOf, options)
+  const account = new Account(root, overheadOn(dir), ruleOf, options)
   const rootStats = await walk<Owner>(root, undefined, account, options.signal)
   return account.close(rootStats)
 }
@@ -75,7 +75,7 @@ const FUTURE_NS = 60n * 10n ** 9n
 class Account {
   readonly #root: Bytes
   readonly #work: Bytes
-  readonly #inodeBytes: number
+  readonly #overhead: Overhead
   readonly #ruleOf: RuleOf
   readonly #keeper: Keeper
   readonly #unnamed: boolean
@@ -95,13 +95,13 @@ class Account {
 
   constructor(
     root: Bytes,
-    inodeBytes: number,
+    overhead: Overhead,
     ruleOf: RuleOf,
     { keep = [], most = MOST_ENTRIES, which = 'oldest', unnamed = false, liveSinceNs }: MeasureOptions,
   ) {
     this.#root = root
     this.#work = `${root}/${WORK}`
-    this.#inodeBytes = inodeBytes
+    this.#overhead = overhead
     this.#ruleOf = ruleOf
     this.#keeper = new Keeper(keep)
     this.#entries = new EntriesByAge(root, most, which)
@@ -119,15 +119,19 @@ class Account {
 
   visit(folder: Folder<Owner>, name: Bytes, stats: Stats | BigIntStats): Owner {
     const owner = folder.data
-    const bytes = chargeOf(stats, this.#inodeBytes)
+    const { nameBytes, nameFactor } = this.#overhead
+    const ofName = nameBytes + nameFactor * name.length
+    const bytes = chargeOf(stats, this.#overhead) + ofName
+    const allocatedBytes = allocatedOf(stats, this.#overhead) + ofName
     if (owner === undefined) this.#notePointer(folder.path, name, stats)
     if (!isExact(stats)) {
-      this.#charge(stats, bytes)
+      this.#charge(bytes, allocatedBytes)
       return owner
     }
     const isFolder = stats.isDirectory()
     const inode = stats.nlink > 1n && !isFolder ? this.#countName(stats, bytes) : undefined
-    if (!inode || inode.names === 1) this.#charge(stats, bytes)
+    if (!inode || inode.names === 1) this.#charge(bytes, allocatedBytes)
+    else this.#add(ofName, ofName)
     if (owner === 'kept') return owner
     if (this.#keeper.keepsInode(stats)) owner?.keep()
     const rule = this.#ruleFor(folder, name, stats)
@@ -166,7 +170,7 @@ class Account {
   }
 
   async close(rootStats: Stats): Promise<Measurement> {
-    this.#charge(rootStats, chargeOf(rootStats, this.#inodeBytes))
+    this.#charge(chargeOf(rootStats, this.#overhead), allocatedOf(rootStats, this.#overhead))
     const slice = new Slice()
     for (const [entry, inode] of this.#links) {
       entry.goer?.link(inode)
@@ -224,10 +228,14 @@ class Account {
     return isWithin(label, this.#work) && !isOurs ? (rule ?? UNNAMED) : undefined
   }
 
-  #charge(stats: Stats | BigIntStats, bytes: number): void {
-    this.#usedBytes += bytes
-    this.#allocatedBytes += allocatedOf(stats, this.#inodeBytes)
+  #charge(bytes: number, allocatedBytes: number): void {
+    this.#add(bytes, allocatedBytes)
     this.#usedInodes++
+  }
+
+  #add(bytes: number, allocatedBytes: number): void {
+    this.#usedBytes += bytes
+    this.#allocatedBytes += allocatedBytes
   }
 
   #countName(stats: BigIntStats, bytes: number): Inode {
@@ -270,15 +278,22 @@ function isExact(stats: Stats | BigIntStats): stats is BigIntStats {
   return typeof stats.ino === 'bigint'
 }
 
-/** Charge one inode, in bytes; `inodeBytes` of them for itself. */
-export function chargeOf(stats: Stats | BigIntStats, inodeBytes: number): number {
-  const allocatedBytes = allocatedOf(stats, inodeBytes)
-  return stats.isFile() ? Math.max(Number(stats.size) + inodeBytes, allocatedBytes) : allocatedBytes
+/** Charge one inode, in bytes, without its names. */
+export function chargeOf(stats: Stats | BigIntStats, overhead: Overhead): number {
+  const allocatedBytes = allocatedOf(stats, overhead)
+  return stats.isFile() ? Math.max(Number(stats.size) + overhead.inodeBytes, allocatedBytes) : allocatedBytes
 }
 
-/** Tell what one inode takes on the disk, in bytes; `inodeBytes` of them for itself. */
-export function allocatedOf({ blocks }: Stats | BigIntStats, inodeBytes: number): number {
-  return Number(blocks) * 512 + inodeBytes
+/** The largest file that btrfs keeps with its name (`max_inline`), and the longest text of a link. */
+const MOST_INLINE = { file: 2048, link: 4096 }
+
+/** Tell what one inode takes on the disk, in bytes, without its names. */
+export function allocatedOf(stats: Stats | BigIntStats, { inodeBytes, inlineFactor }: Overhead): number {
+  const blockBytes = Number(stats.blocks) * 512 + inodeBytes
+  if (inlineFactor === 1) return blockBytes
+  const mostBytes = stats.isFile() ? MOST_INLINE.file : stats.isSymbolicLink() ? MOST_INLINE.link : 0
+  const size = Number(stats.size)
+  return size > mostBytes ? blockBytes : Math.max(blockBytes, size * inlineFactor + inodeBytes)
 }
 
 /** One look at a job's folder, and at the filesystem that it is on. */

@@ -3,6 +3,7 @@ import { TMP, WORK } from '../layout.ts'
 import { type Bytes, escapeBytes, type Folder } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
 import { count, formatBytes, shorten } from '../text.ts'
+import { NO_OVERHEAD } from './capacity.ts'
 import type { PrunableSet } from './entry.ts'
 import { chargeOf, findRoot, type MeasureOptions } from './measure.ts'
 import { Belonging } from './naming.ts'
@@ -103,7 +104,7 @@ class Rest {
     const kind = holder.kind ?? this.#kindOf(path, name, rule)
     if (!isFolder) {
       kind.files++
-      kind.bytes += chargeOf(stats, 0)
+      kind.bytes += chargeOf(stats, NO_OVERHEAD)
     }
     if (holder.kind) return holder
     const depth = holder.depth + 1

@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { isErrno } from '../errors.ts'
 import { foldersIn } from '../layout.ts'
-import { inodeBytesOn } from '../storage/capacity.ts'
+import { overheadOn } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { allocatedOf, chargeOf } from '../storage/measure.ts'
 import { inodeId } from '../system/plain-file.ts'
@@ -61,7 +61,7 @@ const LARGEST = 3
 export async function heldFiles(pids: number[], options: HeldOptions): Promise<HeldFiles> {
   const { isThorough, signal } = options
   const isCharged = chargeRule(options)
-  const inodeBytes = inodeBytesOn(options.dir)
+  const overhead = overheadOn(options.dir)
   /** By device and inode. */
   const bytesOf = new Map<string, number>()
   const inodes = new Set<number>()
@@ -81,9 +81,9 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     if (bytesOf.has(id)) return
     const path = pathOf()
     if (!isCharged(stats.dev, path, stats.birthtimeMs)) return
-    const bytes = chargeOf(stats, inodeBytes)
+    const bytes = chargeOf(stats, overhead)
     bytesOf.set(id, bytes)
-    held.allocatedBytes += allocatedOf(stats, inodeBytes)
+    held.allocatedBytes += allocatedOf(stats, overhead)
     inodes.add(stats.ino)
     note({ path, bytes, pid })
   }

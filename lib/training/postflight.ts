@@ -10,8 +10,9 @@ import type { Job } from '../run.ts'
 import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
 import { checkpointTest } from '../storage/rules.ts'
-import { pruneTo } from '../storage.ts'
+import { type EnforceOptions, pruneTo } from '../storage.ts'
 import { Slice } from '../system/slice.ts'
+import { formatBytes } from '../text.ts'
 import { judgeCandidate } from './accept.ts'
 import { assertSameFolder } from './job.ts'
 import type { Budget } from './preflight.ts'
@@ -43,7 +44,8 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   )
   const files = new Set(valid.flatMap(({ path, references }) => [path, ...references]))
   const keep = [...rules.keep, ...files]
-  await pruneTo(dir, limitBytes, { ...rules, keep, onPrune, onFault, signal: run.signal })
+  const pruning = { ...rules, keep, onPrune, onFault, signal: run.signal }
+  await pruneTo(dir, limitBytes, pruning)
   const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 
@@ -71,6 +73,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     keepGenerations,
     stayed,
     signal: run.signal,
+    makeRoom: isHere(job) ? (bytes: number) => makeRoom(job, limitBytes, bytes, pruning) : undefined,
     accept: async (staged: Staged, current: Generation | undefined) => {
       await judgeCandidate(job, budget, staged, current)
       assertOwnLock(stateDir)
@@ -81,6 +84,37 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   for (const { generation, data, ...model } of published) {
     const told = { ...model, ...tellOf(data), ...(generation !== undefined && { generation }) }
     emit({ event: 'model.publish', job: name, ...told })
+  }
+}
+
+/** Is it published where it was trained, and not from scratch? */
+function isHere({ jobDir, publishedDir }: Job): boolean {
+  return jobDir === publishedDir
+}
+
+/**
+ * Make room for a model that is written anew beside itself.
+ *
+ * @throws {TrainerError} `quota-exceeded` if there is not enough
+ */
+async function makeRoom(
+  { name, jobDir }: Job,
+  limitBytes: number,
+  bytes: number,
+  pruning: EnforceOptions,
+): Promise<void> {
+  try {
+    await pruneTo(jobDir, Math.max(0, limitBytes - bytes), pruning)
+  } catch (error) {
+    if (!(error instanceof TrainerError && error.code === 'quota-exceeded')) throw error
+    const usedBytes = bytes + (error.usage?.usedBytes ?? 0)
+    throw new TrainerError(
+      'quota-exceeded',
+      `Model too large for quota: ${name}'s model is to be written anew beside itself, because its external data has the name ` +
+        `of last time: that takes ${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} in ${jobDir}; ` +
+        'raise its maxDiskMb, or let the training give the data another name each time',
+      { cause: error, usage: { usedBytes, limitBytes } },
+    )
   }
 }
 

@@ -1,12 +1,16 @@
 import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import {
   appendFileSync,
   chownSync,
   existsSync,
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   rmSync,
+  statfsSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -247,7 +251,10 @@ time.sleep(60)`
   assert.is(exitCode, 2)
   assert.ok(peakBytes > 60 * MIB && peakBytes < 220 * MIB, `${peakBytes} bytes`)
   const left = readdirSync(rig.path('models/core/work'))
-  assert.not(left.some(it => it.startsWith('w') || it === 'links'), left.join())
+  assert.not(
+    left.some(it => it.startsWith('w') || it === 'links'),
+    left.join(),
+  )
 })
 
 hostileInSweep(
@@ -665,6 +672,55 @@ print('made', flush=True); time.sleep(60)`
   assert.ok(tookMs < 250, `${tookMs} ms`) // this machine may be busy
   assert.ok((await checkUsage(join(rig.modelsDir, 'core'))) < 100 * MIB)
 })
+
+const tenThousand = Array.from(
+  { length: 10_000 },
+  (_, n) => `${n}-${createHash('sha256').update(`${n}`).digest('hex')}`,
+)
+
+/** What btrfs keeps in its tree, and not in blocks of its own. */
+const inTheTree: Record<string, (dir: string) => void> = {
+  'empty files': dir => {
+    for (const name of tenThousand) writeFileSync(join(dir, name), '')
+  },
+  'long names of one file': dir => {
+    writeFileSync(join(dir, 'first'), '')
+    for (const name of tenThousand) linkSync(join(dir, 'first'), join(dir, name.padEnd(250, '-')))
+  },
+  'links to long paths': dir => {
+    for (const name of tenThousand) symlinkSync('t'.repeat(2000), join(dir, name))
+  },
+  'small files': dir => {
+    for (const name of tenThousand) writeFileSync(join(dir, name), 's'.repeat(1000))
+  },
+}
+
+onBtrfs(
+  'names, links and small files are charged for what btrfs takes for them, and at most for twice as much',
+  async () => {
+    await using rig = await trainerRig()
+    await using _disk = ownDisk(rig, 'btrfs', 800)
+    for (const [what, make] of Object.entries(inTheTree)) {
+      const dir = rig.path('disk', what)
+      mkdirSync(dir)
+      const used = () => {
+        must('btrfs', 'filesystem', 'sync', dir)
+        const { blocks, bfree, bsize } = statfsSync(dir)
+        return (blocks - bfree) * bsize
+      }
+      const before = used()
+
+      make(dir)
+
+      const takenBytes = used() - before
+      const chargedBytes = await checkUsage(dir)
+      assert.ok(
+        chargedBytes > takenBytes && chargedBytes < 2 * takenBytes,
+        `${what}: ${chargedBytes} charged of ${takenBytes}`,
+      )
+    }
+  },
+)
 
 onBtrfs('a healthy training survives its first prunes on a btrfs of its own, which frees late', async () => {
   const trainer = `
