@@ -276,6 +276,7 @@ test('pruneOldest() stops at the target, and takes what others have deleted for 
   const result = await pruneOldest(box.dir, prunable, { usedBytes, targetBytes: usedBytes - 2 * MIB })
 
   assert.equal(result, {
+    removedCount: 1,
     usedBytes: usedBytes - 2 * MIB,
     freedBytes: MIB,
     freedInodes: 1,
