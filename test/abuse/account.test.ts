@@ -105,8 +105,8 @@ const holders = {
     ...['/usr/bin/perl', '-MPOSIX', '-e'],
     `
 $SIG{CHLD} = 'IGNORE';
-if (fork) { sleep 12; exit }
-POSIX::setsid(); my $end = time + 10; my ($hops, $count) = (0, 0); my @keep;
+if (fork) { sleep 42; exit }
+POSIX::setsid(); my $end = time + 40; my ($hops, $count) = (0, 0); my @keep;
 while (time < $end) {
   if ($hops++ % 4 == 0 && $count < 150) {
     my $path = "$ARGV[0]/h" . $count++;
