@@ -66,7 +66,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     // What is there is the other run's then.
     const isOurs = !(error instanceof TrainerError && error.code === 'locked')
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
-      await emptyWork(job, error.usage).catch(reason => {
+      await emptyWork(job, error.usage, error.message).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
         emit({ event: 'warning', job: name, message })
       })
@@ -84,14 +84,19 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
 /**
  * Delete all unpublished files but the checkpoints that fit, after a violation that was measured, of the quota or of what
  * a smaller disk leaves of it. A half-written model is nothing to resume from, and would leave the next training no room.
+ *
+ * @param told the message of the violation; that it is still above its limit is not told twice
  */
-async function emptyWork(job: Job, usage: Usage): Promise<void> {
+async function emptyWork(job: Job, usage: Usage, told: string): Promise<void> {
   const { quota, jobDir, run } = job
   if (run.command.dryRun) return
   assertOwnLock(stateDirOf(run.modelsDir))
   const rules = await rulesOf(job)
   await removeUnnamed(jobDir, usage, rules)
-  await pruneTo(jobDir, quota.quotaBytes, rules).catch(reason => warnOfRest(job, messageOf(reason)))
+  await pruneTo(jobDir, quota.quotaBytes, rules).catch(reason => {
+    const why = messageOf(reason)
+    if (why !== told) warnOfRest(job, why)
+  })
 }
 
 function warnOfRest({ name, jobDir, emit }: Job, why: string): void {
