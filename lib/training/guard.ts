@@ -125,8 +125,6 @@ class Guard {
   #patience: Amounts = { bytes: 0, inodes: 0 }
   /** The folder was counted before the training began. */
   #walk = { endMs: performance.now(), tookMs: 0 }
-  /** What the last look found on the disk. */
-  #foundBytes = 0
   /** Until then somebody is taken to free space. */
   #freeingUntilMs = 0
   #diskBytes = 0
@@ -227,15 +225,10 @@ class Guard {
     const { countsAtOnce } = this.#watch
     const before = process.cpuUsage()
     const look = await this.#lookMoving()
-    if (look) this.#note(look)
+    if (look) this.#choice.noteSizes(look)
     if (look && countsAtOnce) this.#raise(look)
     else if (look) this.#estimate.set(look, look.account)
     this.#walked(before)
-  }
-
-  #note(look: Look): void {
-    this.#choice.noteSizes(look)
-    this.#foundBytes = look.allocatedBytes
   }
 
   /** Note what a walk took of a processor: on a busy machine it lasts longer than that. */
@@ -342,7 +335,7 @@ class Guard {
     const { prunedCount } = this.#choice
     if (isFull) look = await this.#prune(look)
     const countedOnly = this.#choice.prunedCount === prunedCount && ({ countedOnly: true } as const)
-    this.#note(look)
+    this.#choice.noteSizes(look)
     this.#estimate.set(look, look.account)
     if (!training.hasRunSince(runs)) this.#looker.trust(look)
     this.#tellNow(look)
@@ -407,14 +400,15 @@ class Guard {
       if (!isAbove(now, limitNow(this.#watch, now))) continue
       // It may be others who have written so much.
       const before = this.#counters()
-      const reachedBytes = () => this.#foundBytes + bytesBetween(before, this.#counters(), countsAtOnce)
+      const writtenBytes = () => bytesBetween(before, this.#counters(), countsAtOnce)
       const mostBytes = (1 + MOST_UNFOUND) * limitNow(this.#watch, now).bytes
+      // What the folder held before it may have deleted: only what is written meanwhile counts for sure.
       let look = await this.#countWithin(() => ({
-        bytes: mostBytes - reachedBytes(),
+        bytes: mostBytes - writtenBytes(),
         inodes: Number.POSITIVE_INFINITY,
       }))
       if (!look) {
-        const usedBytes = reachedBytes()
+        const usedBytes = writtenBytes()
         if (usedBytes > mostBytes) return { ...now, usedBytes }
         continue
       }

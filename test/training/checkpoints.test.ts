@@ -95,7 +95,7 @@ ${publishes}`
 
     const { exitCode, events } = await rig.run(['core', '--json'])
 
-    assert.is(exitCode, 0)
+    assert.is(exitCode, 0, JSON.stringify(events))
     assert.equal(linesOf(rig, 'best'), ['best true'])
     assert.ok(prunedIn(events).includes('checkpoint-100'))
   })
