@@ -57,8 +57,8 @@ export type PublishOptions = Pick<MoveOptions, 'makeRoom'> & {
  * step `signal` ends it, between files, and what was made of the generation goes.
  *
  * @throws {TrainerError} `training-failed` if a model has changed or a name is taken; `storage` if the system refuses a
- * step; what `accept` and `makeRoom` throw; the reason of `signal`. What is published is unchanged then, or it is the new generation, of
- * which some flat names are missing until the next start
+ * step; what `accept` and `makeRoom` throw; the reason of `signal`. What is published is unchanged then, or it is the new
+ * generation, of which some flat names are missing until the next start
  */
 export async function publish(
   jobDir: string,

@@ -293,7 +293,7 @@ export function allocatedOf(stats: Stats | BigIntStats, { inodeBytes, inlineFact
   if (inlineFactor === 1) return blockBytes
   const mostBytes = stats.isFile() ? MOST_INLINE.file : stats.isSymbolicLink() ? MOST_INLINE.link : 0
   const size = Number(stats.size)
-  return size > mostBytes ? blockBytes : Math.max(blockBytes, size * inlineFactor + inodeBytes)
+  return size > mostBytes ? blockBytes : Math.max(blockBytes, Math.ceil(size * inlineFactor) + inodeBytes)
 }
 
 /** One look at a job's folder, and at the filesystem that it is on. */
