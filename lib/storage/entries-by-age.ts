@@ -4,7 +4,7 @@ import { Belonging, type Place, placeOf } from './naming.ts'
 import { RANK } from './rank.ts'
 
 /** So many entries are listed of a folder that has more: enough to free what is needed, and small in memory. */
-export const MOST_ENTRIES = 16_384
+export const MOST_ENTRIES = 12_288
 
 /**
  * Collects what may be pruned, and keeps the oldest of it, or the newest: at most twice `most`, however much there is. Left
