@@ -8,7 +8,7 @@ import { freeLostSockets } from '../system/lost-sockets.ts'
 import { MIB } from '../text.ts'
 import { Estimate } from './estimate.ts'
 import type { Amounts, Figures, Limit, Start } from './limit.ts'
-import { type HeldFiles, heldFiles } from './open-files.ts'
+import { type HeldFiles, heldFiles, nothingHeld } from './open-files.ts'
 import type { Training } from './process.ts'
 
 /** Growth that is not others' doing: filesystems take something for themselves while files grow. */
@@ -29,15 +29,6 @@ export type Look = Figures &
     /** The filesystem's account from before the walk. */
     account: FilesystemAccount
   }
-
-const NOTHING_HELD: HeldFiles = {
-  deletedBytes: 0,
-  allocatedBytes: 0,
-  deletedInodes: 0,
-  largest: [],
-  unseen: new Set(),
-  outOfSight: 0,
-}
 
 /** Whose bytes are counted, and on what. */
 export type Looked = Limit & {
@@ -101,7 +92,7 @@ export class Looker {
       prunable,
       isCut,
       account,
-      held: NOTHING_HELD,
+      held: nothingHeld(),
       countedBytes: usedBytes,
     }
     const { freeBytes, freeInodes, ...own } = accountOf(dir)

@@ -57,6 +57,17 @@ const NAMES_AT_A_TIME = 256
 /** So many files are worth to be named. */
 const LARGEST = 3
 
+export function nothingHeld(): HeldFiles {
+  return {
+    deletedBytes: 0,
+    allocatedBytes: 0,
+    deletedInodes: 0,
+    largest: [],
+    unseen: new Set(),
+    outOfSight: 0,
+  }
+}
+
 /** Look at the deleted files that these processes have open or mapped; other users' processes are not readable. */
 export async function heldFiles(pids: number[], options: HeldOptions): Promise<HeldFiles> {
   const { isThorough, signal } = options
@@ -66,14 +77,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   const bytesOf = new Map<string, number>()
   const inodes = new Set<number>()
   const sockets = new Set<number>()
-  const held: HeldFiles = {
-    deletedBytes: 0,
-    allocatedBytes: 0,
-    deletedInodes: 0,
-    largest: [],
-    unseen: new Set(),
-    outOfSight: 0,
-  }
+  const held = nothingHeld()
   const add = (stats: Stats, pid: number, pathOf: () => string) => {
     // A folder that has held many names keeps its size when they are gone.
     if (stats.nlink > 0) return
