@@ -25,7 +25,7 @@ export type MoveOptions = {
  * Move models and their external data into the next generation, external data first.
  *
  * @param files all their names, in that order
- * @throws the reason of `signal`, which is looked at between files
+ * @throws what `makeRoom` throws; the reason of `signal`, which is looked at between files
  */
 export async function moveIn(
   jobDir: string,

@@ -121,8 +121,9 @@ class Account {
     const owner = folder.data
     const { nameBytes, nameFactor } = this.#overhead
     const ofName = nameBytes + nameFactor * name.length
-    const bytes = chargeOf(stats, this.#overhead) + ofName
-    const allocatedBytes = allocatedOf(stats, this.#overhead) + ofName
+    const taken = allocatedOf(stats, this.#overhead)
+    const bytes = chargeOf(stats, this.#overhead, taken) + ofName
+    const allocatedBytes = taken + ofName
     if (owner === undefined) this.#notePointer(folder.path, name, stats)
     if (!isExact(stats)) {
       this.#charge(bytes, allocatedBytes)
@@ -279,8 +280,11 @@ function isExact(stats: Stats | BigIntStats): stats is BigIntStats {
 }
 
 /** Charge one inode, in bytes, without its names. */
-export function chargeOf(stats: Stats | BigIntStats, overhead: Overhead): number {
-  const allocatedBytes = allocatedOf(stats, overhead)
+export function chargeOf(
+  stats: Stats | BigIntStats,
+  overhead: Overhead,
+  allocatedBytes = allocatedOf(stats, overhead),
+): number {
   return stats.isFile() ? Math.max(Number(stats.size) + overhead.inodeBytes, allocatedBytes) : allocatedBytes
 }
 

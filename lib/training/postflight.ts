@@ -1,7 +1,7 @@
 import { TrainerError } from '../errors.ts'
 import { stateDirOf } from '../layout.ts'
 import { findModels } from '../models/find.ts'
-import type { Generation } from '../models/generations.ts'
+import { type Generation, nextGenerationDir } from '../models/generations.ts'
 import { type Published, publish } from '../models/publish.ts'
 import type { Staged } from '../models/stage.ts'
 import { readReported } from '../models/trainer-metadata.ts'
@@ -104,7 +104,9 @@ async function makeRoom(
   pruning: EnforceOptions,
 ): Promise<void> {
   try {
-    await pruneTo(jobDir, Math.max(0, limitBytes - bytes), pruning)
+    // Of several models some may be in the next generation already.
+    const keep = [...(pruning.keep ?? []), nextGenerationDir(jobDir)]
+    await pruneTo(jobDir, Math.max(0, limitBytes - bytes), { ...pruning, keep })
   } catch (error) {
     if (!(error instanceof TrainerError && error.code === 'quota-exceeded')) throw error
     const usedBytes = bytes + (error.usage?.usedBytes ?? 0)
