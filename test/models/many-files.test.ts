@@ -26,7 +26,7 @@ import {
 } from '../support/publishing.ts'
 import { trainerRig } from '../support/rig.ts'
 import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
-import { sampled, test } from '../support/test.ts'
+import { inSweep, sampled, test } from '../support/test.ts'
 
 const interruption = new TrainerError('sigterm', 'interrupted by SIGTERM')
 
@@ -165,23 +165,26 @@ test('publish() refuses more files than a manifest has room for before it has to
   assert.not(existsSync(box.path('generations')))
 })
 
-test('SIGTERM ends a run that is publishing thousands of files; nothing is published, and the next start is whole', async () => {
-  const trainer = `for (let n = 0; n < 4000; n++) fs.writeFileSync(dir + '/' + n + '.bin', 'x')`
-  await using rig = await trainerRig({ core: { maxDiskMb: 100, models: ['*.bin'], trainer } })
-  const run = rig.start(['core', '--json'])
-  const made = (name: string) => join(rig.modelsDir, 'core', name)
-  await until('it publishes', () => existsSync(made('generations/next')))
+inSweep(
+  'SIGTERM ends a run that is publishing thousands of files; nothing is published, and the next start is whole',
+  async () => {
+    const trainer = `for (let n = 0; n < 4000; n++) fs.writeFileSync(dir + '/' + n + '.bin', 'x')`
+    await using rig = await trainerRig({ core: { maxDiskMb: 100, models: ['*.bin'], trainer } })
+    const run = rig.start(['core', '--json'])
+    const made = (name: string) => join(rig.modelsDir, 'core', name)
+    await until('it publishes', () => existsSync(made('generations/next')))
 
-  run.child.kill('SIGTERM')
-  const { exitCode, events } = await run.ended
+    run.child.kill('SIGTERM')
+    const { exitCode, events } = await run.ended
 
-  assert.is(exitCode, 143)
-  const last = events.at(-1)
-  assert.is(last?.event === 'run.done' && last.message, 'interrupted by SIGTERM')
-  assert.not(events.some(it => it.event === 'model.publish'))
-  assert.not(existsSync(made('current')))
-  assert.equal(readdirSync(made('generations')), [])
-})
+    assert.is(exitCode, 143)
+    const last = events.at(-1)
+    assert.is(last?.event === 'run.done' && last.message, 'interrupted by SIGTERM')
+    assert.not(events.some(it => it.event === 'model.publish'))
+    assert.not(existsSync(made('current')))
+    assert.equal(readdirSync(made('generations')), [])
+  },
+)
 
 test('the event of a model with very many files of external data is a line that can be read back', async () => {
   const locations = Array.from({ length: 100 }, (_, index) => `${index}${'.bin'.repeat(50)}`)

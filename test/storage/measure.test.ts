@@ -19,7 +19,7 @@ import { failure } from '../support/failure.ts'
 import { loader, moduleOf, root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 import { asNobody } from '../support/unprivileged.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -134,17 +134,20 @@ console.log(JSON.stringify({ usedInodes, prunable: prunable.map(it => [it.name, 
   return stderr ? stderr.slice(0, 500) : JSON.parse(stdout)
 }
 
-test('measure() takes little memory for prunable folders in one another, however long their names', async () => {
-  const levels = 2000
-  const name = `${'d'.repeat(255 - '.checkpoint'.length)}.checkpoint`
-  await using box = await sandbox()
-  using _deep = digFolders(box.dir, { levels, name }, innermost => writeFileSync(`${innermost}/a.tmp`, 'x'))
+inSweep(
+  'measure() takes little memory for prunable folders in one another, however long their names',
+  async () => {
+    const levels = 2000
+    const name = `${'d'.repeat(255 - '.checkpoint'.length)}.checkpoint`
+    await using box = await sandbox()
+    using _deep = digFolders(box.dir, { levels, name }, innermost => writeFileSync(`${innermost}/a.tmp`, 'x'))
 
-  const found = measureInLittleMemory(box.dir)
+    const found = measureInLittleMemory(box.dir)
 
-  // The box, the folders, the file; all of it goes with the outermost.
-  assert.equal(found, { usedInodes: 1 + levels + 1, prunable: [[name, levels + 1, 0]] })
-})
+    // The box, the folders, the file; all of it goes with the outermost.
+    assert.equal(found, { usedInodes: 1 + levels + 1, prunable: [[name, levels + 1, 0]] })
+  },
+)
 
 test('measure() takes little memory for many names of a file below many prunable folders in one another', async () => {
   const levels = 1000

@@ -54,27 +54,30 @@ test('a training that writes checkpoints for three times its quota survives, and
   }
 })
 
-test('a training whose one model outgrows the quota is killed: nothing published, usage back, old model as it was', async () => {
-  const trainer = `
+inSweep(
+  'a training whose one model outgrows the quota is killed: nothing published, usage back, old model as it was',
+  async () => {
+    const trainer = `
 if (!fs.existsSync(dir + '/second')) { fs.writeFileSync(dir + '/second', ''); ${publishes}; process.exit() }
 for (let n = 0; ; n++) { fs.writeFileSync(dir + '/part-' + n, Buffer.alloc(2 ** 20)); await sleep(2) }`
-  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
-  await rig.run(['core'])
+    await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+    await rig.run(['core'])
 
-  const { exitCode, events } = await rig.run(['--retrain', '--json'])
+    const { exitCode, events } = await rig.run(['--retrain', '--json'])
 
-  assert.is(exitCode, 2)
-  const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
-  assert.match(exceeded!.message, 'Model too large for quota')
-  assert.ok((await checkUsage(jobDir(rig))) <= 30 * MIB)
-  assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
-  assert.not(
-    events.some(it => it.event === 'model.publish' || (it.event === 'train.start' && it.job === 'dpi')),
-  )
-  assert.equal(survivors(rig), [])
-  const freezes = events.filter(it => it.event === 'train.freeze').length
-  assert.ok(freezes >= 1 && freezes < 40, `${freezes} freezes`)
-})
+    assert.is(exitCode, 2)
+    const [exceeded] = events.filter(it => it.event === 'quota.exceeded')
+    assert.match(exceeded!.message, 'Model too large for quota')
+    assert.ok((await checkUsage(jobDir(rig))) <= 30 * MIB)
+    assert.equal(readFileSync(rig.path('models', 'core', 'core.onnx')), onnxModel())
+    assert.not(
+      events.some(it => it.event === 'model.publish' || (it.event === 'train.start' && it.job === 'dpi')),
+    )
+    assert.equal(survivors(rig), [])
+    const freezes = events.filter(it => it.event === 'train.freeze').length
+    assert.ok(freezes >= 1 && freezes < 40, `${freezes} freezes`)
+  },
+)
 
 test('one growing file stops at the quota to the byte; a training that swallows that has failed by quota', async () => {
   const trainer = `
