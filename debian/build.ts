@@ -1,11 +1,11 @@
 /** Make what the package holds, below debian/built: node --import tsx debian/build.ts (debian/rules does). */
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { imageOf, layout } from '../lib/layout.ts'
 import { renderUnits } from '../lib/machine/units.ts'
 import { mountUnit } from '../lib/machine/volume/unit.ts'
 import { jobNames } from '../lib/quotas.ts'
 import { SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
+import { imageOf, layout } from '../lib/settings/layout.ts'
 import { root as project } from '../lib/system/start-command.ts'
 import { schemaFiles } from '../scripts/schema.ts'
 import { bundle } from './build/bundle.ts'

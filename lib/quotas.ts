@@ -1,7 +1,5 @@
-import { dirname, resolve } from 'node:path'
 import { distance } from 'fastest-levenshtein'
 import * as v from 'valibot'
-import { readJsonFile } from './system/json-file.ts'
 import { MIB } from './text.ts'
 
 /** The three trainings, in the order in which they run. */
@@ -234,25 +232,6 @@ export type Quota = v.InferOutput<typeof jobSchema>
 
 /** quotas.json, validated; `dir` is its folder, the working directory of every training. */
 export type Quotas = v.InferOutput<typeof quotasSchema> & { dir: string }
-
-/**
- * Read and validate a quotas file.
- *
- * @throws {TrainerError} `config`: unreadable, not JSON, or a value out of place; every fault has a line of
- * its own that names the key, what it was and what was expected.
- */
-export function readQuotas(file: string): Quotas {
-  const quotas = readJsonFile(file, quotasSchema, subject)
-  const dir = dirname(resolve(file))
-  const { modelsDir, ...rest } = quotas
-  return modelsDir === undefined ? { ...rest, dir } : { ...rest, dir, modelsDir: resolve(dir, modelsDir) }
-}
-
-const subject = {
-  name: 'the quotas file',
-  remedy: 'name one that this user can read: --quotas FILE',
-  expected: { maxDiskMb: 'a whole number of at least 1', train: 'a command as a list of strings' },
-}
 
 /** Replace the quota in a job's settings by `maxDiskMb`, unless that is undefined. */
 export function limitedTo(quota: Quota, maxDiskMb: number | undefined): Quota {

@@ -1,12 +1,12 @@
 /** Is what is published, or in a bundle, what was trained? node --import tsx scripts/verify.ts [JOB … | --bundle FILE --key FILE] */
 import { resolve } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
-import { layout } from '../lib/layout.ts'
 import { checkBundle } from '../lib/models/bundle/check.ts'
 import { readPublicKey } from '../lib/models/bundle/signature.ts'
 import { type Verification, verifyPublished } from '../lib/models/verify.ts'
 import type { JobName } from '../lib/quotas.ts'
 import { openModelsDir } from '../lib/settings/folders.ts'
+import { layout } from '../lib/settings/layout.ts'
 import { type Program, readOptions, type Values } from '../lib/settings/options.ts'
 import { chooseJobs, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'

@@ -1,6 +1,5 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
 import { TrainerError } from '../lib/errors.ts'
-import { stateDirOf } from '../lib/layout.ts'
 import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/location.ts'
 import { mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
 import {
@@ -15,6 +14,7 @@ import {
 import type { JobName } from '../lib/quotas.ts'
 import { takeLock } from '../lib/run/lock.ts'
 import { openModelsDir } from '../lib/settings/folders.ts'
+import { stateDirOf } from '../lib/settings/layout.ts'
 import { didYouMean, type Program, readOptions } from '../lib/settings/options.ts'
 import { chooseOneJob, placeOptions, readPlace } from '../lib/settings/place.ts'
 import { isEntry, print, runScript } from '../lib/settings/script.ts'

@@ -7,11 +7,10 @@ import { test } from './support/test.ts'
 /** The rooms, floor by floor: each may use only what stands on a lower floor than its own. */
 const floors = [
   ['lib/errors', 'lib/text'],
-  ['lib/system'],
-  ['lib/quotas'],
-  ['lib/layout', 'lib/events'],
-  ['lib/models'],
-  ['lib/storage', 'lib/settings'],
+  ['lib/system', 'lib/quotas'],
+  ['lib/events'],
+  ['lib/settings'],
+  ['lib/models', 'lib/storage'],
   ['lib/run', 'lib/machine'],
   ['lib/training', 'lib/fleet', 'lib/reports'],
   ['scripts', 'scripts/train'],
@@ -47,7 +46,7 @@ test('every file stands in a known room, and lib/ has few entries', () => {
     files.filter(file => floorOf(file) < 0),
     [],
   )
-  assert.ok(entries.length <= 19, `lib/ has ${entries.length} entries`)
+  assert.ok(entries.length <= 18, `lib/ has ${entries.length} entries`)
 })
 
 test('no room imports one that does not stand below it', () => {

@@ -1,7 +1,7 @@
 import { basename, join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { stateDirOf } from '../layout.ts'
 import { jobNames, type Quotas } from '../quotas.ts'
+import { stateDirOf } from '../settings/layout.ts'
 import type { Fleet, Site } from './fleet-file.ts'
 
 /** A batch job with this exit code was put back into the queue by somebody: it has trained nothing. */

@@ -2,8 +2,8 @@ import { realpathSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import * as v from 'valibot'
 import { isErrno, TrainerError } from '../errors.ts'
+import { readJsonFile } from '../settings/json-file.ts'
 import { didYouMean } from '../settings/options.ts'
-import { readJsonFile } from '../system/json-file.ts'
 import { root } from '../system/start-command.ts'
 
 const positive = v.pipe(

@@ -1,6 +1,6 @@
 import { rename, rm, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CURRENT, foldersIn, GENERATIONS, NEXT_CURRENT } from '../layout.ts'
+import { CURRENT, foldersIn, GENERATIONS, NEXT_CURRENT } from '../settings/layout.ts'
 import { renameDurably, syncFolder } from '../system/durable.ts'
 import { type Generation, generationOf, listGenerations, nextGenerationDir } from './generations.ts'
 import { type Manifest, readManifest } from './manifest.ts'

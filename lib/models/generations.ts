@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync, readlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isErrno } from '../errors.ts'
-import { CURRENT, foldersIn, GENERATIONS, NEXT_FLAT, NEXT_GENERATION } from '../layout.ts'
+import { CURRENT, foldersIn, GENERATIONS, NEXT_FLAT, NEXT_GENERATION } from '../settings/layout.ts'
 import type { Recognise } from '../system/plain-file.ts'
 
 /** A publication of a job: a folder of its own, which never changes once it is current. */

@@ -10,7 +10,7 @@ import {
   NEXT_FLAT,
   TMP,
   WORK,
-} from '../layout.ts'
+} from '../settings/layout.ts'
 import { type Recognise, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import { recogniserFor } from './generations.ts'

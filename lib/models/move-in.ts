@@ -1,7 +1,7 @@
 import { rename, rm } from 'node:fs/promises'
 import { join, posix, relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { foldersIn } from '../layout.ts'
+import { foldersIn } from '../settings/layout.ts'
 import { syncFile } from '../system/durable.ts'
 import { Slice } from '../system/slice.ts'
 import { describeFile } from './compare.ts'

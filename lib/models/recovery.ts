@@ -2,7 +2,7 @@ import { lstatSync, type Stats } from 'node:fs'
 import { rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { CURRENT, foldersIn, GENERATIONS, NEXT_CURRENT, NEXT_FLAT } from '../layout.ts'
+import { CURRENT, foldersIn, GENERATIONS, NEXT_CURRENT, NEXT_FLAT } from '../settings/layout.ts'
 import { renameDurably, storageError } from '../system/durable.ts'
 import { folderExists } from '../system/plain-file.ts'
 import {

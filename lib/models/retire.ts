@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { foldersIn } from '../layout.ts'
+import { foldersIn } from '../settings/layout.ts'
 import { syncFolder } from '../system/durable.ts'
 import { currentGeneration, type Generation, listGenerations } from './generations.ts'
 import { MANIFEST, readManifest } from './manifest.ts'

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { foldersIn } from '../layout.ts'
 import type { JobName } from '../quotas.ts'
+import { foldersIn } from '../settings/layout.ts'
 import { reasonOf, statPlain } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import { carryOver } from './carry-over.ts'

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { NEXT_CURRENT } from '../layout.ts'
+import { NEXT_CURRENT } from '../settings/layout.ts'
 import { assertFolder, readPlain, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import { describeFile } from './compare.ts'

@@ -1,11 +1,12 @@
 import { messageOf, TrainerError } from '../errors.ts'
-import { layout, stateDirOf } from '../layout.ts'
 import { publishedDirOf } from '../models/generations.ts'
 import { readManifest } from '../models/manifest.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
 import { checkPublished } from '../models.ts'
-import { type JobName, jobNames, readQuotas } from '../quotas.ts'
+import { type JobName, jobNames } from '../quotas.ts'
 import { type JobEnd, readJobEnd } from '../run/job-record.ts'
+import { layout, stateDirOf } from '../settings/layout.ts'
+import { readQuotas } from '../settings/quotas-file.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 
 /** The last run that was to train is seldom further back. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { stateDirOf } from '../layout.ts'
+import { stateDirOf } from '../settings/layout.ts'
 import { replaceFile } from '../system/durable.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 import { shorten } from '../text.ts'

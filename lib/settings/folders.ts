@@ -2,11 +2,11 @@ import { realpathSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
-import { stateDirOf } from '../layout.ts'
 import { accessRemedy } from '../system/owner.ts'
 import { makeFolder, makeFolders, outOfInodes } from '../system/plain-file.ts'
 import { unmountedAbove } from '../system/unmounted.ts'
 import { quoteWord } from '../text.ts'
+import { stateDirOf } from './layout.ts'
 
 /** The system's models folder, unless an operator has chosen another. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'

@@ -1,9 +1,10 @@
 import { resolve } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { type JobName, jobNames, type Quotas, readQuotas } from '../quotas.ts'
+import { type JobName, jobNames, type Quotas } from '../quotas.ts'
 import { defaultQuotasFile, isPackaged, type Place } from '../system/start-command.ts'
 import { chooseModelsDir } from './folders.ts'
 import { didYouMean, type Option, type Values } from './options.ts'
+import { readQuotas } from './quotas-file.ts'
 
 /** The options for the places of models and quotas. Every script that looks at them takes these. */
 export const placeOptions = {

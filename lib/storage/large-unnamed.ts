@@ -1,5 +1,5 @@
 import { type BigIntStats, lstatSync, type Stats } from 'node:fs'
-import { WORK } from '../layout.ts'
+import { WORK } from '../settings/layout.ts'
 import { type Bytes, type Folder, native } from '../system/bytes.ts'
 import { MIB } from '../text.ts'
 import { overheadOn } from './capacity.ts'

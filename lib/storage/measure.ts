@@ -1,6 +1,6 @@
 import { type BigIntStats, lstatSync, realpathSync, type Stats } from 'node:fs'
 import { messageOf, TrainerError } from '../errors.ts'
-import { WORK } from '../layout.ts'
+import { WORK } from '../settings/layout.ts'
 import { type Bytes, type Folder, isWithin, PATH_MAX } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'

@@ -1,7 +1,7 @@
 import { chmodSync, closeSync, fchmodSync, fstatSync, lchownSync, lstatSync, opendirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { isErrno } from '../errors.ts'
-import { foldersIn } from '../layout.ts'
+import { foldersIn } from '../settings/layout.ts'
 import type { Bytes } from '../system/bytes.ts'
 import { makeFolder } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'

@@ -1,5 +1,5 @@
 import type { BigIntStats, Stats } from 'node:fs'
-import { TMP, WORK } from '../layout.ts'
+import { TMP, WORK } from '../settings/layout.ts'
 import { type Bytes, escapeBytes, type Folder } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
 import { count, formatBytes, shorten } from '../text.ts'

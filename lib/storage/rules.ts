@@ -1,4 +1,4 @@
-import { ASIDE, CACHE, CANDIDATE, HOME, TMP, WORK } from '../layout.ts'
+import { ASIDE, CACHE, CANDIDATE, HOME, TMP, WORK } from '../settings/layout.ts'
 import { type Bytes, isWithin, PATH_MAX } from '../system/bytes.ts'
 import { isStagingName } from './naming.ts'
 import { isPointerName } from './pointers.ts'

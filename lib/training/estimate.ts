@@ -1,6 +1,6 @@
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { foldersIn } from '../layout.ts'
+import { foldersIn } from '../settings/layout.ts'
 import { accountOf } from '../storage/capacity.ts'
 import type { Figures } from './limit.ts'
 

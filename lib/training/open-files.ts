@@ -11,7 +11,7 @@ import {
   statSync,
 } from 'node:fs'
 import { isErrno } from '../errors.ts'
-import { foldersIn } from '../layout.ts'
+import { foldersIn } from '../settings/layout.ts'
 import { overheadOn } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { allocatedOf, chargeOf } from '../storage/measure.ts'

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
-import { stateDirOf } from '../layout.ts'
 import type { Job, PrunedPath } from '../run.ts'
+import { stateDirOf } from '../settings/layout.ts'
 import { Appender } from '../system/bounded-log.ts'
 import { MIB } from '../text.ts'
 import type { Figures } from './limit.ts'

@@ -1,7 +1,7 @@
 import { mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { ASIDE } from '../layout.ts'
 import type { Job } from '../run.ts'
+import { ASIDE } from '../settings/layout.ts'
 import { findWork } from '../storage/measure.ts'
 import { repoint } from '../storage/pointers.ts'
 import { type Bytes, escapeBytes, native } from '../system/bytes.ts'

@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { basename, relative } from 'node:path'
 import * as assert from 'uvu/assert'
-import { readQuotas } from '../../lib/quotas.ts'
+import { readQuotas } from '../../lib/settings/quotas-file.ts'
 import type { PrunableSet } from '../../lib/storage/entry.ts'
 import { type MeasureOptions, measure } from '../../lib/storage/measure.ts'
 import { type Pruned, pruneOldest } from '../../lib/storage/prune.ts'

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
-import { scratchLayout } from '../../lib/layout.ts'
+import { scratchLayout } from '../../lib/settings/layout.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { publishes, type Rig, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'

@@ -1,7 +1,7 @@
 import { lchownSync, lstatSync, mkdirSync } from 'node:fs'
 import { TrainerError } from '../../errors.ts'
-import { imageOf, layout } from '../../layout.ts'
 import type { JobName, Quota } from '../../quotas.ts'
+import { imageOf, layout } from '../../settings/layout.ts'
 import type { RunProgram } from '../../system/programs.ts'
 import { quoteWord } from '../../text.ts'
 import { loopDevicesOf, mountedOn, strangeDeviceOf } from './mounts.ts'

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import type { JobName } from './quotas.ts'
+import type { JobName } from '../quotas.ts'
 
 // The layout on disk: only this file spells these names. All paths are absolute.
 
