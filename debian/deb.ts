@@ -19,7 +19,7 @@ const program: Program<typeof options> = {
   example: '--out /tmp',
 }
 
-/** What a build does not need, or makes. */
+/** Files that a build does not need, or makes. */
 const LEFT_OUT = ['.git', 'node_modules', 'dist', 'built', '.debhelper']
 
 process.exitCode = await runScript(async () => {

@@ -9,7 +9,7 @@ import { root } from '../lib/system/start-command.ts'
 
 // This is on the way of every boot: what only answers a person is imported when somebody asks.
 
-/** What each subcommand does, by its name, made from the scripts' own help when the package is built; and the jobs. */
+/** The summary of each subcommand, by its name, made from the scripts' own help when the package is built; and the jobs. */
 const { summaries, jobs } = JSON.parse(readFileSync(join(root, 'commands.json'), 'utf8')) as {
   summaries: Record<string, string>
   jobs: string[]

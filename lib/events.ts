@@ -64,7 +64,7 @@ const eventBody = v.variant('event', [
   }),
   kind('train.start', { job, pid: number, argv: v.array(text) }),
   kind('train.output', { job, line: text }),
-  /** What the training's lines say: a share of 1, `null` when they say it no more, and the time left by its pace. */
+  /** Progress by the training's lines: a share of 1, `null` when they say it no more, and the time left by its pace. */
   kind('train.progress', { job, share: v.nullable(number), secondsLeft: v.exactOptional(number) }),
   kind('train.exit', { job, exitCode: v.nullable(number), signal: v.nullable(text), seconds: number }),
   /** `usedBytes` is what it may use by the filesystem's account, which others write to as well. */

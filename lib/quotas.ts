@@ -13,7 +13,7 @@ const text = v.pipe(v.string('a string'), v.regex(/^[^\0]+$/, 'a string that is 
 /** The names that are filled in where they stand in braces in a training's command or environment. */
 export const placeholders = ['maxDiskMb', 'outputDir', 'modelDir'] as const
 
-/** Those of the command that accepts a model. */
+/** The placeholders of the command that accepts a model. */
 export const acceptPlaceholders = ['candidateDir', 'modelDir'] as const
 
 type Placeholder = (typeof placeholders)[number] | (typeof acceptPlaceholders)[number]
@@ -63,7 +63,7 @@ const glob = v.pipe(
 )
 const globs = v.array(glob, 'a list of globs')
 
-/** What a job's settings name of its checkpoints: globs relative to the output folder, see docs/trainers.md. */
+/** The checkpoints that a job's settings name: globs relative to the output folder, see docs/trainers.md. */
 type CheckpointGlobs = { prune: string[]; keepGlobs: string[] }
 
 /**
@@ -97,12 +97,12 @@ const presets = {
 } satisfies Record<string, CheckpointGlobs>
 
 /**
- * What loops of one's own call the best, whatever the framework: one that compares with it would publish nothing else until
- * it has beaten the last training.
+ * Names that loops of one's own give to the best, whatever the framework: one that compares with it would publish nothing
+ * else until it has beaten the last training.
  */
 export const bestCheckpoints = ['**/{best*,*[-_.]best}.{ckpt,pt,pth,pth.tar,h5,keras}', '**/best_model.*']
 
-/** What is taken for a checkpoint to go on from where the job names no framework. */
+/** Names that are taken for a checkpoint to go on from where the job names no framework. */
 export const usualCheckpoints = [
   presets.huggingface,
   presets.tensorflow,
@@ -131,7 +131,7 @@ function globsOf(framework: Framework | undefined, prune: string[], keep: string
 }
 const figure = v.number('a number')
 
-/** What a new model must reach: a figure, and how far below that of the current model it may fall. */
+/** The least that a new model must reach: a figure, and how far below that of the current model it may fall. */
 const metricBounds = v.pipe(
   v.strictObject(
     { min: v.optional(figure), maxDrop: v.optional(v.pipe(figure, v.minValue(0, 'a number of at least 0'))) },

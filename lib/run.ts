@@ -33,7 +33,7 @@ export type Run = {
   signal: AbortSignal
 }
 
-/** What a run has pruned: an escaped path, the rule, the time in ISO 8601, and whether it was the best checkpoint. */
+/** Something that a run has pruned: its escaped path, the rule, the time in ISO 8601, and whether it was the best checkpoint. */
 export type PrunedPath = { path: string; rule: string; time: string; isBest?: true }
 
 /** So many of the last ones are remembered. */
@@ -53,7 +53,7 @@ export type Job = JobFolders & {
   state: 'asked' | 'skipped' | 'training' | 'trained' | 'refused' | 'failed'
   emit: (event: EventBody) => void
   onPrune: (pruned: Pruned) => void
-  /** What {@link onPrune} was told, as far as it is remembered; the newest last. */
+  /** The prunes that {@link onPrune} was told of, as far as they are remembered; the newest last. */
   pruned: PrunedPath[]
   /** Warns of what could not be deleted. */
   onFault: (message: string) => void

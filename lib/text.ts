@@ -119,7 +119,7 @@ export function escapeText(raw: string | Buffer): string {
   return text.search(marks) < 0 ? text : text.replace(marks, escapeMark)
 }
 
-/** What each mark becomes: there are few, and a flood may be made of them. */
+/** The written form of each mark: there are few, and a flood may be made of them. */
 const escapedMarks = new Map<string, string>()
 
 function escapeMark(mark: string): string {

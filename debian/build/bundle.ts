@@ -4,7 +4,7 @@ import { build, type Metafile, type Plugin } from 'esbuild'
 import { jobNames } from '../../lib/quotas.ts'
 import { readHelp, type Subcommand } from './help.ts'
 
-/** What only a clone needs: the package brings its own units, and nobody edits its validators. */
+/** Scripts that only a clone needs: the package brings its own units, and nobody edits its validators. */
 const CLONE_ONLY = ['install.ts', 'schema.ts']
 
 /** The subcommands of the package: every script of scripts/ but what only a clone needs. */

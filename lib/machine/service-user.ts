@@ -50,7 +50,7 @@ export async function ensureFolder(path: string): Promise<string[]> {
   return [`made ${path}`]
 }
 
-/** What may be in a models folder already, made by another user's runs. */
+/** Files that may be in a models folder already, made by another user's runs. */
 const parts = ['.', '.trainer', ...jobNames]
 
 /** @throws {TrainerError} `storage` if the services' user cannot write in a models folder that is there */

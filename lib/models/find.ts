@@ -121,7 +121,7 @@ async function readerOf(globs: string[]): Promise<typeof readdir> {
     )) as typeof readdir
 }
 
-/** What a glob says of the last name of a path; undefined if that cannot be told from what it says of folders. */
+/** The part of a glob for the last name of a path; undefined if it cannot be told from the part for folders. */
 function lastPart(glob: string): string | undefined {
   const start = glob.lastIndexOf('/') + 1
   const last = glob.slice(start)

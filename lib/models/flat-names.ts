@@ -1,7 +1,7 @@
 import { isOnnx } from './judge.ts'
 import { MANIFEST, type Manifest } from './manifest.ts'
 
-/** What of a generation is also in the job's folder itself, for readers that know those names. */
+/** The files of a generation that are also in the job's folder itself, for readers that know those names. */
 export type FlatNames = {
   /** Files, each a hard link: external data before models, the manifest last. */
   files: string[]

@@ -36,7 +36,7 @@ const manifestSchema = v.object({
     superseded: v.optional(v.array(name), []),
     /** Published on a filesystem without links, as files beside each other. */
     flat: v.optional(v.boolean()),
-    /** What a training called external data that was published under another name, by that name. */
+    /** The training's own name for external data that was published under another name, by that name. */
     renamed: v.optional(v.record(name, name)),
     /** The number of the generation that was current before this one was published. */
     replaces: v.optional(v.pipe(v.number(), v.safeInteger())),

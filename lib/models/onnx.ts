@@ -13,7 +13,7 @@ const STEPS_A_LOOK = 256
 /** Protobuf's own limit for messages within messages. */
 const MAX_DEPTH = 100
 
-/** What every implementation of protobuf takes in one message. */
+/** The most that every implementation of protobuf takes in one message. */
 const MAX_BYTES = 2 ** 31 - 1
 
 /** More than any model has, apart from lists of values; a file made to be slow has more. */
@@ -75,7 +75,7 @@ class Walk {
   readonly #above: Level[] = []
   #level: Level
   #steps = 0
-  /** What is in no table: damage, or of a later version of the format. */
+  /** A value that is in no table: damage, or of a later version of the format. */
   #unknown: string | undefined
 
   constructor(fd: number, bytes: number) {

@@ -74,7 +74,7 @@ export async function publish(
     const former = readManifest(publishedDirOf(jobDir))
     const staged = await stageModels(jobDir, job, models, facts, { signal, makeRoom })
     await accept?.(staged, current)
-    // What is damaged is repaired by the same bytes.
+    // The same bytes repair a damaged file.
     const isAgain = staged.isAgain && (!current || (await isStill(current, staged.manifest, signal)))
     if (isAgain) {
       warn(

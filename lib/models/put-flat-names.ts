@@ -64,7 +64,7 @@ export async function putFlatNames(
   const { files, folder, hidden } = flatNamesOf(manifest)
   const touched = new Set<string>()
   await rm(join(jobDir, NEXT_FLAT), { force: true })
-  // What was published as flat files, before there were generations, stays flat until the next publication. That removes
+  // Models that were published as flat files, before there were generations, stay flat until the next publication. It removes
   // them before anything new comes: a reader of a set must not find a part of each.
   const isStill = (name: string) => isSameFile(join(dir, name), join(jobDir, name))
   await removeFlat(

@@ -79,7 +79,7 @@ async function settle(
   keepGenerations: number | undefined,
 ): Promise<string[]> {
   for (const generation of listGenerations(jobDir)) {
-    // Of one that the job was rolled back from the manifest is enough to know it again.
+    // The manifest of one that the job was rolled back from is enough to know it again.
     const isKnown = generation.number > current.number && readManifest(generation.dir)
     if (generation.number === current.number || isKnown || isWhole(generation)) continue
     await dropGeneration(jobDir, generation)

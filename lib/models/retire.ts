@@ -48,7 +48,7 @@ export async function dropGeneration(jobDir: string, generation: Generation): Pr
   const { dir } = generation
   const current = currentGeneration(jobDir)
   if (current) await removeFlatNames(jobDir, generation, current)
-  // Without its manifest it is none any more, wherever the removal is cut off.
+  // It is none any more once its manifest is gone, wherever the removal is cut off.
   await rm(join(dir, MANIFEST), { force: true })
   await rm(dir, { recursive: true, force: true })
   if (existsSync(foldersIn(jobDir).generationsDir)) await syncFolder(foldersIn(jobDir).generationsDir)

@@ -30,7 +30,7 @@ export function share(jobDir: string, path: string, mode = 0o666 & ~umask()): vo
     if (stats.gid !== gid) lchownSync(path, stats.uid, gid)
     if ((stats.mode & 0o777) !== (mode & 0o777)) chmodSync(path, mode & 0o777)
   } catch (error) {
-    // Of a group that this user is not in, or on a filesystem without modes.
+    // The group is one that this user is not in, or the filesystem has no modes.
     if (!isErrno(error, 'EPERM', 'ENOTSUP', 'EINVAL')) throw error
   }
 }

@@ -141,7 +141,7 @@ function describeModel(model: SiteModel | undefined, now: number): string {
 
 function describeFaults(status: SiteStatus): string[] {
   const { site, state, fault, models } = status
-  // What it lacks it may be about to get.
+  // It may be about to get what it lacks.
   const isOpen = state === 'running' || state === 'waiting'
   const why = fault ?? describeTrouble(status)
   const invalid = models

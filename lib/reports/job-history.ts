@@ -27,7 +27,7 @@ export type TrainingSpan = {
   order: [first: number, last: number]
   /** Undefined if the journal has no end of it: it goes on, or its run was killed. */
   exit: { exitCode: number | null; signal: string | null } | undefined
-  /** What its lines said last of its progress, when, and the seconds that were left then by its pace. */
+  /** Its progress as its lines said last, when, and the seconds that were left then by its pace. */
   told: { share: number; secondsLeft: number | undefined; at: string } | undefined
 }
 

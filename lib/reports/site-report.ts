@@ -32,7 +32,7 @@ export type SiteReport = {
   modelsDir: string
   models: SiteModel[]
   runs: RunHistory[]
-  /** Those, and the ones before them that may be needed to find the last that was to train. */
+  /** The runs shown, and the ones before them that may be needed to find the last that was to train. */
   past: RunHistory[]
   /** How its last Slurm job came out, as far as somebody has judged it. */
   jobEnd: JobEnd | undefined

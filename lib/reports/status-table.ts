@@ -9,7 +9,7 @@ const WIDTH = 80
 /** From this width on a job takes one line. */
 const WIDE = 110
 const GAP = '  '
-/** What is shown of a job, in the order of a wide table. */
+/** The columns of a job, in the order of a wide table. */
 const heads = {
   job: 'job',
   state: 'state',
@@ -29,7 +29,7 @@ const narrow: (Column | undefined)[][] = [
   ['state', 'usage', 'checkpoints', 'prunable', undefined],
 ]
 const wide: Column[][] = [Object.keys(heads) as Column[]]
-/** What a column is called where it stands below another. */
+/** The name of a column where it stands below another. */
 const narrowHeads: Partial<Record<Column, string>> = { state: '', last: 'last result' }
 
 type CellTone = 'good' | 'bad' | 'plain'

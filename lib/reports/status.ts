@@ -24,7 +24,7 @@ import type { JobHistory } from './job-history.ts'
 export type Status = {
   modelsDir: string
   freeBytes: number | null
-  /** What keeps anybody from writing there; where the folder is missing, from making it. */
+  /** The reason why nobody can write there; where the folder is missing, why nobody can make it. */
   obstacle: 'read-only' | 'full' | null
   /** The run that holds the lock. */
   running: {
@@ -246,7 +246,7 @@ function stageOf(run: RunHistory | undefined): { job: JobName | null; step: RunS
   return { job, step: training.exit ? 'post-flight' : 'training' }
 }
 
-/** What the training of a run that goes on says, brought up to now. */
+/** The progress of the training of a run that goes on, brought up to now. */
 function progressOf(run: RunHistory | undefined): NonNullable<Status['running']>['progress'] {
   const training = run && stageOf(run).step === 'training' ? run.jobs.at(-1)?.training : undefined
   if (!training?.told) return null

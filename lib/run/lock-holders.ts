@@ -163,7 +163,7 @@ export function namedHolders(owner: LockRecord | undefined, holders: number[]): 
   return owner !== undefined && !holders.length ? [owner.pid] : holders
 }
 
-/** What helps whoever cannot open a lock, to be put after the reason; empty if nobody knows. */
+/** The remedy for whoever cannot open a lock, to be put after the reason; empty if nobody knows. */
 export function remedyOf(cause: unknown, path: string): string {
   const gone = outOfInodes(cause, path)
   if (gone) return `; ${gone}`

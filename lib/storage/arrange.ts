@@ -39,7 +39,7 @@ export async function arrange(entries: Aged[]): Promise<PrunableSet[]> {
   return all.sort(compareSets)
 }
 
-/** What is pointed to goes last of all checkpoints, and an empty cache after those. */
+/** A checkpoint that is pointed to goes last of all, and an empty cache after those. */
 export function compareSets(a: PrunableSet, b: PrunableSet): number {
   return (
     Number(a.isEmptyCache) - Number(b.isEmptyCache) ||

@@ -60,7 +60,7 @@ export function freeSpace(dir: string): number {
   return accountOf(dir).freeBytes
 }
 
-/** What everything takes of the room for files, beside its blocks. */
+/** Bytes that everything takes of the room for files, beside its blocks. */
 export type Overhead = {
   inodeBytes: number
   /** Small files and links are kept with their names: they take so much of their size. */

@@ -18,9 +18,9 @@ export class EntriesByAge {
   /** 1 if the oldest are kept, -1 if the newest are. */
   readonly #direction: 1 | -1
   #entries: Aged[] = []
-  /** Of those that were left out none comes before this. */
+  /** None of those that were left out comes before this. */
   #last: Aged | undefined
-  /** What entries that were left out belong to. */
+  /** The checkpoints that left-out entries belong to. */
   readonly #staying = new NameMarks()
 
   /** @param root the measured folder */

@@ -40,7 +40,7 @@ export class Entry {
   ownInodes = 0
   /** Its hard links. */
   inodes: Inode[] = none
-  /** What goes or stays with it, itself among them: of every entry that is listed. */
+  /** The entries that go or stay with it, itself among them: of every entry that is listed. */
   set!: PrunableSet
   #key: string | undefined
   /** A folder above it that goes and takes it along, the outermost that was met so far. */
@@ -107,7 +107,7 @@ export class Entry {
     owner.touch(this.mtimeNs, this.timeNs)
   }
 
-  /** What goes when it goes, itself or the outermost of the folders that take it along; undefined if it stays. */
+  /** The entry that goes when it goes, itself or the outermost of the folders that take it along; undefined if it stays. */
   get goer(): Entry | undefined {
     if (this.isKept) return undefined
     let goer: Entry = this
@@ -146,7 +146,7 @@ export class Entry {
 /** A link, or a file of a known name, that names a checkpoint. */
 export type Pointer = { folder: Bytes; name: Bytes; isLink: boolean }
 
-/** What goes or stays as one: the files and folders of a checkpoint, or a single entry of another kind. */
+/** Entries that go or stay as one: the files and folders of a checkpoint, or a single entry of another kind. */
 export class PrunableSet {
   /** The path that all of it begins with. */
   readonly path: Bytes

@@ -10,7 +10,7 @@ import { RANK } from './rank.ts'
 import { compileRules, isTooDeep } from './rules.ts'
 import { walk } from './walk.ts'
 
-/** What is smaller takes too long for what it frees. */
+/** Smaller files take too long for what they free. */
 const LEAST_BYTES = MIB
 
 /** In a folder that a rule names, or outside `work/`. */
@@ -32,7 +32,7 @@ export async function findLargeUnnamed(
   const enough = new AbortController()
   const found: Entry[] = []
   let foundBytes = 0
-  // What is not in `work/` stays, and so is not gone into.
+  // Everything outside `work/` stays, and so is not gone into.
   const isUnnamed = ({ path }: Folder<Place>, name: Bytes, kind: 'file' | 'folder') => {
     if (path === root) return name === WORK
     if (isTooDeep(path)) return false

@@ -1,7 +1,7 @@
 import { basename, dirname } from 'node:path'
 import type { Bytes } from '../system/bytes.ts'
 
-// What the names of files and folders tell of them, as the common frameworks give them.
+// The meaning of the names of files and folders, as the common frameworks give them.
 
 const PROCESS = String.raw`(?:rank|shard|part|worker|gpu|host|(?:mp|tp|pp|dp)(?:_rank)?)[-_=]?\d+`
 /** One file of several that are one: `-00001-of-00003`, `.data-00000-of-00002`, `_rank0`, `-shard3`; `rank0-` before the rest. */
@@ -9,7 +9,7 @@ const SHARD = new RegExp(String.raw`[-_.](?:\d+[-_]?of[-_]?\d+|${PROCESS})(?![\d
 const LEADING_SHARD = new RegExp(`^${PROCESS}[-_.](?=.*\\d)`, 'i')
 /** A model's shards, of TensorFlow, and their list: `cp.ckpt.index`, `model.safetensors.index.json`. */
 const PART = /\.(?:index(?:\.json)?|data)$/
-/** What Keras' BackupAndRestore resumes from: one without the other is worse than nothing. */
+/** The files that Keras' BackupAndRestore resumes from: one without the other is worse than nothing. */
 const KERAS_BACKUP = /^(?:latest\.weights\.h5|training_metadata\.json)(?:\.bkp)?$/
 const ENDING = /(?<=.)\.[a-z]\w*$/i
 /** A word that follows the last number of a name: `epoch-3.model`, `step_100_optimizer`. */
@@ -19,7 +19,7 @@ const NUMBERS = /\d+(?:\.\d+)?/g
 /** A folder of this name is one checkpoint, whatever it holds, but for what has such a name and another number itself. */
 const NUMBERED =
   /(?:^|[-_.])(?:checkpoint|chkpt|ckpt|epoch|global_?step|step|iter|iteration|update|snapshot)[-_=.]?(\d+)/i
-/** What comes before a number that is called so is something else: what is trained (`fold2-epoch=3`), or a metric. */
+/** A number before one that is called so means something else: what is trained (`fold2-epoch=3`), or a metric. */
 const COUNTED = /(?:epoch|step|iter|iteration|update)[-_=.]?(?=\d)/i
 /** Words for what is half-written. */
 const HALF = 'te?mp|partial|incomplete|staging'

@@ -92,7 +92,7 @@ export function notePointers(root: Bytes, pointers: Pointer[], sets: PrunableSet
   for (const set of newestTelling(sets)) set.pointer ??= set.path
 }
 
-/** Those that their own name tells to be the last or the best: of one pattern, the newest. */
+/** The entries that their own name tells to be the last or the best: of one pattern, the newest. */
 function newestTelling(sets: PrunableSet[]): Iterable<PrunableSet> {
   const telling = sets.filter(set => set.rank === RANK.checkpoint && isTelling(basename(set.path)))
   return new Map(telling.map(set => [set.place?.pattern ?? set.path, set])).values()

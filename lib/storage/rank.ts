@@ -1,4 +1,4 @@
-/** What goes first when there must be room; within one rank the oldest goes first. */
+/** The order of removal when there must be room; within one rank the oldest goes first. */
 export const RANK = { temporary: 0, cache: 1, superseded: 2, checkpoint: 3 } as const
 export type Rank = (typeof RANK)[keyof typeof RANK]
 

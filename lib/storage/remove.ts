@@ -117,7 +117,7 @@ export class Remover {
         const next = path.indexOf('/', start + 1)
         end = next < 0 ? path.length : next
         const reach = `${reachOf(fd)}${path.slice(start, end)}`
-        // Of longer paths only folders with entries stay open: to look each up on the way takes the square of its length.
+        // Only folders with entries stay open of longer paths: to look each up on the way takes the square of its length.
         const isKept = end === path.length || end <= PATH_MAX
         fd = isKept ? this.#open(path.slice(0, end), reach) : openSync(native(reach), FOLDER_FLAGS)
         if (passed !== undefined) closeSync(passed)

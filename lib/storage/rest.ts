@@ -15,7 +15,7 @@ import { walk } from './walk.ts'
 const NAMED = 3
 /** So many kinds are told apart; the rest are no longer worth a word. */
 const MOST_KINDS = 4096
-/** What is deeper is told with the folder that it is in. */
+/** An entry that is deeper is told with the folder that it is in. */
 const MOST_LEVELS = 32
 /** A longer pattern is shown in part, and proposed to nobody. */
 const MOST_CHARACTERS = 200
@@ -26,7 +26,7 @@ const MOST_MS = 500
 export type Reasons = {
   /** Sentences about what could not be deleted. */
   faults: Iterable<string>
-  /** What was spared, and why. */
+  /** The spared entries, and why. */
   spared?: Map<PrunableSet, string>
 }
 

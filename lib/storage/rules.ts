@@ -12,9 +12,9 @@ export type RuleOf = (folder: Bytes, name: Bytes, kind: Kind) => Rule | 'kept' |
 type Kind = 'file' | 'folder' | 'any'
 
 export type Globs = {
-  /** What may be pruned besides `*.checkpoint` and `*.tmp`; relative to the folder or to its `work/`. */
+  /** Names that may be pruned besides `*.checkpoint` and `*.tmp`; relative to the folder or to its `work/`. */
   prune?: string[]
-  /** What may not be pruned, whatever else names it; relative as those. */
+  /** Names that may not be pruned, whatever else names them; relative as those. */
   keepGlobs?: string[]
   /** Absolute paths of what newer things have taken the place of: goes before any checkpoint. */
   superseded?: string[]
@@ -34,7 +34,7 @@ const REFUSED: Rule = { name: CANDIDATE, rank: RANK.temporary }
 const SUPERSEDED: Rule = { name: 'superseded', rank: RANK.superseded }
 /** The folders in `work/` that are not a training's to make. */
 export const OURS = [TMP, CACHE, HOME]
-/** What a training was writing when it died, by its name; of one that lives see `liveSinceNs` of a measurement. */
+/** The rule of what a training was writing when it died, by its name; for one that lives see `liveSinceNs` of a measurement. */
 export const LEFTOVER: Rule = { name: 'leftover', rank: RANK.temporary }
 
 /**

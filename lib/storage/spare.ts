@@ -3,7 +3,7 @@ import type { PrunableSet } from './entry.ts'
 import { isBestName, isStagingName } from './naming.ts'
 import { RANK } from './rank.ts'
 
-/** What nobody has written to for so long is not being written, however it looks. */
+/** A file that nobody has written to for so long is not being written, however it looks. */
 const QUIET_NS = 60n * 10n ** 9n
 /** A checkpoint is about as large as the one before it; what is smaller than this part of it is half of one. */
 const HALF = 0.5
@@ -49,7 +49,7 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
   if (isCut) newest = counts.at(-1)
   newest ??= checkpoints.findLast(set => !spared.has(set))
   if (newest && !spared.has(newest)) spared.set(newest, 'the newest complete checkpoint')
-  // Of several models that are trained together each has checkpoints of its own.
+  // Each of several models that are trained together has checkpoints of its own.
   for (const set of newest?.place ? counts : [])
     if (!spared.has(set) && set.place?.place === newest!.place!.place)
       spared.set(set, 'of the same number as the newest complete checkpoint')
@@ -57,7 +57,7 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
   return spared
 }
 
-/** What is pointed to is listed last, but is no younger for it. */
+/** An entry that is pointed to is listed last, but is no younger for it. */
 function byAge(a: PrunableSet, b: PrunableSet): number {
   return a.orderNs < b.orderNs ? -1 : a.orderNs > b.orderNs ? 1 : 0
 }

@@ -87,7 +87,7 @@ export class Appender {
   #rotate(): void {
     this.close()
     const isAside = ['1', 'aside'].some(ending => this.#rename(`${this.path}.${ending}`))
-    // What is neither usable nor movable stays: the work goes on without this log.
+    // A file that is neither usable nor movable stays: the work goes on without this log.
     if (isAside && !this.#open()) this.close()
   }
 

@@ -8,7 +8,7 @@ export type Bytes = string
 
 /** A folder of a walk. */
 export type Folder<T> = {
-  /** Of a deep one it has megabytes: joined of parts that many share, until somebody compares or cuts it. */
+  /** A deep path has megabytes: it is joined of parts that many share, until somebody compares or cuts it. */
   path: Bytes
   /** The path, as long as a program could name it; else its `head`, which many share, and the inode: named in little memory. */
   label: Bytes
@@ -31,7 +31,7 @@ export function isWithin(path: Bytes, folder: Bytes): boolean {
   return `${path}/`.startsWith(`${folder}/`)
 }
 
-/** What a program can name, in bytes; see limits.h(0p). A path may be longer, by megabytes, and is no better told by all of it. */
+/** The longest path that a program can name, in bytes; see limits.h(0p). One may be longer, and is no better told by all of it. */
 export const PATH_MAX = 4096
 
 /** Escape `path` for people and logs. In the middle of one that is longer than a program can name stands `…`. */

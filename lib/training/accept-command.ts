@@ -17,7 +17,7 @@ import { Progress } from './progress.ts'
 import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
 import { withViolation } from './space-failure.ts'
 
-/** What a command may take where the job has no `timeoutMinutes`. */
+/** The time limit of a command where the job has no `timeoutMinutes`. */
 const DEFAULT_MINUTES = 60
 
 /**
@@ -52,7 +52,7 @@ export async function verdictOf(
   const user = isSandboxed ? trainingUser() : undefined
   if (user !== undefined) await giveFolder(workDir, user)
   const env = trainingEnvironment(job, budget.toldBytes, (isSandboxed && shortTemporaryFolder()) || tmpDir)
-  // What the command writes would be taken for what is tried.
+  // Try it now: later the command's writes would be taken for those of the trial.
   const isCounted = countsAtOnce(jobDir)
   const progress = new Progress(job, limitBytes)
   const over = new AbortController()

@@ -100,7 +100,7 @@ export function tellOfLostBest(job: Job): void {
   job.emit({ event: 'warning', job: job.name, message })
 }
 
-/** What is published, as one word. */
+/** The published files, as one word. */
 function baseOf({ publishedDir }: Job): string {
   try {
     return createHash('sha256')

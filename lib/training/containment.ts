@@ -4,7 +4,7 @@ import type { Budget } from './preflight.ts'
 import type { Containment } from './sandbox.ts'
 
 /**
- * What bounds a program of the job's own, its training or the command that accepts: the folders that it may write to, and
+ * The bounds of a program of the job's own, its training or the command that accepts: the folders that it may write to, and
  * the size of one file.
  *
  * @param path where programs are looked for

@@ -7,7 +7,7 @@ import { MIB } from '../text.ts'
 /** The variables that a training gets from the environment that started us; all others have to stand in quotas.json. */
 const inherited = /^(USER|LOGNAME|TZ|LANG|LC_[A-Z]+)$/
 
-/** What a training is told of its job. */
+/** The facts of its job that a training is told. */
 type Told = Pick<
   Job,
   'name' | 'quota' | 'workDir' | 'tmpDir' | 'cacheDir' | 'homeDir' | 'publishedDir' | 'run'
@@ -32,7 +32,7 @@ export function trainingEnvironment(job: Told, toldBytes: number, temporary: str
     TMP: temporary,
     TEMP: temporary,
     HOME: homeDir,
-    // What `pip install --user` has installed is looked for below HOME otherwise.
+    // Otherwise Python looks below HOME for what `pip install --user` has installed.
     ...(process.env.HOME && { PYTHONUSERBASE: join(process.env.HOME, '.local') }),
     XDG_CACHE_HOME: cacheDir,
     HF_HOME: cacheOf('huggingface'),
@@ -79,7 +79,7 @@ function placeholdersOf({ workDir, publishedDir }: Told, toldBytes: number) {
   }
 }
 
-/** What the job's folder itself and a manifest take: it must not make the first training's figure odd. */
+/** Bytes of the job's folder itself and of a manifest: they must not make the first training's figure odd. */
 const FORGIVEN_BYTES = MIB / 16
 
 /** Many trainers take 0 for no limit. */

@@ -7,7 +7,7 @@ import { escapeBytes, native } from '../system/bytes.ts'
 import { count } from '../text.ts'
 import { measureCheckpoints, measureNamed } from './job-checkpoints.ts'
 
-/** What programs call the files that they go on from. */
+/** The names that programs give to the files that they go on from. */
 const LOOKS_LIKE_A_CHECKPOINT = [
   '**/*.{checkpoint,ckpt,pt,pth,tar,h5,keras,safetensors,bin,npz,pkl,pickle,joblib}',
 ]

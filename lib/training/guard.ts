@@ -43,9 +43,9 @@ const FAST_BYTES_PER_MS = MIB / 4
 const IDLE_STOP_SHARE = 0.05
 /** A thread that writes to a slow disk stops when its system call returns; it is not hurried while all is well. */
 const FREEZE_DEADLINE_MS = 60_000
-/** What a training writes where no count finds it, while it is being stopped, may be this much of its limit. */
+/** The share of its limit that a training may write where no count finds it, while it is being stopped. */
 const MOST_UNFOUND = 1 / 16
-/** What waits in the kernel for so long without running is not writing: a writer that is held back runs every 200 ms. */
+/** A process that waits in the kernel for so long without running is not writing: a writer that is held back runs every 200 ms. */
 const STUCK_MS = 250
 /** A training that is stopped is woken so often by chance, such as an operator's SIGCONT. */
 const MOST_WAKES = 5
@@ -362,7 +362,7 @@ class Guard {
     throw this.#reasonFor(look, holds + (await this.#choice.describeRest()))
   }
 
-  /** What goes on while it is counted can hide from every count. */
+  /** A training that goes on while it is counted can hide from every count. */
   async #endUncounted(why: string): Promise<never> {
     const { job, training } = this.#watch
     await training.kill()
@@ -402,7 +402,7 @@ class Guard {
       const before = this.#counters()
       const writtenBytes = () => bytesBetween(before, this.#counters(), countsAtOnce)
       const mostBytes = (1 + MOST_UNFOUND) * limitNow(this.#watch, now).bytes
-      // What the folder held before it may have deleted: only what is written meanwhile counts for sure.
+      // It may have deleted what the folder held before: only what is written meanwhile counts for sure.
       let look = await this.#countWithin(() => ({
         bytes: mostBytes - writtenBytes(),
         inodes: Number.POSITIVE_INFINITY,

@@ -85,7 +85,7 @@ export async function launch({
   const lastFd = stdio.length - 1
   const ours = { ...env, PATH: safePath }
   const $ = await shellWith({ cwd, env: ours, detached: true, stdio })
-  // What whoever started this run has left open is not for a training to write to.
+  // A training must not write to what whoever started this run has left open.
   const started = $`
     for fd in /proc/$$/fd/*; do fd=\${fd##*/}; ((fd > ${lastFd})) && exec {fd}>&-; done
     exec 2>&4 > >(exec env --ignore-environment --chdir=/ ${WATCHDOG_MARK}1 setsid ${SHELL} -c ${helpers} $$ 2>&- 6>&- 7>&- 8>&-) &&

@@ -54,9 +54,9 @@ export class Looker {
   readonly #overheadBytes: number
   /** From the last look at a training that stood still; others may have freed space since. */
   readonly #standing: Estimate
-  /** What others wrote in a millisecond during that look. */
+  /** Bytes that others wrote in a millisecond during that look. */
   #others = { bytesPerMs: 0, sinceMs: 0 }
-  /** What was missing at the last counts and taken for noise each time: it may be a training's that takes little at a time. */
+  /** Bytes that were missing at the last counts and taken for noise each time: they may be a training's that takes little at a time. */
   #passedOverBytes = 0
   /** When that was, and what the training held that nobody may look at. */
   #stoodMs = performance.now()

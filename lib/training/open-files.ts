@@ -145,7 +145,7 @@ export async function openEntries(entries: Entry[], pids: number[], dir: string)
   return open
 }
 
-/** What a process holds besides: the program that it runs, mapped or not, and where it is. */
+/** The other links of a process to files: the program that it runs, mapped or not, and the folders where it is. */
 const HELD_BESIDES = ['exe', 'cwd', 'root']
 
 /** Call `visit` with every descriptor and the like: what it is open on, and its path below /proc. */

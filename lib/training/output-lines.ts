@@ -8,7 +8,7 @@ const MAX_ROWS = 32
 /** A longer sequence is none. */
 const MAX_SEQUENCE_CHARACTERS = 4096
 
-/** What moves the cursor, or begins what does: no sequence goes on from an escape with anything but these. */
+/** Characters that move the cursor, or begin a sequence that does: after an escape no sequence goes on with others. */
 const control = /[\x1b\x9b](?=[ -~]|$)|[\r\n\b]/g
 /** A whole sequence for a terminal: CSI (colours, cursor, erasing), OSC (titles, hyperlinks), and strings for devices. */
 const sequence =
@@ -28,10 +28,10 @@ export class OutputLines {
   readonly #decoder = new StringDecoder('utf8')
   readonly #onLines: (lines: string[]) => void
   readonly #onRedraw: (line: string) => void
-  /** What may still be drawn over: the row that is being written, and those above and below that the cursor was in. */
+  /** The rows that may still be drawn over: the one that is being written, and those above and below that the cursor was in. */
   #rows = ['']
   #row = 0
-  /** What is written next takes the place of the row. */
+  /** Does the next text take the place of the row? */
   #isAtStart = true
   #isDrawnOver = false
   #rest = ''

@@ -61,9 +61,9 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
       return
     }
     const isFailure = error instanceof TrainerError && error.code === 'training-failed'
-    // What this run has pruned is no fault of the checkpoint.
+    // A checkpoint is not at fault where this run has pruned something of it.
     if (isFailure && !error.isOfPruning) await noteFailure(job)
-    // What is there is the other run's then.
+    // By then the files there are the other run's.
     const isOurs = !(error instanceof TrainerError && error.code === 'locked')
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
       await emptyWork(job, error.usage, error.message).catch(reason => {

@@ -104,7 +104,7 @@ async function makeRoom(
   pruning: EnforceOptions,
 ): Promise<void> {
   try {
-    // Of several models some may be in the next generation already.
+    // Some of several models may be in the next generation already.
     const keep = [...(pruning.keep ?? []), nextGenerationDir(jobDir)]
     await pruneTo(jobDir, Math.max(0, limitBytes - bytes), { ...pruning, keep })
   } catch (error) {

@@ -136,7 +136,7 @@ async function plan(
     const message = `the disk holds less than the quota of ${formatBytes(quotaBytes)}: this run may use ${formatBytes(limitBytes)}`
     emit({ event: 'warning', job: name, message })
   }
-  // What the filesystem takes for itself is nobody's to use.
+  // Nobody can use what the filesystem takes for itself.
   const ownBytes = existsSync(workDir) ? await checkUsage(workDir) : 0
   const besideBytes = usedBytes - ownBytes - prunableBeside(dir, look.prunable)
   return { ...limits, ...reserve, isDiskLimit, keptBytes, toldBytes: limitBytes - besideBytes, start }

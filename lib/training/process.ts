@@ -64,7 +64,7 @@ export class Training {
   /** Between {@link stop} and {@link resume} nothing else may continue it. */
   #isHeld = false
   #noting: NodeJS.Timeout | undefined
-  /** What could not be killed: it is in a system call that no signal ends. */
+  /** The processes that could not be killed: each is in a system call that no signal ends. */
   #unkillable: number[] = []
   /** Every process ever seen, by its start time: one that leaves the tree and the group stays known. */
   readonly #seen = new Map<number, string>()

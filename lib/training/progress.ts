@@ -25,14 +25,14 @@ const namesError = /^[\w.$]*(Error|Exception)( \[\w+\])?(:|$)/
 /** The lines that Node.js prints below it: frames, the end of the error's properties, its own version. */
 const belongsToError = /^(\s|\}$|Node\.js v\d)/
 
-/** What a launcher says in the end of a program that has failed under it: accelerate, torchrun. */
+/** The last words of a launcher about a program that has failed under it: accelerate, torchrun. */
 const launcherError = /^(?:subprocess\.CalledProcessError: |torch\.distributed\.\S*ChildFailedError:)/
 /** It says no more than this after that. */
 const LAUNCHER_LINES = 40
 /** Each process of a launched training may say first which it is. */
 const rank = /^\[rank\d+\]: ?/
 
-/** Of a flood of output so many lines are searched for what they tell of progress. */
+/** So many lines of a flood of output are searched for what they tell of progress. */
 const READ_AT_A_TIME = 100
 /** In those that complain last, what was pruned is looked for. */
 const COMPLAINTS_AT_A_TIME = 4

@@ -22,7 +22,7 @@ export function findPruned(line: string, pruned: PrunedPath[]): PrunedPath | und
   return new PrunedNames(pruned).find(line)
 }
 
-/** What was pruned in a run, by its names: a line is not compared with each of them, which takes milliseconds. */
+/** The pruned paths of a run, by their names: to compare a line with each of them takes milliseconds. */
 export class PrunedNames {
   readonly newest: PrunedPath | undefined
   readonly #pruned: PrunedPath[]

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 
-/** What tells why namespaces are forbidden here. */
+/** The files of a machine, which tell why namespaces are forbidden on it. */
 export type Machine = {
   /** Does the file exist? */
   has: (path: string) => boolean
@@ -19,7 +19,7 @@ const thisMachine: Machine = {
   },
 }
 
-/** What else keeps whoever starts us from making namespaces, strongest first, and how it is lifted. */
+/** Other reasons why whoever starts us cannot make namespaces, strongest first, and how each is lifted. */
 const obstacles: { isThere: (machine: Machine, said: string) => boolean; remedy: string }[] = [
   {
     isThere: ({ has, read }) =>

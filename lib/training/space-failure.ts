@@ -13,7 +13,7 @@ import type { Progress } from './progress.ts'
 /** The kernel's own error for a file that may not grow, as Node.js and Python name it; only RLIMIT_FSIZE causes it. */
 const fileLimitError = /\bEFBIG\b|\[Errno 27\]/
 
-/** What was measured when a training ended, and when it was fullest. */
+/** The measurements when a training ended, and when it was fullest. */
 export type Measured = { end: Figures; fullest: Figures | undefined; isFileAtLimit: boolean }
 
 /**
@@ -132,7 +132,7 @@ export function inodesGone(limit: Limit, figures: Figures, how: string): Trainer
   )
 }
 
-/** What the guard has found in the grace of a training is not why its run ends, but the cause of that error. */
+/** The guard's finding in the grace of a training is not why its run ends, but the cause of that error. */
 export async function withViolation(error: unknown, guarding: Promise<unknown>): Promise<unknown> {
   const cause: unknown = await guarding.then(
     () => undefined,

@@ -1,10 +1,10 @@
-/** What a training says of how far it is: its share of 1, and the seconds that are left by its pace so far. */
+/** How far a training says that it is: its share of 1, and the seconds that are left by its pace so far. */
 export type Told = { share: number; secondsLeft?: number }
 
-/** What one line says: how far something is, and what that is. */
+/** The message of one line: how far something is, and what that is. */
 type Reading = { track: string; rank: Rank; share: number }
 
-/** What is believed rather: a line made for us, then epochs, then whatever else. */
+/** The order of belief: a line made for us, then epochs, then whatever else. */
 const RANK = { ours: 3, epochs: 2, other: 1 } as const
 type Rank = (typeof RANK)[keyof typeof RANK]
 

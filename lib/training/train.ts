@@ -113,7 +113,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
       if (!hasFailed) figures = await figuresOf(budget).catch(() => undefined)
       if (!hasFailed && ended.signal === 'SIGXFSZ')
         isFileAtLimit = await hasFileAtLimit(budget, stop).catch(() => false)
-      // What is there is the other run's then.
+      // By then the files there are the other run's.
       if (!lost.aborted) await clearUp(job, budget.folderId)
     }
   }

@@ -1,4 +1,4 @@
-/** What the kernel has counted by a moment. */
+/** The kernel's counters at a moment. */
 export type Counters = {
   /** Bytes that the training's processes have made it write; NaN if they keep others out. */
   writtenBytes: number
@@ -6,7 +6,7 @@ export type Counters = {
   accountBytes: number
 }
 
-/** What a look has found: as it is charged, and as it is on the disk. */
+/** The result of a look: as it is charged, and as it is on the disk. */
 type Found = { usedBytes: number; allocatedBytes: number }
 
 /**

@@ -29,7 +29,7 @@ export function imageBytesFor(quotaBytes: number): number {
 /**
  * Make an image with every block reserved on the disk, and an empty ext4 in it. Replaces a leftover of that name.
  *
- * Without `nodiscard` mkfs would give the blocks back, and a full disk would lose data that was reported as written.
+ * mkfs would give the blocks back but for `nodiscard`, and a full disk would lose data that was reported as written.
  *
  * @throws {ProgramFailure}
  */

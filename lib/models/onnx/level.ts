@@ -35,7 +35,7 @@ export class Level {
   outputs: string[] | undefined
   /** The domains of operators in a graph or a function, and in what is inside. */
   used: Set<string> | undefined
-  /** Those that a function declares. */
+  /** The domains that a function declares. */
   readonly declared: Set<string>
   readonly scope: Scope | undefined
   readonly tensor: Tensor | undefined

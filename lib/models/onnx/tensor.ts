@@ -100,7 +100,7 @@ export class Tensor {
         if (!isPacked) this.addValues(field, 1)
         else {
           const counted = reader.countVarints()
-          // Of more only the bounds are known, for that reads them.
+          // Only the bounds of more are known, for that reads them.
           if (counted === undefined) this.addValues(field, Math.ceil(length / 10), length)
           else this.addValues(field, counted)
         }
