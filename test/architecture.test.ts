@@ -24,7 +24,7 @@ const files = ['lib', 'scripts']
   .filter(name => name.endsWith('.ts'))
   .concat('tasks.ts')
 
-/** What a file imports of ours: by name or whole, now or later, as a value or as a type. */
+/** The files of ours that a file imports: by name or whole, now or later, as a value or as a type. */
 const importsOf = new Map(
   files.map(file => {
     const found = readFileSync(join(root, file), 'utf8').matchAll(/(?:\bfrom|\bimport)\s*\(?\s*'(\.[^']+)'/g)

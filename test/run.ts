@@ -18,7 +18,7 @@ import { translateProject } from './support/translate.ts'
 /** The files are mostly processes that wait for each other; many more at a time would make those late that measure time. */
 const AT_A_TIME = bootsMachines ? 1 : Math.min(availableParallelism() + 2, 6)
 
-/** What takes longest begins first, so that nothing is waited for alone in the end: kept right by what a run prints. */
+/** The files that take longest begin first, so that nothing is waited for alone in the end: kept right by what a run prints. */
 const LONGEST_FIRST = [
   'frameworks/huggingface.sweep',
   'frameworks/torchrun.sweep',
@@ -67,7 +67,7 @@ const LONGEST_FIRST = [
   'scripts/python-trainer',
 ].map(name => `${name}.test.ts`)
 
-/** What is about the project as it stands there, its files, its command line and how it is installed: not translated. */
+/** Tests of the project as it stands there, its files, its command line and how it is installed: not translated. */
 const AS_IT_STANDS = [
   'architecture',
   'machine/boot.sweep',
@@ -191,7 +191,7 @@ async function check(): Promise<string[]> {
   return ok ? [] : ['npm run check failed']
 }
 
-/** What is small shares a process with others like it: to start one takes longer than to run most of them. */
+/** Small files share a process: to start one takes longer than to run most of them. */
 function isSmall(name: string): boolean {
   return !LONGEST_FIRST.includes(name) && !standsThere(name)
 }

@@ -26,7 +26,7 @@ import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices, must } from '../support/volume-rig.ts'
 
-/** What stands above a quota is seen and ended by then; a sweep has much to do beside it. */
+/** A training above its quota is seen and ended by then; a sweep has much to do beside it. */
 const MOST_MS = isSweep ? 1500 : 1000
 const MIB = 2 ** 20
 const canRun = (...programs: string[]) =>
@@ -64,7 +64,7 @@ const holds = {
 }
 
 for (const [how, hold] of Object.entries(holds)) {
-  // What the others hold is found in tests without a training.
+  // Tests without a training find what the others hold.
   const hostileHere = how.includes('socket') ? hostile : hostileInSweep
   hostileHere(`deleted files that are ${how} are charged, by an ordinary user too`, async () => {
     const script = `
@@ -99,7 +99,7 @@ libc.pthread_exit(None)`
   })
 }
 
-/** What it holds is not there to be looked at: each process makes the next and ends, or hides less than is noise. */
+/** Its files are never there to be looked at: each process makes the next and ends, or hides less than is noise. */
 const holders = {
   'that a chain of processes hands on, each of which makes the next and ends,': [
     ...['/usr/bin/perl', '-MPOSIX', '-e'],
@@ -678,7 +678,7 @@ const tenThousand = Array.from(
   (_, n) => `${n}-${createHash('sha256').update(`${n}`).digest('hex')}`,
 )
 
-/** What btrfs keeps in its tree, and not in blocks of its own. */
+/** Things that btrfs keeps in its tree, and not in blocks of their own. */
 const inTheTree: Record<string, (dir: string) => void> = {
   'empty files': dir => {
     for (const name of tenThousand) writeFileSync(join(dir, name), '')

@@ -29,7 +29,7 @@ const canAttack = useSandbox('core', 'auto') && hasPython
 const isRoot = hasPython && process.getuid?.() === 0
 const asRoot = skipUnless(test, isRoot, 'needs root and python3')
 const asRootInSweep = skipUnless(inSweep, isRoot, 'needs root and python3')
-/** What each identity has of the tests that all of them have. */
+/** The share that each identity has of the tests that all of them have. */
 const turns = identities.map((_, turn) => inTurn(turn, identities.length))
 const withPython = skipUnless(test, hasPython, 'needs python3')
 const onBtrfs = skipUnless(
@@ -38,7 +38,7 @@ const onBtrfs = skipUnless(
   'needs root, loop devices, btrfs-progs and python3',
 )
 
-/** What a training can make of its output folder, by name. */
+/** Things that a training can make of its output folder, by name. */
 const leftovers = {
   'a link in the place of its temporary folder': `os.rename(out + '/tmp', out + '/old'); os.symlink('/etc', out + '/tmp')`,
   'a file in its place': `os.rename(out + '/tmp', out + '/old'); open(out + '/tmp', 'w').close()`,

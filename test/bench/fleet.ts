@@ -115,7 +115,7 @@ async function submitting(cluster: Cluster, signal: AbortSignal): Promise<Row> {
   }
 }
 
-/** What Slurm's own command takes for a job that does nothing, one after another. */
+/** Measure Slurm's own command with jobs that do nothing, one after another. */
 async function plainSubmissionMs(cluster: Cluster, signal: AbortSignal): Promise<number> {
   const count = 100
   const loop = `for n in $(seq ${count}); do echo '#!/bin/sh' | sbatch --hold --job-name=plain || exit; done`

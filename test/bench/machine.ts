@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { cpus, release, tmpdir, totalmem, type } from 'node:os'
 
-/** What the figures were measured on. */
+/** The machine that the figures were measured on. */
 export function describeMachine(): string {
   const processors = cpus()
   const memoryGib = Math.round(totalmem() / 2 ** 30)

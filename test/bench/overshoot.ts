@@ -55,7 +55,7 @@ async function overshootOfRun(writer: Writer, signal: AbortSignal, isCapped: boo
   if (exitCode !== 2) throw new Error(`${writer.what}: the run ended with ${exitCode}: ${stderr}`)
   const start = events.find(it => it.event === 'job.start')
   if (start?.guarantee.startsWith('kernel') !== isCapped) throw new Error(`it ran under ${start?.guarantee}`)
-  // What the program itself saw counts too: the sampler cannot look at every moment.
+  // Count what the program itself saw too: the sampler cannot look at every moment.
   const told = events.flatMap(it => (it.event === 'quota.exceeded' ? [it.usedBytes] : []))
   return above(writer.quotaMb * MIB, Math.max(peakBytes + ballast.bytes, ...told))
 }

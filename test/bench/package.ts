@@ -10,7 +10,7 @@ import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { elapsedMs, inTurns, median, runProgram } from './rounds.ts'
 import { type Bench, formatMs, type Row } from './table.ts'
 
-/** What the program costs as the package has it, plain JavaScript, beside a clone that tsx translates. */
+/** Measure the program as the package has it, plain JavaScript, beside a clone that tsx translates. */
 export async function* measurePackage(bench: Bench): AsyncGenerator<Row> {
   await using box = await sandbox()
   const home = box.path('program')

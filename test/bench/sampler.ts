@@ -37,7 +37,7 @@ function list(folder: string): string[] {
   }
 }
 
-/** What the kernel says of a folder that is a filesystem of its own: it knows more than any walk. */
+/** Ask the kernel about a folder that is a filesystem of its own: it knows more than any walk. */
 function account(dir: string): number {
   const stats = lstatSync(dir, { throwIfNoEntry: false })
   if (!stats || stats.dev === lstatSync(dirname(dir)).dev) return 0

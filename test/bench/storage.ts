@@ -44,7 +44,7 @@ async function* measuring({ signal }: Bench): AsyncGenerator<Row> {
 }
 
 /**
- * What is pruned has been on the disk for long, as a rule: the row with the aim. Files just written have no blocks on the
+ * Pruned files have been on the disk for long, as a rule: the row with the aim. Files just written have no blocks on the
  * disk yet, which to free is most of the work; there the events and the looks at each file weigh most.
  */
 async function* pruning({ signal }: Bench): AsyncGenerator<Row> {

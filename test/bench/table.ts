@@ -1,6 +1,6 @@
 import { formatBytes, formatSeconds } from '../../lib/text.ts'
 
-/** What every group is given. */
+/** The means that every group is given. */
 export type Bench = {
   /** Aborted by SIGINT and SIGTERM: a group ends at its next step, and cleans up. */
   signal: AbortSignal

@@ -158,7 +158,7 @@ withBoot('a purge of what was trained here alone leaves nothing', async () => {
 
   machine.must('apt-get', 'purge', '--yes', 'ransomeye-trainer')
 
-  // What the test has put beside the conffile is nobody's.
+  // Nobody owns what the test has put beside the conffile.
   const left = machine.must('find', '/var/lib', '/etc', '/usr', '-name', '*ransomeye*').trim().split('\n')
   assert.equal(left, ['/etc/ransomeye-trainer'])
 })

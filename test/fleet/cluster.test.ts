@@ -27,7 +27,7 @@ const NODES = isSweep ? 10 : 5
 const cluster = lacks ? undefined! : await startCluster({ nodes: NODES })
 const runs = 'await sleep(600_000)'
 
-/** What takes Slurm half a minute to notice goes on at once. */
+/** Sites that Slurm takes half a minute to notice go on at once. */
 const slow =
   lacks || !isSweep
     ? undefined

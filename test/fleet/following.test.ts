@@ -48,7 +48,7 @@ async function submitted(...names: string[]) {
         `${JSON.stringify({ ...stampEvent('r', body), time })}\n`,
       )
     },
-    /** What squeue says from now on. */
+    /** Change what squeue says from now on. */
     queue: (...rows: Row[]) => {
       const lines = rows.map(({ state, status = 0, reason = 'None' }, index) => {
         const cells = [index + 1, state, status, 0, 'n1', reason].map(String)

@@ -21,7 +21,7 @@ const evidence = {
   timeMinutes: undefined,
 }
 
-/** What a small cluster without control groups, accounting or a power switch cannot be made to do. */
+/** Outcomes that a small cluster without control groups, accounting or a power switch cannot be made to have. */
 const rare: [job: Partial<SlurmJob>, exitCode: number, message: string][] = [
   [{ state: 'OUT_OF_MEMORY', signal: 9 }, 1, 'for too much memory; ask for more by --mem'],
   [{ state: 'BOOT_FAIL' }, 75, 'node n2 is lost'],

@@ -86,7 +86,7 @@ function rowOf(id: number, isRunning: boolean): string {
   return row + `ransomeye:site ${id}`.padEnd(64)
 }
 
-/** What a process and its ended children have taken of a processor. */
+/** Return the processor time of a process and its ended children. */
 function processorMs(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')

@@ -87,7 +87,7 @@ function events(machine: Machine): TrainerEvent[] {
   return lines.filter(Boolean).map(line => JSON.parse(line))
 }
 
-/** What a training has printed so far. */
+/** Return what a training has printed so far. */
 function output(machine: Machine, job: string): string[] {
   const path = machine.path(models, '.trainer', `${job}.log`)
   return existsSync(path) ? readFileSync(path, 'utf8').trim().split('\n') : []
@@ -228,7 +228,7 @@ withMachine('the boot goes on while the service trains', async () => {
   machine.run('systemctl', 'stop', service)
 })
 
-// What follows is in the order of its tests: the first finds a machine without a trace of the program.
+// The tests go in this order: the first finds a machine without a trace of the program.
 withMachine(
   'install starts a timer at once, changes nothing twice, and uninstall ends what runs',
   async () => {

@@ -23,7 +23,7 @@ function image(files: Record<string, string> = {}): Promise<Sandbox> {
   return sandbox({ ...Object.fromEntries(entries), ...files })
 }
 
-/** What is said of an image without this project, wherever that stands here. */
+/** The words about an image without this project, wherever that stands here. */
 const missing = root.startsWith('/tmp/')
   ? /^WARNING: the service cannot run what is in /
   : new RegExp(`^WARNING: the units name ${root} and ${process.execPath}, which the image does not have;`)

@@ -143,7 +143,7 @@ test('checkBundle() refuses a bundle that another key has signed', async () => {
   assert.match(differences[0]!.reason, 'was not signed with the private half of this key')
 })
 
-// What system tar makes of the files of a good bundle and of something else beside them.
+// Let the system's tar pack the files of a good bundle and something else beside them.
 for (const [what, options, make, reason] of [
   ['a symbolic link', ['--format=ustar'], it => symlinkSync('/etc/passwd', it), 'a symbolic link, extra'],
   ['a folder', ['--format=ustar'], it => mkdirSync(it), 'a folder, extra/'],
@@ -189,7 +189,7 @@ for (const format of ['ustar', 'gnu']) {
   })
 }
 
-/** What system tar makes of the box's files. */
+/** Let the system's tar pack the box's files. */
 function tarOf(box: Sandbox, args: string[]): Buffer {
   const { status, stdout, stderr } = spawnSync('tar', ['-cz', '-C', box.dir, ...args], { maxBuffer: 2 ** 26 })
   assert.is(status, 0, String(stderr))

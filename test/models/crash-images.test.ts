@@ -43,7 +43,7 @@ const disks: Disk[] = [
   { kind: 'btrfs', mb: 128, mkfs: ['mkfs.btrfs', '-q', '-f'], mount },
 ]
 
-/** Of a sweep all begin at once: each waits for its disk most of the time. */
+/** All points of a sweep begin at once: each waits for its disk most of the time. */
 const begun = new Map<Disk, Promise<string[]>>()
 
 for (const disk of disks) {

@@ -237,7 +237,7 @@ function labelFaults(page: Page): Promise<string[]> {
   })`)
 }
 
-/** What is wider than its place, and charts that leave more than a fifth of theirs blank. */
+/** Return what is wider than its place, and charts that leave more than a fifth of theirs blank. */
 function roomFaults(page: Page): Promise<string[]> {
   return page.evaluate<string[]>(`[
     ...[document.documentElement, ...document.querySelectorAll('.scroll')]
@@ -250,7 +250,7 @@ function roomFaults(page: Page): Promise<string[]> {
   ]`)
 }
 
-/** What a page fetches, and what it should not do at all. */
+/** Note what a page fetches, and what it should not do at all. */
 function listen(page: Page): { requests: string[]; faults: string[] } {
   const requests: string[] = []
   const faults: string[] = []

@@ -4,7 +4,7 @@ import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
 
-/** What a run on another machine writes when an NFS server gives it the lock of one that is cut off. */
+/** The record of a run on another machine when an NFS server gives it the lock of one that is cut off. */
 const other = 'pid 17 on n2, Slurm job 4'
 const record = '17\nhost n2\nboot 11111111-2222-3333-4444-555555555555\njob 4\n'
 

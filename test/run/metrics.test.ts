@@ -44,7 +44,7 @@ function openMetrics(rig: Rig): Metrics {
   return new Metrics(rig.modelsDir, readQuotas(rig.path('quotas.json')), true, assert.unreachable)
 }
 
-/** What a run does with its metrics, with these events in it. */
+/** Do with metrics what a run does that has these events in it. */
 async function feed(rig: Rig, ...bodies: EventBody[]): Promise<void> {
   const metrics = openMetrics(rig)
   const end = { event: 'run.done', exitCode: 0, seconds: 1, message: '' } as const

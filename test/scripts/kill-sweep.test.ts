@@ -5,7 +5,7 @@ import { isSweep } from '../support/places.ts'
 import { skipUnless } from '../support/skips.ts'
 import { sampled } from '../support/test.ts'
 
-/** Of each of two sweeps at the same time; in a sample of one, as many as there are kinds of moments. */
+/** Kills in each of two sweeps at the same time; in a sample of one, as many as there are kinds of moments. */
 const points = isSweep ? 30 : 4
 const seeds = isSweep ? [1, 2] : [1]
 

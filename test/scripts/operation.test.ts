@@ -39,7 +39,7 @@ const hidingSandbox = skipUnless(inSweep, canHide, needsHiding)
 const faketime = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 const withFaketime = skipUnless(inSweep, existsSync(faketime), 'needs the Debian package faketime')
 
-/** What to run by so that another program stands in the place of bwrap. */
+/** The prefix that puts another program in the place of bwrap. */
 function bwrapIs(file: string): string[] {
   return ['unshare', '-m', 'sh', '-c', `mount --bind ${file} /usr/bin/bwrap && exec "$0" "$@"`]
 }
@@ -505,7 +505,7 @@ inSweep('a run whose jobs have no use for the sandbox says nothing of it', async
   assert.not(events.some(it => it.event === 'warning'))
 })
 
-/** What to run by so that bwrap is a script: it has `$calls`, a file with a line for each call; `real "$@"` is bwrap. */
+/** The prefix that makes bwrap a script: it has `$calls`, a file with a line for each call; `real "$@"` is bwrap. */
 function behindBwrap(rig: Rig, script: string): string[] {
   copyFileSync('/usr/bin/bwrap', rig.path('bwrap'))
   const text = `#!/bin/bash

@@ -23,7 +23,7 @@ const python = '/usr/bin/python3'
 const hasNumpy = spawnSync(python, ['-c', 'import numpy']).status === 0
 const needs = 'needs Debian python3-numpy'
 const withNumpy = skipUnless(test, hasNumpy, needs)
-/** What has a test with a smaller training, of Node.js. */
+/** Tests whose subject has another with a smaller training, of Node.js. */
 const withNumpyInSweep = skipUnless(inSweep, hasNumpy, needs)
 
 const recipe = (options: string[] = []): Partial<QuotaSettings> => ({

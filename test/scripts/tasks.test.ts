@@ -132,7 +132,7 @@ test('a run checks day 1, trains the three jobs, publishes and says so, each eve
     'model.publish',
     'job.done',
   ]
-  // What others write to the same disk may make a training stand still.
+  // A training may stand still for what others write to the same disk.
   const isByChance = (it: TrainerEvent) =>
     /^train\.(freeze|resume)$/.test(it.event) || (it.event === 'storage.usage' && it.phase === 'training')
   assert.equal(namesOf(events.filter(it => !isByChance(it))), [

@@ -9,7 +9,7 @@ import { inSweep, test } from '../support/test.ts'
 
 const rules = { prune: ['epochs/'], keepGlobs: ['kept/'] }
 
-/** What of a violation may go at once, and what stays whatever it takes. */
+/** Files of a violation: some may go at once, and some stay whatever they take. */
 async function violated() {
   const box = await sandbox({
     'core.onnx': MIB,

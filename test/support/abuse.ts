@@ -21,7 +21,7 @@ export function asUser(uid: number): string[] {
 }
 
 /**
- * What hostile trainings have at hand, in Python because Node.js makes no system calls of one's own choosing: `attempt`
+ * The means of hostile trainings, in Python because Node.js makes no system calls of one's own choosing: `attempt`
  * prints what became of something, `call` is a system call by its numbers on x86-64 and arm64.
  */
 export const PRELUDE = `

@@ -70,7 +70,7 @@ export async function bootTwice(release: 12 | 13): Promise<void> {
   const atBoot = costOf(machine, service)
   machine.must('systemctl', 'start', service)
   const again = costOf(machine, service)
-  // What the machine, systemd and Node.js take by themselves.
+  // The time that the machine, systemd and Node.js take by themselves.
   const unit = machine.must('systemctl', 'cat', service)
   const empty = unit
     .replace(/^ExecStart=.*$/m, 'ExecStart=/usr/bin/node --eval 0')

@@ -18,7 +18,7 @@ import { skipUnless } from './skips.ts'
 import { test } from './test.ts'
 import { must } from './volume-rig.ts'
 
-/** What a machine has besides its disk: less memory than ours, and our loop devices. */
+/** The limits of a machine besides its disk: less memory than ours, and our loop devices. */
 type Hardware = { memoryMb?: number; loopDevices?: boolean }
 
 /** A machine with a disk of its own, on which systemd is process 1 while it is on. */
@@ -41,7 +41,7 @@ export type BootedMachine = AsyncDisposable & {
   mountDisk: (sizeMb: number, at: string) => void
 }
 
-/** What gives a machine our loop devices. */
+/** The options that give a machine our loop devices. */
 const loops = readdirSync('/dev')
   .filter(name => name.startsWith('loop'))
   .map(name => `--bind=/dev/${name}`)

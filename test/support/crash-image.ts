@@ -45,7 +45,7 @@ export async function withMounted<T>(
     must('sync', '--file-system', box.path('mount'))
     await until('it can be unmounted', () => spawnSync('umount', [box.path('mount')]).status === 0)
     await until('a filesystem that is a program has written all', () => !devices.some(isServed))
-    // Those of `mount -o loop` go by themselves.
+    // The loop devices of `mount -o loop` go by themselves.
     for (const device of devicesOf(box.path(image))) spawnSync('losetup', ['--detach', device])
   }
 }

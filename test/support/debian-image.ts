@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { sandbox } from './sandbox.ts'
 import { must } from './volume-rig.ts'
 
-/** What every machine has: an init, and what the package depends on and recommends. */
+/** The packages of every machine: an init, and those that ours depends on and recommends. */
 const ESSENTIALS = ['systemd-sysv', 'dbus', 'bubblewrap', 'util-linux', 'procps']
 
 /** Releases of Debian by number, and what brings Node.js: its own is too old in 12. */
@@ -32,7 +32,7 @@ export async function debianImage(release: keyof typeof releases, ...packages: s
     must('debootstrap', '--variant=minbase', `--include=${list}`, suite, half)
     if (release === 12) await addNode(half)
     chmodSync(half, 0o755)
-    // Without one a first boot asks on the console for a name and a password.
+    // A first boot asks on the console for a name and a password where there is none.
     writeFileSync(join(half, 'etc/machine-id'), '0123456789abcdef0123456789abcdef\n')
     writeFileSync(join(half, 'etc/hostname'), 'appliance\n')
     renameSync(half, image)

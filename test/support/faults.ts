@@ -4,7 +4,7 @@ import { isSweep } from './places.ts'
 import { type Sandbox, sandbox } from './sandbox.ts'
 import { type Ended, trace } from './traced-publisher.ts'
 
-/** What is found published after a fault. */
+/** The set that is found published after a fault. */
 export type Outcome = 'old' | 'new'
 /** Judges a job's folder after a fault. */
 export type Assess = (box: Sandbox, ended: Ended) => Promise<Outcome>

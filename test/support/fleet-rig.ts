@@ -18,14 +18,14 @@ export type FleetRig = AsyncDisposable & {
   rig: (site: string) => Rig
   /** Where a site's models are. */
   modelsDir: (site: string) => string
-  /** What a site's runs have written down. */
+  /** Return the journal of a site's runs. */
   journal: (site: string) => TrainerEvent[]
   /** Start scripts/fleet.ts with its fleet file. */
   start: (...args: string[]) => FollowingFleet
   run: (...args: string[]) => Promise<Ended>
 }
 
-/** What a site trains as core; dpi and agent have valid models already, so that it is over soon, unless all three train. */
+/** The training of a site's core; dpi and agent have valid models already, so that it is over soon, unless all three train. */
 type SiteSettings = { trainer?: FakeTrainer; core?: Record<string, unknown>; trainsAll?: boolean }
 
 /**

@@ -4,7 +4,7 @@ type Name = TrainerEvent['event']
 
 const usage = { phase: 'training', usedBytes: 0, limitBytes: 0, freeBytes: 0 }
 
-/** What an event has besides its name, its time and its run; a test names only what it is about. */
+/** The fields of an event besides its name, its time and its run; a test names only those that it is about. */
 const leftOut: Record<Name, object> = {
   'run.start': { modelsDir: '/m', jobs: [], version: '0.0.0' },
   'run.done': { exitCode: 0, seconds: 1, message: '' },

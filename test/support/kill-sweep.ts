@@ -18,7 +18,7 @@ if (spawnSync('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd] 
 for (let n = 0; n < 12; n++) { fs.writeFileSync(dir + '/epoch-' + n + '.checkpoint', Buffer.alloc(2 ** 20)); await sleep(20) }
 fs.copyFileSync('model-' + (Date.now() % 2) + '.onnx', dir + '/core.onnx')`
 
-/** What a run prints before each kind of moment, and for how long after it the kill may come. */
+/** The words that a run prints before each kind of moment, and for how long after them the kill may come. */
 const moments: [RegExp, number][] = [
   [/^/, 2000], // anywhere, the start included
   [/paused to count/, 30], // frozen

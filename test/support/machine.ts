@@ -37,7 +37,7 @@ mkdir -p ".$3"
 mount --bind "$2" ".$3"
 exec unshare --pid --mount --uts --ipc --net --cgroup --fork --kill-child bash -c "$4"`
 
-/** What systemd finds in a container, see https://systemd.io/CONTAINER_INTERFACE */
+/** The environment that systemd finds in a container, see https://systemd.io/CONTAINER_INTERFACE */
 const BOOT = `set -e
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys

@@ -8,7 +8,7 @@ export type OnnxOptions = {
   /** `producer_name`: models that differ in it differ in content and in nothing else. */
   producer?: string
   irVersion?: number
-  /** What to leave out, to make a model that is not usable. */
+  /** The part to leave out, to make a model that is not usable. */
   without?: 'ir' | 'opset' | 'graph' | 'nodes' | 'operator' | 'inputs' | 'outputs'
   /** Tensors whose values are in other files, each an initializer of its own. */
   external?: External[]

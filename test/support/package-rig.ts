@@ -94,18 +94,18 @@ export function eventsOf(machine: BootedMachine): TrainerEvent[] {
   })
 }
 
-/** What a training has printed. */
+/** Return what a training has printed. */
 export function outputOf(machine: BootedMachine, job: JobName): string {
   const file = machine.path(models, '.trainer', `${job}.log`)
   return existsSync(file) ? readFileSync(file, 'utf8') : ''
 }
 
-/** What systemd says of a unit. */
+/** Ask systemd about a unit. */
 export function unitOf(machine: BootedMachine, ...properties: string[]): Record<string, string> {
   return showUnit(machine, service, ...properties)
 }
 
-/** What systemd says of any unit. */
+/** Ask systemd about any unit. */
 export function showUnit(
   machine: BootedMachine,
   unit: string,

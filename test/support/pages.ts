@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { root } from '../../lib/system/start-command.ts'
 
-/** What people read about this project; `name` is the path from its folder. */
+/** The pages that people read about this project; `name` is the path from its folder. */
 export const pages = ['README.md', 'CONTRIBUTING.md', ...markdownIn('docs')].map(name => ({
   name,
   text: readFileSync(join(root, name), 'utf8'),

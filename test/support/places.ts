@@ -5,7 +5,7 @@ export const root = join(import.meta.dirname, '../..')
 
 const isTranslated = import.meta.filename.endsWith('.js')
 
-/** What Node.js needs to import a file of the program. */
+/** The arguments that Node.js needs to import a file of the program. */
 export const loader = isTranslated ? [] : ['--import', 'tsx']
 
 /** Does this run of the tests go through every point of its sweeps, rather than through a sample of them? */
@@ -17,7 +17,7 @@ export const bootsMachines = process.env.RANSOMEYE_BOOT === 'yes'
 /** The folder of a virtual environment of Python with frameworks; without it their tests are skipped. */
 export const frameworks = process.env.RANSOMEYE_FRAMEWORKS
 
-/** What one test may take, here and in test/run.ts. */
+/** The time limit of one test, here and in test/run.ts. */
 export const testLimitMs = (isSweep || bootsMachines ? 20 : 1) * 60_000
 
 /** The arguments by which Node.js runs a file of the program: in a translated copy plain JavaScript, else by tsx. */

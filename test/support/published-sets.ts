@@ -60,7 +60,7 @@ export function setsOf(extras: number) {
     return box
   }
 
-  /** What readers find at this moment: of `current` all files of one set; of flat names a model with its own data. */
+  /** Check what readers find at this moment: by `current` all files of one set; by flat names a model with its own data. */
   function assertWhole(box: Sandbox): void {
     const { files } = JSON.parse(readFileSync(box.path('current/manifest.json'), 'utf8'))
     for (const [name, sha256] of Object.entries(files)) {
@@ -109,7 +109,7 @@ export function setsOf(extras: number) {
       assert.match(stderr, new RegExp(`^${what}: ${errno}: .*\n$`))
       assertWhole(box)
       const isThere = ['generations/next', 'current.next'].filter(name => existsSync(box.path(name)))
-      // What could not be removed either, the next start removes.
+      // The next start removes what could not be removed either.
       if (isThere.length) await recover(box.dir)
       await recover(box.dir)
       return assertConsistent(box)

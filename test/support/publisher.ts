@@ -40,7 +40,7 @@ async function answer(command: Command): Promise<Answer> {
   } catch (error) {
     return { code: 1, said: messageOf(error) }
   } finally {
-    // What one failure has left running belongs to the command.
+    // The work that one failure has left running belongs to the command.
     while (process.getActiveResourcesInfo().some(name => name.startsWith('FSReq'))) await setImmediate()
   }
 }

@@ -47,7 +47,7 @@ export function sha256Of(content: Buffer | string): string {
   return createHash('sha256').update(content).digest('hex')
 }
 
-/** What a promise was rejected with. */
+/** Return the error that a promise was rejected with. */
 export async function rejection(promise: Promise<unknown>): Promise<unknown> {
   try {
     await promise
@@ -105,7 +105,7 @@ export function publishFlatFiles(
   writeFileSync(join(jobDir, 'manifest.json'), JSON.stringify({ metadata, files: hashes }))
 }
 
-/** What the day-1 check does with a job's folder. */
+/** Do with a job's folder what the day-1 check does. */
 export async function startAgain(
   jobDir: string,
   globs = facts.globs,

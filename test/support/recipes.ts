@@ -14,7 +14,7 @@ env.wasm.numThreads = 1
 
 const EXAMPLES = join(root, 'test/frameworks')
 
-/** Of several processes the first one says it. */
+/** The first of several processes says it. */
 const BEGINNING = `import os; os.environ.get("RANK", "0") == "0" and print("a training begins", flush=True)`
 
 /** How long a training may take to the middle: at the lowest priority, beside all else that the sweep does. */
@@ -42,7 +42,7 @@ export const recipes: Recipe[] = pages
     return { heading: section.split('\n')[0]!, json: codeIn('json'), program: codeIn('python') }
   })
 
-/** What a recipe says in quotas.json. */
+/** The settings of a recipe in quotas.json. */
 export function jobOf({ json }: Recipe): QuotaSettings {
   return JSON.parse(`{${json}}`).core
 }

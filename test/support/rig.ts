@@ -107,7 +107,7 @@ export async function trainerRig(
   return {
     ...box,
     async [Symbol.asyncDispose]() {
-      // What a test that failed has left running would keep the whole suite from ending.
+      // A run that a failed test has left would keep the whole suite from ending.
       for (const child of children) child.kill('SIGKILL')
       await box[Symbol.asyncDispose]()
     },

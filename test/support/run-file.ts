@@ -64,7 +64,7 @@ function tell(message: { test: string } | Tally): void {
   process.send!({ ...message, processorSeconds: processorSeconds() } satisfies Message)
 }
 
-/** What this process has used, and what those that it has started and seen end. */
+/** Return the time that this process has used, with those that it has started and seen end. */
 function processorSeconds(): number {
   const fields = readFileSync('/proc/self/stat', 'latin1').split(') ')[1]!.split(' ')
   return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / TICKS_A_SECOND

@@ -24,7 +24,7 @@ const count = () => {
   return walk(workerData.dir)
 }
 const look = () => {
-  // What one walk sees may never have been there at once: files that go while it is held up, and those that come after.
+  // One walk may see what was never there at once: files that go while it is held up, and those that come after.
   const bytes = count()
   if (bytes > peakBytes) peakBytes = Math.max(peakBytes, Math.min(bytes, count()))
   samples++

@@ -21,7 +21,7 @@ export function clusterLacks(): string {
 }
 
 export type Cluster = AsyncDisposable & {
-  /** What a client of it needs in its environment. */
+  /** The environment that a client of it needs. */
   env: { SLURM_CONF: string }
   /** Run one of Slurm's commands and give what it prints. */
   run: (...argv: string[]) => Promise<string>

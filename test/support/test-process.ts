@@ -25,7 +25,7 @@ export type Outcome = {
 type Cost = { test: string; seconds: number; processorSeconds: number }
 
 /**
- * What test/support/run-file.ts says: at the beginning of each test its name, at the end of a file how it went, and each
+ * A message of test/support/run-file.ts: at the beginning of each test its name, at the end of a file how it went, and each
  * time the seconds of processor that its process has taken so far.
  */
 export type Message = ({ test: string } | Tally) & { processorSeconds: number }
@@ -33,7 +33,7 @@ export type Message = ({ test: string } | Tally) & { processorSeconds: number }
 /** Both outputs of a process say by it that all of a file has been printed. */
 export const END_OF_FILE = '\u0004'
 
-/** What Node.js is started with for test files, and in which folder. */
+/** The arguments that Node.js is started with for test files, and its folder. */
 export type Place = { program: string; execArgv: string[]; dir: string; env?: NodeJS.ProcessEnv }
 
 /** A process that runs one test file after another. */

@@ -12,12 +12,12 @@ export type Ended = { signal: NodeJS.Signals | null; code: number | null; stderr
 export type Traced = {
   /** The process that carries it out. */
   pid: number
-  /** What strace has seen so far. */
+  /** The calls that strace has seen so far. */
   log: () => string
   ended: Promise<Ended>
 }
 
-/** Those that wait for a command: to start one takes longer than what it is asked for. */
+/** Publishers that wait for a command: to start one takes longer than its work. */
 const waiting: ChildProcess[] = []
 
 /**

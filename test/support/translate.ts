@@ -9,7 +9,7 @@ import { type Sandbox, sandbox } from './sandbox.ts'
 /** Folders that the copy does without, or shares. */
 const LEFT_OUT = ['.git', 'node_modules']
 
-/** What nearly every run loads; each becomes one file, because to look for its dozens takes longer than to read them. */
+/** Packages that nearly every run loads; each becomes one file, because to look for its dozens takes longer than to read them. */
 const PACKAGES = ['@bufbuild/protobuf/wire', 'globby', 'picomatch', 'prom-client', 'valibot', 'zx/core']
 
 /**
@@ -48,7 +48,7 @@ export async function translateProject(): Promise<Sandbox> {
       },
     }),
   ])
-  // What is started is bundled as it is for the package.
+  // Bundle every program as for the package.
   await bundleModules(root, copy.dir, Object.fromEntries(programs.map(name => [name, name])))
   return copy
 }
@@ -62,7 +62,7 @@ const common = {
   target: 'node20.11',
 } satisfies BuildOptions
 
-/** What is started has its name for the bundle; a test that imports it gets a module that shares errors and state with it. */
+/** A program leaves its name to its bundle; a test that imports it gets a module that shares errors and state with it. */
 function moduleName(name: string, programs: string[]): string {
   return programs.includes(name) ? `${name}.module` : name
 }

@@ -34,7 +34,7 @@ export type VolumeRig = Rig & {
   image: string
   /** scripts/volume.ts with this command for core, in this process: half of it would be the start of another. */
   volume: (command: string, ...options: string[]) => Promise<Outcome>
-  /** What the image takes of the disk, and the most of it that could be read. */
+  /** Bytes that the image takes of the disk, and the most of it that could be read. */
   disk: () => { blockBytes: number; sizeBytes: number }
 }
 

@@ -199,7 +199,7 @@ ${publishes}`
   },
 )
 
-/** What frameworks leave, by job: none is named in quotas.json for core. */
+/** Names that frameworks leave, by job: none is named in quotas.json for core. */
 const LEFT = {
   core: [
     {},

@@ -20,7 +20,7 @@ import { isProgressLine, ToldProgress } from '../../lib/training/told-progress.t
 import { sandbox } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
 
-/** What takes time in proportion to its length is done in a few milliseconds; the square of it takes seconds. */
+/** A search that takes time in proportion to the length is done in a few milliseconds; the square of it takes seconds. */
 const MOST_MS = 200
 const FILE = 64 * 1024
 const LINE = 2048

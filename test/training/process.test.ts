@@ -120,7 +120,7 @@ inSweep(
         for (const pid of training.processes()) seen.add(pid)
         await delay(1)
       }
-      // What has only set it up may have been seen too, but ends by itself.
+      // The programs that have only set it up may have been seen too, but end by themselves.
       const setUp = () => listProcesses().filter(({ pid }) => seen.has(pid) && pid !== training.pid)
       await until('nothing else of what was seen is left', () => !setUp().length)
       await training.kill()
@@ -274,7 +274,7 @@ process.on('SIGTERM', () => setTimeout(() => { writeFileSync(process.env.RANSOME
 setInterval(() => {}, 9)
 console.log('ready')`,
       )
-      // Of two workers one has left the group; the launcher dies of the signal.
+      // One of two workers has left the group; the launcher dies of the signal.
       const script = `for (const detached of [false, true]) spawn('node', ['worker.mjs'], { stdio: 'inherit', detached }); setInterval(() => {}, 9)`
       const { training, lines } = await start(box, script, isSandboxed)
       await until('both are ready', () => lines.length === 2)
@@ -511,7 +511,7 @@ function marked(mark: string): number[] {
     .filter(pid => readProc(`${pid}/cmdline`)?.includes(`: ${mark}`))
 }
 
-/** What keeps a stopped process from standing still, or from being seen to. */
+/** Ways in which a stopped process does not stand still, or is not seen to. */
 const WAKES = `
 import ctypes, signal, struct, sys, time
 libc = ctypes.CDLL(None)

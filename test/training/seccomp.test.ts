@@ -5,7 +5,7 @@ import { test } from '../support/test.ts'
 const AUDIT = { x64: 0xc000_003e, arm64: 0xc000_00b7, ia32: 0x4000_0003 }
 const ALLOWED = 0
 
-/** What the kernel does with a filter, for the instructions that ours have; @returns the errno, or ALLOWED */
+/** Run a filter as the kernel does, with the instructions that ours have; @returns the errno, or ALLOWED */
 function decide(filter: Buffer, audit: number, call: number, args: number[] = []): number {
   const data = Buffer.alloc(64)
   data.writeUInt32LE(call >>> 0, 0)

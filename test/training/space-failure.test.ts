@@ -8,7 +8,7 @@ import { test } from '../support/test.ts'
 
 test('hasFileAtLimit() finds a file of the output folder that is as large as one may be, and no smaller one', async () => {
   await using box = await sandbox({ 'work/deep/big': 1, 'generations/1/big': 1 })
-  // Of 30 MiB 10 stay, and 0.25 are for folders and small files.
+  // 10 of 30 MiB stay, and 0.25 are for folders and small files.
   const budget = { dir: box.path(), limitBytes: 30 * MIB, keptBytes: 10 * MIB } as Budget
   const { signal } = new AbortController()
   truncateSync(box.path('generations/1/big'), 25 * MIB)
