@@ -27,7 +27,7 @@ const NODES = isSweep ? 10 : 5
 const cluster = lacks ? undefined! : await startCluster({ nodes: NODES })
 const runs = 'await sleep(600_000)'
 
-/** Sites that Slurm takes half a minute to notice go on at once. */
+/** The cases that take Slurm half a minute begin at once. */
 const slow =
   lacks || !isSweep
     ? undefined
