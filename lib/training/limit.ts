@@ -57,14 +57,7 @@ export type Situation = Figures & {
 export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'limitInodes'> {
   const { job, dir, quotaBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes } = situation
   const { usedInodes, freeInodes, reserveInodes } = situation
-  if (keptBytes >= quotaBytes) {
-    throw new TrainerError(
-      'quota-exceeded',
-      `Model too large for quota: ${job} holds ${formatBytes(keptBytes)} in ${dir} that is never pruned, ` +
-        `its quota is ${formatBytes(quotaBytes)}; raise it by more than ${formatBytes(keptBytes - quotaBytes)} or remove a model`,
-      { usage: { usedBytes, limitBytes: quotaBytes } },
-    )
-  }
+  if (keptBytes >= quotaBytes) throw filledForGood(situation)
   const limitBytes = Math.min(quotaBytes, Math.max(0, usedBytes + freeBytes - reserveBytes))
   if (limitBytes < quotaBytes && limitBytes - keptBytes < minFreeBytes) {
     throw new TrainerError(
@@ -81,6 +74,25 @@ export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'li
     )
   }
   return { limitBytes, limitInodes: usedInodes + freeInodes - reserveInodes }
+}
+
+/** Say that files which are never pruned leave nothing of a job's quota. */
+export function filledForGood(
+  {
+    job,
+    dir,
+    usedBytes,
+    keptBytes,
+    quotaBytes,
+  }: Pick<Situation, 'job' | 'dir' | 'usedBytes' | 'keptBytes' | 'quotaBytes'>,
+  options: { isRefusal?: boolean } = {},
+): TrainerError {
+  return new TrainerError(
+    'quota-exceeded',
+    `Model too large for quota: ${job} holds ${formatBytes(keptBytes)} in ${dir} that is never pruned, ` +
+      `its quota is ${formatBytes(quotaBytes)}; raise it by more than ${formatBytes(keptBytes - quotaBytes)}, or remove what is not needed there`,
+    { usage: { usedBytes, limitBytes: quotaBytes }, ...options },
+  )
 }
 
 /** Tell what a job may use now: its limit, or what others leave of the disk, whichever is less. */

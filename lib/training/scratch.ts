@@ -14,6 +14,7 @@ import { pruneTo } from '../storage.ts'
 import { storageError } from '../system/durable.ts'
 import { makeFolder } from '../system/plain-file.ts'
 import { MIB } from '../text.ts'
+import { filledForGood } from './limit.ts'
 
 /** Does the job train elsewhere than where its models are published? */
 function usesScratch({ jobDir, publishedDir }: Job): boolean {
@@ -25,7 +26,8 @@ function usesScratch({ jobDir, publishedDir }: Job): boolean {
  * it. Those that may be pruned, such as earlier generations, take nothing of it: they go when the new models need their
  * place.
  *
- * @throws {TrainerError} `storage` if the scratch folder is missing, or somebody else's has its place
+ * @throws {TrainerError} `storage` if the scratch folder is missing, or somebody else's has its place; `quota-exceeded` if
+ * the published files leave nothing
  */
 export async function openScratch(job: Job): Promise<void> {
   const { scratch } = job.run.command
@@ -34,8 +36,14 @@ export async function openScratch(job: Job): Promise<void> {
     const message = `Cannot train in ${scratch}: there is no such folder on this machine; make or mount it`
     throw new TrainerError('storage', message)
   }
-  const quotaBytes = Math.max(0, job.quota.quotaBytes - (await publishedBytesOf(job)))
-  job.quota = { ...job.quota, quotaBytes, maxDiskMb: quotaBytes / MIB }
+  const { name, publishedDir, quota } = job
+  const { usedBytes, keptBytes } = await usageOfPublished(job)
+  const quotaBytes = quota.quotaBytes - keptBytes
+  if (quotaBytes <= 0) {
+    const situation = { job: name, dir: publishedDir, usedBytes, keptBytes, quotaBytes: quota.quotaBytes }
+    throw filledForGood(situation, { isRefusal: true }) // on scratch there is nothing to delete
+  }
+  job.quota = { ...quota, quotaBytes, maxDiskMb: quotaBytes / MIB }
   if (job.run.command.dryRun) return
   const siteDir = dirname(job.jobDir)
   makeFolder(siteDir)
@@ -46,11 +54,14 @@ export async function openScratch(job: Job): Promise<void> {
   await removeWhole(job.jobDir)
 }
 
-/** Measure what a job's published files take of its quota for good. */
-async function publishedBytesOf({ publishedDir, quota }: Job): Promise<number> {
-  if (!existsSync(publishedDir)) return 0
+/** Measure what a job's published files take of its quota, and what of that they take for good. */
+async function usageOfPublished({
+  publishedDir,
+  quota,
+}: Job): Promise<{ usedBytes: number; keptBytes: number }> {
+  if (!existsSync(publishedDir)) return { usedBytes: 0, keptBytes: 0 }
   const { usedBytes, prunableBytes } = await measure(publishedDir, await publishedRules(publishedDir, quota))
-  return usedBytes - prunableBytes
+  return { usedBytes, keptBytes: usedBytes - prunableBytes }
 }
 
 async function publishedRules(publishedDir: string, { globs, models }: Quota): Promise<MeasureOptions> {
@@ -108,10 +119,12 @@ export async function bringModels(job: Job, models: Model[]): Promise<Model[]> {
 
 /** Leave nothing on this machine's own disk, however the job came out: its next run may be on another machine. */
 export async function closeScratch(job: Job): Promise<void> {
-  if (!usesScratch(job) || job.run.command.dryRun) return
+  const siteDir = dirname(job.jobDir)
+  // There is none where the job has failed before it was made.
+  if (!usesScratch(job) || job.run.command.dryRun || !existsSync(siteDir)) return
   try {
     await removeWhole(job.jobDir)
-    rmdirSync(dirname(job.jobDir))
+    rmdirSync(siteDir)
   } catch (error) {
     const message = `${job.jobDir} is left on this machine: ${messageOf(error)}`
     job.emit({ event: 'warning', job: job.name, message })

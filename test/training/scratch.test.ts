@@ -71,6 +71,23 @@ inSweep('what is published counts against the quota of a training on scratch', a
   assert.is(exitCode, 2)
 })
 
+inSweep('published files that leave nothing of the quota are told, with the remedy', async () => {
+  await using rig = await trainerRig({ core: { maxDiskMb: 10 } })
+  mkdirSync(join(rig.modelsDir, 'core'), { recursive: true })
+  writeFileSync(join(rig.modelsDir, 'core', 'data.bin'), Buffer.alloc(11 * 2 ** 20))
+  const scratch = scratchOf(rig)
+
+  const { exitCode, stderr, events } = await rig.run(['core', '--json', '--scratch', scratch])
+
+  const messages = events.flatMap(it => (['job.fail', 'warning'].includes(it.event) ? [it] : []))
+  assert.equal([exitCode, stderr, messages.length], [2, '', 1])
+  assert.match(
+    JSON.stringify(messages),
+    /Model too large for quota: core holds 11\.0 MiB in [^ ]*\/models\/core that is never pruned, its quota is 10 MiB; raise it by more than 1\.0 MiB, or remove what is not needed there/,
+  )
+  assert.equal(readdirSync(scratch), [])
+})
+
 inSweep(
   'earlier generations take nothing of the room on scratch, and go when a new model needs their place',
   async () => {
