@@ -88,8 +88,8 @@ async function pruneOnce(
 
 /**
  * Delete everything in the folder's `work/` that no rule names, whether it takes blocks or not: what a training that
- * violated its limit has left unpublished, but for its checkpoints. Large files go first, and down to the limit uncounted: until
- * then the quota is passed.
+ * violated its limit has left unpublished, but for its checkpoints. Large files go first, without a count of all, until usage is
+ * back at the limit.
  */
 export async function removeUnnamed(
   dir: string,

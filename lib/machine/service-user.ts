@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
 import { jobNames } from '../quotas.ts'
+import { layout, stateDirOf } from '../settings/layout.ts'
 import { programRunner } from '../system/programs.ts'
 import { quoteWord } from '../text.ts'
 import type { Machine } from './install-units.ts'
@@ -51,11 +52,15 @@ export async function ensureFolder(path: string): Promise<string[]> {
 }
 
 /** Files that may be in a models folder already, made by another user's runs. */
-const parts = ['.', '.trainer', ...jobNames]
+const partsOf = (modelsDir: string) => [
+  modelsDir,
+  stateDirOf(modelsDir),
+  ...jobNames.map(job => layout(modelsDir, job).jobDir),
+]
 
 /** @throws {TrainerError} `storage` if the services' user cannot write in a models folder that is there */
 async function assertWritable(path: string): Promise<void> {
-  for (const part of parts.map(name => join(path, name)).filter(it => existsSync(it))) {
+  for (const part of partsOf(path).filter(it => existsSync(it))) {
     if (await userCanRun(['test', '-w', part, '-a', '-x', part])) continue
     const folder = quoteWord(path)
     throw new TrainerError(

@@ -4,6 +4,9 @@ import { isErrno } from '../errors.ts'
 import { CURRENT, foldersIn, GENERATIONS, NEXT_FLAT, NEXT_GENERATION } from '../settings/layout.ts'
 import type { Recognise } from '../system/plain-file.ts'
 
+/** The name of a generation's folder. */
+const NUMBER = /^[1-9]\d{0,14}$/
+
 /** A publication of a job: a folder of its own, which never changes once it is current. */
 export type Generation = { number: number; dir: string }
 
@@ -19,8 +22,8 @@ export function nextGenerationDir(jobDir: string): string {
 
 /** Find a job's current generation; undefined if nothing is published, or it is published as flat files only. */
 export function currentGeneration(jobDir: string, link = CURRENT): Generation | undefined {
-  const [, digits] = /^generations\/([1-9]\d{0,14})$/.exec(readLink(join(jobDir, link)) ?? '') ?? []
-  if (digits === undefined) return undefined
+  const [folder, digits = '', ...rest] = readLink(join(jobDir, link))?.split('/') ?? []
+  if (folder !== GENERATIONS || !NUMBER.test(digits) || rest.length) return undefined
   const generation = generationOf(jobDir, Number(digits))
   return isFolder(foldersIn(jobDir).generationsDir) && isFolder(generation.dir) ? generation : undefined
 }
@@ -33,7 +36,7 @@ export function publishedDirOf(jobDir: string): string {
 /** List the generations that are there, oldest first. */
 export function listGenerations(jobDir: string): Generation[] {
   return namesIn(foldersIn(jobDir).generationsDir)
-    .filter(name => /^[1-9]\d{0,14}$/.test(name))
+    .filter(name => NUMBER.test(name))
     .map(name => generationOf(jobDir, Number(name)))
     .filter(({ dir }) => isFolder(dir))
     .sort((a, b) => a.number - b.number)

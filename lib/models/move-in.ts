@@ -61,7 +61,7 @@ export async function moveIn(
     if (taken.get(name) !== undefined && taken.get(name) !== sealed.get(name)!.sha256) {
       throw new TrainerError(
         'training-failed',
-        `Cannot publish ${name}: it is external data of the published model, and a reader would get half of each; ` +
+        `Cannot publish ${name}: the published model has external data of that name, and a reader would get half of each; ` +
           'let the training give it another name',
       )
     }

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { JobName } from '../quotas.ts'
-import { foldersIn } from '../settings/layout.ts'
+import { CURRENT, foldersIn } from '../settings/layout.ts'
 import { storageError } from '../system/durable.ts'
 import { count } from '../text.ts'
 import { makeCurrent } from './commit.ts'
@@ -79,7 +79,7 @@ export async function publish(
     if (isAgain) {
       warn(
         `the training made the same bytes as are published already (${names.join(', ')}), so their age stays: it may have ` +
-          `gone on from where it had ended, or its data have not changed${describeStayed(stayed)}`,
+          `resumed where it had ended, or its data have not changed${describeStayed(stayed)}`,
       )
     }
     const { metadata, files } = staged.manifest
@@ -153,7 +153,7 @@ function tellOfHidden(
   if (!gone.length) return
   const [first, ...others] = gone
   warn(
-    `${first}${others.length ? ` and ${others.length} more` : ''} no longer stand in ${jobDir} itself, where a reader would ` +
-      `get some of each training: they belong together, and are found in ${jobDir}/current`,
+    `${first}${others.length ? ` and ${others.length} more` : ''} no longer stand in ${jobDir} itself, so that no reader mixes ` +
+      `two trainings; read them in ${join(jobDir, CURRENT)}`,
   )
 }

@@ -44,13 +44,13 @@ export function describeEvent(event: EventBody, explained: ReadonlySet<Guarantee
     case 'train.progress': {
       const { share, secondsLeft } = event
       return share === null
-        ? 'its lines tell no progress any more'
+        ? 'its lines no longer tell progress'
         : `progress, by its own word: ${formatTold({ share, secondsLeft })}`
     }
     case 'train.exit':
       return `training ended with ${event.signal ?? `exit code ${event.exitCode}`} after ${formatSeconds(event.seconds)}`
     case 'train.freeze':
-      return `paused to count: it may use ${formatBytes(event.usedBytes)} by now`
+      return `paused to count: up to ${formatBytes(event.usedBytes)} in use by the filesystem's account`
     case 'train.resume':
       return `resumed at ${formatBytes(event.usedBytes)} after ${Math.round(event.pausedMs)} ms${event.countedOnly ? '; nothing was pruned' : ''}`
     case 'quota.exceeded':

@@ -86,7 +86,10 @@ export async function takeLock(stateDir: string, signal?: AbortSignal): Promise<
     }
     release()
   }
-  throw new TrainerError('storage', `Cannot lock ${path}: somebody replaces it all the time`)
+  throw new TrainerError(
+    'storage',
+    `Cannot lock ${path}: its file is replaced again and again; find what deletes it`,
+  )
 }
 
 type Opened = { fd: number; folderFd: number; isNew: boolean }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import type { JobName } from '../quotas.ts'
 
-// The layout on disk: only this file spells these names. All paths are absolute.
+// The layout on disk, spelt here alone. All paths are absolute.
 
 /** The names of a job's output folder and of the folders in it that are no output. */
 export const WORK = 'work'

@@ -1,4 +1,4 @@
-/** The order of removal when there must be room; within one rank the oldest goes first. */
+/** The order of removal when there must be room; `arrange.ts` has the order within a rank. */
 export const RANK = { temporary: 0, cache: 1, superseded: 2, checkpoint: 3 } as const
 export type Rank = (typeof RANK)[keyof typeof RANK]
 

@@ -114,7 +114,7 @@ export async function verdictOf(
     return `accept's command ${how}${progress.lastLine ? `; its last line was "${progress.lastLine}"` : ''}`
   } catch (error) {
     if (run.signal.aborted || !(error instanceof TrainerError)) throw error
-    const what = error.usage ? 'was ended for the room that it took' : 'could not be run'
+    const what = error.usage ? 'was ended because it took too much room' : 'could not be run'
     return `accept's command ${what}: ${messageOf(error)}`
   } finally {
     over.abort()

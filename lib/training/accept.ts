@@ -4,6 +4,7 @@ import { readManifest } from '../models/manifest.ts'
 import type { Staged } from '../models/stage.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
 import type { Job } from '../run.ts'
+import { commandFor } from '../system/start-command.ts'
 import { formatFigure } from '../text.ts'
 import { verdictOf } from './accept-command.ts'
 import type { Budget } from './preflight.ts'
@@ -62,7 +63,7 @@ function shortfallOf(asked: Asked): string | undefined {
   return short
     .map(
       ([metric, { figure, limit }]) =>
-        `${metric} is ${figure === null ? 'not told' : formatFigure(figure)}, at least ${formatFigure(limit)} is asked for`,
+        `${metric} is ${figure === null ? 'not reported' : formatFigure(figure)}, at least ${formatFigure(limit)} is asked for`,
     )
     .join(', ')
 }
@@ -71,7 +72,7 @@ function shortfallOf(asked: Asked): string | undefined {
  * After a rollback: is this the model that was rolled back, or one of the same data that nothing else vouches for? What is
  * told as `trained_on` says which data it was.
  */
-function repetitionOf({ name, quota, publishedDir }: Job, { manifest }: Staged): string | undefined {
+function repetitionOf({ name, quota, publishedDir, run }: Job, { manifest }: Staged): string | undefined {
   const hasAccept = quota.accept?.command || Object.keys(quota.accept?.metrics ?? {}).length
   for (const { number, dir } of rolledBackFrom(publishedDir)) {
     const former = readManifest(dir)
@@ -81,11 +82,15 @@ function repetitionOf({ name, quota, publishedDir }: Job, { manifest }: Staged):
       return `it is the model of generation ${number}, from which ${name} was rolled back`
     const [data, formerData] = [manifest, former].map(({ metadata }) => metadata.trained_on)
     const isOther = data !== 'unknown' && formerData !== 'unknown' && data !== formerData
-    if (!hasAccept && !isOther)
+    if (!hasAccept && !isOther) {
+      const { modelsDir, command } = run
+      const place = { modelsDir, quotasFile: command.quotasFile }
       return (
         `${name} was rolled back from generation ${number}, and nothing says that this one is better: it was trained on ` +
-        'the same data, as far as trained_on tells, and the job has no accept (or let it be: scripts/rollback.ts --release)'
+        'the same data, as far as trained_on tells, and the job has no accept; ' +
+        `to end the rollback: ${commandFor(place, 'scripts/rollback.ts', name, '--release')}`
       )
+    }
   }
   return undefined
 }

@@ -95,8 +95,8 @@ export function tellOfLostBest(job: Job): void {
   const lostBest = readAttempts(job)?.lostBest
   if (!lostBest) return
   const message =
-    `an earlier start of the training that is published now lost the best checkpoint of that time, ${lostBest}, to the ` +
-    'quota; see that its model is the one that was meant'
+    `the quota cost the training that is published now its best checkpoint of that time, ${lostBest}, in an earlier start; ` +
+    'see that its model is the one that was meant'
   job.emit({ event: 'warning', job: job.name, message })
 }
 

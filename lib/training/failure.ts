@@ -20,7 +20,7 @@ export function explainFailure(
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`
   const killed =
     signal === 'SIGKILL'
-      ? 'not by this run: as a rule by the kernel, out of memory (journalctl -k)'
+      ? 'this run did not send it: as a rule the kernel did, out of memory (journalctl -k)'
       : undefined
   const words = lastError ? `its error was "${lastError}"` : `its last line was "${lastLine}"`
   const silent = `it printed nothing; its command is: ${job.quota.train.map(quoteWord).join(' ')}`
@@ -28,7 +28,7 @@ export function explainFailure(
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
   const [pruned] = finalWords.flatMap(it => findPruned(it, job.pruned) ?? [])
   const isOfPruning = finalWords.some(it => isComplaint(it) && findPruned(it, job.pruned))
-  const missing = pruned && `that names ${describePruned(pruned)}`
+  const missing = pruned && `its output names ${describePruned(pruned)}`
   const misplaced = explainMisplaced(job.quota.train, job.run.quotas.dir)
   const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing, misplaced].filter(
     it => it !== undefined,

@@ -23,7 +23,7 @@ export async function removeFinished(job: Job): Promise<void> {
   const sets = new Set(found.prunable.map(({ set }) => set)).size
   const message =
     `its last training has been published: ${found.isCut ? 'more than ' : ''}${count(sets, 'checkpoint')} of it ` +
-    `${dryRun ? 'would go' : 'go'}, so that this one begins anew; "resume": "always" in quotas.json keeps them`
+    `${dryRun ? 'would be' : 'are'} deleted, so that this one begins anew; "resume": "always" in quotas.json keeps them`
   emit({ event: 'warning', job: name, message })
   const all = { targetBytes: 0, targetInodes: 0, signal: run.signal, dryRun }
   const listener = {

@@ -327,7 +327,7 @@ class Guard {
       if (!training.hasRunSince(runs)) break
       if (attempt === MOST_WAKES)
         return this.#endUncounted(
-          'something wakes it whenever it is stopped (a timer whose signal is SIGCONT?)',
+          'something wakes it each time that it is stopped (a timer that sends SIGCONT?)',
         )
     }
     const isFull = isAbove(look, this.#thresholds(look))
@@ -389,7 +389,9 @@ class Guard {
     const unfound = new Unfound(countsAtOnce)
     while (!training.stop()) {
       if (performance.now() - startedMs > FREEZE_DEADLINE_MS)
-        await this.#endUncounted(`it does not stand still within ${FREEZE_DEADLINE_MS / 1000} s`)
+        await this.#endUncounted(
+          `it does not stop within ${FREEZE_DEADLINE_MS / 1000} s; look for a disk or a network mount that hangs`,
+        )
       since ??= { ms: performance.now(), runs: training.runs() }
       if (performance.now() - since.ms > STUCK_MS) {
         if (training.isStuck() && !training.hasRunSince(since.runs)) return undefined
@@ -456,7 +458,7 @@ class Guard {
     this.#hasToldOfInodes = true
     const { job, emit } = this.#watch
     const message =
-      `its training is pruned for the sake of inodes: ${usedInodes} of the ${Math.max(0, limitInodes)} that it may have are used; ` +
+      `its training runs out of inodes, ${usedInodes} of ${Math.max(0, limitInodes)} are used, so its oldest checkpoints go; ` +
       'make it write fewer files'
     emit({ event: 'warning', job, message })
   }

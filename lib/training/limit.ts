@@ -63,7 +63,7 @@ export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'li
     throw new TrainerError(
       'no-space',
       `Cannot start ${job}: ${formatBytes(freeBytes)} free on ${dir}, ` +
-        `${formatBytes(minFreeBytes + reserveBytes)} needed (minFreeMb ${formatBytes(minFreeBytes)}, reserve ${formatBytes(reserveBytes)}); free some and start again`,
+        `${formatBytes(minFreeBytes + reserveBytes)} needed (minFreeMb ${formatBytes(minFreeBytes)}, reserve ${formatBytes(reserveBytes)}); free some space there and start again`,
     )
   }
   if (freeInodes - reserveInodes < MIN_FREE_INODES) {

@@ -143,7 +143,7 @@ async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<v
     await pruneTo(jobDir, limit.bytes, rules)
   } catch (reason) {
     const why = signal.aborted
-      ? `to count and prune it takes longer than ${MOST_MS / 1000} s`
+      ? `counting and pruning took longer than ${MOST_MS / 1000} s`
       : messageOf(reason)
     warnOfRest(job, why)
   }

@@ -54,7 +54,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     const named = await findModels(workDir, quota.models)
     for (const { path } of named.valid)
       reasons.push(
-        `${path} is a checkpoint by what prune names, and so no model; give the model another name`,
+        `${path} is named by prune, and so is a checkpoint and no model; give the model another name, or name less in prune`,
       )
     throw report.ranOut ?? noModel(name, workDir, quota.models, reasons)
   }

@@ -115,7 +115,7 @@ async function plan(
     : { ...account, usedBytes: 0, usedInodes: 0, prunableBytes: 0, prunable: [], fromFuture: undefined }
   if (look.fromFuture !== undefined) {
     const what = escapeBytes(look.fromFuture)
-    const message = `${what} has a time in the future, which is not believed; when it was last changed counts`
+    const message = `${what} has a modification time in the future; the time of its last change counts instead`
     emit({ event: 'warning', job: name, message })
   }
   const keptBytes = look.usedBytes - look.prunableBytes
@@ -175,8 +175,8 @@ async function clearWork(job: Job): Promise<void> {
   for (const { path } of [...valid, ...rejected].filter(it => !isKept(relative(workDir, it.path)))) {
     await removeWhole(path)
     const message =
-      `removed ${path}: an earlier training left it unpublished, and models names it as a result; ` +
-      'if a training resumes from it, name it in prune, or in keep'
+      `removed ${path}: an earlier training left it unpublished, and models in quotas.json names it; ` +
+      'if trainings resume from it, name it in prune or keep'
     emit({ event: 'warning', job: name, message })
   }
 }

@@ -41,7 +41,7 @@ const obstacles: { isThere: (machine: Machine, said: string) => boolean; remedy:
     isThere: ({ read }, said) =>
       read('/proc/sys/kernel/apparmor_restrict_unprivileged_userns') === '1' || /uid map/.test(said),
     remedy:
-      'AppArmor forbids it, as on Ubuntu since 24.04: give /usr/bin/bwrap a profile with "userns" (docs/guarantees.md has it)',
+      'AppArmor forbids it, as on Ubuntu since 24.04: give /usr/bin/bwrap a profile with "userns" (guarantees.md in the docs has it)',
   },
 ]
 

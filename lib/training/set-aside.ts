@@ -19,7 +19,7 @@ export async function setAside(job: Job, newest: string | null, failures: number
   const message =
     `its training failed ${failures} times in a row without a new checkpoint: its newest one, ${escapeBytes(set.shownPath)} ` +
     `(${formatBytes(set.bytes)}), ${dryRun ? 'would be' : 'is'} set aside in ${aside}, so that it resumes from the one before, or anew; ` +
-    'if its error is of another file that it loads, such as a best one, remove that'
+    'if its error is about another file that it loads, such as a best checkpoint, remove that one'
   if (!dryRun) {
     mkdirSync(aside, { recursive: true, mode: 0o750 })
     for (const { folder, name: file } of set.entries) {

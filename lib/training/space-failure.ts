@@ -103,7 +103,7 @@ export function diskFull(
   return new TrainerError(
     'no-space',
     `Stopped ${job}: ${why}, ${formatBytes(freeBytes)} free on ${dir} with ` +
-      `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used by ${job}; ${rest}free some and start again`,
+      `${formatBytes(usedBytes)} of ${formatBytes(limitBytes)} used by ${job}; ${rest}free some space there and start again`,
     isOwn ? { usage: { usedBytes, limitBytes } } : {},
   )
 }
@@ -132,7 +132,7 @@ export function inodesGone(limit: Limit, figures: Figures, how: string): Trainer
   )
 }
 
-/** The guard's finding in the grace of a training is not why its run ends, but the cause of that error. */
+/** A violation that the guard finds while a training ends becomes the cause of its error, not the error. */
 export async function withViolation(error: unknown, guarding: Promise<unknown>): Promise<unknown> {
   const cause: unknown = await guarding.then(
     () => undefined,

@@ -63,7 +63,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
       onLines: lines => progress.takeLines(lines),
       onRedraw: line => progress.takeRedraw(line),
       onRetry: fault =>
-        emit({ event: 'warning', job: name, message: `The sandbox failed and is made anew: ${fault}` }),
+        emit({ event: 'warning', job: name, message: `the sandbox failed and is set up again: ${fault}` }),
       signal: stop,
     },
   ).catch(error => {
@@ -147,7 +147,7 @@ async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
       rmSync(workDir)
       throw new TrainerError(
         'storage',
-        `${workDir} was no folder any more after the training; what it was is removed`,
+        `${workDir} was no folder any more after the training; what was there is deleted`,
       )
     }
     await mendWork(workDir)

@@ -10,8 +10,8 @@ export type Counters = {
 type Found = { usedBytes: number; allocatedBytes: number }
 
 /**
- * Compares what a training writes with what looks at its folder find, while it moves. A file that is on its way through a
- * socket, or that another thread has closed, no look finds. The training is killed for the result, so each doubt is decided for it.
+ * Compares what a training writes with what looks at its folder find, while it moves. No look finds a file that is on its way
+ * through a socket, or that another thread has closed. The training is killed for the result, so each doubt is decided for it.
  */
 export class Unfound {
   /** As the first look left them. */

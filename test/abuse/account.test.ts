@@ -472,7 +472,9 @@ ${publishes}`
   assert.is(exitCode, 0)
   assert.ok(events.filter(it => it.event === 'storage.prune').length > 2500)
   const told = events.filter(
-    it => it.event === 'warning' && /for the sake of inodes: \d+ of the \d+/.test(it.message),
+    it =>
+      it.event === 'warning' &&
+      /runs out of inodes, \d+ of \d+ are used, so its oldest checkpoints go/.test(it.message),
   )
   assert.is(told.length, 1)
 })

@@ -216,7 +216,10 @@ test('a set of files that only work together has no flat names: a reader would m
     published.map(({ path }) => path),
     models.map(name => box.path('generations/2', name)),
   )
-  assert.match(warnings.join(), /^a\.safetensors and 2 more no longer stand in .* are found in \S+\/current$/)
+  assert.match(
+    warnings.join(),
+    /^a\.safetensors and 2 more no longer stand in \S+ itself, so that no reader mixes two trainings; read them in \S+\/current$/,
+  )
   assert.is((await checkPublished(box.dir, ['*.safetensors', '*.json'])).missing, false)
 })
 

@@ -14,7 +14,7 @@ test('a pause in which nothing had to go is not told as one of pruning', () => {
   ]
 
   assert.equal(words, [
-    'paused to count: it may use 60 MiB by now',
+    `paused to count: up to 60 MiB in use by the filesystem's account`,
     'resumed at 1 MiB after 12 ms; nothing was pruned',
     'resumed at 1 MiB after 12 ms',
   ])
@@ -42,7 +42,7 @@ test('of the pauses in which nothing had to go only the first is told in lines',
   }
 
   const words = told.map(line => line.split(' ').slice(2).join(' ').trim())
-  const paused = 'paused to count: it may use 60 MiB by now'
+  const paused = `paused to count: up to 60 MiB in use by the filesystem's account`
   assert.equal(words, [
     paused,
     'resumed at 1 MiB after 12 ms; nothing was pruned',

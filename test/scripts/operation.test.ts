@@ -554,7 +554,7 @@ for (const { when, shared, fails, trainer, calls, reasons } of [
       events.flatMap(it => (it.event === event && 'message' in it ? [it.message] : []))
     assert.equal([exitCode, told('job.fail')], [reasons.length, reasons])
     assert.is(readFileSync(rig.path('calls'), 'utf8').match(/\n/g)?.length, calls)
-    const warning = `The sandbox failed and is made anew: ${refusal}`
+    const warning = `the sandbox failed and is set up again: ${refusal}`
     assert.equal(told('warning'), Array(reasons[0]?.includes(refusal) ? 4 : 1).fill(warning))
     assert.equal(survivors(rig), [])
   })

@@ -50,7 +50,7 @@ test('a model is accepted by its figures: least ones at once, drops against the 
   assert.equal(tooFew.refusal?.metrics, { recall: { figure: 0.69, limit: 0.7 } })
   assert.is(tooFew.refusal?.reason, 'recall is 0.69, at least 0.7 is asked for')
   assert.equal(worse.refusal?.metrics.auc, { figure: 0.86, limit: 0.87 })
-  assert.match(silent.refusal?.reason ?? '', /^recall is not told, at least 0\.7 is asked for/)
+  assert.match(silent.refusal?.reason ?? '', /^recall is not reported, at least 0\.7 is asked for/)
   assert.is(current(rig), 'generations/2')
   assert.ok(existsSync(join(rig.modelsDir, 'core/candidate/core.onnx')))
 })
@@ -116,7 +116,7 @@ for (const [what, body, reason] of [
   [
     'takes more room than there is',
     `for (let n = 0; ; n++) { fs.writeFileSync(process.env.TMPDIR + '/' + n, Buffer.alloc(2 ** 20)); await new Promise(it => setTimeout(it, 20)) }`,
-    /^accept's command was ended for the room that it took: Model too large for quota/,
+    /^accept's command was ended because it took too much room: Model too large for quota/,
   ],
   [
     'is not there',
@@ -239,7 +239,7 @@ ${interrupts ? `process.on('SIGTERM', burst); fs.writeFileSync(out + '/ready', '
     const ended = await run.ended
 
     // The guard may have seen it in time, and ended it: then it has not accepted.
-    const isKilled = /was ended for the room/.test(refusalIn(ended.events)?.reason ?? '')
+    const isKilled = /was ended because it took too much room/.test(refusalIn(ended.events)?.reason ?? '')
     assert.is(ended.exitCode, isKilled ? 4 : exitCode)
     assert.ok((await checkUsage(join(rig.modelsDir, 'core'))) <= 20 * 2 ** 20)
     const told = (it: TrainerEvent) =>

@@ -134,7 +134,7 @@ ${publishes}`
     ])
     assert.match(
       warningsIn(second.events).join(),
-      `lost the best checkpoint of that time, ${epoch}, to the quota`,
+      `the quota cost the training that is published now its best checkpoint of that time, ${epoch}, in an earlier start`,
     )
   },
 )
@@ -474,7 +474,7 @@ process.exit(1)`
 
   assert.match(
     warningsIn(events)[0]!,
-    /a\.checkpoint has a time in the future, which is not believed; when it was last changed counts/,
+    /a\.checkpoint has a modification time in the future; the time of its last change counts instead/,
   )
 })
 

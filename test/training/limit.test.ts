@@ -49,7 +49,7 @@ test('planBudget() refuses a disk that leaves too little, with both figures and 
 
   assert.is(error.exitCode, 3)
   assert.match(error.message, '105 MiB free on /models/core, 128 MiB needed')
-  assert.match(error.message, /; free some and start again$/)
+  assert.match(error.message, /; free some space there and start again$/)
 })
 
 test('planBudget() refuses a quota that published models fill, with the shortfall', () => {

@@ -64,7 +64,7 @@ inSweep(
     const [failure] = events.filter(it => it.event === 'job.fail')
     assert.is(exitCode, 1)
     const path = rig.path('models', 'core', 'work', 'epoch-1.checkpoint')
-    assert.match(failure!.message, `; that names ${path}, which this run pruned at `)
+    assert.match(failure!.message, `; its output names ${path}, which this run pruned at `)
     assert.match(failure!.message, /at \d\d:\d\d:\d\d UTC to keep the quota \(rule \*\.checkpoint\)/)
     const attempts = JSON.parse(readFileSync(rig.path('models/.trainer/core.attempts.json'), 'utf8'))
     assert.is(attempts.failures, 0, 'the newest checkpoint is not to blame')
