@@ -10,7 +10,7 @@ export const trainAgent = (run: Run): Promise<void> =>
     const budget = await preflight(job) // measure, prune down to the quota, refuse a start that could only fail
     if (run.command.dryRun) return
     const report = await train(job, budget) // its command, in the sandbox and under the guard
-    await postflight(job, budget, report) // measure, prune down to the limit again, check the models, publish them
+    await postflight(job, budget, report) // check the models, measure and prune around them, publish them
   })
 
 if (isEntry(import.meta)) {

@@ -23,8 +23,8 @@ import type { Report } from './train.ts'
 const MOST_DATA_BYTES = 16 * 1024
 
 /**
- * Conclude a training that exited with 0: measure, prune down to the limit, check its models, publish them if they are
- * accepted.
+ * Conclude a training that exited with 0: check its models, measure and prune down to the limit around them, publish them if
+ * they are accepted.
  *
  * @throws {TrainerError} `quota-exceeded` if they do not fit, `training-failed` if none is valid, `not-accepted`, `locked`
  * if another run has the lock by now; the published models stay as they are then
