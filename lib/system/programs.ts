@@ -32,7 +32,11 @@ export function programRunner(lockFd?: number): RunProgram {
 }
 
 /** The package of a program that not every machine has. */
-const packages = new Map([['mkfs.ext4', 'e2fsprogs']])
+const packages = new Map([
+  ['mkfs.ext4', 'e2fsprogs'],
+  ['chattr', 'e2fsprogs'],
+  ['xfs_io', 'xfsprogs'],
+])
 
 function describeMissing(program: string): string {
   const name = packages.get(program)

@@ -11,10 +11,12 @@ import type { Entry } from '../storage/entry.ts'
 import { findWork, lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
 import { checkpointTest, keepTest } from '../storage/rules.ts'
+import { steadyGrowth } from '../storage/steady-growth.ts'
 import { checkUsage, enforceLimit } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
+import { programRunner } from '../system/programs.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { beginAttempt, isUnpublished } from './attempts.ts'
@@ -65,13 +67,22 @@ export async function preflight(job: Job): Promise<Budget> {
   }
 
   const place = { job: name, dir, isCapped, isSandboxed, folderId: folderIdOf(job) }
-  if (!dryRun) await clearWork(job)
+  if (!dryRun) {
+    await clearWork(job)
+    if (!isCapped) await steadyWork(job)
+  }
   const keep = await publishedFiles(dir, quota.models)
   const rules = { ...quota.globs, superseded: supersededFiles(dir), keep }
   const stayed = folderExists ? await beginAttempt(job) : []
   if (folderExists)
     await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
   return { ...place, rules, stayed, ...(await plan(job, isCapped, rules)) }
+}
+
+/** Let the files of the training take no more of the disk than is in them, where the filesystem would give them more. */
+async function steadyWork({ name, workDir, tmpDir, cacheDir, homeDir, run, emit }: Job): Promise<void> {
+  const fault = await steadyGrowth([workDir, tmpDir, cacheDir, homeDir], programRunner(run.lockFd))
+  if (fault) emit({ event: 'warning', job: name, message: fault })
 }
 
 const warned = new WeakMap<Run, string>()

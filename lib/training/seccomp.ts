@@ -142,6 +142,19 @@ const rules: readonly Rule[] = [
   },
   { errno: ENOSYS, calls: [[469, 469]] }, // file_setattr, which does the same
   {
+    // The key of an encrypted model is gone after the next boot. Nothing can be made in a folder whose key is missing.
+    errno: EOPNOTSUPP,
+    calls: [IOCTL],
+    when: {
+      argument: 1,
+      values: [
+        0x800c_6613, // FS_IOC_SET_ENCRYPTION_POLICY
+        0xc050_6617, // FS_IOC_ADD_ENCRYPTION_KEY
+        0x4080_6685, // FS_IOC_ENABLE_VERITY
+      ],
+    },
+  },
+  {
     // Who opens a file that is leased waits for its holder: of a published model that would be its readers.
     errno: EPERM,
     calls: [[72, 25]], // fcntl
@@ -150,8 +163,8 @@ const rules: readonly Rule[] = [
 ]
 
 /**
- * Gigabytes in a millisecond, before anybody can look. Without them every way of growing takes the time that writing
- * takes: posix_fallocate(3) falls back to writing.
+ * Gigabytes in a millisecond, before anybody can look, or where nobody does. Without them every way of growing takes the time
+ * that writing takes, and is seen: posix_fallocate(3) falls back to writing, and programs that clone fall back to copying.
  */
 const bursts: readonly Rule[] = [
   { errno: EOPNOTSUPP, calls: [[285, 47]] }, // fallocate
@@ -164,6 +177,20 @@ const bursts: readonly Rule[] = [
       [190, 7],
       [463, 463],
     ],
+  },
+  // copy_file_range clones where the filesystem can. On btrfs a few blocks of a clone keep all of a file that is deleted.
+  { errno: ENOSYS, calls: [[326, 285]] },
+  {
+    errno: EOPNOTSUPP,
+    calls: [IOCTL],
+    when: {
+      argument: 1,
+      values: [
+        0x4004_9409, // FICLONE
+        0x4020_940d, // FICLONERANGE
+        0xc018_9436, // FIDEDUPERANGE
+      ],
+    },
   },
   {
     errno: ENOTTY,

@@ -725,6 +725,58 @@ onBtrfs(
   },
 )
 
+for (const kind of ['xfs', 'btrfs'] as const) {
+  const onKind = skipUnless(
+    inSweep,
+    hasLoopDevices && canRun(`mkfs.${kind}`),
+    `needs root, loop devices and what makes ${kind}`,
+  )
+  onKind(
+    `a file that grows, and is overwritten in place, takes its size on ${kind} and no more`,
+    async () => {
+      const trainer = `
+const block = (await import('node:crypto')).randomBytes(2 ** 20)
+fs.mkdirSync(dir + '/deep')
+const fd = fs.openSync(dir + '/deep/log.bin', 'w')
+for (let n = 0; n < 85; n++) { fs.writeSync(fd, block); await sleep(5) }
+fs.fsyncSync(fd)
+for (let round = 0; round < 3; round++) {
+  for (let n = 0; n < 85; n++) fs.writeSync(fd, block, 0, 2 ** 20 - 4096, n * 2 ** 20)
+  fs.fsyncSync(fd)
+}
+fs.closeSync(fd)
+fs.rmSync(dir + '/deep', { recursive: true })
+${publishes}`
+      await using rig = await trainerRig({ core: { maxDiskMb: 100, trainer } })
+      await using disk = ownDisk(rig, kind, 600)
+      const seen = disk.watch(100 * MIB)
+
+      const { exitCode, events } = await rig.run(['core', '--json'])
+
+      const { peakBytes } = seen()
+      const told = events.flatMap(it => ('message' in it && it.event !== 'run.done' ? [it.message] : []))
+      assert.is(exitCode, 0, told.join('\n'))
+      assert.ok(peakBytes < 100 * MIB, `${peakBytes} bytes`)
+    },
+  )
+
+  onKind(`without the program that ends it a run on ${kind} says what its files may take`, async () => {
+    await using rig = await trainerRig()
+    await using _disk = ownDisk(rig, kind, 600)
+    const program = kind === 'xfs' ? 'xfs_io' : 'chattr'
+    const [path] = must('sh', '-c', `command -v ${program}`).split('\n')
+    const hides = `mount --bind /dev/null "$0" && exec "$@"`
+
+    const { exitCode, events } = await rig.run(['core', '--json'], {
+      prefix: ['unshare', '-m', 'sh', '-c', hides, path!],
+    })
+
+    const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+    assert.is(exitCode, 0)
+    assert.match(warnings.join(), new RegExp(`, and the quota counts that: .*${program}`))
+  })
+}
+
 onBtrfs('a healthy training survives its first prunes on a btrfs of its own, which frees late', async () => {
   const trainer = `
 for (let n = 1; n <= 9; n++) {

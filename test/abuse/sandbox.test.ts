@@ -133,6 +133,9 @@ attempt('its own', lambda: os.close(os.open(f'/proc/{os.getpid()}/mem', os.O_RDW
 attempt('handle', lambda: call((304, 265), -100, 0, 0))
 attempt('flags', lambda: __import__('fcntl').ioctl(os.open(out, os.O_RDONLY), 0x40086602, struct.pack('i', 0x20)))
 attempt('lease', lambda: __import__('fcntl').fcntl(os.open(out + '/leased', os.O_RDWR | os.O_CREAT), 1024, 1))
+os.mkdir(out + '/encrypted')
+policy = struct.pack('4B8x', 0, 1, 4, 0)
+attempt('encryption', lambda: __import__('fcntl').ioctl(os.open(out + '/encrypted', os.O_RDONLY), 0x800c6613, policy))
 if column == 0:
     code = mmap.mmap(-1, 4096, prot=7)
     code.write(b'\\x53\\xb8\\x14\\x00\\x00\\x00\\xcd\\x80\\x5b\\xc3')
@@ -147,7 +150,7 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      assert.equal(lines.slice(0, 20), [
+      assert.equal(lines.slice(0, 21), [
         ...['unshare EPERM', 'clone EPERM', 'clone3 ENOSYS', 'setns EPERM', 'mount EPERM', 'fsopen EPERM'],
         ...[
           'keyctl EPERM',
@@ -165,8 +168,9 @@ publish()`
         ],
         'flags EPERM',
         'lease EPERM',
+        'encryption ENOTSUP',
       ])
-      if (process.arch === 'x64') assert.equal(lines.slice(20), ['int80 True', 'x32 ENOSYS'])
+      if (process.arch === 'x64') assert.equal(lines.slice(21), ['int80 True', 'x32 ENOSYS'])
       for (const call of ['add_key', 'lease']) assert.ok(control.lines.includes(`${call} works`))
     },
   )
@@ -183,6 +187,11 @@ attempt('fallocate', lambda: call((285, 47), fd, 0, 0, 2**20))
 attempt('keep size', lambda: call((285, 47), fd, 1, 0, 2**20))
 attempt('reserve', lambda: __import__('fcntl').ioctl(fd, 0x4030582a, reserve))
 attempt('zero range', lambda: __import__('fcntl').ioctl(fd, 0x40305839, reserve))
+other = os.open(out + '/other', os.O_RDWR | os.O_CREAT)
+os.write(other, bytes(4096))
+attempt('clone', lambda: __import__('fcntl').ioctl(fd, 0x40049409, other))
+attempt('copy', lambda: os.copy_file_range(other, fd, 4096, 0, 0))
+os.ftruncate(fd, 0)
 print(os.fstat(fd).st_blocks)
 attempt('posix', lambda: os.posix_fallocate(fd, 0, 2**20))
 print(os.fstat(fd).st_blocks >= 2048)
@@ -192,9 +201,13 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      const refused = ['fallocate ENOTSUP', 'keep size ENOTSUP', 'reserve ENOTTY', 'zero range ENOTTY']
+      const refused = [
+        ...['fallocate ENOTSUP', 'keep size ENOTSUP', 'reserve ENOTTY', 'zero range ENOTTY'],
+        ...['clone ENOTSUP', 'copy ENOSYS'],
+      ]
       assert.equal(lines, [...refused, '0', 'posix works', 'True'])
       assert.is(control.lines[0], 'fallocate works')
+      assert.ok(control.lines.includes('copy works'), control.lines.join())
     },
   )
 

@@ -75,6 +75,7 @@ for (const processor of ['x64', 'arm64'] as const) {
   test(`the filter for ${processor} refuses what grows at once, but not where the kernel bounds it`, () => {
     assert.is(decide(watched, audit, fallocate, [3, 1]), 95)
     assert.is(decide(watched, audit, ioctl, [3, 0x4030_582a]), 25)
+    assert.is(decide(watched, audit, ioctl, [3, 0x4004_9409]), 95)
     assert.is(decide(watched, audit, 425), 38)
 
     assert.is(decide(capped, audit, fallocate, [3, 1]), ALLOWED)
