@@ -281,9 +281,9 @@ for (const [what, quota] of FINISHED) {
     assert.is(exitCode, 0)
     assert.equal(linesOf(rig, 'resumed'), ['resumed from 0', 'resumed from 0'])
     const warnings = warningsIn(events)
-    assert.match(warnings[0]!, /its last training has been published: 3 checkpoints of it go,/)
+    assert.match(warnings[0]!, /its last training has been published: 3 checkpoints of it are deleted,/)
     assert.not.match(warnings.join(), /which .* names/)
-    assert.match(warningsIn(dry.events)[0]!, /published: 3 checkpoints of it would go,/)
+    assert.match(warningsIn(dry.events)[0]!, /published: 3 checkpoints of it would be deleted,/)
     assert.equal(prunedIn(dry.events), prunedIn(events))
   })
 }
@@ -302,7 +302,7 @@ ${publishes}`
 
     assert.is(exitCode, 0)
     assert.equal(linesOf(rig, 'found'), ['found 0', 'found 0'])
-    assert.match(warningsIn(events)[0]!, /has been published: more than \d+ checkpoints of it go/)
+    assert.match(warningsIn(events)[0]!, /has been published: more than \d+ checkpoints of it are deleted/)
   },
 )
 
