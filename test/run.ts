@@ -120,7 +120,7 @@ await Promise.all(
   Array.from({ length: AT_A_TIME }, async () => {
     let shared: TestProcess | undefined
     for (const name of queue) {
-      if (!isSmall(name)) outcomes.push(await runFile(name))
+      if (standsThere(name)) outcomes.push(await runFile(name))
       else {
         if (!shared || shared.isGone) shared = startProcess(name)
         outcomes.push(await runFile(name, shared))
@@ -189,11 +189,6 @@ async function check(): Promise<string[]> {
   const { ok, stdout, stderr } = await $({ nothrow: true, quiet: true })`npm run --silent check`
   console.log(`\nnpm run check\n${(stdout + stderr).trim()}`)
   return ok ? [] : ['npm run check failed']
-}
-
-/** Small files share a process: to start one takes longer than to run most of them. */
-function isSmall(name: string): boolean {
-  return !LONGEST_FIRST.includes(name) && !standsThere(name)
 }
 
 function startProcess(name: string, env: NodeJS.ProcessEnv = {}): TestProcess {

@@ -6,7 +6,7 @@ import { skipUnless } from '../support/skips.ts'
 import { sampled } from '../support/test.ts'
 
 /** Kills in each of two sweeps at the same time; in a sample of one, as many as there are kinds of moments. */
-const points = isSweep ? 30 : 4
+const points = isSweep ? 15 : 4
 const seeds = isSweep ? [1, 2] : [1]
 
 skipUnless(

@@ -32,7 +32,7 @@ await sleep(${workMs})
 ${publishes}
 fs.appendFileSync(dir + '/notes', 'end\\n')`
 
-const STARTERS = isSweep ? 40 : 5
+const STARTERS = isSweep ? 20 : 5
 
 /** Wait until the training has begun to work, or fail with what its run says. */
 function untilNoted(rig: Rig, { child, output }: Started): Promise<unknown> {
