@@ -19,7 +19,7 @@ import {
 } from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inSweep, inTurn, sampled, test } from '../support/test.ts'
+import { inSweep, sampled, test } from '../support/test.ts'
 
 const asRoot = skipUnless(test, process.getuid?.() === 0, 'needs root')
 const canSandbox = useSandbox('core', 'auto')
@@ -102,8 +102,8 @@ inSweep(
   },
 )
 
-for (const [turn, sandbox] of (['auto', 'off'] as const).entries()) {
-  const testHere = skipUnless(inTurn(turn, 2), sandbox === 'off' || canSandbox, 'needs bubblewrap')
+for (const sandbox of ['auto', 'off'] as const) {
+  const testHere = skipUnless(inSweep, sandbox === 'off' || canSandbox, 'needs bubblewrap')
 
   testHere(
     `kill -9 while the job is frozen (sandbox ${sandbox}): nothing stays stopped or locked`,
@@ -126,11 +126,7 @@ for (const [turn, sandbox] of (['auto', 'off'] as const).entries()) {
     },
   )
 
-  skipUnless(
-    inSweep,
-    sandbox === 'off' || canSandbox,
-    'needs bubblewrap',
-  )(
+  testHere(
     `a training that closes every descriptor (sandbox ${sandbox}) still never overlaps the next`,
     async () => {
       const closing = `for (let fd = 3; fd < 256; fd++) try { if (fs.fstatSync(fd).isFile()) fs.closeSync(fd) } catch {}\n${noted(1500)}`
