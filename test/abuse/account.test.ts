@@ -572,7 +572,7 @@ for (let n = 0; n < 400; n++) { fs.writeFileSync(dir + '/part-' + n, Buffer.allo
   assert.ok(most < 80 * MIB, `${most} bytes used`)
 })
 
-hostile('what takes no blocks is removed after a violation like everything else', async () => {
+hostileInSweep('what takes no blocks is removed after a violation like everything else', async () => {
   const script = `
 import os, sys
 out = sys.argv[1]; os.makedirs(f'{out}/deep/er'); open(f'{out}/step-1.checkpoint', 'wb').write(b'x' * 5000)
@@ -630,19 +630,22 @@ for (const [how, command, stays] of ends)
     assert.is(existsSync(join(rig.modelsDir, 'core/work/resume.json')), stays)
   })
 
-test('a file that the kernel refuses beyond the limit is a violation, and nothing is deleted for it', async () => {
-  const trainer = `
+inSweep(
+  'a file that the kernel refuses beyond the limit is a violation, and nothing is deleted for it',
+  async () => {
+    const trainer = `
 fs.writeFileSync(dir + '/resume.json', '{}'); fs.writeFileSync(dir + '/big', ''); fs.truncateSync(dir + '/big', 2 ** 30)`
-  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+    await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
 
-  const { exitCode, events } = await rig.run(['core', '--json'])
+    const { exitCode, events } = await rig.run(['core', '--json'])
 
-  assert.is(exitCode, 2)
-  assert.ok(
-    events.some(it => it.event === 'quota.exceeded' && it.message.includes('asked for a file larger')),
-  )
-  assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
-})
+    assert.is(exitCode, 2)
+    assert.ok(
+      events.some(it => it.event === 'quota.exceeded' && it.message.includes('asked for a file larger')),
+    )
+    assert.ok(existsSync(join(rig.modelsDir, 'core/work/resume.json')))
+  },
+)
 
 const MANY_FILES = 150_000
 

@@ -136,16 +136,23 @@ ${publishes}`
   )
 }
 
-test('placeholders in env are filled in as in the command, and env replaces what a training has by itself', async () => {
-  const trainer = `console.log('env', process.env.X_CACHE, process.env.HOME, process.env.PYTHONUNBUFFERED); ${publishes}`
-  const env = { X_CACHE: '{outputDir}/x:{modelDir}:{maxDiskMb}', HOME: '/nonexistent', PYTHONUNBUFFERED: '' }
-  await using rig = await trainerRig({ core: { trainer, env } })
+inSweep(
+  'placeholders in env are filled in as in the command, and env replaces what a training has by itself',
+  async () => {
+    const trainer = `console.log('env', process.env.X_CACHE, process.env.HOME, process.env.PYTHONUNBUFFERED); ${publishes}`
+    const env = {
+      X_CACHE: '{outputDir}/x:{modelDir}:{maxDiskMb}',
+      HOME: '/nonexistent',
+      PYTHONUNBUFFERED: '',
+    }
+    await using rig = await trainerRig({ core: { trainer, env } })
 
-  await rig.run(['core'])
+    await rig.run(['core'])
 
-  const dir = rig.path('models', 'core')
-  assert.match(outputOf(rig), `env ${dir}/work/x:${dir}:20 /nonexistent \n`)
-})
+    const dir = rig.path('models', 'core')
+    assert.match(outputOf(rig), `env ${dir}/work/x:${dir}:20 /nonexistent \n`)
+  },
+)
 
 sandboxedInSweep('a training in a folder with a long path can have sockets in its TMPDIR', async () => {
   const trainer = `
