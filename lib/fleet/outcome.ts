@@ -63,10 +63,7 @@ export function judge(job: SlurmJob, evidence: Evidence): Outcome {
     case 'NODE_FAIL':
     case 'BOOT_FAIL': {
       const risk = 'its training may still run there and hold the lock; not restarted'
-      return {
-        exitCode: 75,
-        message: `node ${nodes} is lost; ${risk}`,
-      }
+      return { exitCode: 75, message: `node ${nodes} is lost; ${risk}` }
     }
     case 'PREEMPTED':
     case 'REVOKED':

@@ -51,7 +51,7 @@ export async function ensureFolder(path: string): Promise<string[]> {
   return [`made ${path}`]
 }
 
-/** Files that may be in a models folder already, made by another user's runs. */
+/** The folders that another user's runs may have made already. */
 const partsOf = (modelsDir: string) => [
   modelsDir,
   stateDirOf(modelsDir),

@@ -253,7 +253,7 @@ ${interrupts ? `process.on('SIGTERM', burst); fs.writeFileSync(out + '/ready', '
 inSweep(
   'rollback makes the model before current again, and no training of the same data undoes it',
   async () => {
-    await using rig = await trainerRig({ core: { ...telling } })
+    await using rig = await trainerRig({ core: telling })
     const train = async (letters: string, trained_on = 'week 1') => {
       tell(rig, { letters }, { trained_on })
       return rig.run(['core', '--retrain', '--json'])
@@ -290,7 +290,7 @@ inSweep(
 )
 
 inSweep('rollback refuses what is not there or is damaged, and is released on demand', async () => {
-  await using rig = await trainerRig({ core: { ...telling } })
+  await using rig = await trainerRig({ core: telling })
   const script = 'scripts/rollback.ts'
   const train = async (letters: string) => {
     tell(rig, { letters })
