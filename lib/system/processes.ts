@@ -3,6 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno } from '../errors.ts'
 import { inodeId } from './plain-file.ts'
 
+const PF_EXITING = 0x4
+
 /** A process as `/proc/PID/stat` shows it; see proc_pid_stat(5). */
 export type Process = {
   pid: number
@@ -129,6 +131,16 @@ export function bytesWrittenBy(pid: number): number {
 /** Does every thread of the process that is not stopped wait in the kernel for something, where no signal reaches it? */
 export function isStuck(pid: number): boolean {
   return threadStates(pid).every(state => 'TtZXD'.includes(state))
+}
+
+/**
+ * Is the process gone, or on its way out? The first of a sandbox waits there for all others, and looks asleep. See PF_EXITING in
+ * the kernel's sched.h.
+ */
+export function isExiting(pid: number): boolean {
+  const stat = readProc(`${pid}/stat`) ?? ''
+  const flags = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]
+  return flags === undefined || (Number(flags) & PF_EXITING) !== 0
 }
 
 /** Signal one process. A process that is already gone is no error. */

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, TrainerError } from '../errors.ts'
 import type { JobName, Quota } from '../quotas.ts'
 import { foldersIn, stateDirOf } from '../settings/layout.ts'
-import { readProc } from '../system/processes.ts'
+import { isExiting, readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
 import { explainFault } from './sandbox-fault.ts'
 import { seccompFilter } from './seccomp.ts'
@@ -129,7 +129,7 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
 
 /**
  * SIGSTOP everything in a sandbox but its first process: the kernel goes through all of it before anything in it can make
- * another process. Where it cannot be entered, nothing is done.
+ * another process. Where it cannot be entered, or comes to its end meanwhile, nothing is done.
  *
  * @param outer bwrap's process outside of it
  * @param first its first process
@@ -156,7 +156,7 @@ export async function stopSandbox(outer: number, first: number): Promise<boolean
   while (status === undefined && !isHeldUp())
   entered.kill('SIGKILL')
   entered.stderr.destroy() // what is in there may be stopped with the other end
-  return status === 0 || /cannot open|reassociate/.test(said)
+  return status === 0 || /cannot open|reassociate/.test(said) || isExiting(first)
 }
 
 /** The capabilities that root needs to start and look into a training of another user; see capabilities(7). */

@@ -5,7 +5,7 @@ import { digFolders } from '../support/deep-folder.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
 
-const LEVELS = 500
+const LEVELS = 200
 /** As long as a violation may wait for its words, and as much again for a slow machine. */
 const MOST_MS = 2000
 

@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import {
   closeSync,
   existsSync,
@@ -11,7 +11,7 @@ import {
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
-import { isStopped, listProcesses, readProc } from '../../lib/system/processes.ts'
+import { isExiting, isStopped, listProcesses, readProc } from '../../lib/system/processes.ts'
 import { safePath } from '../../lib/system/programs.ts'
 import { type Listener, Training } from '../../lib/training/process.ts'
 import { contain, useSandbox } from '../../lib/training/sandbox.ts'
@@ -383,6 +383,26 @@ sandboxed(
     await training.kill()
   },
 )
+
+sandboxed('stopUnseen() blames nobody for a sandbox that comes to its end meanwhile', async () => {
+  await using box = await sandbox(folders)
+  const { training, said } = await start(box, `console.log('ready'); setInterval(() => {}, 1000)`, true)
+  await said('ready')
+  const first = listProcesses().find(({ parent }) => parent === training.pid)!.pid
+  // While this one is not waited for by its parent, the first process of the sandbox ends no further.
+  const user = process.getuid!() ? [`--user=/proc/${training.pid}/ns/user`, '--preserve-credentials'] : []
+  const entered = spawn('nsenter', [...user, `--pid=/proc/${first}/ns/pid`, 'sh', '-c', 'sleep 300; exit'])
+  await until('it is in there', () => listProcesses().some(({ parent }) => parent === entered.pid))
+  entered.kill('SIGSTOP')
+  process.kill(first, 'SIGKILL')
+  await until('the sandbox is ending', () => isExiting(first))
+
+  const meetsMore = await training.stopUnseen()
+
+  assert.not(meetsMore)
+  entered.kill('SIGKILL')
+  await training.kill()
+})
 
 test('kill() finds what outlives a sandbox outside its group and session, if it was there before the program began', async () => {
   await using box = await sandbox(folders)
