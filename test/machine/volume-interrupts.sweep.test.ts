@@ -1,10 +1,9 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import type { Started } from '../support/rig.ts'
+import { moduleOf } from '../support/places.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep } from '../support/test.ts'
@@ -12,28 +11,17 @@ import { hasLoopDevices, mountOptions, type VolumeRig, volumeRig } from '../supp
 
 const mounting = skipUnless(inSweep, hasLoopDevices, 'needs root and loop devices')
 const script = 'scripts/volume.ts'
+const killer = moduleOf('test/support/kill-at-program.ts')
 
 /**
- * Kill a script when it starts its program number `step`, counting from 1.
+ * Run a command on core's volume, and kill it when it has started its program number `step`.
  *
- * @returns false if it has fewer
+ * @returns false if it starts fewer
  */
-async function killAtStep(run: Started, step: number): Promise<boolean> {
-  const seen = new Set<string>()
-  while (run.child.exitCode === null && seen.size < step) {
-    for (const pid of childrenOf(run.pid)) seen.add(pid)
-    await nextTurn() // a program may be over within a millisecond
-  }
-  run.child.kill('SIGKILL')
-  return (await run.ended).signal === 'SIGKILL'
-}
-
-function childrenOf(pid: number): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean)
-  } catch {
-    return [] // it has ended
-  }
+async function killAtStep(rig: VolumeRig, command: string, step: number): Promise<boolean> {
+  const env = { NODE_OPTIONS: `--import=${killer}`, KILL_AT_PROGRAM: `${step}` }
+  const { signal } = await rig.start([command, 'core'], { script, env }).ended
+  return signal === 'SIGKILL'
 }
 
 /** Each of two sweeps at the same time takes every other step. */
@@ -52,7 +40,7 @@ async function sweep(rig: VolumeRig, first: number): Promise<Sweep> {
   for (let step = first; wasKilled; step += STRIDE) {
     wasKilled = false
     for (const command of ['create', 'remove'] as const) {
-      if (await killAtStep(rig.start([command, 'core'], { script }), step)) {
+      if (await killAtStep(rig, command, step)) {
         result.kills[command]++
         wasKilled = true
       }
