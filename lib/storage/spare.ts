@@ -40,7 +40,11 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
     const set = counts[index]!
     if (isOpen(set)) spared.set(set, 'in use')
     else if (newest) continue
-    else if (isBeingWritten(set, findBefore(counts, index), sizes, nowNs)) spared.set(set, 'being written')
+    else if (
+      nowNs - set.timeNs <= QUIET_NS &&
+      (isHalfOf(set, findBefore(counts, index)) || stillGrows(set, checkpoints, sizes))
+    )
+      spared.set(set, 'being written')
     // A training goes on from its last one. The best may be as young, but a copy of an older one.
     else if (!isBestName(basename(set.path)) && !isHalf(set)) newest = set
   }
@@ -64,9 +68,11 @@ function byAge(a: PrunableSet, b: PrunableSet): number {
 
 /** The one before that it can be compared with: of the same pattern, or else of any. */
 function findBefore(sets: PrunableSet[], index: number): PrunableSet | undefined {
-  const pattern = sets[index]!.place?.pattern
-  const isAlike = ({ place }: PrunableSet) => place !== undefined && place.pattern === pattern
-  return sets.slice(0, index).findLast(isAlike) ?? sets[index - 1]
+  return sets.slice(0, index).findLast(it => isOfSeries(it, sets[index]!)) ?? sets[index - 1]
+}
+
+function isOfSeries({ place }: PrunableSet, other: PrunableSet): boolean {
+  return place !== undefined && place.pattern === other.place?.pattern
 }
 
 /** Is it half-written by a name in it? */
@@ -74,17 +80,18 @@ function isHalf({ path, entries }: PrunableSet): boolean {
   return isStagingName(basename(path)) || entries.some(({ name }) => isStagingName(name))
 }
 
-function isBeingWritten(
-  set: PrunableSet,
-  before: PrunableSet | undefined,
-  sizes: Map<string, number>,
-  nowNs: bigint,
-): boolean {
-  const { path, timeNs, bytes, inodes } = set
-  if (nowNs - timeNs > QUIET_NS) return false
-  return (
-    bytes > (sizes.get(path) ?? bytes) ||
-    isHalf(set) ||
-    (before !== undefined && (inodes < before.inodes || bytes < HALF * before.bytes))
-  )
+/** Is it half-written by a name in it, or beside the one before? */
+function isHalfOf(set: PrunableSet, before: PrunableSet | undefined): boolean {
+  const { bytes, inodes } = set
+  return isHalf(set) || (before !== undefined && (inodes < before.inodes || bytes < HALF * before.bytes))
+}
+
+/**
+ * Has it grown since the last look, and does nothing tell that it is finished? That look may be long ago: the training may have
+ * begun the next of the series since then.
+ */
+function stillGrows(set: PrunableSet, checkpoints: PrunableSet[], sizes: Map<string, number>): boolean {
+  const { path, timeNs, bytes } = set
+  const isFollowed = () => checkpoints.some(it => it.timeNs > timeNs && isOfSeries(it, set))
+  return bytes > (sizes.get(path) ?? bytes) && !isFollowed()
 }

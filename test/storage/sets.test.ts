@@ -533,6 +533,28 @@ test('a checkpoint that has grown since the last look, is open or was broken is 
   })
 })
 
+test('a checkpoint that was half-written at the last look is complete once the next one is begun', async () => {
+  await using box = await sandbox({
+    'work/checkpoint-1/model': 90_000,
+    'work/checkpoint-2/model': 90_000,
+    'work/checkpoint-3/model': 10,
+  })
+  const path = (n: number) => box.path(`work/checkpoint-${n}`)
+  for (const n of [1, 2, 3]) setTime(box, `work/checkpoint-${n}`, Date.now() / 1000 - 10 + n)
+  const halfBytes = new Map([[path(2), 50_000]])
+
+  const begun = await sparedIn(box, ['checkpoint-*'], { sizes: halfBytes })
+  // Each of several processes may write a part of it, and one of them be ahead.
+  setTime(box, 'work/checkpoint-2', Date.now() / 1000)
+  const both = await sparedIn(box, ['checkpoint-*'], { sizes: halfBytes })
+
+  assert.equal(begun, { 'checkpoint-2': 'the newest complete checkpoint' })
+  assert.equal(both, {
+    'checkpoint-1': 'the newest complete checkpoint',
+    'checkpoint-2': 'being written',
+  })
+})
+
 test('a set of which a file cannot be deleted is told, and is no checkpoint any more', async () => {
   await using box = await sandbox({
     'work/a/ckpt-1.data': MIB,

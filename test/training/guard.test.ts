@@ -342,7 +342,7 @@ await sleep(60_000)`
 
 for (const [how, timeoutMinutes, code, here] of [
   ['is interrupted', undefined, 'sigterm', test],
-  ['has timed out', 0.05, 'training-failed', inSweep],
+  ['has timed out', 0.2, 'training-failed', inSweep],
 ] as const) {
   here(`what a training that ${how} writes above its quota in its grace goes, but for its save`, async () => {
     const timeout = timeoutMinutes === undefined ? {} : { timeoutMinutes }
