@@ -88,7 +88,7 @@ skipUnless(
   !lacks,
   lacks,
 )('sites train beside each other, but never two on one node', async () => {
-  const names = Array.from({ length: isSweep ? 6 : 4 }, (_, index) => `site ${index}`)
+  const names = Array.from({ length: isSweep ? 6 : 3 }, (_, index) => `site ${index}`)
   // In the sample each site trains one job, for long enough that two meet.
   const settings = { trainer: `await sleep(${isSweep ? 500 : 1500}); ${publishes}`, trainsAll: isSweep }
   const sites = Object.fromEntries(names.map(name => [name, settings]))

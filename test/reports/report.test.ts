@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import * as assert from 'uvu/assert'
 import { readRuns } from '../../lib/reports/history.ts'
 import { takeLock } from '../../lib/run/lock.ts'
@@ -216,7 +216,8 @@ function journalOf(...events: Sketch[]): string {
   return events.map(journalLine).join('')
 }
 
-function startBrowser(): Promise<Browser> {
+async function startBrowser(): Promise<Browser> {
+  const { chromium } = await import('playwright-core')
   const flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync']
   flags.push('--disable-background-networking', '--disable-component-update')
   return chromium.launch({ executablePath: BROWSER, args: flags })

@@ -92,7 +92,7 @@ test('acceptance: quota enforcement: an ordinary write of a 4 GB file is stopped
 
 test('acceptance: the agent training is given 200 MB and held to them', async () => {
   const trainer = `fs.writeFileSync(dir + '/args.json', JSON.stringify(process.argv.slice(2))); ${publishes}
-for (let n = 0; n < 30; n++) { fs.writeFileSync(dir + '/epoch-' + n + '.checkpoint', Buffer.alloc(10 * 2 ** 20)); await sleep(20) }`
+for (let n = 0; n < 22; n++) { fs.writeFileSync(dir + '/epoch-' + n + '.checkpoint', Buffer.alloc(10 * 2 ** 20)); await sleep(20) }`
   await using rig = await trainerRig({ agent: { maxDiskMb: 200, trainer } })
 
   const { exitCode, events } = await rig.run(['agent', '--json'])
