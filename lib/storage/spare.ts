@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import type { PrunableSet } from './entry.ts'
+import { compare, type PrunableSet } from './entry.ts'
 import { isBestName, isStagingName } from './naming.ts'
 import { RANK } from './rank.ts'
 
@@ -88,10 +88,11 @@ function isHalfOf(set: PrunableSet, before: PrunableSet | undefined): boolean {
 
 /**
  * Has it grown since the last look, and does nothing tell that it is finished? That look may be long ago: the training may have
- * begun the next of the series since then.
+ * begun a later one of the series since then.
  */
 function stillGrows(set: PrunableSet, checkpoints: PrunableSet[], sizes: Map<string, number>): boolean {
   const { path, timeNs, bytes } = set
-  const isFollowed = () => checkpoints.some(it => it.timeNs > timeNs && isOfSeries(it, set))
-  return bytes > (sizes.get(path) ?? bytes) && !isFollowed()
+  const isLater = (it: PrunableSet) =>
+    it.timeNs > timeNs && isOfSeries(it, set) && compare(it.place!.place, set.place!.place) > 0
+  return bytes > (sizes.get(path) ?? bytes) && !checkpoints.some(isLater)
 }

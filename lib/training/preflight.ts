@@ -80,8 +80,8 @@ export async function preflight(job: Job): Promise<Budget> {
 }
 
 /** Let the files of the training take no more of the disk than is in them, where the filesystem would give them more. */
-async function steadyWork({ name, workDir, tmpDir, cacheDir, homeDir, run, emit }: Job): Promise<void> {
-  const fault = await steadyGrowth([workDir, tmpDir, cacheDir, homeDir], programRunner(run.lockFd))
+async function steadyWork({ name, workDir, run, emit }: Job): Promise<void> {
+  const fault = await steadyGrowth(workDir, programRunner(run.lockFd))
   if (fault) emit({ event: 'warning', job: name, message: fault })
 }
 

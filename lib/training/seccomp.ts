@@ -189,9 +189,14 @@ const bursts: readonly Rule[] = [
         0x4004_9409, // FICLONE
         0x4020_940d, // FICLONERANGE
         0xc018_9436, // FIDEDUPERANGE
+        // Written anew in pieces, a file keeps all that it had before for each.
+        0x5000_9402, // BTRFS_IOC_DEFRAG
+        0x4030_9410, // BTRFS_IOC_DEFRAG_RANGE
       ],
     },
   },
+  // It punches holes, as fallocate does. On btrfs what is left around a hole keeps what was in it.
+  { errno: EOPNOTSUPP, calls: [[28, 233]], when: { argument: 2, values: [9] } }, // madvise: MADV_REMOVE
   {
     errno: ENOTTY,
     calls: [IOCTL],

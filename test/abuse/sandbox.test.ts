@@ -191,6 +191,9 @@ other = os.open(out + '/other', os.O_RDWR | os.O_CREAT)
 os.write(other, bytes(4096))
 attempt('clone', lambda: __import__('fcntl').ioctl(fd, 0x40049409, other))
 attempt('copy', lambda: os.copy_file_range(other, fd, 4096, 0, 0))
+attempt('defragment', lambda: __import__('fcntl').ioctl(fd, 0x40309410, bytes(48)))
+shared = mmap.mmap(other, 4096)
+attempt('punch', lambda: shared.madvise(9))
 os.ftruncate(fd, 0)
 print(os.fstat(fd).st_blocks)
 attempt('posix', lambda: os.posix_fallocate(fd, 0, 2**20))
@@ -203,11 +206,12 @@ publish()`
 
       const refused = [
         ...['fallocate ENOTSUP', 'keep size ENOTSUP', 'reserve ENOTTY', 'zero range ENOTTY'],
-        ...['clone ENOTSUP', 'copy ENOSYS'],
+        ...['clone ENOTSUP', 'copy ENOSYS', 'defragment ENOTSUP', 'punch ENOTSUP'],
       ]
       assert.equal(lines, [...refused, '0', 'posix works', 'True'])
       assert.is(control.lines[0], 'fallocate works')
-      assert.ok(control.lines.includes('copy works'), control.lines.join())
+      for (const line of ['copy works', 'punch works'])
+        assert.ok(control.lines.includes(line), control.lines.join())
     },
   )
 

@@ -544,15 +544,21 @@ test('a checkpoint that was half-written at the last look is complete once the n
   const halfBytes = new Map([[path(2), 50_000]])
 
   const begun = await sparedIn(box, ['checkpoint-*'], { sizes: halfBytes })
+  // An older one tells nothing, whenever it was touched.
+  rmSync(box.path('work/checkpoint-3'), { recursive: true })
+  setTime(box, 'work/checkpoint-1', Date.now() / 1000)
+  const touched = await sparedIn(box, ['checkpoint-*'], { sizes: halfBytes })
   // Each of several processes may write a part of it, and one of them be ahead.
-  setTime(box, 'work/checkpoint-2', Date.now() / 1000)
+  mkdirSync(box.path('work/checkpoint-3'))
+  setTime(box, 'work/checkpoint-3', Date.now() / 1000 - 20)
   const both = await sparedIn(box, ['checkpoint-*'], { sizes: halfBytes })
 
   assert.equal(begun, { 'checkpoint-2': 'the newest complete checkpoint' })
-  assert.equal(both, {
+  const unfinished = {
     'checkpoint-1': 'the newest complete checkpoint',
     'checkpoint-2': 'being written',
-  })
+  }
+  assert.equal([touched, both], [unfinished, unfinished])
 })
 
 test('a set of which a file cannot be deleted is told, and is no checkpoint any more', async () => {
