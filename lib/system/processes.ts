@@ -27,7 +27,7 @@ function readProcess(pid: number): Process | [] {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   return {
     pid,
-    state: fields[0] === 'Z' ? liveThreadState(pid) : fields[0]!,
+    state: fields[0] === 'Z' && Number(fields[17]) > 1 ? liveThreadState(pid) : fields[0]!,
     parent: Number(fields[1]),
     group: Number(fields[2]),
     session: Number(fields[3]),

@@ -311,11 +311,7 @@ class Guard {
     const { job, dir, training, emit } = this.#watch
     const startedMs = performance.now()
     const before = process.cpuUsage()
-    training.stop()
-    const now = this.#estimate.now()
-    // Only a count may say that the limit was passed.
-    const usedBytes = Math.min(now.usedBytes, limitNow(this.#watch, now).bytes)
-    emit({ event: 'train.freeze', job, usedBytes })
+    await this.#freeze()
     let runs: Runs
     let look: Look
     for (let attempt = 1; ; attempt++) {
@@ -353,6 +349,17 @@ class Guard {
     // To write it down takes time in which the training would go on unwatched.
     emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs, ...countedOnly })
     training.resume()
+  }
+
+  async #freeze(): Promise<void> {
+    const { job, training, emit } = this.#watch
+    training.stop()
+    const now = this.#estimate.now()
+    const limit = limitNow(this.#watch, now)
+    // Only a count may say that the limit was passed.
+    emit({ event: 'train.freeze', job, usedBytes: Math.min(now.usedBytes, limit.bytes) })
+    // No list meets processes that come and go fast enough, and those write on.
+    if (isAbove(now, limit)) await training.stopUnseen()
   }
 
   /** It is above its limit, and nothing is left to prune. */

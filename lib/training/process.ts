@@ -66,6 +66,8 @@ export class Training {
   #noting: NodeJS.Timeout | undefined
   /** The processes that could not be killed: each is in a system call that no signal ends. */
   #unkillable: number[] = []
+  /** The first process in its sandbox, bwrap's: it takes in those that have ended. */
+  #reaper: number | undefined
   /** Every process ever seen, by its start time: one that leaves the tree and the group stays known. */
   readonly #seen = new Map<number, string>()
 
@@ -125,6 +127,8 @@ export class Training {
     if (before.length) onLines(before)
     // A sandbox lives as long as its first process, whatever bwrap says: that one must be known before anything hostile runs.
     this.processes()
+    if (this.#command.isSandboxed)
+      this.#reaper = listProcesses().find(({ parent }) => parent === this.pid)?.pid
     go()
     return undefined
   }
@@ -174,7 +178,8 @@ export class Training {
 
   /**
    * SIGSTOP every process that is not stopped yet. A thread inside a long system call goes on until it returns:
-   * call again until all stand still. What has its grace is stopped too: it writes on to save.
+   * call again until all stand still. What has its grace is stopped too: it writes on to save. What takes in the dead goes on:
+   * each of thousands would else be met in every list of processes.
    *
    * @returns true once every thread of every process is stopped, or the training is over
    */
@@ -183,7 +188,8 @@ export class Training {
     this.#isHeld = true
     // Most of it at once: to list processes takes milliseconds, and it writes on meanwhile.
     signalProcess(-this.pid, 'SIGSTOP')
-    const running = this.processes().filter(pid => !isStopped(pid))
+    if (this.#reaper) signalProcess(this.#reaper, 'SIGCONT')
+    const running = this.#writers().filter(pid => !isStopped(pid))
     for (const pid of running) signalProcess(pid, 'SIGSTOP')
     return !running.length
   }
@@ -199,8 +205,7 @@ export class Training {
     if (this.#isOver || !this.#command.isSandboxed) return false
     this.#isHeld = true
     const met = new Set(this.processes())
-    const first = listProcesses().find(({ parent }) => parent === this.pid)
-    if (first && !(await stopSandbox(this.pid, first.pid)) && !this.#isOver) {
+    if (this.#reaper && !(await stopSandbox(this.pid, this.#reaper)) && !this.#isOver) {
       const message =
         'Stopped the training: it cannot be counted, because it holds up the program that is to stop all of it'
       throw new TrainerError('training-failed', message)
@@ -210,7 +215,7 @@ export class Training {
 
   /** How often each of its processes has been given a processor; compare with {@link hasRunSince}. */
   runs(): Runs {
-    return new Map(this.processes().map(pid => [pid, runsOf(pid)]))
+    return new Map(this.#writers().map(pid => [pid, runsOf(pid)]))
   }
 
   /**
@@ -230,7 +235,7 @@ export class Training {
 
   /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */
   isStuck(): boolean {
-    return this.processes().every(isStuck)
+    return this.#writers().every(isStuck)
   }
 
   resume(): void {
@@ -266,6 +271,11 @@ export class Training {
       await Promise.race([this.exited, delay(OUTPUT_END_MS, undefined, { ref: false })])
     }
     await this.kill()
+  }
+
+  /** Its processes but for the one that takes in the dead. */
+  #writers(): number[] {
+    return this.processes().filter(pid => pid !== this.#reaper)
   }
 
   /** Its processes but for the one that keeps the sandbox. */

@@ -309,10 +309,12 @@ console.log('ready')`,
     await using box = await sandbox(folders)
     const script = `spawn('sh', ['-c', 'while :; do :; done']); let n = 0; setInterval(() => console.log(++n), 5)`
     const { training, lines } = await start(box, script, isSandboxed)
+    const takers = isSandboxed ? [firstOf(training)] : [] // whoever takes in the dead goes on
     await until('the child runs', () => lines.length > 3 && training.processes().length > 1)
 
     await until('all are stopped', () => training.stop())
-    const stopped = training.processes().map(isStopped)
+    const processes = training.processes()
+    const moving = processes.filter(pid => !isStopped(pid))
     await delay(100) // lines on their way
     const before = lines.length
     await delay(200)
@@ -321,7 +323,8 @@ console.log('ready')`,
     await until('it goes on', () => lines.length > after)
     await training.end(0)
 
-    assert.ok(stopped.length > 1 && stopped.every(Boolean))
+    assert.ok(processes.length > 1 + takers.length)
+    assert.equal(moving, takers)
     assert.is(after, before)
   })
 
@@ -385,11 +388,29 @@ sandboxed(
   },
 )
 
+sandboxed('stop() leaves no dead process in the sandbox, which each list would meet', async () => {
+  await using box = await sandbox(folders)
+  const script = `spawn('sh', ['-c', '(exec sleep 299) & exit'])\nsetTimeout(() => console.log('ready'), 300)\nsetInterval(() => {}, 1000)`
+  const { training, said } = await start(box, script, true)
+  await said('ready')
+  const orphan = () =>
+    listProcesses().find(
+      it => it.parent === firstOf(training) && /^sleep/.test(readProc(`${it.pid}/cmdline`) ?? ''),
+    )
+  const { pid } = await until('it has no parent any more', orphan)
+
+  await until('all are stopped', () => training.stop())
+  process.kill(pid, 'SIGKILL')
+  await until('it is gone', () => readProc(`${pid}/stat`) === undefined)
+
+  await training.kill()
+})
+
 sandboxed('stopUnseen() blames nobody for a sandbox that comes to its end meanwhile', async () => {
   await using box = await sandbox(folders)
   const { training, said } = await start(box, `console.log('ready'); setInterval(() => {}, 1000)`, true)
   await said('ready')
-  const first = listProcesses().find(({ parent }) => parent === training.pid)!.pid
+  const first = firstOf(training)
   // While this one is not waited for by its parent, the first process of the sandbox ends no further.
   const user = process.getuid!() ? [`--user=/proc/${training.pid}/ns/user`, '--preserve-credentials'] : []
   const entered = spawn('nsenter', [...user, `--pid=/proc/${first}/ns/pid`, 'sh', '-c', 'sleep 300; exit'])
@@ -526,6 +547,11 @@ test('Training says that a command is too long', async () => {
 })
 
 /** Processes that carry the mark in their command line. */
+/** The first process in the sandbox of a training. */
+function firstOf(training: Training): number {
+  return listProcesses().find(({ parent }) => parent === training.pid)!.pid
+}
+
 function marked(mark: string): number[] {
   return listProcesses()
     .map(({ pid }) => pid)
