@@ -1,8 +1,10 @@
 import { TrainerError } from './errors.ts'
+import { accountOf } from './storage/capacity.ts'
 import { findLargeUnnamed } from './storage/large-unnamed.ts'
 import { type MeasureOptions, measure } from './storage/measure.ts'
 import { type PruneListener, pruneOldest } from './storage/prune.ts'
 import { describeRest } from './storage/rest.ts'
+import { syncFilesystem } from './system/durable.ts'
 import { escapeText, formatBytes, MIB } from './text.ts'
 
 export type EnforceOptions = MeasureOptions &
@@ -84,6 +86,35 @@ async function pruneOnce(
   const pruned = await pruneOldest(dir, prunable, { ...options, ...need })
   const { usedBytes: after, freedBytes: freed, removedCount } = pruned
   return { before, after, freed, isOver: removedCount === 0 && after === before, isCut }
+}
+
+/**
+ * Delete checkpoints and temporary files, oldest first, until a folder's filesystem has so many bytes and inodes free by its own
+ * account.
+ *
+ * @returns whether it has
+ */
+export async function pruneForRoom(
+  dir: string,
+  room: { bytes: number; inodes: number },
+  options: EnforceOptions,
+): Promise<boolean> {
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const { usedBytes, usedInodes, freeBytes, freeInodes } = accountOf(dir)
+    const missing = { bytes: room.bytes - freeBytes, inodes: room.inodes - freeInodes }
+    if (missing.bytes <= 0 && missing.inodes <= 0) return true
+    const { prunable } = await measure(dir, options)
+    const { removedCount } = await pruneOldest(dir, prunable, {
+      ...options,
+      usedBytes,
+      targetBytes: usedBytes - Math.max(0, missing.bytes),
+      usedInodes,
+      targetInodes: usedInodes - Math.max(0, missing.inodes),
+    })
+    if (!removedCount) return false
+    await syncFilesystem(dir) // some account for it late
+  }
+  return false
 }
 
 /**

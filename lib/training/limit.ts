@@ -32,7 +32,7 @@ export type Limit = {
 export const FILE_SLACK_BYTES = 256 * 1024
 
 /** The least number of files that a training must be able to make for a start to make sense. */
-const MIN_FREE_INODES = 64
+export const MIN_FREE_INODES = 64
 
 export type Situation = Figures & {
   /** For messages. */
@@ -46,13 +46,15 @@ export type Situation = Figures & {
   reserveInodes: number
   /** The least that a training must be able to write for a start to make sense. */
   minFreeBytes: number
+  /** As in {@link Limit}. */
+  isCapped: boolean
 }
 
 /**
  * The limit of this run: the quota, or less where the disk holds less; and of inodes what the disk holds.
  *
- * @throws {TrainerError} `quota-exceeded` if what cannot be pruned fills the quota; `no-space` if the disk leaves
- * too little: hours of training would end in the same
+ * @throws {TrainerError} `quota-exceeded` if what cannot be pruned fills the quota, or the inodes of its volume; `no-space` if
+ * the disk leaves too little: hours of training would end in the same
  */
 export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'limitInodes'> {
   const { job, dir, quotaBytes, usedBytes, keptBytes, freeBytes, reserveBytes, minFreeBytes } = situation
@@ -66,14 +68,36 @@ export function planBudget(situation: Situation): Pick<Limit, 'limitBytes' | 'li
         `${formatBytes(minFreeBytes + reserveBytes)} needed (minFreeMb ${formatBytes(minFreeBytes)}, reserve ${formatBytes(reserveBytes)}); free some space there and start again`,
     )
   }
-  if (freeInodes - reserveInodes < MIN_FREE_INODES) {
+  const limitInodes = usedInodes + freeInodes - reserveInodes
+  if (limitInodes - usedInodes < MIN_FREE_INODES) {
+    if (situation.isCapped)
+      throw tooManyFiles({ job, dir, limitBytes, limitInodes }, situation, 'cannot start')
     throw new TrainerError(
       'no-space',
       `Cannot start ${job}: ${count(freeInodes, 'inode')} free on ${dir}, ${MIN_FREE_INODES + reserveInodes} needed ` +
         `(reserve ${reserveInodes}); delete files there, whatever their size, and start again`,
     )
   }
-  return { limitBytes, limitInodes: usedInodes + freeInodes - reserveInodes }
+  return { limitBytes, limitInodes }
+}
+
+/** Say that a training's volume can hold no more files, whatever their size: `how` it was. */
+export function tooManyFiles(
+  {
+    job,
+    dir,
+    limitBytes,
+    limitInodes,
+  }: Pick<Situation, 'job' | 'dir'> & Pick<Limit, 'limitBytes' | 'limitInodes'>,
+  { usedBytes, usedInodes }: Pick<Figures, 'usedBytes' | 'usedInodes'>,
+  how: string,
+): TrainerError {
+  return new TrainerError(
+    'quota-exceeded',
+    `Too many files for quota: ${job}'s training ${how} with ${usedInodes} of ${limitInodes} inodes used in ${dir}; ` +
+      'make it write fewer files, or raise its maxDiskMb and make its volume anew',
+    { usage: { usedBytes, limitBytes } },
+  )
 }
 
 /** Say that files which are never pruned leave nothing of a job's quota. */

@@ -7,16 +7,20 @@ import { readReported } from '../models/trainer-metadata.ts'
 import { assertOwnLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { stateDirOf } from '../settings/layout.ts'
+import { accountOf } from '../storage/capacity.ts'
 import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
+import { describeRest } from '../storage/rest.ts'
 import { checkpointTest } from '../storage/rules.ts'
-import { type EnforceOptions, pruneTo } from '../storage.ts'
+import { type EnforceOptions, pruneForRoom, pruneTo } from '../storage.ts'
 import { Slice } from '../system/slice.ts'
 import { formatBytes } from '../text.ts'
 import { judgeCandidate } from './accept.ts'
 import { assertSameFolder } from './job.ts'
+import { type Amounts, FILE_SLACK_BYTES } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { bringModels } from './scratch.ts'
+import { inodesGone, limitReached } from './space-failure.ts'
 import type { Report } from './train.ts'
 
 /** A quarter of what a reader of the journal takes for a line. */
@@ -46,6 +50,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const keep = [...rules.keep, ...files]
   const pruning = { ...rules, keep, onPrune, onFault, signal: run.signal }
   await pruneTo(dir, limitBytes, pruning)
+  if (budget.isCapped && files.size) await assertRoom(budget, roomFor(files.size), pruning)
   const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 
@@ -73,7 +78,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     keepGenerations,
     stayed,
     signal: run.signal,
-    makeRoom: isHere(job) ? (bytes: number) => makeRoom(job, limitBytes, bytes, pruning) : undefined,
+    makeRoom: isHere(job) ? (bytes: number) => makeRoom(job, budget, bytes, pruning) : undefined,
     accept: async (staged: Staged, current: Generation | undefined) => {
       await judgeCandidate(job, budget, staged, current)
       assertOwnLock(stateDir)
@@ -85,6 +90,25 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     const told = { ...model, ...tellOf(data), ...(generation !== undefined && { generation }) }
     emit({ event: 'model.publish', job: name, ...told })
   }
+}
+
+/** What is made on a filesystem to publish so many files, beside them: a folder, the manifest, links. */
+function roomFor(files: number): Amounts {
+  return { bytes: FILE_SLACK_BYTES + 1024 * files, inodes: 16 + files }
+}
+
+/**
+ * Make room on a volume, which its training may have filled to the last byte or inode, for what is written to publish.
+ *
+ * @throws {TrainerError} `quota-exceeded` if there is not enough
+ */
+async function assertRoom(budget: Budget, room: Amounts, pruning: EnforceOptions): Promise<void> {
+  const { dir } = budget
+  if (await pruneForRoom(dir, room, pruning)) return
+  const figures = accountOf(dir)
+  const how = 'left no room to publish its model'
+  if (figures.freeInodes < room.inodes) throw inodesGone(budget, figures, how)
+  throw limitReached(budget, figures, how, await describeRest(dir, pruning, { faults: [] }))
 }
 
 /** Is it published where it was trained, and not from scratch? */
@@ -99,14 +123,16 @@ function isHere({ jobDir, publishedDir }: Job): boolean {
  */
 async function makeRoom(
   { name, jobDir }: Job,
-  limitBytes: number,
+  budget: Budget,
   bytes: number,
   pruning: EnforceOptions,
 ): Promise<void> {
+  const { limitBytes, isCapped } = budget
   try {
     // Some of several models may be in the next generation already.
     const keep = [...(pruning.keep ?? []), nextGenerationDir(jobDir)]
     await pruneTo(jobDir, Math.max(0, limitBytes - bytes), { ...pruning, keep })
+    if (isCapped) await assertRoom(budget, { ...roomFor(1), bytes }, { ...pruning, keep })
   } catch (error) {
     if (!(error instanceof TrainerError && error.code === 'quota-exceeded')) throw error
     const usedBytes = bytes + (error.usage?.usedBytes ?? 0)

@@ -12,7 +12,7 @@ import { findWork, lookAt, type MeasureOptions } from '../storage/measure.ts'
 import { mendWork } from '../storage/mend-folder.ts'
 import { checkpointTest, keepTest } from '../storage/rules.ts'
 import { steadyGrowth } from '../storage/steady-growth.ts'
-import { checkUsage, enforceLimit } from '../storage.ts'
+import { checkUsage, enforceLimit, pruneForRoom } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
@@ -21,7 +21,7 @@ import { commandFor } from '../system/start-command.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { beginAttempt, isUnpublished } from './attempts.ts'
 import { folderIdOf } from './job.ts'
-import { type Figures, type Limit, planBudget, type Start } from './limit.ts'
+import { type Figures, type Limit, MIN_FREE_INODES, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
 
 /** The bytes that a training may use, and what bounds them; found out before it starts. */
@@ -74,8 +74,9 @@ export async function preflight(job: Job): Promise<Budget> {
   const keep = await publishedFiles(dir, quota.models)
   const rules = { ...quota.globs, superseded: supersededFiles(dir), keep }
   const stayed = folderExists ? await beginAttempt(job) : []
-  if (folderExists)
-    await enforceLimit(dir, quota.maxDiskMb, { ...rules, dryRun, onPrune, onFault, signal: run.signal })
+  const pruning = { ...rules, dryRun, onPrune, onFault, signal: run.signal }
+  if (folderExists) await enforceLimit(dir, quota.maxDiskMb, pruning)
+  if (isCapped && !dryRun) await pruneForRoom(dir, { bytes: 0, inodes: MIN_FREE_INODES }, pruning)
   return { ...place, rules, stayed, ...(await plan(job, isCapped, rules)) }
 }
 
@@ -138,7 +139,7 @@ async function plan(
   // On a filesystem of its own, its size is what there is, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
   const reserve = isCapped ? { reserveBytes: 0, reserveInodes: 0 } : reserveOf(start)
-  const situation = { ...start, ...reserve, quotaBytes: mostBytes, keptBytes, minFreeBytes }
+  const situation = { ...start, ...reserve, quotaBytes: mostBytes, keptBytes, minFreeBytes, isCapped }
   const limits = planBudget({ job: name, dir, ...situation })
   const { limitBytes } = limits
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })

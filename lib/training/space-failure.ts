@@ -5,7 +5,7 @@ import { describeRest } from '../storage/rest.ts'
 import { walk } from '../storage/walk.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { maxFileBytesOf } from './containment.ts'
-import { FILE_SLACK_BYTES, type Figures, type Limit } from './limit.ts'
+import { FILE_SLACK_BYTES, type Figures, type Limit, tooManyFiles } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import type { TrainingExit } from './process.ts'
 import type { Progress } from './progress.ts'
@@ -110,17 +110,9 @@ export function diskFull(
 
 /** The failure of a training on a filesystem that can hold no more files, whatever their size: `how` it was. */
 export function inodesGone(limit: Limit, figures: Figures, how: string): TrainerError {
-  const { job, dir, limitBytes, limitInodes, isCapped } = limit
+  if (limit.isCapped) return tooManyFiles(limit, figures, how)
+  const { job, dir, limitBytes, limitInodes } = limit
   const { usedBytes, usedInodes, freeInodes } = figures
-  const usage = { usedBytes, limitBytes }
-  if (isCapped) {
-    return new TrainerError(
-      'quota-exceeded',
-      `Too many files for quota: ${job}'s training ${how} with ${usedInodes} of ${limitInodes} inodes used in ${dir}; ` +
-        'make it write fewer files, or raise its maxDiskMb and make its volume anew',
-      { usage },
-    )
-  }
   const isOwn = usedInodes > limitInodes / 2
   const who = isOwn ? 'its files use up' : 'other programs use up'
   const remedy = isOwn ? 'make it write fewer files' : 'delete files there, whatever their size'
@@ -128,7 +120,7 @@ export function inodesGone(limit: Limit, figures: Figures, how: string): Trainer
     'no-space',
     `Stopped ${job}: ${who} the inodes of the disk, ${freeInodes} free on ${dir} with ${usedInodes} used by ${job}; ` +
       `${remedy}, and start again`,
-    isOwn ? { usage } : {},
+    isOwn ? { usage: { usedBytes, limitBytes } } : {},
   )
 }
 

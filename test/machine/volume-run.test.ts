@@ -45,6 +45,44 @@ mounting(
   },
 )
 
+/** Fills the volume to the last byte with one file, at once, where the kernel bounds it. */
+const fills = (name: string): FakeTrainer => `
+const { bavail, bsize } = fs.statfsSync(dir)
+spawnSync('fallocate', ['-l', String(bavail * bsize - 2 ** 16), dir + '/${name}'])
+const fd = fs.openSync(dir + '/${name}', 'a')
+try { for (;;) fs.writeSync(fd, Buffer.alloc(4096)) } catch {}`
+
+for (const [what, fillsIt, code, said] of [
+  ['checkpoints that may go', fills('1.checkpoint'), 0, undefined],
+  ['what no rule names', fills('junk'), 2, /^Model too large for quota: .*junk/],
+  [
+    'names',
+    'for (let n = 0; ; n++) try { fs.writeFileSync(dir + "/name-" + n, "") } catch { break }',
+    2,
+    /^Too many files for quota: /,
+  ],
+] as const) {
+  mountingInSweep(
+    `a training that fills its volume with ${what} in the end: ${code}, and the next one trains`,
+    async () => {
+      const trainer = `${publishes}\nif (!fs.existsSync('is-full')) {\n${fillsIt}\n}\nfs.writeFileSync('/dev/null', '')`
+      await using rig = await createdRig({ maxDiskMb: QUOTA_MB, trainer })
+
+      const { exitCode, events } = await rig.run(['core', '--json'])
+      writeFileSync(rig.path('is-full'), '')
+      const next = await rig.run(['core', '--retrain', '--json'])
+
+      const reasons = events.flatMap(it =>
+        it.event === 'quota.exceeded' || it.event === 'job.fail' ? [it.message] : [],
+      )
+      assert.is(exitCode, code, reasons.join('\n'))
+      if (said) assert.match(reasons[0]!, said)
+      assert.is(next.exitCode, 0, next.stdout)
+      assert.ok(existsSync(join(rig.folder, 'core.onnx')))
+    },
+  )
+}
+
 mountingInSweep('a training while its volume is not mounted warns that the volume will hide it', async () => {
   await using rig = await createdRig({ maxDiskMb: QUOTA_MB })
   await rig.volume('unmount')

@@ -16,6 +16,7 @@ const roomy = {
   usedInodes: 100,
   freeInodes: 1_000_000,
   reserveInodes: 1024,
+  isCapped: false,
 }
 
 function limitOf(situation: typeof roomy): number {
