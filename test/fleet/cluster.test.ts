@@ -258,7 +258,7 @@ clusterTestInSweep(
   },
 )
 
-clusterTest('a job that Slurm calls completed is a failure if its run never began', async () => {
+clusterTestInSweep('a job that Slurm calls completed is a failure if its run never began', async () => {
   await using broken = await startCluster({ nodes: 1 })
   await breakNode(broken, 'n1')
   await using fleet = await fleetRig(broken, { paris: {} })
@@ -303,7 +303,7 @@ clusterTestInSweep('a job that somebody cancels ends with 143', async () => {
   assert.match(failuresOf(events).paris!.message, `its job ${slurmJob} was cancelled`)
 })
 
-clusterTest(
+clusterTestInSweep(
   'a job that is held is a failure with its reason, and no second one is submitted beside it',
   async () => {
     await using fleet = await fleetRig(cluster, { paris: {} }, { options: ['--hold'] })

@@ -186,26 +186,31 @@ inSweep(
   },
 )
 
-test('the event of a model with very many files of external data is a line that can be read back', async () => {
-  const locations = Array.from({ length: 100 }, (_, index) => `${index}${'.bin'.repeat(50)}`)
-  await using rig = await trainerRig({
-    core: {
-      trainer: `fs.copyFileSync(dir + '/../../../many.onnx', dir + '/core.onnx')
+inSweep(
+  'the event of a model with very many files of external data is a line that can be read back',
+  async () => {
+    const locations = Array.from({ length: 100 }, (_, index) => `${index}${'.bin'.repeat(50)}`)
+    await using rig = await trainerRig({
+      core: {
+        trainer: `fs.copyFileSync(dir + '/../../../many.onnx', dir + '/core.onnx')
 for (let n = 0; n < 100; n++) fs.writeFileSync(dir + '/' + n + '.bin'.repeat(50), 'x')`,
-      sandbox: 'off',
-    },
-  })
-  writeFiles(rig.dir, { 'many.onnx': onnxModel({ external: locations.map(location => ({ location })) }) })
+        sandbox: 'off',
+      },
+    })
+    writeFiles(rig.dir, { 'many.onnx': onnxModel({ external: locations.map(location => ({ location })) }) })
 
-  const { exitCode } = await rig.run(['core'])
+    const { exitCode } = await rig.run(['core'])
 
-  assert.is(exitCode, 0)
-  const [event] = [...readEvents(join(rig.modelsDir, '.trainer'))].filter(it => it.event === 'model.publish')
-  if (event?.event !== 'model.publish') throw new Error('is not in the journal')
-  const { data, moreData = 0 } = event
-  assert.equal(data[0], { name: locations[0], bytes: 1, sha256: sha256Of('x') })
-  assert.ok(data.length > 40 && data.length + moreData === 100, `${data.length} and ${moreData}`)
-  assert.match(describeEvent(event), new RegExp(`; and ${moreData} more files of data\\)$`))
-})
+    assert.is(exitCode, 0)
+    const [event] = [...readEvents(join(rig.modelsDir, '.trainer'))].filter(
+      it => it.event === 'model.publish',
+    )
+    if (event?.event !== 'model.publish') throw new Error('is not in the journal')
+    const { data, moreData = 0 } = event
+    assert.equal(data[0], { name: locations[0], bytes: 1, sha256: sha256Of('x') })
+    assert.ok(data.length > 40 && data.length + moreData === 100, `${data.length} and ${moreData}`)
+    assert.match(describeEvent(event), new RegExp(`; and ${moreData} more files of data\\)$`))
+  },
+)
 
 test.run()
