@@ -25,16 +25,18 @@ export type Sweep = {
   /** A command of test/support/publisher.ts, without its folder. */
   command: string[]
   assess: Assess
+  /** Go through each of a call's times, or take one of them? */
+  isWhole?: boolean
 }
 
 /**
- * Sweep over every counted call: in a sweep at each of its times, else at one of them, of one call the first, of others
- * the last or one in between.
+ * Sweep over every counted call: at each of its times if it is whole, as in the sweep, else at one of them, of one call the
+ * first, of others the last or one in between.
  *
  * @returns what was found at each point, by call
  */
 export async function sweepAll(sweep: Sweep): Promise<[call: string, outcomes: Outcome[]][]> {
-  const points = isSweep ? undefined : await samplePoints(sweep)
+  const points = (sweep.isWhole ?? isSweep) ? undefined : await samplePoints(sweep)
   const calls = counted.filter(call => !points || points.has(call))
   const found: [string, Outcome[]][] = []
   const work = async () => {
