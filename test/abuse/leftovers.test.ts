@@ -78,9 +78,9 @@ for (const [what, attack] of Object.entries(leftovers)) {
   })
 }
 
-for (const [turn, { name, uid }] of identities.entries()) {
+for (const { name, uid } of identities) {
   skipUnless(
-    turns[turn]!,
+    inSweep,
     canAttack,
     'needs bubblewrap and python3',
   )(

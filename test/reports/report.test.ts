@@ -67,7 +67,7 @@ async function reportOf(rig: Rig): Promise<string> {
   return out
 }
 
-test('report writes one page with every run, deletion, model and hash, all of it escaped', async () => {
+inSweep('report writes one page with every run, deletion, model and hash, all of it escaped', async () => {
   const rig = await rigWithHistory()
 
   const page = readFileSync(await reportOf(rig), 'utf8')

@@ -76,10 +76,9 @@ const BEST: [string, string, Parameters<typeof rigOf>[0]][] = [
   ],
   ['the glob keep', '', { prune: ['checkpoint-*'], keep: ['checkpoint-200'] }],
 ]
-for (const [turn, [what, point, quota]] of BEST.entries()) {
-  // How each is read has a test without a training.
-  const testHere = turn === 0 ? test : inSweep
-  testHere(`the best checkpoint stays though it is old: ${what}`, async () => {
+// How each is read has a test without a training.
+for (const [what, point, quota] of BEST) {
+  inSweep(`the best checkpoint stays though it is old: ${what}`, async () => {
     const trainer = `${HELPERS}
 let state = '{}'
 for (let step = 100; step <= 700; step += 100) {

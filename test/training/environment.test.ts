@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
 import { skipUnless } from '../support/skips.ts'
-import { inSweep, inTurn, test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
 const MIB = 2 ** 20
 const sandboxed = skipUnless(test, useSandbox('core', 'auto'), 'needs bubblewrap')
@@ -86,10 +86,8 @@ inSweep('the whole quota is that of the run', async () => {
   assert.is(toldIn(rig), 'told 30 30')
 })
 
-for (const [turn, sandbox] of (['auto', 'off'] as const).entries()) {
-  const testHere = inTurn(turn, 2)
-
-  testHere(
+for (const sandbox of ['auto', 'off'] as const) {
+  inSweep(
     `caches and HOME of a training (sandbox ${sandbox}) last, and no model is taken out of them`,
     async () => {
       const trainer = `
