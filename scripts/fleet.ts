@@ -40,7 +40,7 @@ const program: Program<typeof options> = {
   notes: `Exit codes: 0 all sites done, else that of the worst site, as of a run:
 75 also a node lost, a job held or one done without a run, 78 also refused by
 Slurm, 143 cancelled; 129 terminal gone (the jobs go on), 130 SIGINT, 143
-SIGTERM (all are ended); of --status 0, however the sites stand`,
+SIGTERM (all are ended); of --status and --cancel 0`,
 }
 
 const modes = ['dry-run', 'detach', 'attach', 'cancel', 'status'] as const
@@ -64,6 +64,8 @@ async function manageFleet(args: string[]): Promise<number> {
   const chosen = modes.filter(mode => values[mode])
   if (chosen.length > 1)
     throw new TrainerError('usage', `Choose one of ${chosen.map(mode => `--${mode}`).join(' and ')}`)
+  if (values.retrain && (values.attach || values.cancel || values.status))
+    throw new TrainerError('usage', '--retrain is for jobs that are submitted now; leave it away')
   const pollMs = parseDuration('--poll', values.poll ?? '5s')
   const fleet = readFleet(file, names)
   if (values['dry-run']) return tryFleet(fleet, values)
@@ -123,7 +125,9 @@ async function runFleet(fleet: Fleet, values: Values<typeof options>, pollMs: nu
       ? recordsOf(fleet, onSubmitted)
       : await submitSites(fleet, values.retrain ?? false, signal, onSubmitted)
     const refusals = submissions.flatMap(it => ('refusal' in it ? [it.refusal] : []))
-    const followed = submissions.flatMap(it => ('record' in it ? [new FollowedSite(it.site, it.record)] : []))
+    const followed = submissions
+      .flatMap(it => ('record' in it ? [new FollowedSite(it.site, it.record)] : []))
+      .filter(({ kept }) => !values.cancel || !kept) // known to have ended
     if (values.detach && !signal.aborted) {
       const { exitCode, message } = summarize(refusals)
       const submitted = `${count(followed.length, 'site')} submitted`
@@ -132,7 +136,12 @@ async function runFleet(fleet: Fleet, values: Values<typeof options>, pollMs: nu
     await follow(fleet, followed, output, emit, pollMs, values.cancel ?? false, signal)
     const outcomes = [...refusals, ...followed.flatMap(({ outcome }) => outcome ?? [])]
     const end = summarize(outcomes)
-    if (values.cancel) return finish({ exitCode: 0, message: `${count(followed.length, 'job')} ended` })
+    if (values.cancel) {
+      const message = followed.length
+        ? `${count(followed.length, 'job')} ended`
+        : 'no job to end: the last ones had ended before'
+      return finish({ exitCode: 0, message })
+    }
     const told = interruptionOf(signal) ?? end
     return finish(told, told.exitCode ? '--status' : undefined)
   } finally {
@@ -201,6 +210,8 @@ async function tryFleet(fleet: Fleet, { retrain = false, json }: Values<typeof o
         `# ${escapeText(it.site.name)}\nsbatch ${it.options.map(quoteWord).join(' ')} <<'END'\n${it.script}END\n`,
       )
   }
+  const taken = tried.filter(it => !('refusal' in it)).length
+  if (!json) print(`Slurm would take ${taken} of ${count(tried.length, 'site')}`)
   return summarize(tried.map(it => ('refusal' in it ? it.refusal : { exitCode: 0, message: '' }))).exitCode
 }
 

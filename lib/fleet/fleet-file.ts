@@ -113,7 +113,8 @@ const subject = {
  * Read and validate a fleet file. Its relative paths are below its own folder.
  *
  * @param names the sites to choose; none chosen means all
- * @throws {TrainerError} `config` for the file, also when two sites have one models folder; `usage` for an unknown site
+ * @throws {TrainerError} `config` for the file, also when two sites have one models folder, or one inside another's; `usage` for
+ * an unknown site
  */
 export function readFleet(file: string, names: string[] = []): Fleet {
   const { slurm, project, node, scratch, metrics, sites } = readJsonFile(file, fleetSchema, subject)
@@ -150,6 +151,14 @@ function refuseSharedFolders(file: string, sites: Site[]): void {
       throw new TrainerError('config', `${file}: ${message}`)
     }
     owners.set(folder, name)
+  }
+  for (const [folder, name] of owners) {
+    for (let outer = dirname(folder); outer !== dirname(outer); outer = dirname(outer)) {
+      const other = owners.get(outer)
+      if (other === undefined) continue
+      const message = `the models folder of sites.${name}, ${folder}, is inside that of sites.${other}; give each site its own`
+      throw new TrainerError('config', `${file}: ${message}`)
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf, TrainerError } from '../errors.ts'
 import { keepOutcome } from '../run/job-record.ts'
+import { count } from '../text.ts'
 import { jobNameOf } from './batch-script.ts'
 import { type FleetEventBody, stampFleetEvent } from './fleet-events.ts'
 import type { Fleet } from './fleet-file.ts'
@@ -44,6 +45,7 @@ export class Follower {
   #awaySinceMs: number | undefined
   #cancelledAtMs: number | undefined
   #isCancelSent = false
+  #isCancelTold = false
   #toldReasons: string[] = []
 
   constructor(fleet: Fleet, sites: FollowedSite[], output: FleetOutput, pollMs: number) {
@@ -82,6 +84,13 @@ export class Follower {
     }
     if (this.#isCancelSent) return
     const ids = this.#sites.filter(({ isGone }) => !isGone).map(({ jobId }) => jobId)
+    if (ids.length && !this.#isCancelTold) {
+      this.#isCancelTold = true
+      this.#emit({
+        event: 'warning',
+        message: `ending ${count(ids.length, 'job')}; each has its grace to save`,
+      })
+    }
     try {
       if (ids.length) await cancelJobs(ids)
       this.#isCancelSent = true

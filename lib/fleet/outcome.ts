@@ -96,10 +96,13 @@ export function judge(job: SlurmJob, evidence: Evidence): Outcome {
 /** How a job came out that Slurm no longer knows: by the end in its journal, else nobody can tell. */
 export function judgeGone({ jobId, done, log }: Evidence): Outcome {
   if (done) return done
-  const clues = `sacct -j ${jobId}, the log ${quoteWord(log)} and the site's .trainer/events.jsonl`
+  const lastWords = lastWordsOf(log)
+  const clues = `the log ${quoteWord(log)}, the site's .trainer/events.jsonl and sacct -j ${jobId}`
   return {
     exitCode: 1,
-    message: `unknown: its job ${jobId} has left the queue without an end; look at ${clues}`,
+    message:
+      `unknown: its job ${jobId} has left the queue without an end` +
+      `${lastWords && `; its last words were "${lastWords}"`}; look at ${clues}`,
   }
 }
 

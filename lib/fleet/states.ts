@@ -49,8 +49,11 @@ export async function readSlurmStates({
     const found = jobs.get(jobId)
     const job = found && isNamed(found, jobNameOf(site)) ? found : undefined
     if (!job || hasEnded(job)) {
+      // A later submission that Slurm has refused is what there is to tell.
+      const isRefused = record.outcome !== undefined && record.outcome.slurmJob === undefined
       const followed = new FollowedSite(site, record)
-      return { ...nothing, state: 'gone', outcome: judgeUnfollowed(followed, job, slurm.timeMinutes) }
+      const outcome = isRefused ? undefined : judgeUnfollowed(followed, job, slurm.timeMinutes)
+      return { ...nothing, state: 'gone', outcome }
     }
     const isWaiting = job.state === 'PENDING' || job.state === 'CONFIGURING'
     const state = obstacleOf(job) ? 'held' : isWaiting ? 'waiting' : 'running'

@@ -155,7 +155,7 @@ class Guard {
       if (!isTight) this.#tell(now)
       this.#remember(now)
       const isHurried = this.#isHurried(now)
-      if (isTight) await this.#stopAndCount()
+      if (isTight) await this.#stopAndCount(isHurried)
       else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now), isHurried)
     }
@@ -292,7 +292,7 @@ class Guard {
   }
 
   /** The filesystem has grown by as much as there was room: stop the training and count, unless it was others just now. */
-  async #stopAndCount(): Promise<void> {
+  async #stopAndCount(isHurried: boolean): Promise<void> {
     if (performance.now() < this.#movingUntilMs) {
       const startedMs = performance.now()
       const look = await this.#lookMoving()
@@ -303,15 +303,15 @@ class Guard {
         return this.#wait({ bytes: tookMs * 2 * FASTEST.bytes, inodes: Number.POSITIVE_INFINITY })
       }
     }
-    await this.#relieve()
+    await this.#relieve(isHurried)
   }
 
   /** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
-  async #relieve(): Promise<void> {
+  async #relieve(isHurried: boolean): Promise<void> {
     const { job, dir, training, emit } = this.#watch
     const startedMs = performance.now()
     const before = process.cpuUsage()
-    await this.#freeze()
+    await this.#freeze(isHurried)
     let runs: Runs
     let look: Look
     for (let attempt = 1; ; attempt++) {
@@ -351,15 +351,16 @@ class Guard {
     training.resume()
   }
 
-  async #freeze(): Promise<void> {
+  /** @param isHurried does it grow fast? */
+  async #freeze(isHurried: boolean): Promise<void> {
     const { job, training, emit } = this.#watch
-    training.stop()
     const now = this.#estimate.now()
     const limit = limitNow(this.#watch, now)
+    // No list meets processes that come and go fast enough, and to make one takes time in which they write on.
+    if (isHurried || isAbove(now, limit)) await training.stopAtOnce()
+    else training.stop()
     // Only a count may say that the limit was passed.
     emit({ event: 'train.freeze', job, usedBytes: Math.min(now.usedBytes, limit.bytes) })
-    // No list meets processes that come and go fast enough, and those write on.
-    if (isAbove(now, limit)) await training.stopUnseen()
   }
 
   /** It is above its limit, and nothing is left to prune. */

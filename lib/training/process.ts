@@ -185,10 +185,8 @@ export class Training {
    */
   stop(): boolean {
     if (this.#isOver) return true
-    this.#isHeld = true
     // Most of it at once: to list processes takes milliseconds, and it writes on meanwhile.
-    signalProcess(-this.pid, 'SIGSTOP')
-    if (this.#reaper) signalProcess(this.#reaper, 'SIGCONT')
+    this.#stopGroup()
     const running = this.#writers().filter(pid => !isStopped(pid))
     for (const pid of running) signalProcess(pid, 'SIGSTOP')
     return !running.length
@@ -198,19 +196,35 @@ export class Training {
    * SIGSTOP everything in the sandbox at once, by the kernel's own list. A chain of processes, each of which makes the next
    * and ends, is never met in /proc. It takes a program that enters the sandbox, some ten milliseconds.
    *
+   * @returns false if something holds that program up
+   */
+  async stopAtOnce(): Promise<boolean> {
+    if (this.#isOver) return true
+    this.#stopGroup()
+    return !this.#reaper || (await stopSandbox(this.pid, this.#reaper)) || this.#isOver
+  }
+
+  /**
+   * Stop what no list of processes has met, as {@link stopAtOnce} does.
+   *
    * @returns whether one is met now that was not before
    * @throws {TrainerError} `training-failed` if it does not let itself be stopped
    */
   async stopUnseen(): Promise<boolean> {
     if (this.#isOver || !this.#command.isSandboxed) return false
-    this.#isHeld = true
     const met = new Set(this.processes())
-    if (this.#reaper && !(await stopSandbox(this.pid, this.#reaper)) && !this.#isOver) {
+    if (!(await this.stopAtOnce())) {
       const message =
         'Stopped the training: it cannot be counted, because it holds up the program that is to stop all of it'
       throw new TrainerError('training-failed', message)
     }
     return this.processes().some(pid => !met.has(pid))
+  }
+
+  #stopGroup(): void {
+    this.#isHeld = true
+    signalProcess(-this.pid, 'SIGSTOP')
+    if (this.#reaper) signalProcess(this.#reaper, 'SIGCONT')
   }
 
   /** How often each of its processes has been given a processor; compare with {@link hasRunSince}. */

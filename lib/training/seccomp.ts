@@ -101,6 +101,18 @@ const rules: readonly Rule[] = [
     when: { argument: 1, values: [1] },
   },
   {
+    // It takes in the dead, and must not be made late.
+    errno: EPERM,
+    calls: [
+      [144, 119], // sched_setscheduler
+      [142, 118], // sched_setparam
+      [314, 274], // sched_setattr
+      [203, 122], // sched_setaffinity
+    ],
+    when: { argument: 0, values: [1] },
+  },
+  { errno: EPERM, calls: [[141, 140]], when: { argument: 1, values: [1] } }, // setpriority
+  {
     errno: EPERM,
     calls: [
       [310, 270], // process_vm_readv

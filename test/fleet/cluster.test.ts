@@ -1,5 +1,5 @@
 /** A fleet on a real cluster, with every way in which a site can fail really produced. */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
@@ -12,7 +12,7 @@ import { findHolder } from '../../lib/run/lock-holders.ts'
 import { stateDirOf } from '../../lib/settings/layout.ts'
 import { listProcesses, readProc } from '../../lib/system/processes.ts'
 import { type FleetRig, failuresOf, fleetRig, untilFleet } from '../support/fleet-rig.ts'
-import { isSweep } from '../support/places.ts'
+import { isSweep, programOf } from '../support/places.ts'
 import { publishes } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -218,6 +218,26 @@ clusterTest('what Slurm refuses is refused with 78 and its line, and no other wa
   assert.match(tried.output, 'Slurm refuses it')
 })
 
+clusterTestInSweep('a refusal is what a site shows, though the job before went well', async () => {
+  await using fleet = await fleetRig(cluster, { paris: {} })
+  const before = await fleet.run()
+  const file = fleet.path('fleet.json')
+  const { slurm, ...rest } = JSON.parse(readFileSync(file, 'utf8'))
+  writeFileSync(file, JSON.stringify({ ...rest, slurm: { ...slurm, gres: 'nothing:1' } }))
+
+  const { exitCode } = await fleet.run('--retrain')
+  const [paris] = await statusesOf(fleet)
+  const cancelled = await fleet.run('--cancel')
+  const argv = [...programOf('scripts/fleet.ts'), file, '--dry-run']
+  const env = { ...process.env, ...cluster.env }
+  const { stdout } = spawnSync(process.execPath, argv, { env, encoding: 'utf8' })
+
+  assert.match(stdout, /^paris: Slurm refuses it: .*\nSlurm would take 0 of 1 site\n$/)
+  assert.equal([before.exitCode, exitCode], [0, 78])
+  assert.equal([paris!.state, paris!.lastJob?.exitCode], ['failed', 78])
+  assert.is(cancelled.exitCode, 0)
+})
+
 clusterTest(
   'a quota that no node has room for is refused with what was asked for and the key to raise',
   async () => {
@@ -412,7 +432,7 @@ clusterTestInSweep(
     assert.match(told!.message, "core's training ended with exit code 7")
     assert.match(
       untold!.message,
-      /^unknown: its job \d+ has left the queue without an end; look at sacct -j \d+, the log /,
+      /^unknown: its job \d+ has left the queue without an end; look at the log \S+, the site's .trainer\/events.jsonl and sacct -j \d+$/,
     )
   },
 )

@@ -42,6 +42,20 @@ test('readFleet() refuses two sites with one models folder, through links and wh
   )
 })
 
+test("readFleet() refuses a site whose models folder is inside another's", async () => {
+  await using box = await sandbox()
+  const sites = { paris: site('shared/paris'), lyon: site('shared/paris-2'), rome: site('shared/paris/a/b') }
+  writeFileSync(box.path('fleet.json'), JSON.stringify({ sites }))
+
+  const error = await failure(async () => readFleet(box.path('fleet.json')))
+
+  assert.is(error.exitCode, 78)
+  assert.match(
+    error.message,
+    `the models folder of sites.rome, ${box.path('shared/paris/a/b')}, is inside that of sites.paris; give`,
+  )
+})
+
 const faults: [content: unknown, message: string][] = [
   [{}, 'sites is missing, expected an object of sites'],
   [{ sites: {} }, 'expected at least one site'],

@@ -72,7 +72,7 @@ test('judgeGone() believes the journal, and without it knows nothing', () => {
   assert.equal(judgeGone({ ...evidence, done }), done)
   assert.match(
     judgeGone(evidence).message,
-    /^unknown: its job 17 has left the queue without an end; look at sacct/,
+    /^unknown: its job 17 has left the queue without an end; look at the log /,
   )
 })
 
