@@ -12,7 +12,7 @@ import { lookAt } from '../storage/measure.ts'
 import { takeFiles } from '../storage/mend-folder.ts'
 import { describeRest } from '../storage/rest.ts'
 import { checkpointTest } from '../storage/rules.ts'
-import { type EnforceOptions, pruneForRoom, pruneTo } from '../storage.ts'
+import { type EnforceOptions, pruneForRoom, pruneTo, removeUnnamed } from '../storage.ts'
 import { Slice } from '../system/slice.ts'
 import { formatBytes } from '../text.ts'
 import { judgeCandidate } from './accept.ts'
@@ -82,6 +82,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     accept: async (staged: Staged, current: Generation | undefined) => {
       await judgeCandidate(job, budget, staged, current)
       assertOwnLock(stateDir)
+      if (budget.isCapped) await clearForRoom(budget, roomFor(files.size), withNext(dir, pruning))
     },
     warn: (message: string) => emit({ event: 'warning', job: name, message }),
   }
@@ -111,6 +112,18 @@ async function assertRoom(budget: Budget, room: Amounts, pruning: EnforceOptions
   throw limitReached(budget, figures, how, await describeRest(dir, pruning, { faults: [] }))
 }
 
+/** The rules of pruning once some of the models are in the next generation. */
+function withNext(jobDir: string, pruning: EnforceOptions): EnforceOptions {
+  return { ...pruning, keep: [...(pruning.keep ?? []), nextGenerationDir(jobDir)] }
+}
+
+/** Make room on a volume that `accept`'s command may have filled: nothing that it leaves in `work/` is needed. */
+async function clearForRoom(budget: Budget, room: Amounts, pruning: EnforceOptions): Promise<void> {
+  if (await pruneForRoom(budget.dir, room, pruning)) return
+  await removeUnnamed(budget.dir, { usedBytes: 0, limitBytes: 0 }, pruning)
+  await assertRoom(budget, room, pruning)
+}
+
 /** Is it published where it was trained, and not from scratch? */
 function isHere({ jobDir, publishedDir }: Job): boolean {
   return jobDir === publishedDir
@@ -129,10 +142,10 @@ async function makeRoom(
 ): Promise<void> {
   const { limitBytes, isCapped } = budget
   try {
-    // Some of several models may be in the next generation already.
-    const keep = [...(pruning.keep ?? []), nextGenerationDir(jobDir)]
-    await pruneTo(jobDir, Math.max(0, limitBytes - bytes), { ...pruning, keep })
-    if (isCapped) await assertRoom(budget, { ...roomFor(1), bytes }, { ...pruning, keep })
+    const rules = withNext(jobDir, pruning)
+    await pruneTo(jobDir, Math.max(0, limitBytes - bytes), rules)
+    const room = roomFor(1)
+    if (isCapped) await assertRoom(budget, { ...room, bytes: room.bytes + bytes }, rules)
   } catch (error) {
     if (!(error instanceof TrainerError && error.code === 'quota-exceeded')) throw error
     const usedBytes = bytes + (error.usage?.usedBytes ?? 0)

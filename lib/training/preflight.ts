@@ -139,7 +139,16 @@ async function plan(
   // On a filesystem of its own, its size is what there is, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
   const reserve = isCapped ? { reserveBytes: 0, reserveInodes: 0 } : reserveOf(start)
-  const situation = { ...start, ...reserve, quotaBytes: mostBytes, keptBytes, minFreeBytes, isCapped }
+  // There also what the filesystem takes for itself is never pruned.
+  const stayingBytes = isCapped ? usedBytes - look.prunableBytes : keptBytes
+  const situation = {
+    ...start,
+    ...reserve,
+    quotaBytes: mostBytes,
+    keptBytes: stayingBytes,
+    minFreeBytes,
+    isCapped,
+  }
   const limits = planBudget({ job: name, dir, ...situation })
   const { limitBytes } = limits
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })

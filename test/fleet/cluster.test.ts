@@ -432,7 +432,7 @@ clusterTestInSweep(
     assert.match(told!.message, "core's training ended with exit code 7")
     assert.match(
       untold!.message,
-      /^unknown: its job \d+ has left the queue without an end; look at the log \S+, the site's .trainer\/events.jsonl and sacct -j \d+$/,
+      /^unknown: its job \d+ has left the queue without an end(; its last words were ".*")?; look at the log \S+, the site's .trainer\/events.jsonl and sacct -j \d+$/,
     )
   },
 )

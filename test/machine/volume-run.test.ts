@@ -83,6 +83,29 @@ for (const [what, fillsIt, code, said] of [
   )
 }
 
+for (const [what, fillsIt] of [
+  ['bytes', fills('junk')],
+  ['names', 'for (let n = 0; ; n++) try { fs.writeFileSync(dir + "/name-" + n, "") } catch { break }'],
+] as const) {
+  mountingInSweep(
+    `a model is published though accept's command has filled the volume with ${what}`,
+    async () => {
+      const accept = { command: ['node', 'judge.mjs'] }
+      await using rig = await createdRig({ maxDiskMb: QUOTA_MB, accept })
+      const begin = `import fs from 'node:fs'\nimport { spawnSync } from 'node:child_process'\nconst dir = process.env.RANSOMEYE_OUTPUT_DIR`
+      writeFileSync(rig.path('judge.mjs'), `${begin}\n${fillsIt}`)
+
+      const { exitCode, stdout } = await rig.run(['core', '--json'])
+      writeFileSync(rig.path('judge.mjs'), '')
+      const next = await rig.run(['core', '--retrain', '--json'])
+
+      assert.is(exitCode, 0, stdout)
+      assert.is(next.exitCode, 0, next.stdout)
+      assert.ok(existsSync(join(rig.folder, 'current/core.onnx')))
+    },
+  )
+}
+
 mountingInSweep('a training while its volume is not mounted warns that the volume will hide it', async () => {
   await using rig = await createdRig({ maxDiskMb: QUOTA_MB })
   await rig.volume('unmount')
