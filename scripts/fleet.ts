@@ -65,7 +65,7 @@ async function manageFleet(args: string[]): Promise<number> {
   if (chosen.length > 1)
     throw new TrainerError('usage', `Choose one of ${chosen.map(mode => `--${mode}`).join(' and ')}`)
   if (values.retrain && (values.attach || values.cancel || values.status))
-    throw new TrainerError('usage', '--retrain is for jobs that are submitted now; leave it away')
+    throw new TrainerError('usage', '--retrain is for jobs that are submitted now; leave it out')
   const pollMs = parseDuration('--poll', values.poll ?? '5s')
   const fleet = readFleet(file, names)
   if (values['dry-run']) return tryFleet(fleet, values)

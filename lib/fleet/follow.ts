@@ -45,7 +45,6 @@ export class Follower {
   #awaySinceMs: number | undefined
   #cancelledAtMs: number | undefined
   #isCancelSent = false
-  #isCancelTold = false
   #toldReasons: string[] = []
 
   constructor(fleet: Fleet, sites: FollowedSite[], output: FleetOutput, pollMs: number) {
@@ -78,19 +77,14 @@ export class Follower {
 
   /** End every job that may still be in the queue; those that are held too. */
   async cancel(): Promise<void> {
+    const ids = this.#sites.filter(({ isGone }) => !isGone).map(({ jobId }) => jobId)
     if (this.#cancelledAtMs === undefined) {
       this.#cancelledAtMs = performance.now()
       this.#pace = new Pace(CANCEL_POLL_MS)
+      const message = `ending ${count(ids.length, 'job')}; each has its grace to save`
+      if (ids.length) this.#emit({ event: 'warning', message })
     }
     if (this.#isCancelSent) return
-    const ids = this.#sites.filter(({ isGone }) => !isGone).map(({ jobId }) => jobId)
-    if (ids.length && !this.#isCancelTold) {
-      this.#isCancelTold = true
-      this.#emit({
-        event: 'warning',
-        message: `ending ${count(ids.length, 'job')}; each has its grace to save`,
-      })
-    }
     try {
       if (ids.length) await cancelJobs(ids)
       this.#isCancelSent = true

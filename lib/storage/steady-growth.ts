@@ -3,6 +3,19 @@ import { messageOf } from '../errors.ts'
 import type { RunProgram } from '../system/programs.ts'
 import { BTRFS, XFS } from './capacity.ts'
 
+/** A command for a folder and all folders below it. */
+const inFolders = (dir: string, ...command: string[]) => [
+  'find',
+  dir,
+  '-xdev',
+  '-type',
+  'd',
+  '-exec',
+  ...command,
+  '{}',
+  '+',
+]
+
 type Remedy = { growth: string; commandsFor: (dir: string, blockBytes: number) => string[][] }
 
 /** By filesystem: how files come to take much more than what is in them, and what ends that for new ones. */
@@ -25,15 +38,7 @@ const remedies = new Map<number, Remedy>([
         'not count that',
       // Blocks are overwritten where they are, not written elsewhere and the old ones kept; see btrfs(5). That cannot be had
       // in a folder whose files are to be compressed.
-      commandsFor: dir =>
-        ['-c', '+C'].map(mode => [
-          ...['find', dir, '-xdev', '-type', 'd', '-exec'],
-          'chattr',
-          mode,
-          '--',
-          '{}',
-          '+',
-        ]),
+      commandsFor: dir => [inFolders(dir, 'chattr', '-c', '--'), inFolders(dir, 'chattr', '+C', '--')],
     },
   ],
 ])

@@ -21,10 +21,8 @@ export function listProcesses(): Process[] {
 }
 
 function readProcess(pid: number): Process | [] {
-  const stat = readProc(`${pid}/stat`)
-  if (stat === undefined) return []
-  // The name, in parentheses, may itself hold spaces and parentheses.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const fields = statOf(`${pid}`)
+  if (!fields) return []
   return {
     pid,
     state: fields[0] === 'Z' && Number(fields[17]) > 1 ? liveThreadState(pid) : fields[0]!,
@@ -33,6 +31,13 @@ function readProcess(pid: number): Process | [] {
     session: Number(fields[3]),
     startTime: fields[19]!,
   }
+}
+
+/** Return what the `stat` of a process or thread has behind its name, from its state on; undefined if it is gone. */
+function statOf(path: string): string[] | undefined {
+  const stat = readProc(`${path}/stat`)
+  // The name, in parentheses, may itself hold spaces and parentheses.
+  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
 }
 
 /**
@@ -44,10 +49,7 @@ function liveThreadState(pid: number): string {
 
 /** Return the state of each thread. Threads that end meanwhile are left out. */
 function threadStates(pid: number): string[] {
-  return threadsOf(pid).flatMap(tid => {
-    const stat = readProc(`${pid}/task/${tid}/stat`)
-    return stat === undefined ? [] : [stat.charAt(stat.lastIndexOf(')') + 2)]
-  })
+  return threadsOf(pid).flatMap(tid => statOf(`${pid}/task/${tid}`)?.[0] ?? [])
 }
 
 /** List the threads of a process, by number; none if it is gone. */
@@ -138,9 +140,8 @@ export function isStuck(pid: number): boolean {
  * the kernel's sched.h.
  */
 export function isExiting(pid: number): boolean {
-  const stat = readProc(`${pid}/stat`) ?? ''
-  const flags = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]
-  return flags === undefined || (Number(flags) & PF_EXITING) !== 0
+  const fields = statOf(`${pid}`)
+  return !fields || (Number(fields[6]) & PF_EXITING) !== 0
 }
 
 /** Signal one process. A process that is already gone is no error. */

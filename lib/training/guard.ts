@@ -155,7 +155,7 @@ class Guard {
       if (!isTight) this.#tell(now)
       this.#remember(now)
       const isHurried = this.#isHurried(now)
-      if (isTight) await this.#stopAndCount(isHurried)
+      if (isTight) await this.#stopAndCount()
       else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now), isHurried)
     }
@@ -292,7 +292,7 @@ class Guard {
   }
 
   /** The filesystem has grown by as much as there was room: stop the training and count, unless it was others just now. */
-  async #stopAndCount(isHurried: boolean): Promise<void> {
+  async #stopAndCount(): Promise<void> {
     if (performance.now() < this.#movingUntilMs) {
       const startedMs = performance.now()
       const look = await this.#lookMoving()
@@ -303,15 +303,15 @@ class Guard {
         return this.#wait({ bytes: tookMs * 2 * FASTEST.bytes, inodes: Number.POSITIVE_INFINITY })
       }
     }
-    await this.#relieve(isHurried)
+    await this.#relieve()
   }
 
   /** Freeze, measure, prune, measure, resume; or kill, if that does not help. */
-  async #relieve(isHurried: boolean): Promise<void> {
+  async #relieve(): Promise<void> {
     const { job, dir, training, emit } = this.#watch
     const startedMs = performance.now()
     const before = process.cpuUsage()
-    await this.#freeze(isHurried)
+    await this.#freeze()
     let runs: Runs
     let look: Look
     for (let attempt = 1; ; attempt++) {
@@ -351,12 +351,12 @@ class Guard {
     training.resume()
   }
 
-  /** @param isHurried does it grow fast? */
-  async #freeze(isHurried: boolean): Promise<void> {
+  async #freeze(): Promise<void> {
     const { job, training, emit } = this.#watch
     const now = this.#estimate.now()
     const limit = limitNow(this.#watch, now)
     // No list meets processes that come and go fast enough, and to make one takes time in which they write on.
+    const isHurried = performance.now() < this.#pace.hurryUntilMs
     if (isHurried || isAbove(now, limit)) await training.stopAtOnce()
     else training.stop()
     // Only a count may say that the limit was passed.

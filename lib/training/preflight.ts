@@ -130,25 +130,17 @@ async function plan(
     const message = `${what} has a modification time in the future; the time of its last change counts instead`
     emit({ event: 'warning', job: name, message })
   }
-  const keptBytes = look.usedBytes - look.prunableBytes
   // The kernel counts more than files on a filesystem of its own.
   const { usedBytes, usedInodes, freeBytes, freeInodes } = isCapped ? account : look
+  // Sparse files free less than they are charged.
+  const keptBytes = Math.max(0, usedBytes - look.prunableBytes)
   const start = { usedBytes, usedInodes, freeBytes, freeInodes, walkedBytes: look.usedBytes, account }
   const minFreeBytes = quota.minFreeMb * MIB
   const { quotaBytes } = quota
   // On a filesystem of its own, its size is what there is, however small.
   const mostBytes = isCapped ? Math.min(quotaBytes, usedBytes + freeBytes) : quotaBytes
   const reserve = isCapped ? { reserveBytes: 0, reserveInodes: 0 } : reserveOf(start)
-  // There also what the filesystem takes for itself is never pruned.
-  const stayingBytes = isCapped ? usedBytes - look.prunableBytes : keptBytes
-  const situation = {
-    ...start,
-    ...reserve,
-    quotaBytes: mostBytes,
-    keptBytes: stayingBytes,
-    minFreeBytes,
-    isCapped,
-  }
+  const situation = { ...start, ...reserve, quotaBytes: mostBytes, keptBytes, minFreeBytes, isCapped }
   const limits = planBudget({ job: name, dir, ...situation })
   const { limitBytes } = limits
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
