@@ -148,5 +148,10 @@ export function shorten(text: string, most: number): string {
   return `${text.slice(0, half)}…${text.slice(-half)}`
 }
 
+/** Cut a text of more than `width` characters, by `…` at its end. */
+export function clip(text: string, width: number): string {
+  return text.length > width ? `${text.slice(0, Math.max(0, width - 1))}…` : text
+}
+
 /** One mebibyte: the meaning of every "MB" and "Mb" of this project. */
 export const MIB = 2 ** 20

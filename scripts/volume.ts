@@ -1,7 +1,7 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
 import { TrainerError } from '../lib/errors.ts'
 import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/location.ts'
-import { mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
+import { describeMounting, fileOf, mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
 import {
   createVolume,
   mountVolume,
@@ -50,7 +50,7 @@ const program: Program<typeof options> = {
   options,
   example: 'create core --owner ransomeye',
   notes: `Commands:
-  create          make it with all that is in the folder; mount it; print a unit
+  create          make it with all that is in the folder; mount it; say how at boot
   mount, unmount  over the folder, which keeps its files either way
   remove          unmount and delete it; the folder keeps its files
   status          what there is of it
@@ -105,7 +105,7 @@ async function change(
   switch (command) {
     case 'create':
       await createVolume(volume, owner, ({ path, bytes }) => print(`pruned ${path} (${formatBytes(bytes)})`))
-      return `${describeStatus(await volumeStatus(volume))}\n\n${mountUnit(image, folder).text.trimEnd()}`
+      return `${describeStatus(await volumeStatus(volume))}\n\n${describeMounting(mountUnit(image, folder))}`
     case 'mount':
       await mountVolume(volume)
       return describeStatus(await volumeStatus(volume))
@@ -158,7 +158,7 @@ its image is ${image}, ${formatBytes(imageBytes)} of a quota of ${formatBytes(qu
 }
 
 function describeUnit({ job, image, folder }: Volume, { state }: VolumeStatus): string {
-  if (state !== 'none') return mountUnit(image, folder).text.trimEnd()
+  if (state !== 'none') return fileOf(mountUnit(image, folder))
   throw new TrainerError(
     'storage',
     `There is no unit for ${job}: it has no volume; make one by ${nameCommand(program.name, 'create', job)}`,

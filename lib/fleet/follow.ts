@@ -239,7 +239,7 @@ function isComplete({ state, exitCode, signal }: SlurmJob, { done, host }: Follo
 export function summarize(outcomes: Outcome[]): { exitCode: number; message: string } {
   const failed = outcomes.filter(({ exitCode }) => exitCode !== 0).length
   const exitCode = Math.max(0, ...outcomes.map(it => it.exitCode))
-  const done = `${outcomes.length - failed} of ${outcomes.length} sites done`
+  const done = `${outcomes.length - failed} of ${count(outcomes.length, 'site')} done`
   return { exitCode, message: failed ? `${done}, ${failed} failed` : done }
 }
 

@@ -1,4 +1,4 @@
-import { escapeText, formatBar, formatBytes, formatClock } from '../text.ts'
+import { clip, count, escapeText, formatBar, formatBytes, formatClock } from '../text.ts'
 import {
   describeFleetEvent,
   describeWaiting,
@@ -68,7 +68,7 @@ export class FleetLiveList implements FleetOutput {
 export function describeCounts(sites: FollowedSite[]): string {
   const counts = countStates(sites)
   const shown = siteStates.filter(state => counts[state]).map(state => `${counts[state]} ${state}`)
-  return `${sites.length} ${sites.length === 1 ? 'site' : 'sites'}: ${shown.join(', ')}`
+  return `${count(sites.length, 'site')}: ${shown.join(', ')}`
 }
 
 /** How many sites are in each state. */
@@ -115,8 +115,4 @@ function describeTraining({ site, host, training }: FollowedSite): string {
   const { job, usedBytes, limitBytes } = training
   const usage = `${formatBar(usedBytes, limitBytes, BAR_WIDTH)} ${formatBytes(usedBytes)} of ${formatBytes(limitBytes)}`
   return `${site.name}${where}: ${job}  ${usage}`
-}
-
-function clip(line: string, width: number): string {
-  return line.length > width ? `${line.slice(0, Math.max(0, width - 1))}…` : line
 }

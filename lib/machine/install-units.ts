@@ -3,7 +3,7 @@ import { dirname, join, relative } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { replaceFile, storageError } from '../system/durable.ts'
 import { programRunner } from '../system/programs.ts'
-import { MARK, UNIT_FOLDER, type Unit, unitNames } from './units.ts'
+import { MARK, packagedUnit, UNIT_FOLDER, type Unit, unitNames } from './units.ts'
 
 const run = programRunner()
 
@@ -96,13 +96,9 @@ function takenOver(machine: Machine, name: string, before: string | undefined, a
   const program = (command: string | undefined) => /\S*tasks\.ts\S*/.exec(command ?? '')?.[0]
   if (old !== undefined && program(old) !== program(now))
     return [`${name} started another installation, which it leaves: ${old}`]
-  const packaged = PACKAGE_UNIT_FOLDERS.map(folder => join(machine.image ?? '/', folder, name))
-  const hidden = before === undefined ? packaged.find(path => existsSync(path)) : undefined
+  const hidden = before === undefined ? packagedUnit({ name }, machine.image) : undefined
   return hidden ? [`${name} now hides the package's: ${hidden}`] : []
 }
-
-/** Where Debian's packages have their units. */
-const PACKAGE_UNIT_FOLDERS = ['/usr/lib/systemd/system', '/lib/systemd/system']
 
 /** Check that a unit's name is free. A masked unit takes it too: that is somebody's decision. */
 function assertFree(machine: Machine, name: string): void {

@@ -2,9 +2,9 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
 import { jobNames } from '../quotas.ts'
-import { layout, stateDirOf } from '../settings/layout.ts'
+import { layout, stateDirOf, volumesDirOf } from '../settings/layout.ts'
+import { chownCommand } from '../system/owner.ts'
 import { programRunner } from '../system/programs.ts'
-import { quoteWord } from '../text.ts'
 import type { Machine } from './install-units.ts'
 import { SERVICE_USER } from './units.ts'
 
@@ -62,11 +62,10 @@ const partsOf = (modelsDir: string) => [
 async function assertWritable(path: string): Promise<void> {
   for (const part of partsOf(path).filter(it => existsSync(it))) {
     if (await userCanRun(['test', '-w', part, '-a', '-x', part])) continue
-    const folder = quoteWord(path)
     throw new TrainerError(
       'storage',
       `Cannot use ${path}: the service runs as ${SERVICE_USER}, which cannot write in ${part}; ` +
-        `give it all that is in there: chown -R ${SERVICE_USER}:${SERVICE_USER} ${folder}`,
+        `give it all that is in there: ${chownCommand(`${SERVICE_USER}:${SERVICE_USER}`, path, volumesDirOf(path))}`,
     )
   }
 }

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { SYSTEM_MODELS_DIR } from '../settings/folders.ts'
 import { parseDuration } from '../settings/options.ts'
@@ -11,11 +13,26 @@ export const MARK = '# Made by ransomeye-trainer. Changes belong into a drop-in:
 /** The folder of the administrator's units. */
 export const UNIT_FOLDER = '/etc/systemd/system'
 
+/** Where Debian's packages have their units. */
+const PACKAGE_UNIT_FOLDERS = ['/usr/lib/systemd/system', '/lib/systemd/system']
+
 /** The names of our units; enabled ones stand before those that they start. */
 export const unitNames = ['ransomeye-trainer.service', 'ransomeye-retrain.timer', 'ransomeye-retrain.service']
 
+/** Those of them that train. */
+export const serviceNames = unitNames.filter(name => name.endsWith('.service'))
+
 /** A systemd unit: its file's name and content. */
 export type Unit = { name: string; text: string }
+
+/**
+ * Find the file of a unit that a package has brought.
+ *
+ * @param image the root folder of the machine
+ */
+export function packagedUnit({ name }: Pick<Unit, 'name'>, image = '/'): string | undefined {
+  return PACKAGE_UNIT_FOLDERS.map(folder => join(image, folder, name)).find(path => existsSync(path))
+}
 
 /** The values in the units: paths on the machine that they are for, absolute, and its systemd. */
 export type UnitValues = {

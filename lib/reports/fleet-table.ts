@@ -1,5 +1,5 @@
 import type { JobName } from '../quotas.ts'
-import { escapeText, wrap } from '../text.ts'
+import { clip, escapeText, wrap } from '../text.ts'
 import {
   formatAge,
   lastTrainingRun,
@@ -157,8 +157,4 @@ function describeTrouble({ state, reason, lastRun, lastJob }: SiteStatus): strin
   if (state === 'running') return undefined
   if (lastJob) return lastJob.exitCode === 0 ? undefined : lastJob.message
   return lastRun && lastRun.exitCode !== 0 ? (lastRun.message ?? 'its last run was cut off') : undefined
-}
-
-function clip(text: string, width: number): string {
-  return text.length > width ? `${text.slice(0, width - 1)}…` : text
 }

@@ -1,6 +1,6 @@
 import { SYSTEM_MODELS_DIR } from '../settings/folders.ts'
 import { nameCommand } from '../system/start-command.ts'
-import { escapeText, formatBar, formatBytes, formatSeconds, formatTold, wrap } from '../text.ts'
+import { clip, escapeText, formatBar, formatBytes, formatSeconds, formatTold, wrap } from '../text.ts'
 import { describeGenerations } from './generation-list.ts'
 import type { JobStatus, Status } from './status.ts'
 
@@ -211,10 +211,6 @@ function drawFiles(files: JobStatus['prunable']): string {
 function drawUsage(usedBytes: number, limitBytes: number): string {
   const used = formatBytes(usedBytes).replace(/ MiB$/, '')
   return `${formatBar(usedBytes, limitBytes, 4)} ${used}/${formatBytes(limitBytes)}`
-}
-
-function clip(text: string, width: number): string {
-  return text.length > width ? `${text.slice(0, width - 1)}…` : text
 }
 
 function formatMoment(iso: string | null): string {

@@ -3,6 +3,7 @@ import { TrainerError } from '../errors.ts'
 import type { JobName } from '../quotas.ts'
 import { type Option, parseDuration, readOptions } from '../settings/options.ts'
 import { chooseJobs, chooseOneJob, chooseQuotasFile, placeOptions } from '../settings/place.ts'
+import { nameCommand } from '../system/start-command.ts'
 import type { Output } from './output.ts'
 
 /** The command line of a run, read. */
@@ -108,7 +109,11 @@ export function parseCommand(args: string[], runner: Runner): Command | string {
   }
   const maxWait = values['max-wait'] ?? (everyMs && '10m')
   return {
-    jobs: job ? [job] : needsOneJob ? [chooseOneJob(positionals, `${name} core`)] : chooseJobs(positionals),
+    jobs: job
+      ? [job]
+      : needsOneJob
+        ? [chooseOneJob(positionals, nameCommand(name, 'core'))]
+        : chooseJobs(positionals),
     trains,
     quotasFile: chooseQuotasFile(values),
     modelsDir: values['models-dir'],

@@ -13,6 +13,7 @@ import {
 import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
+import { volumesDirOf } from '../settings/layout.ts'
 import { accessRemedy } from '../system/owner.ts'
 import { inodeId, outOfInodes, readPlain } from '../system/plain-file.ts'
 import { environmentOf, isStopped, listProcesses, readProc } from '../system/processes.ts'
@@ -167,5 +168,7 @@ export function namedHolders(owner: LockRecord | undefined, holders: number[]): 
 export function remedyOf(cause: unknown, path: string): string {
   const gone = outOfInodes(cause, path)
   if (gone) return `; ${gone}`
-  return isErrno(cause, 'EACCES') ? `; ${accessRemedy(dirname(dirname(path)))}` : ''
+  if (!isErrno(cause, 'EACCES')) return ''
+  const modelsDir = dirname(dirname(path))
+  return `; ${accessRemedy(modelsDir, volumesDirOf(modelsDir))}`
 }

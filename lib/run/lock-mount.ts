@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import { TrainerError } from '../errors.ts'
 import { readProc } from '../system/processes.ts'
+import { decodeMountField } from '../system/unmounted.ts'
 
 /** Mount options by which a machine keeps its locks to itself, by the type of the filesystem; see nfs(5), mount.lustre(8). */
 const ownLocks: Record<string, string[]> = {
@@ -40,7 +41,7 @@ export function findOwnLocks(
     if (id !== nameOf(device)) continue
     const given = `${options},${superOptions}`.split(',')
     const option = ownLocks[type]?.find(it => given.includes(it))
-    if (option) return { point: point.replace(/\\([0-7]{3})/g, (_, code) => charOf(code)), option }
+    if (option) return { point: decodeMountField(point), option }
   }
   return undefined
 }
@@ -51,8 +52,4 @@ function nameOf(device: number): string {
   const major = ((packed >> 8n) & 0xfffn) | ((packed >> 32n) & 0xfffff000n)
   const minor = (packed & 0xffn) | ((packed >> 12n) & 0xffffff00n)
   return `${major}:${minor}`
-}
-
-function charOf(octal: string): string {
-  return String.fromCharCode(Number.parseInt(octal, 8))
 }

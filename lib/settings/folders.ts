@@ -6,7 +6,7 @@ import { accessRemedy } from '../system/owner.ts'
 import { makeFolder, makeFolders, outOfInodes } from '../system/plain-file.ts'
 import { unmountedAbove } from '../system/unmounted.ts'
 import { quoteWord } from '../text.ts'
-import { stateDirOf } from './layout.ts'
+import { stateDirOf, volumesDirOf } from './layout.ts'
 
 /** The system's models folder, unless an operator has chosen another. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
@@ -82,5 +82,5 @@ function remedyFor(cause: unknown, path: string): string {
     return `nothing is mounted on ${away}: mount it (mount ${quoteWord(away)}), or ${other}`
   // Read-only it also is for a service that was made for a folder on a disk that is away.
   if (isErrno(cause, 'EROFS', 'ENOENT')) return `mount its disk, writable, or ${other}`
-  return isErrno(cause, 'EACCES') ? `${accessRemedy(path)}, or ${other}` : other
+  return isErrno(cause, 'EACCES') ? `${accessRemedy(path, volumesDirOf(path))}, or ${other}` : other
 }

@@ -71,9 +71,14 @@ export function stateDirOf(modelsDir: string): string {
   return join(modelsDir, '.trainer')
 }
 
+/** Return root's own folder of the images of volumes. */
+export function volumesDirOf(modelsDir: string): string {
+  return join(stateDirOf(modelsDir), 'volumes')
+}
+
 /** Return root's own folder of images, and a job's image in it. */
 export function imageOf(modelsDir: string, job: JobName): { volumesDir: string; image: string } {
-  const volumesDir = join(stateDirOf(modelsDir), 'volumes')
+  const volumesDir = volumesDirOf(modelsDir)
   return { volumesDir, image: join(volumesDir, `${job}.img`) }
 }
 

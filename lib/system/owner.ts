@@ -34,13 +34,28 @@ export function assertOwnFolder(modelsDir: string, args: string[]): void {
   )
 }
 
-/** Name the remedy for a user who was refused access to a folder, which may be missing or out of sight. */
-export function accessRemedy(path: string): string {
+/**
+ * Write the command that gives a folder, and all in it, to a user.
+ *
+ * @param owner as an option or argument of chown(1)
+ * @param rootsOwn a folder in it that must stay root's; it may be missing
+ */
+export function chownCommand(owner: string, folder: string, rootsOwn: string): string {
+  const [given, kept] = [folder, rootsOwn].map(quoteWord)
+  const back = existsSync(rootsOwn) ? ` && chown -R root:root ${kept}` : ''
+  return `chown -R ${owner} ${given}${back}`
+}
+
+/**
+ * Name the remedy for a user who was refused access to a folder, which may be missing or out of sight.
+ *
+ * @param rootsOwn as for {@link chownCommand}
+ */
+export function accessRemedy(path: string, rootsOwn: string): string {
   const folder = nearestVisible(path)
   const { uid } = statSync(folder)
-  const word = quoteWord(folder)
   return uid === process.geteuid?.()
-    ? `to get it back, as root: chown -R --reference=${word} ${word}`
+    ? `to get it back, as root: ${chownCommand(`--reference=${quoteWord(folder)}`, folder, rootsOwn)}`
     : `run it as ${nameOf(uid) ?? `user ${uid}`}, the owner of ${folder}`
 }
 

@@ -1,5 +1,12 @@
 import { readFileSync } from 'node:fs'
 
+/** Decode a field of a table of mounts, which writes a space, tab, newline or backslash as three octal digits. */
+export function decodeMountField(field: string): string {
+  return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  )
+}
+
 /**
  * Find the filesystem that /etc/fstab would mount on a folder or above it, and that is not mounted: what is missing below
  * is then on a disk that is away.
@@ -25,9 +32,7 @@ function mountPoints(table: string): string[] {
   }
   return text.split('\n').flatMap(line => {
     const [source = '#', point = ''] = line.trim().split(/\s+/)
-    const path = point.replaceAll(/\\([0-7]{3})/g, (_, code: string) =>
-      String.fromCharCode(Number.parseInt(code, 8)),
-    )
+    const path = decodeMountField(point)
     return source.startsWith('#') || !path.startsWith('/') || path === '/' ? [] : [path]
   })
 }

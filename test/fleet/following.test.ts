@@ -156,7 +156,7 @@ test('a fleet says how to leave it, and after a failure what to look at, as a li
   assert.is(await following.ended, 1)
   const lines = following.output().trimEnd().split('\n')
   assert.match(lines[0]!, 'Ctrl-C ends all jobs; close the terminal to leave them running')
-  assert.match(lines.at(-2)!, /ERROR 0 of 1 sites done, 1 failed \(exit code 1\), after [\d.]+ s$/)
+  assert.match(lines.at(-2)!, /ERROR 0 of 1 site done, 1 failed \(exit code 1\), after [\d.]+ s$/)
   assert.match(lines.at(-1)!, /^ {2}node .*fleet\.json --status$/)
 })
 

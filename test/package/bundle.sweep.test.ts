@@ -73,6 +73,7 @@ inSweep('no help and no message of the package names a command of a clone', () =
     run('bundle').stderr,
     run('fleet').stderr,
     run('volume', 'create').stderr,
+    run('rollback').stderr,
   ]
 
   assert.equal(

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno } from '../../errors.ts'
 import { listProcesses, readProc } from '../../system/processes.ts'
 import { ProgramFailure, type RunProgram } from '../../system/programs.ts'
+import { decodeMountField } from '../../system/unmounted.ts'
 
 /** The time to wait: the kernel frees loop devices and busy mounts a moment after the last process that used them. */
 const PATIENCE_MS = 3_000
@@ -13,15 +14,8 @@ const PATIENCE_MS = 3_000
  */
 export function mountedOn(folder: string, pid: number | 'self' = 'self'): string | undefined {
   const lines = readProc(`${pid}/mountinfo`)?.trimEnd().split('\n') ?? []
-  const line = lines.findLast(it => unescapeOctal(it.split(' ')[4]!) === folder)
-  return line && unescapeOctal(line.split(' - ')[1]!.split(' ')[1]!)
-}
-
-/** Decode a field of mountinfo, which writes a space, tab, newline or backslash as three octal digits. */
-function unescapeOctal(field: string): string {
-  return field.replaceAll(/\\(\d{3})/g, (_, digits: string) =>
-    String.fromCharCode(Number.parseInt(digits, 8)),
-  )
+  const line = lines.findLast(it => decodeMountField(it.split(' ')[4]!) === folder)
+  return line && decodeMountField(line.split(' - ')[1]!.split(' ')[1]!)
 }
 
 /** List the loop devices that an image is attached to, found by its inode. */

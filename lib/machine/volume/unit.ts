@@ -1,15 +1,15 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { quoteWord } from '../../text.ts'
-import { UNIT_FOLDER, type Unit } from '../units.ts'
+import { packagedUnit, serviceNames, UNIT_FOLDER, type Unit } from '../units.ts'
 
 /** Write the unit that mounts a volume at boot, before any training. */
 export function mountUnit(image: string, folder: string): Unit {
   const name = `${escapePath(folder)}.mount`
-  const text = `# ${UNIT_FOLDER}/${name}
-[Unit]
+  const services = serviceNames.join(' ')
+  const text = `[Unit]
 Description=Volume of ransomeye-trainer on ${specifierFree(folder)}
-Before=ransomeye-trainer.service
+Before=${services}
 
 [Mount]
 What=${specifierFree(image)}
@@ -19,9 +19,19 @@ Options=loop,nodev,nosuid
 
 [Install]
 WantedBy=multi-user.target
-RequiredBy=ransomeye-trainer.service
+RequiredBy=${services}
 `
   return { name, text }
+}
+
+/** Say how a volume is mounted at boot: by the package's unit, or by this text in a file. */
+export function describeMounting(unit: Unit): string {
+  return packagedUnit(unit) ? `to mount it at boot: systemctl enable ${quoteWord(unit.name)}` : fileOf(unit)
+}
+
+/** Write a unit with the name of its file above it. */
+export function fileOf({ name, text }: Unit): string {
+  return `# ${UNIT_FOLDER}/${name}\n${text.trimEnd()}`
 }
 
 /**
@@ -33,7 +43,7 @@ export function removalOf({ name }: Unit): string[] {
   const disable = `systemctl disable ${quoteWord(name)}`
   const why = 'the service cannot start while the unit of that volume is enabled'
   if (existsSync(file)) return [`${why}; remove it: ${disable}; rm ${quoteWord(file)}`]
-  const isEnabled = existsSync(join(UNIT_FOLDER, 'ransomeye-trainer.service.requires', name))
+  const isEnabled = serviceNames.some(service => existsSync(join(UNIT_FOLDER, `${service}.requires`, name)))
   return isEnabled ? [`${why}; disable it: ${disable}`] : []
 }
 
