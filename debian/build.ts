@@ -35,6 +35,8 @@ write('copyright', copyrightOf(project, metafile))
 write('completion', completionOf(commands, jobNames))
 
 const { version } = JSON.parse(read('package.json'))
+const [, released] = /\((.*?)\)/.exec(read('debian/changelog'))!
+if (released !== version) throw new Error(`debian/changelog is of ${released}, package.json of ${version}`)
 const date = new Date(1000 * Number(process.env.SOURCE_DATE_EPOCH ?? 0)).toISOString().slice(0, 10)
 const page = { version, date }
 const life = sectionOf(read('docs/appliance.md'), 'The package')

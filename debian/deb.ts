@@ -31,7 +31,7 @@ process.exitCode = await runScript(async () => {
 /**
  * Build in a copy, because dpkg-buildpackage writes into the folder above and beside the sources.
  *
- * @throws {TrainerError} `training-failed` if it fails; what it said is on stderr
+ * @throws {TrainerError} `storage` if it fails; what it said is on stderr
  */
 function buildPackage(out: string): string {
   const above = mkdtempSync(join(tmpdir(), 'ransomeye-deb-'))
@@ -45,10 +45,7 @@ function buildPackage(out: string): string {
     })
     if (status !== 0) {
       const remedy = 'install what Build-Depends of debian/control names'
-      throw new TrainerError(
-        'training-failed',
-        `dpkg-buildpackage failed (${error?.message ?? status}); ${remedy}`,
-      )
+      throw new TrainerError('storage', `dpkg-buildpackage failed (${error?.message ?? status}); ${remedy}`)
     }
     mkdirSync(out, { recursive: true })
     const files = readdirSync(above).filter(name => /\.(deb|buildinfo|changes)$/.test(name))

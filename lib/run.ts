@@ -157,6 +157,7 @@ async function performOnce(
       ...(dryRun && { dryRun }),
       ...whereabouts(),
     })
+    for (const message of opening.doubts) journal.emit({ event: 'warning', message })
     const message = await body(run)
     const refused = namesOf(run, 'refused')
     if (refused.length)

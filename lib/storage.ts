@@ -99,10 +99,11 @@ export async function pruneForRoom(
   room: { bytes: number; inodes: number },
   options: EnforceOptions,
 ): Promise<boolean> {
-  for (let round = 0; round < MAX_ROUNDS; round++) {
+  for (let round = 0; ; round++) {
     const { usedBytes, usedInodes, freeBytes, freeInodes } = accountOf(dir)
     const missing = { bytes: room.bytes - freeBytes, inodes: room.inodes - freeInodes }
     if (missing.bytes <= 0 && missing.inodes <= 0) return true
+    if (round === MAX_ROUNDS) return false
     const { prunable } = await measure(dir, options)
     const { removedCount } = await pruneOldest(dir, prunable, {
       ...options,
@@ -114,7 +115,6 @@ export async function pruneForRoom(
     if (!removedCount) return false
     await syncFilesystem(dir) // some account for it late
   }
-  return false
 }
 
 /**

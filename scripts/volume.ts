@@ -1,6 +1,8 @@
 /** Make a job's folder a filesystem no larger than its quota: node --import tsx scripts/volume.ts COMMAND JOB */
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
 import { TrainerError } from '../lib/errors.ts'
-import { locateVolume, type Owner, type Volume } from '../lib/machine/volume/location.ts'
+import { handOver, locateVolume, type Owner, type Volume } from '../lib/machine/volume/location.ts'
 import { describeMounting, fileOf, mountUnit, removalOf } from '../lib/machine/volume/unit.ts'
 import {
   createVolume,
@@ -75,9 +77,11 @@ export async function manageVolume(args: string[], print: (line: string) => void
   const subject = `Cannot ${isStatus ? 'look at' : command} ${job}'s volume`
   if (process.getuid?.() !== 0) throw new TrainerError('usage', `${subject}: only root can; use sudo`)
   const { quotas, ...place } = readPlace(values)
-  const modelsDir = openModelsDir(place.modelsDir, isStatus)
-  const lock = isStatus ? undefined : await takeLock(stateDirOf(modelsDir))
+  const modelsDir = openModelsDir(place.modelsDir, isStatus, !isStatus && command !== 'create')
+  const stateDir = stateDirOf(modelsDir)
+  const lock = isStatus ? undefined : await takeLock(stateDir)
   try {
+    if (lock) handOver([stateDir, join(stateDir, 'lock')], statSync(modelsDir))
     const run = programRunner(lock?.fd)
     const volume = locateVolume(job, quotas.jobs[job], modelsDir, run)
     if (isStatus) {

@@ -39,11 +39,14 @@ export function readHelp(out: string, names: string[]): Subcommand[] {
 
 /** Complete subcommands, their options, and the jobs, for bash. */
 export function completionOf(commands: Subcommand[], jobs: readonly string[]): string {
-  const cases = commands.map(({ name, options }) => {
-    const words = options.flatMap(it => it.words.match(/--[\w-]+/g) ?? [])
-    const positionals = name === 'volume' ? ['create', 'mount', 'unmount', 'remove', 'status', ...jobs] : jobs
-    return `    ${name}) words='${[...words, ...positionals].join(' ')}' ;;`
-  })
+  const wordsOf = ({ usage, options, notes }: Subcommand) => [
+    ...options.flatMap(it => it.words.match(/--[\w-]+/g) ?? []),
+    ...(/\bCOMMAND\b/.test(usage) ? verbsIn(notes) : []),
+    ...(/\bJOB\b|\[core\]/.test(usage) ? jobs : []),
+  ]
+  const cases = commands.map(it => `    ${it.name}) words='${wordsOf(it).join(' ')}' ;;`)
+  const [run] = commands
+  const takesFile = commands.filter(({ usage }) => /\bFILE\b/.test(usage)).map(({ name }) => name)
   return `# bash completion for ransomeye-trainer
 _ransomeye_trainer() {
   local current=\${COMP_WORDS[COMP_CWORD]} before=\${COMP_WORDS[COMP_CWORD - 1]} words
@@ -52,15 +55,23 @@ _ransomeye_trainer() {
     --quotas | --out | --key | --bundle | --fleet) mapfile -t COMPREPLY < <(compgen -f -- "$current") && return ;;
   esac
   if ((COMP_CWORD == 1)); then
-    words='${commands.map(({ name }) => name).join(' ')} ${jobs.join(' ')} --help --version'
+    words='${[...new Set([...commands.map(({ name }) => name), ...wordsOf(run!)])].join(' ')}'
+  elif [[ $current != -* && \${COMP_WORDS[1]} =~ ^(${takesFile.join('|')})$ ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current") && return
   else
     case \${COMP_WORDS[1]} in
 ${cases.join('\n')}
-      *) words='${jobs.join(' ')} --help' ;;
+    *) words='${wordsOf(run!).join(' ')}' ;;
     esac
   fi
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
 }
 complete -o filenames -F _ransomeye_trainer ransomeye-trainer
 `
+}
+
+/** Read the verbs of a subcommand from its notes: `  create    make it` or `  mount, unmount    over the folder`. */
+function verbsIn(notes: string): string[] {
+  const [, list = ''] = /^Commands:\n((?: {2}.*\n?)*)/m.exec(notes) ?? []
+  return list.split('\n').flatMap(line => /^ {2}(\w+(?:, \w+)*) {2}/.exec(line)?.[1]?.split(', ') ?? [])
 }

@@ -6,9 +6,10 @@ type Lock = { packages: Record<string, { version?: string; license?: string; lin
 type Library = { path: string; name: string; version: string; licence: string }
 
 /**
- * Write debian/copyright: our own licence, and that of each library of which something is in the bundle.
+ * Write debian/copyright: our own licence, and that of each library of which something is in the bundle. A library that
+ * brings no text of its licence has the address of one.
  *
- * @throws {Error} a library has a licence that is not in the list of package.json, or no text of it
+ * @throws {Error} a library has a licence that is not in the list of package.json
  */
 export function copyrightOf(project: string, metafile: Metafile): string {
   const libraries = librariesIn(project, metafile)
@@ -61,7 +62,7 @@ function allowedIn(project: string): string[] {
 }
 
 function readLicence(folder: string): { holders: string[]; text: string } {
-  const file = readdirSync(folder).find(name => /^licen[cs]e(\.\w+)?$/i.test(name))
+  const file = readdirSync(folder).find(name => /^(licen[cs]e|copying)([-.]\w+)*$/i.test(name))
   if (file === undefined) {
     const { author } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
     return { holders: [typeof author === 'string' ? author : (author?.name ?? 'its authors')], text: '' }
@@ -76,10 +77,11 @@ function readLicence(folder: string): { holders: string[]; text: string } {
 /** Name a licence; texts of one kind that differ in more than their holders get names of their own. */
 function licenceKey(licence: string, text: string, texts: Map<string, string>): string {
   if (licence === 'Apache-2.0') return licence
-  const words = text || `${licence}, see https://spdx.org/licenses/${licence}.html`
+  const ids = licence.replace(/^\((.*)\)$/, '$1').split(' AND ')
+  const words = text || `See ${ids.map(id => `https://spdx.org/licenses/${id}.html`).join(' and ')}`
   const same = [...texts].find(([other]) => plain(other) === plain(words))
   if (same) return same[1]
-  const kind = licence.replace(/^\((.*)\)$/, '$1').replace(' AND ', '-and-')
+  const kind = ids.join('-and-')
   const count = [...texts.values()].filter(key => key.replace(/~\d+$/, '') === kind).length
   const key = count ? `${kind}~${count + 1}` : kind
   texts.set(words, key)

@@ -229,7 +229,7 @@ type Repetition = { calendar: string; spread: string }
 function repetition(every: string): Repetition {
   const hours = parseDuration('--every', every) / HOUR_MS
   const calendar =
-    calendars[hours] ?? (24 % hours === 0 && hours >= 1 ? `*-*-* 00/${hours}:00:00` : undefined)
+    calendars[hours] ?? (24 % hours === 0 && Number.isInteger(hours) ? `*-*-* 00/${hours}:00:00` : undefined)
   if (calendar) return { calendar, spread: `${Math.min(hours * 6, 360)}min` }
   const expected = '1h, 2h, 3h, 4h, 6h, 8h, 12h, 1d, 7d, 14d or 30d'
   throw new TrainerError('usage', `--every is "${every}", expected ${expected}: what a calendar can repeat`)

@@ -27,6 +27,11 @@ export type Model = {
   references: string[]
 }
 
+/** List the files of models, each once: two may share their data. */
+export function filesOf(models: Model[]): Set<string> {
+  return new Set(models.flatMap(({ path, references }) => [path, ...references]))
+}
+
 /** Names in a job's folder that are ours, or that a trainer describes its models in. A model's own folder may have such too. */
 const reservedNames = new Set([
   ...[WORK, ASIDE, TMP, CACHE, HOME, GENERATIONS, CANDIDATE, CURRENT, NEXT_CURRENT, NEXT_FLAT],

@@ -48,10 +48,11 @@ export async function closeNext(
 /** Set aside a generation that was not accepted; remove one that could not be published. */
 export async function discard(jobDir: string, cause: unknown): Promise<void> {
   const [next, { candidateDir }] = [nextGenerationDir(jobDir), foldersIn(jobDir)]
-  const isRefused = cause instanceof TrainerError && cause.code === 'not-accepted'
+  const code = cause instanceof TrainerError ? cause.code : undefined
   const settled = async () => {
-    if (!existsSync(next)) return
-    if (isRefused) {
+    // Once another run has the lock, what is there is that one's.
+    if (!existsSync(next) || code === 'locked') return
+    if (code === 'not-accepted') {
       await rm(candidateDir, { recursive: true, force: true })
       await rename(next, candidateDir)
     } else await rm(next, { recursive: true, force: true })

@@ -66,15 +66,27 @@ export function drawStatus(status: Status, isColoured: boolean, columns = WIDTH,
   return [...lines, ...(notes.length ? ['', ...inLines(notes)] : [])].join('\n')
 }
 
+/** What keeps runs from working in the models folder, by where that stands: on its disk, or where none is yet. */
+const OBSTACLES = {
+  'read-only': {
+    there: 'which is read-only: no run can work there; mount it writable',
+    missing:
+      'and it cannot be made: the filesystem is read-only, on which the service ends with 238/STATE_DIRECTORY; mount it writable',
+    noRun: 'it is read-only',
+  },
+  unmounted: {
+    there: 'which is another disk: nothing is mounted where /etc/fstab has one; mount that: mount -a',
+    missing: 'and nothing is mounted where /etc/fstab has its disk; mount that: mount -a',
+    noRun: 'its disk is not mounted',
+  },
+  full: { there: undefined, missing: undefined, noRun: 'the disk is full, free some space' },
+} as const
+
 function describeFolder({ freeBytes, obstacle }: Status): string {
-  const isReadOnly = obstacle === 'read-only'
-  if (freeBytes === null)
-    return isReadOnly
-      ? 'not there, and it cannot be made: the filesystem is read-only, on which the service ends with ' +
-          '238/STATE_DIRECTORY; mount it writable'
-      : 'not there yet'
+  const { there, missing } = obstacle ? OBSTACLES[obstacle] : {}
+  if (freeBytes === null) return missing ? `not there, ${missing}` : 'not there yet'
   const free = `${formatBytes(freeBytes)} free on the disk`
-  return isReadOnly ? `${free}, which is read-only: no run can work there; mount it writable` : free
+  return there ? `${free}, ${there}` : free
 }
 
 function describeRun({ running, lastRun, obstacle, modelsDir }: Status, now: number): string {
@@ -87,7 +99,7 @@ function describeRun({ running, lastRun, obstacle, modelsDir }: Status, now: num
     return `running: ${job ? `${job}, ` : ''}${step}${since}${pid ? `, pid ${pid}` : ''}${elsewhere ? describeElsewhere(elsewhere) : ''}`
   }
   if (!lastRun && obstacle)
-    return `not running; no training is recorded here, and none could be: ${obstacle === 'full' ? 'the disk is full, free some space' : 'it is read-only'}`
+    return `not running; no training is recorded here, and none could be: ${OBSTACLES[obstacle].noRun}`
   if (!lastRun) {
     const service = modelsDir === SYSTEM_MODELS_DIR ? '' : `; the service's is ${SYSTEM_MODELS_DIR}`
     return `not running; no training is recorded here. If there was one, name its folder with --models-dir${service}`

@@ -12,6 +12,7 @@ import type { Entry } from '../storage/entry.ts'
 import { measure } from '../storage/measure.ts'
 import { RANK } from '../storage/rank.ts'
 import { nearestVisible } from '../system/plain-file.ts'
+import { unmountedAbove } from '../system/unmounted.ts'
 import { MIB } from '../text.ts'
 import { type GenerationStatus, statusOfGenerations } from './generation-list.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
@@ -24,8 +25,8 @@ import type { JobHistory } from './job-history.ts'
 export type Status = {
   modelsDir: string
   freeBytes: number | null
-  /** The reason why nobody can write there; where the folder is missing, why nobody can make it. */
-  obstacle: 'read-only' | 'full' | null
+  /** The reason why nobody can write there, or should; where the folder is missing, why nobody can make it. */
+  obstacle: 'read-only' | 'full' | 'unmounted' | null
   /** The run that holds the lock. */
   running: {
     /** `null` if the run is another user's, unless root asks; or another machine's, whose pids are not this one's. */
@@ -140,6 +141,7 @@ export async function readStatus(
 const FULL_BELOW_BYTES = MIB
 
 function obstacleTo(modelsDir: string): Status['obstacle'] {
+  if (unmountedAbove(modelsDir) !== undefined) return 'unmounted'
   const place = nearestVisible(modelsDir)
   try {
     accessSync(place, constants.W_OK)

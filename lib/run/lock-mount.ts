@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs'
 import { TrainerError } from '../errors.ts'
+import { parseMounts } from '../system/mounts.ts'
 import { readProc } from '../system/processes.ts'
-import { decodeMountField } from '../system/unmounted.ts'
 
 /** Mount options by which a machine keeps its locks to itself, by the type of the filesystem; see nfs(5), mount.lustre(8). */
 const ownLocks: Record<string, string[]> = {
@@ -34,14 +34,10 @@ export function findOwnLocks(
   device: number,
   mountinfo: string,
 ): { point: string; option: string } | undefined {
-  for (const line of mountinfo.split('\n')) {
-    const [before = '', after = ''] = line.split(' - ')
-    const [, , id, , point = '', options = ''] = before.split(' ')
-    const [type = '', , superOptions = ''] = after.split(' ')
-    if (id !== nameOf(device)) continue
-    const given = `${options},${superOptions}`.split(',')
-    const option = ownLocks[type]?.find(it => given.includes(it))
-    if (option) return { point: decodeMountField(point), option }
+  for (const mount of parseMounts(mountinfo)) {
+    if (mount.device !== nameOf(device)) continue
+    const option = ownLocks[mount.type]?.find(it => mount.options.includes(it))
+    if (option) return { point: mount.point, option }
   }
   return undefined
 }

@@ -16,7 +16,8 @@ export const RECORD_BYTES = 1024
 /** Line by line; the first is the pid alone, which is all that earlier versions wrote and read. */
 export function formatRecord(): string {
   const job = process.env.SLURM_JOB_ID
-  const lines = [String(process.pid), `host ${hostname()}`, `boot ${ownBootId()}`]
+  const bootId = ownBootId() // not told in some containers
+  const lines = [String(process.pid), `host ${hostname()}`, ...(bootId ? [`boot ${bootId}`] : [])]
   if (job && /^\w{1,32}$/.test(job)) lines.push(`job ${job}`)
   return `${lines.join('\n')}\n`
 }

@@ -6,14 +6,22 @@ import { stateDirOf } from '../settings/layout.ts'
 import { packageVersion } from '../settings/options.ts'
 import { readQuotas } from '../settings/quotas-file.ts'
 import { assertOwnFolder, isAnothersFolder } from '../system/owner.ts'
+import { unmountedAbove } from '../system/unmounted.ts'
 import { whereabouts } from '../system/whereabouts.ts'
+import { quoteWord } from '../text.ts'
 import type { Command } from './command-line.ts'
 import { Journal } from './journal.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { findHolder } from './lock-holders.ts'
 
 /** The quotas, the folder and the lock of a run; a dry run has no lock, since it starts nothing. */
-export type Opening = { quotas: Quotas; modelsDir: string; lock: Lock | undefined }
+export type Opening = {
+  quotas: Quotas
+  modelsDir: string
+  lock: Lock | undefined
+  /** What makes it doubtful that this is the folder that was meant. */
+  doubts: string[]
+}
 
 /**
  * Read the quotas, open the models folder, take the lock.
@@ -30,11 +38,34 @@ export async function open(command: Command, signal: AbortSignal): Promise<Openi
     modelsDir = chooseModelsDir(command.modelsDir, quotas.modelsDir)
     if (!dryRun) assertOwnFolder(modelsDir, process.argv.slice(2))
     modelsDir = openModelsDir(modelsDir, dryRun, command.needsModelsDir)
-    return { quotas, modelsDir, lock: dryRun ? undefined : await takeLock(stateDirOf(modelsDir), signal) }
+    const doubts = doubtsOf(command, quotas, modelsDir)
+    const lock = dryRun ? undefined : await takeLock(stateDirOf(modelsDir), signal)
+    return { quotas, modelsDir, lock, doubts }
   } catch (error) {
     if (command.trains && !dryRun && modelsDir) await note(command, modelsDir, error)
     throw error
   }
+}
+
+function doubtsOf(command: Command, quotas: Quotas, modelsDir: string): string[] {
+  const doubts: string[] = []
+  const { modelsDir: asked } = quotas
+  const isOverruled =
+    asked !== undefined && chooseModelsDir(undefined, asked) !== chooseModelsDir(asked, undefined)
+  if (isOverruled && command.modelsDir === undefined) {
+    doubts.push(
+      `modelsDir in quotas.json is ${asked}, and has no effect because RANSOMEYE_MODELS_DIR is set; ` +
+        'for a service that is in its unit: systemctl cat ransomeye-trainer',
+    )
+  }
+  const away = unmountedAbove(modelsDir)
+  if (away !== undefined) {
+    doubts.push(
+      `/etc/fstab has a filesystem for ${away}, and nothing is mounted there: what is published now is hidden once it is; ` +
+        `mount it: mount ${quoteWord(away)}`,
+    )
+  }
+  return doubts
 }
 
 /**

@@ -1,4 +1,4 @@
-import { closeSync, fchmodSync, fstatSync, lstatSync, openSync, rmdirSync, unlink } from 'node:fs'
+import { closeSync, fchmodSync, fstatSync, lstatSync, openSync, rmdir, unlink } from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
@@ -87,12 +87,14 @@ export class Remover {
           resolve(outcome)
         }
         const end = (cause: unknown) => settle(cause ? outcomeOf(cause) : 'removed')
-        const remove = (end: (cause: unknown) => void) => {
-          if (entry.isFolder) removeFolder(path, reach, entry).then(settle, end).catch(reject)
-          else unlink(reach, end)
-        }
         // Some caches and trainings keep their folders read-only.
-        remove(cause => (isErrno(cause, 'EACCES') && openUp(folder) ? remove(end) : end(cause)))
+        const remove = (by: typeof unlink) =>
+          by(reach, cause => (isErrno(cause, 'EACCES') && openUp(folder) ? by(reach, end) : end(cause)))
+        if (entry.isFolder)
+          emptyUnchanged(path, reach, entry)
+            .then(isEmpty => (isEmpty ? remove(rmdir) : settle('changed')), end)
+            .catch(reject)
+        else remove(unlink)
       })
     } catch (cause) {
       return outcomeOf(cause)
@@ -168,17 +170,21 @@ function openUp(folder: number): boolean {
   }
 }
 
-async function removeFolder(path: Bytes, reach: string | Buffer, { mtimeNs, ino }: Entry): Promise<Outcome> {
+/** Empty a folder that is still what was measured; @returns whether it is */
+async function emptyUnchanged(
+  path: Bytes,
+  reach: string | Buffer,
+  { mtimeNs, ino }: Entry,
+): Promise<boolean> {
   const fd = openSync(reach, FOLDER_FLAGS)
   try {
     const stats = fstatSync(fd, { bigint: true })
-    if (stats.ino !== ino || (await newestMtimeNs(fd, stats.mtimeNs)) !== mtimeNs) return 'changed'
+    if (stats.ino !== ino || (await newestMtimeNs(fd, stats.mtimeNs)) !== mtimeNs) return false
     await emptyOpen(fd, path)
+    return true
   } finally {
     closeSync(fd)
   }
-  rmdirSync(reach)
-  return 'removed'
 }
 
 async function newestMtimeNs(fd: number, ownMtimeNs: bigint): Promise<bigint> {

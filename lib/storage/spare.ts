@@ -61,6 +61,14 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
   return spared
 }
 
+/** A checkpoint gets its own name so soon after it was written under another. */
+const STAGED_NS = 10n * 10n ** 9n
+
+/** Is it temporary, but may be about to become a checkpoint, by a rename? Between two files of such a folder none is open. */
+export function mayBeStaged({ rank, timeNs }: PrunableSet): boolean {
+  return rank === RANK.temporary && BigInt(Date.now()) * 10n ** 6n - timeNs <= STAGED_NS
+}
+
 /** An entry that is pointed to is listed last, but is no younger for it. */
 function byAge(a: PrunableSet, b: PrunableSet): number {
   return a.orderNs < b.orderNs ? -1 : a.orderNs > b.orderNs ? 1 : 0

@@ -51,12 +51,14 @@ export class Appender {
   #write(lines: string): void {
     const bytes = Buffer.from(this.#torn ? `\n${lines}` : lines)
     if (this.#bytes > 0 && this.#bytes + bytes.length > this.#maxBytes) this.#rotate()
-    if (this.#fd === undefined) {
+    // A disk that was full may have room by now.
+    if (this.#fd === undefined && !this.#open()) {
+      this.close()
       this.hasLost = true
       return
     }
     try {
-      const written = writeSync(this.#fd, bytes)
+      const written = writeSync(this.#fd!, bytes)
       this.#bytes += written
       this.#torn = written < bytes.length
       this.hasLost ||= this.#torn

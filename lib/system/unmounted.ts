@@ -1,11 +1,6 @@
 import { readFileSync } from 'node:fs'
-
-/** Decode a field of a table of mounts, which writes a space, tab, newline or backslash as three octal digits. */
-export function decodeMountField(field: string): string {
-  return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
-    String.fromCharCode(Number.parseInt(digits, 8)),
-  )
-}
+import { isWithin } from './bytes.ts'
+import { decodeMountField } from './mounts.ts'
 
 /**
  * Find the filesystem that /etc/fstab would mount on a folder or above it, and that is not mounted: what is missing below
@@ -16,9 +11,7 @@ export function decodeMountField(field: string): string {
  */
 export function unmountedAbove(path: string, fstab = '/etc/fstab'): string | undefined {
   const mounted = new Set(mountPoints('/proc/self/mounts'))
-  const candidates = mountPoints(fstab).filter(
-    point => (path === point || path.startsWith(`${point}/`)) && !mounted.has(point),
-  )
+  const candidates = mountPoints(fstab).filter(point => isWithin(path, point) && !mounted.has(point))
   return candidates.sort((one, other) => other.length - one.length)[0]
 }
 

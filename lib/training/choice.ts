@@ -4,7 +4,7 @@ import { newestOfFamilies } from '../storage/families.ts'
 import type { Measurement, MeasureOptions } from '../storage/measure.ts'
 import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
-import { spare } from '../storage/spare.ts'
+import { mayBeStaged, spare } from '../storage/spare.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { openEntries } from './open-files.ts'
 import type { Training } from './process.ts'
@@ -45,8 +45,9 @@ export class Choice {
 
   /**
    * Choose what may go while the training stands still, the first to go first. The newest complete checkpoint of each
-   * pattern of names goes only if nothing else is left: one that is written rarely may be the best. What a link or a file
-   * points to, and caches that hold nothing, go only if even then nothing is left and it is the `last` resort.
+   * pattern of names goes only if nothing else is left: one that is written rarely may be the best. Then goes what the training
+   * may be about to rename, which it would miss. What a link or a file points to, and caches that hold nothing, go only if
+   * even then nothing is left and it is the `last` resort.
    */
   async choose({ prunable, isCut }: Found, isLast: boolean): Promise<PrunableSet[]> {
     const { dir, training } = this.#chooser
@@ -57,7 +58,8 @@ export class Choice {
     const left = sets.filter(set => !this.#spared.has(set))
     const plain = left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache)
     const newest = newestOfFamilies(sets, this.#spared, this.#broken)
-    for (const stage of [plain.filter(set => !newest.has(set)), plain, isLast ? left : []]) {
+    const settled = plain.filter(set => !mayBeStaged(set))
+    for (const stage of [settled.filter(set => !newest.has(set)), settled, plain, isLast ? left : []]) {
       const chosen = worthPruning(stage)
       if (chosen.length) return chosen
     }

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { limitedTo, placeholders } from '../quotas.ts'
+import { limitedTo, type placeholders } from '../quotas.ts'
 import type { Job } from '../run.ts'
 import { safePath } from '../system/programs.ts'
 import { MIB } from '../text.ts'
@@ -72,9 +72,14 @@ function placeholdersOf({ workDir, publishedDir }: Told, toldBytes: number) {
     outputDir: workDir,
     modelDir: publishedDir,
   }
-  const pattern = new RegExp(`\\{(${placeholders.join('|')})\\}`, 'g')
+  return fillerOf(values)
+}
+
+/** Make what fills values into texts, each in the place of `{its name}`. */
+export function fillerOf(values: Record<string, string>) {
+  const pattern = new RegExp(`\\{(${Object.keys(values).join('|')})\\}`, 'g')
   return {
-    fill: (text: string) => text.replace(pattern, (_, name: keyof typeof values) => values[name]),
+    fill: (text: string) => text.replace(pattern, (_, name: string) => values[name]!),
     isUsedIn: (text: string) => text.search(pattern) >= 0,
   }
 }

@@ -3,7 +3,8 @@ import type { Job } from '../run.ts'
 import { findWork } from '../storage/measure.ts'
 import { pathOf } from '../storage/pointers.ts'
 import { type Pruned, pruneOldest } from '../storage/prune.ts'
-import { escapeBytes, native } from '../system/bytes.ts'
+import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
+import { storageError } from '../system/durable.ts'
 import { count } from '../text.ts'
 import { measureCheckpoints, measureNamed } from './job-checkpoints.ts'
 
@@ -40,7 +41,15 @@ export async function removeFinished(job: Job): Promise<void> {
     if (!found.isCut || !freedInodes) break
     found = await measureCheckpoints(job, which)
   }
-  for (const path of naming) rmSync(native(path), { force: true })
+  for (const path of naming) removeName(path)
+}
+
+function removeName(path: Bytes): void {
+  try {
+    rmSync(native(path), { force: true })
+  } catch (cause) {
+    throw storageError(`Cannot delete ${escapeBytes(path)}, which names a checkpoint that is gone`, cause)
+  }
 }
 
 /** Name the files of a published training that are still in the output folder and may be checkpoints, the newest first. */

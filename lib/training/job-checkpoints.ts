@@ -5,7 +5,7 @@ import type { PrunableSet } from '../storage/entry.ts'
 import { findWork, type Measurement, type MeasureOptions, measure } from '../storage/measure.ts'
 import { isBestName } from '../storage/naming.ts'
 import { RANK } from '../storage/rank.ts'
-import { escapeBytes } from '../system/bytes.ts'
+import { escapeBytes, isWithin } from '../system/bytes.ts'
 
 /**
  * Measure a job's checkpoints alone, those that `keep` names too, what is called the best, and those of usual names where it
@@ -21,7 +21,7 @@ export async function measureNamed(jobDir: string, options: MeasureOptions): Pro
   const found = await measure(jobDir, options)
   const work = findWork(jobDir)
   const prunable = found.prunable.filter(
-    ({ rank, folder }) => rank === RANK.checkpoint && `${folder}/`.startsWith(`${work}/`),
+    ({ rank, folder }) => rank === RANK.checkpoint && isWithin(folder, work),
   )
   return { ...found, prunable }
 }

@@ -15,6 +15,8 @@ import { foldersIn } from '../settings/layout.ts'
 import { overheadOn } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { allocatedOf, chargeOf } from '../storage/measure.ts'
+import { isWithin } from '../system/bytes.ts'
+import { parseMounts } from '../system/mounts.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { readProc } from '../system/processes.ts'
 import { Slice } from '../system/slice.ts'
@@ -245,7 +247,7 @@ function makedev(major: number, minor: number): number {
  */
 function chargeRule({ dir, sinceMs }: HeldOptions): (dev: number, path: string, madeMs: number) => boolean {
   const devices = devicesOf(dir)
-  const isInside = (path: string) => path.startsWith(`${dir}/`) || temporaryFolder.test(path)
+  const isInside = (path: string) => isWithin(path, dir) || temporaryFolder.test(path)
   return (dev, path, madeMs) => devices.has(dev) && (path === TOO_LONG || isInside(path) || madeMs >= sinceMs)
 }
 
@@ -255,24 +257,22 @@ function chargeRule({ dir, sinceMs }: HeldOptions): (dev: number, path: string, 
  */
 function devicesOf(dir: string): Pick<Set<number>, 'has'> {
   const devices = new Set([statSync(dir).dev])
-  const mounts = (readProc('self/mountinfo') ?? '').split('\n').flatMap(line => {
-    const fields = line.split(' ')
-    const [major, minor] = fields[2]?.split(':').map(Number) ?? []
-    if (fields.length <= 6 || major === undefined || minor === undefined) return []
-    const type = fields[fields.indexOf('-') + 1]
-    return [{ point: fields[4]!, device: makedev(major, minor), type, options: fields.at(-1)! }]
+  const mounts = parseMounts(readProc('self/mountinfo') ?? '').map(({ device, ...mount }) => {
+    const [major, minor] = device.split(':').map(Number)
+    return { ...mount, device: makedev(major!, minor!) }
   })
-  const isAbove = (point: string) => `${dir}/`.startsWith(point === '/' ? point : `${point}/`)
   // The last of the deepest covers the others.
   const [mount] = mounts
-    .filter(({ point }) => isAbove(point))
+    .filter(({ point }) => isWithin(dir, point === '/' ? '' : point))
     .reverse()
     .sort((a, b) => b.point.length - a.point.length)
   if (!mount) return devices
   devices.add(mount.device)
   if (mount.type !== 'overlay') return devices
   // Some kernels give a mapped file the number of the filesystem that the overlay writes to.
-  const upper = statOrNothing(/(?:^|,)upperdir=([^,]*)/.exec(mount.options)?.[1] ?? '')
+  const upper = statOrNothing(
+    mount.options.find(it => it.startsWith('upperdir='))?.slice('upperdir='.length) ?? '',
+  )
   if (upper) devices.add(upper.dev)
   const others = new Set(mounts.map(({ device }) => device).filter(device => !devices.has(device)))
   return { has: device => !others.has(device) }

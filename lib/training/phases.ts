@@ -5,14 +5,14 @@ import type { Job } from '../run.ts'
 import { stateDirOf } from '../settings/layout.ts'
 import { lookAt } from '../storage/measure.ts'
 import { describeRest } from '../storage/rest.ts'
-import { checkUsage, type EnforceOptions, pruneTo, removeUnnamed } from '../storage.ts'
+import { checkUsage, type EnforceOptions, pruneForRoom, pruneTo, removeUnnamed } from '../storage.ts'
 import { noteFailure, noteLostBest, noteSuccess, tellOfLostBest } from './attempts.ts'
 import { announce, assertSameFolder } from './job.ts'
 import { isAbove } from './limit.ts'
 import { postflight } from './postflight.ts'
 import { type Budget, preflight } from './preflight.ts'
-import { closeScratch, openScratch } from './scratch.ts'
-import { limitReached } from './space-failure.ts'
+import { openScratch } from './scratch.ts'
+import { inodesGone, limitReached } from './space-failure.ts'
 import { train } from './train.ts'
 import { waitForQuiet } from './wait-for-quiet.ts'
 
@@ -32,18 +32,20 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
   const { name, publishedDir, workDir, quota, run, emit } = job
   const startedMs = performance.now()
   let budget: Budget | undefined
+  let closeScratch = async () => {}
   const prepare = async (job: Job) => (budget = await preflight(job))
   /** Its training has gone well, and `accept`'s command, if there is one, has written after the last prune. */
   const succeed = async () => {
-    await noteSuccess(job)
+    await noteSuccess(job).catch(reason => warnOfNote(job, reason))
     if (budget && quota.accept?.command) await bringInside(job, budget)
   }
   try {
     run.signal.throwIfAborted()
-    if (run.jobs.some(({ state }) => state === 'trained')) await waitForQuiet(run, name)
+    if (run.jobs.some(({ state }) => state === 'trained' || state === 'refused'))
+      await waitForQuiet(run, name)
     if (!run.command.dryRun) assertOwnLock(stateDirOf(run.modelsDir))
     job.state = 'training'
-    await openScratch(job)
+    closeScratch = await openScratch(job)
     await steps({ preflight: prepare, train, postflight })
     job.state = 'trained'
     if (!run.command.dryRun) {
@@ -62,11 +64,11 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     }
     const isFailure = error instanceof TrainerError && error.code === 'training-failed'
     // A checkpoint is not at fault where this run has pruned something of it.
-    if (isFailure && !error.isOfPruning) await noteFailure(job)
+    if (isFailure && !error.isOfPruning) await noteFailure(job).catch(reason => warnOfNote(job, reason))
     // By then the files there are the other run's.
     const isOurs = !(error instanceof TrainerError && error.code === 'locked')
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {
-      await emptyWork(job, error.usage, error.message).catch(reason => {
+      await emptyWork(job, budget, error.usage, error.message).catch(reason => {
         const message = `unpublished files are left in ${workDir}: ${messageOf(reason)}`
         emit({ event: 'warning', job: name, message })
       })
@@ -74,7 +76,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     if (!run.command.dryRun && isOurs) await noteLostBest(job).catch(() => {}) // on a full disk the failure is what counts
     throw error
   } finally {
-    await closeScratch(job)
+    await closeScratch()
   }
   if (run.command.dryRun) return
   const seconds = (performance.now() - startedMs) / 1000
@@ -87,16 +89,23 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
  *
  * @param told the message of the violation; that it is still above its limit is not told twice
  */
-async function emptyWork(job: Job, usage: Usage, told: string): Promise<void> {
+async function emptyWork(job: Job, budget: Budget | undefined, usage: Usage, told: string): Promise<void> {
   const { quota, jobDir, run } = job
   if (run.command.dryRun) return
   assertOwnLock(stateDirOf(run.modelsDir))
+  if (budget) assertSameFolder(job, budget.folderId)
   const rules = await rulesOf(job)
   await removeUnnamed(jobDir, usage, rules)
-  await pruneTo(jobDir, quota.quotaBytes, rules).catch(reason => {
+  await pruneTo(jobDir, Math.min(quota.quotaBytes, usage.limitBytes), rules).catch(reason => {
     const why = messageOf(reason)
     if (why !== told) warnOfRest(job, why)
   })
+}
+
+/** A training's outcome is what counts, and stays; its next start may lack what could not be noted. */
+function warnOfNote({ name, emit }: Job, reason: unknown): void {
+  const message = `how this training came out cannot be noted for its next start: ${messageOf(reason)}`
+  emit({ event: 'warning', job: name, message })
 }
 
 function warnOfRest({ name, jobDir, emit }: Job, why: string): void {
@@ -121,11 +130,14 @@ async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<v
     const look = await lookAt(jobDir, rules)
     const limit = { bytes: budget.limitBytes, inodes: budget.limitInodes }
     const isLeftAbove = !budget.isCapped && isAbove(look, limit) // the kernel lets none pass it
+    const isShort = look.usedInodes > limit.inodes
     const cause = error instanceof TrainerError ? error.cause : undefined
     let violation = cause instanceof TrainerError && cause.usage ? cause : undefined
     if (isLeftAbove && !violation) {
       const how = error === undefined ? "and accept's command ended" : 'ended'
-      violation = limitReached(budget, look, how, await describeRest(jobDir, rules, { faults: [] }))
+      violation = isShort
+        ? inodesGone(budget, look, how)
+        : limitReached(budget, look, how, await describeRest(jobDir, rules, { faults: [] }))
     }
     if (violation) {
       const { code, usage, message } = violation
@@ -137,10 +149,13 @@ async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<v
       })
     }
     if (!isLeftAbove) return
-    const { usedBytes, usedInodes, prunableBytes } = look
-    if (usedBytes - prunableBytes > limit.bytes || usedInodes > limit.inodes)
-      await removeUnnamed(jobDir, { usedBytes, limitBytes: limit.bytes }, rules)
+    const { usedBytes, prunableBytes } = look
+    const hasInodes = async () =>
+      !isShort || pruneForRoom(jobDir, { bytes: 0, inodes: budget.reserveInodes }, rules)
+    const isEnough = usedBytes - prunableBytes <= limit.bytes && (await hasInodes())
+    if (!isEnough) await removeUnnamed(jobDir, { usedBytes, limitBytes: limit.bytes }, rules)
     await pruneTo(jobDir, limit.bytes, rules)
+    if (!(await hasInodes())) warnOfRest(job, 'the disk has too few inodes left')
   } catch (reason) {
     const why = signal.aborted
       ? `counting and pruning took longer than ${MOST_MS / 1000} s`

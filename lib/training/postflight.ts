@@ -1,6 +1,7 @@
 import { TrainerError } from '../errors.ts'
 import { findModels } from '../models/find.ts'
 import { type Generation, nextGenerationDir } from '../models/generations.ts'
+import { filesOf } from '../models/judge.ts'
 import { type Published, publish } from '../models/publish.ts'
 import type { Staged } from '../models/stage.ts'
 import { readReported } from '../models/trainer-metadata.ts'
@@ -19,7 +20,7 @@ import { judgeCandidate } from './accept.ts'
 import { assertSameFolder } from './job.ts'
 import { type Amounts, FILE_SLACK_BYTES } from './limit.ts'
 import type { Budget } from './preflight.ts'
-import { bringModels } from './scratch.ts'
+import { bringModels, takeBack, usesScratch } from './scratch.ts'
 import { inodesGone, limitReached } from './space-failure.ts'
 import type { Report } from './train.ts'
 
@@ -46,7 +47,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     await checkpointTest(quota.globs),
     run.signal,
   )
-  const files = new Set(valid.flatMap(({ path, references }) => [path, ...references]))
+  const files = filesOf(valid)
   const keep = [...rules.keep, ...files]
   const pruning = { ...rules, keep, onPrune, onFault, signal: run.signal }
   await pruneTo(dir, limitBytes, pruning)
@@ -78,7 +79,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     keepGenerations,
     stayed,
     signal: run.signal,
-    makeRoom: isHere(job) ? (bytes: number) => makeRoom(job, budget, bytes, pruning) : undefined,
+    makeRoom: usesScratch(job) ? undefined : (bytes: number) => makeRoom(job, budget, bytes, pruning),
     accept: async (staged: Staged, current: Generation | undefined) => {
       await judgeCandidate(job, budget, staged, current)
       assertOwnLock(stateDir)
@@ -86,7 +87,10 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
     },
     warn: (message: string) => emit({ event: 'warning', job: name, message }),
   }
-  const published = await publish(job.publishedDir, name, brought, facts, options)
+  const published = await publish(job.publishedDir, name, brought, facts, options).catch(async error => {
+    await takeBack(job, brought)
+    throw error
+  })
   for (const { generation, data, ...model } of published) {
     const told = { ...model, ...tellOf(data), ...(generation !== undefined && { generation }) }
     emit({ event: 'model.publish', job: name, ...told })
@@ -122,11 +126,6 @@ async function clearForRoom(budget: Budget, room: Amounts, pruning: EnforceOptio
   if (await pruneForRoom(budget.dir, room, pruning)) return
   await removeUnnamed(budget.dir, { usedBytes: 0, limitBytes: 0 }, pruning)
   await assertRoom(budget, room, pruning)
-}
-
-/** Is it published where it was trained, and not from scratch? */
-function isHere({ jobDir, publishedDir }: Job): boolean {
-  return jobDir === publishedDir
 }
 
 /**

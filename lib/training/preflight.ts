@@ -13,7 +13,7 @@ import { mendWork } from '../storage/mend-folder.ts'
 import { checkpointTest, keepTest } from '../storage/rules.ts'
 import { steadyGrowth } from '../storage/steady-growth.ts'
 import { checkUsage, enforceLimit, pruneForRoom } from '../storage.ts'
-import { escapeBytes } from '../system/bytes.ts'
+import { escapeBytes, isWithin } from '../system/bytes.ts'
 import { makeFolder, nearestVisible } from '../system/plain-file.ts'
 import { killAll, trainingProcesses } from '../system/processes.ts'
 import { programRunner } from '../system/programs.ts'
@@ -23,6 +23,7 @@ import { beginAttempt, isUnpublished } from './attempts.ts'
 import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, MIN_FREE_INODES, planBudget, type Start } from './limit.ts'
 import { useSandbox } from './sandbox.ts'
+import { usesScratch } from './scratch.ts'
 
 /** The bytes that a training may use, and what bounds them; found out before it starts. */
 export type Budget = Limit & {
@@ -62,7 +63,7 @@ export async function preflight(job: Job): Promise<Budget> {
   const guarantee: Guarantee = `${isCapped ? 'kernel' : 'watch'}${isSandboxed ? '+sandbox' : ''}`
   emit({ event: 'job.start', job: name, dir, limitBytes: quotaBytes, guarantee, ...(dryRun && { dryRun }) })
 
-  if (!isCapped && existsSync(imageOf(run.modelsDir, name).image)) {
+  if (!isCapped && !usesScratch(job) && existsSync(imageOf(run.modelsDir, name).image)) {
     emit({ event: 'warning', job: name, message: describeIdleVolume(job) })
   }
 
@@ -159,7 +160,7 @@ async function plan(
 function prunableBeside(jobDir: string, prunable: Entry[]): number {
   if (!prunable.length) return 0
   const work = findWork(jobDir)
-  const beside = prunable.filter(({ folder }) => !`${folder}/`.startsWith(`${work}/`))
+  const beside = prunable.filter(({ folder }) => !isWithin(folder, work))
   return beside.reduce((sum, { bytes }) => sum + bytes, 0)
 }
 

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import type { Job } from '../run.ts'
+import { isWithin } from '../system/bytes.ts'
 
 /** The kernel's words for a write that a sandbox refuses; a file that another user owns is the second kind. */
 const refusal = /\bEROFS\b|read-only file system|\bEACCES\b|permission denied|\[Errno 13\]/i
@@ -36,10 +37,9 @@ export function explainRefusal(
   if (!refusal.test(error)) return undefined
   const { dir } = run.quotas
   const named = [...[...error.matchAll(quoted)].map(([, path]) => path!), ...unquotedPaths(error)]
-  const isWithin = (path: string) => `${resolve(dir, path)}/`.startsWith(`${workDir}/`)
   // The folder of quotas.json can be in /tmp, and is to be read only there too.
   const isWritable = (path: string) => !readOnly.test(error) && writable.test(resolve(dir, path))
-  const isOutside = (path: string) => !isWithin(path) && !isWritable(path)
+  const isOutside = (path: string) => !isWithin(resolve(dir, path), workDir) && !isWritable(path)
   const outside = named.filter(it => !/\s/.test(it) || it.startsWith('/')).find(isOutside)
   // A name without a path may be that of anything, unless nothing else could be meant.
   const path = outside !== undefined && (outside.includes('/') || readOnly.test(error)) ? outside : undefined

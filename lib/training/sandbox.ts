@@ -2,11 +2,12 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { lstatSync, readdirSync, readFileSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { constants, getPriority } from 'node:os'
-import { dirname, isAbsolute, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, TrainerError } from '../errors.ts'
 import type { JobName, Quota } from '../quotas.ts'
 import { foldersIn, stateDirOf } from '../settings/layout.ts'
+import { isWithin } from '../system/bytes.ts'
 import { isExiting, readProc } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
 import { explainFault } from './sandbox-fault.ts'
@@ -368,7 +369,7 @@ function sandboxArgv(
   const readable = [
     workingDir,
     ...(publishedDir === jobDir ? [] : [publishedDir]),
-    ...command.filter(argument => isAbsolute(argument) && !jobDir.startsWith(argument)),
+    ...command.flatMap(pathIn).filter(path => !isWithin(jobDir, path)),
   ].map(path => realPath(path) ?? path)
   const uncovered = readable.filter(path => coveredFolder.test(path))
   const state = realFolders(...new Set([jobDir, publishedDir].map(dir => stateDirOf(dirname(dir)))))
@@ -386,6 +387,12 @@ function sandboxArgv(
     ...(filter ? ['--seccomp', input(filter)] : []),
     ...['--chdir', workingDir, '--', ...(changesUser ? identityArgv(owner) : []), ...innermost],
   ]
+}
+
+/** The absolute path that an argument is, or gives to an option: `/data`, `--data=/data`. */
+function pathIn(argument: string): string[] {
+  const path = /^(?:-[^=]*=)?(\/.*)$/s.exec(argument)?.[1]
+  return path === undefined ? [] : [path]
 }
 
 /** The machine's users and the training's, which Python's getpass and others want to find there. */

@@ -3,7 +3,7 @@ import { copyFile, mkdir, rm } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
 import { findModels } from '../models/find.ts'
-import type { Model } from '../models/judge.ts'
+import { filesOf, type Model } from '../models/judge.ts'
 import { publishedFiles, supersededFiles } from '../models.ts'
 import { limitedTo, type Quota } from '../quotas.ts'
 import type { Job } from '../run.ts'
@@ -13,11 +13,11 @@ import { type MeasureOptions, measure } from '../storage/measure.ts'
 import { pruneTo } from '../storage.ts'
 import { storageError } from '../system/durable.ts'
 import { makeFolder } from '../system/plain-file.ts'
-import { MIB } from '../text.ts'
+import { formatBytes, MIB } from '../text.ts'
 import { filledForGood } from './limit.ts'
 
 /** Does the job train elsewhere than where its models are published? */
-function usesScratch({ jobDir, publishedDir }: Job): boolean {
+export function usesScratch({ jobDir, publishedDir }: Job): boolean {
   return jobDir !== publishedDir
 }
 
@@ -26,12 +26,13 @@ function usesScratch({ jobDir, publishedDir }: Job): boolean {
  * it. Those that may be pruned, such as earlier generations, take nothing of it: they go when the new models need their
  * place.
  *
+ * @returns leaves nothing on this machine's own disk, however the job came out: its next run may be on another machine
  * @throws {TrainerError} `storage` if the scratch folder is missing, or somebody else's has its place; `quota-exceeded` if
  * the published files leave nothing
  */
-export async function openScratch(job: Job): Promise<void> {
+export async function openScratch(job: Job): Promise<() => Promise<void>> {
   const { scratch } = job.run.command
-  if (scratch === undefined) return
+  if (scratch === undefined) return async () => {}
   if (!statSync(scratch, { throwIfNoEntry: false })?.isDirectory()) {
     const message = `Cannot train in ${scratch}: there is no such folder on this machine; make or mount it`
     throw new TrainerError('storage', message)
@@ -44,7 +45,7 @@ export async function openScratch(job: Job): Promise<void> {
     throw filledForGood(situation, { isRefusal: true }) // on scratch there is nothing to delete
   }
   job.quota = { ...quota, quotaBytes, maxDiskMb: quotaBytes / MIB }
-  if (job.run.command.dryRun) return
+  if (job.run.command.dryRun) return async () => {}
   const siteDir = dirname(job.jobDir)
   makeFolder(siteDir)
   if (lstatSync(siteDir).uid !== process.geteuid?.()) {
@@ -52,6 +53,7 @@ export async function openScratch(job: Job): Promise<void> {
   }
   // A run that was killed may have left it.
   await removeWhole(job.jobDir)
+  return () => closeScratch(job)
 }
 
 /** Measure what a job's published files take of its quota, and what of that they take for good. */
@@ -74,14 +76,21 @@ async function makeRoom(
   { name, publishedDir, run, quota, onPrune, onFault }: Job,
   bytes: number,
 ): Promise<void> {
-  const whole = limitedTo(run.quotas.jobs[name], run.command.maxDiskMb)
+  const { quotaBytes } = limitedTo(run.quotas.jobs[name], run.command.maxDiskMb)
   const rules = await publishedRules(publishedDir, quota)
-  await pruneTo(publishedDir, Math.max(0, whole.quotaBytes - bytes), {
-    ...rules,
-    onPrune,
-    onFault,
-    signal: run.signal,
-  })
+  const pruning = { ...rules, onPrune, onFault, signal: run.signal }
+  try {
+    await pruneTo(publishedDir, Math.max(0, quotaBytes - bytes), pruning)
+  } catch (error) {
+    if (!(error instanceof TrainerError && error.code === 'quota-exceeded')) throw error
+    const usedBytes = bytes + (error.usage?.usedBytes ?? 0)
+    throw new TrainerError(
+      'quota-exceeded',
+      `Model too large for quota: ${name}'s model and what is published take ${formatBytes(usedBytes)} of ` +
+        `${formatBytes(quotaBytes)} in ${publishedDir}; raise its maxDiskMb or shrink the model`,
+      { cause: error, usage: { usedBytes, limitBytes: quotaBytes }, isRefusal: true }, // on scratch there is nothing to delete
+    )
+  }
 }
 
 /**
@@ -94,7 +103,7 @@ async function makeRoom(
 export async function bringModels(job: Job, models: Model[]): Promise<Model[]> {
   if (!usesScratch(job)) return models
   const { workDir } = foldersIn(job.publishedDir)
-  const files = new Set(models.flatMap(({ path, references }) => [path, ...references]))
+  const files = filesOf(models)
   const names = Array.from(files, file => relative(job.workDir, file))
   await makeRoom(
     job,
@@ -110,21 +119,26 @@ export async function bringModels(job: Job, models: Model[]): Promise<Model[]> {
       await copyFile(join(job.workDir, name), target)
     }
   } catch (cause) {
-    for (const name of names) await rm(join(workDir, name), { force: true }).catch(() => {})
+    await removeAll(names.map(name => join(workDir, name)))
     throw storageError(`Cannot bring the models of ${job.name} to ${workDir}`, cause)
   }
   const { valid } = await findModels(workDir, job.quota.models)
   return valid.filter(({ name }) => models.some(it => it.name === name))
 }
 
-/** Leave nothing on this machine's own disk, however the job came out: its next run may be on another machine. */
-export async function closeScratch(job: Job): Promise<void> {
-  const siteDir = dirname(job.jobDir)
-  // There is none where the job has failed before it was made.
-  if (!usesScratch(job) || job.run.command.dryRun || !existsSync(siteDir)) return
+/** Remove what {@link bringModels} has brought and nobody has published; nothing else would. */
+export async function takeBack(job: Job, brought: Model[]): Promise<void> {
+  if (usesScratch(job)) await removeAll([...filesOf(brought)])
+}
+
+async function removeAll(files: string[]): Promise<void> {
+  for (const file of files) await rm(file, { force: true }).catch(() => {}) // the disk is failing; that is told already
+}
+
+async function closeScratch(job: Job): Promise<void> {
   try {
     await removeWhole(job.jobDir)
-    rmdirSync(siteDir)
+    rmdirSync(dirname(job.jobDir))
   } catch (error) {
     const message = `${job.jobDir} is left on this machine: ${messageOf(error)}`
     job.emit({ event: 'warning', job: job.name, message })

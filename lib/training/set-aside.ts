@@ -2,10 +2,11 @@ import { mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Job } from '../run.ts'
 import { ASIDE } from '../settings/layout.ts'
+import type { PrunableSet } from '../storage/entry.ts'
 import { findWork } from '../storage/measure.ts'
 import { repoint } from '../storage/pointers.ts'
 import { type Bytes, escapeBytes, native } from '../system/bytes.ts'
-import { syncFolder } from '../system/durable.ts'
+import { storageError, syncFolder } from '../system/durable.ts'
 import { formatBytes } from '../text.ts'
 import { identityOf, newestOf } from './job-checkpoints.ts'
 
@@ -21,17 +22,25 @@ export async function setAside(job: Job, newest: string | null, failures: number
     `(${formatBytes(set.bytes)}), ${dryRun ? 'would be' : 'is'} set aside in ${aside}, so that it resumes from the one before, or anew; ` +
     'if its error is about another file that it loads, such as a best checkpoint, remove that one'
   if (!dryRun) {
-    mkdirSync(aside, { recursive: true, mode: 0o750 })
-    for (const { folder, name: file } of set.entries) {
-      const parts = folder.slice(findWork(jobDir).length + 1).split('/')
-      const target = native(`${latin1(aside)}/${[...parts, file].filter(Boolean).join('-')}`)
-      rmSync(target, { recursive: true, force: true })
-      renameSync(native(`${folder}/${file}`), target)
+    try {
+      await moveTo(aside, set, findWork(jobDir))
+      for (const pointer of set.namedBy) repoint(pointer, set, before)
+    } catch (cause) {
+      throw storageError(`Cannot set ${escapeBytes(set.shownPath)} aside in ${aside}`, cause)
     }
-    await syncFolder(aside)
-    for (const pointer of set.namedBy) repoint(pointer, set, before)
   }
   emit({ event: 'warning', job: name, message })
+}
+
+async function moveTo(aside: string, set: PrunableSet, work: Bytes): Promise<void> {
+  mkdirSync(aside, { recursive: true, mode: 0o750 })
+  for (const { folder, name } of set.entries) {
+    const parts = folder.slice(work.length + 1).split('/')
+    const target = native(`${latin1(aside)}/${[...parts, name].filter(Boolean).join('-')}`)
+    rmSync(target, { recursive: true, force: true })
+    renameSync(native(`${folder}/${name}`), target)
+  }
+  await syncFolder(aside)
 }
 
 function latin1(path: string): Bytes {

@@ -1,27 +1,16 @@
-import { lstatSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
-import { messageOf, TrainerError } from '../errors.ts'
-import { NEXT_MANIFEST } from '../models/manifest.ts'
-import { assertOwnLock, onLostLock } from '../run/lost-lock.ts'
+import { TrainerError } from '../errors.ts'
 import type { Job } from '../run.ts'
-import { NEXT_CURRENT, stateDirOf } from '../settings/layout.ts'
 import { accountOf } from '../storage/capacity.ts'
 import { lookAt } from '../storage/measure.ts'
-import { giveFolder, mendWork } from '../storage/mend-folder.ts'
-import { unlessAborted } from '../system/abort.ts'
-import { containmentOf } from './containment.ts'
-import { trainingArgv, trainingEnvironment } from './environment.ts'
-import { countsAtOnce } from './estimate.ts'
+import { clearUp } from './clear-up.ts'
+import { trainingArgv } from './environment.ts'
 import { explainFailure } from './failure.ts'
-import { guard } from './guard.ts'
-import { assertSameFolder } from './job.ts'
+import { Guarded, type Program } from './guarded.ts'
 import type { Figures } from './limit.ts'
 import type { Budget } from './preflight.ts'
-import { Training } from './process.ts'
-import { type Complaint, Progress } from './progress.ts'
+import type { Complaint } from './progress.ts'
 import { describePruned } from './pruned-paths.ts'
-import { contain, shortTemporaryFolder, trainingUser } from './sandbox.ts'
-import { explainSpace, hasFileAtLimit, withViolation } from './space-failure.ts'
+import { explainSpace, hasFileAtLimit } from './space-failure.ts'
 
 /** The outcome of a training that exited with 0. */
 export type Report = {
@@ -38,73 +27,24 @@ export type Report = {
  * has the lock by now, or the interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, workDir, emit, onPrune, onFault, run } = job
-  const command = trainingArgv(job, budget.toldBytes)
-  const temporary = (budget.isSandboxed && shortTemporaryFolder()) || job.tmpDir
-  const env = trainingEnvironment(job, budget.toldBytes, temporary)
-  const user = budget.isSandboxed ? trainingUser() : undefined
-  if (user !== undefined) await giveFolder(workDir, user)
-  const isCounted = countsAtOnce(job.jobDir)
-  run.signal.throwIfAborted()
-  const progress = new Progress(job, budget.limitBytes)
-  const over = new AbortController()
-  refuseSuspension(job, over.signal)
-  run.signal.addEventListener('abort', () => tellOfInterruption(job), { signal: over.signal })
-  const lost = onLostLock(stateDirOf(run.modelsDir), over.signal)
-  const stop = AbortSignal.any([run.signal, timeoutOf(job, over.signal), lost])
-  const training = await Training.start(
-    {
-      ...contain(command, containmentOf(job, budget, env.PATH!, quota.network)),
-      cwd: run.quotas.dir,
-      env,
-      lockFd: run.lockFd!,
-    },
-    {
-      onLines: lines => progress.takeLines(lines),
-      onRedraw: line => progress.takeRedraw(line),
-      onRetry: fault =>
-        emit({ event: 'warning', job: name, message: `the sandbox failed and is set up again: ${fault}` }),
-      signal: stop,
-    },
-  ).catch(error => {
-    over.abort()
-    progress.close()
-    throw error
+  const { name, quota, emit } = job
+  const argv = trainingArgv(job, budget.toldBytes)
+  const guarded = await Guarded.start(job, budget, {
+    title: 'its training',
+    argv,
+    network: quota.network,
+    limit: timeLimitOf(job),
   })
-  emit({ event: 'train.start', job: name, pid: training.pid, argv: command })
+  const { training, progress, lost, stop } = guarded
+  emit({ event: 'train.start', job: name, pid: training.pid, argv })
 
-  const onLook = (figures: Figures) => progress.takeLook(figures)
-  const watch = {
-    ...budget,
-    countsAtOnce: isCounted,
-    training,
-    emit,
-    onPrune,
-    onFault,
-    onLook,
-    interruption: stop,
-  }
-  const guarding = guard(watch, over.signal)
-  // Nobody watches it then, not even while it has its grace. Whoever waits for the guard is told why.
-  guarding.catch(() => training.kill()).catch(() => {})
-  let hasFailed = false
+  let hasFailed = true
   let figures: Figures | undefined
-  let fullest: Figures | undefined
   let isFileAtLimit = false
   try {
-    await unlessAborted(Promise.race([training.exited, guarding]), stop)
-    over.abort()
-    await guarding // if the guard has ended it, this says why
-  } catch (error) {
-    hasFailed = true
-    await training.end(quota.graceSeconds * 1000)
-    over.abort()
-    throw await withViolation(error, guarding)
+    await guarded.wait()
+    hasFailed = false
   } finally {
-    over.abort()
-    await training.kill()
-    fullest = await guarding.catch(() => undefined) // thrown above, or the run ends for another reason
-    progress.close()
     if (training.isUnkillable) emit({ event: 'warning', job: name, message: training.describeUnkillable() })
     else {
       const ended = await training.exited
@@ -121,7 +61,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const exit = await training.exited
   const ranOut = await explainSpace(
     budget,
-    { end: figures ?? (await figuresOf(budget)), fullest, isFileAtLimit },
+    { end: figures ?? (await figuresOf(budget)), fullest: guarded.fullest, isFileAtLimit },
     exit,
     progress,
     stop,
@@ -131,53 +71,10 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   return { seconds: exit.seconds, ranOut }
 }
 
-/**
- * Remove what must not outlive a training: its temporary files, and whatever a hostile training planted outside a sandbox.
- * None of its processes is left, so nothing can change between check and removal.
- */
-async function clearUp(job: Job, folderId: string | undefined): Promise<void> {
-  const { name, jobDir: dir, workDir, emit } = job
-  try {
-    assertOwnLock(stateDirOf(job.run.modelsDir))
-    assertSameFolder(job, folderId)
-    // The next start would go on with them as if they were a publication of ours.
-    for (const name of [NEXT_MANIFEST, NEXT_CURRENT])
-      rmSync(join(dir, name), { recursive: true, force: true })
-    if (lstatSync(workDir, { throwIfNoEntry: false })?.isDirectory() === false) {
-      rmSync(workDir)
-      throw new TrainerError(
-        'storage',
-        `${workDir} was no folder any more after the training; what was there is deleted`,
-      )
-    }
-    await mendWork(workDir)
-  } catch (error) {
-    emit({ event: 'warning', job: name, message: messageOf(error) })
-  }
-}
-
-/** Refuse Ctrl-Z: it would stop us and not the training, which nobody would watch then. */
-function refuseSuspension({ name, emit }: Job, over: AbortSignal): void {
-  const message = 'SIGTSTP (Ctrl-Z) has no effect: its training would go on unwatched; Ctrl-C ends both'
-  const refuse = () => emit({ event: 'warning', job: name, message })
-  process.on('SIGTSTP', refuse)
-  over.addEventListener('abort', () => process.off('SIGTSTP', refuse))
-}
-
-/** Aborted, by the monotonic clock, when the job's `timeoutMinutes` are up before the training is `over`. */
-function timeoutOf({ name, quota: { timeoutMinutes } }: Job, over: AbortSignal): AbortSignal {
-  const late = new AbortController()
-  if (timeoutMinutes === undefined) return late.signal
-  const message = `${name}'s training timed out after ${timeoutMinutes} min; raise its timeoutMinutes or make it faster`
-  const reason = new TrainerError('training-failed', message)
-  const timer = setTimeout(() => late.abort(reason), timeoutMinutes * 60_000)
-  over.addEventListener('abort', () => clearTimeout(timer))
-  return late.signal
-}
-
-function tellOfInterruption({ name, quota, run, emit }: Job): void {
-  const message = `${messageOf(run.signal.reason)}; its training is being ended, with ${quota.graceSeconds} s to save`
-  emit({ event: 'warning', job: name, message })
+function timeLimitOf({ name, quota: { timeoutMinutes: minutes } }: Job): Program['limit'] {
+  if (minutes === undefined) return undefined
+  const message = `${name}'s training timed out after ${minutes} min; raise its timeoutMinutes or make it faster`
+  return { minutes, reason: new TrainerError('training-failed', message) }
 }
 
 /** Look at what the job uses now. */

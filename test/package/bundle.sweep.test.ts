@@ -204,6 +204,9 @@ inSweep('bash completes commands, options and jobs', () => {
   assert.equal(complete('status', '--mod'), ['--models-dir'])
   assert.equal(complete('volume', 'unm'), ['unmount'])
   assert.equal(complete('status', 'ag'), ['agent'])
+  assert.equal(complete('report', 'ag'), [''], 'it takes no job')
+  assert.equal(complete('fleet', 'brok'), ['broken.json'])
+  assert.equal(complete('--dry-run', '--every'), ['--every'])
   assert.equal(complete('status', '--quotas', 'broken'), ['broken.json'])
 })
 

@@ -1,4 +1,4 @@
-import { utimesSync } from 'node:fs'
+import { rmSync, utimesSync } from 'node:fs'
 import { basename } from 'node:path'
 import * as assert from 'uvu/assert'
 import { measure } from '../../lib/storage/measure.ts'
@@ -54,6 +54,26 @@ test('what is pointed to goes after the newest ones of patterns, and as the last
 
   assert.equal(await chosenIn(box), [])
   assert.equal(await chosenIn(box, true), ['best.pt'])
+})
+
+test('what may be about to get its own name goes after all checkpoints, and what is temporary for long before them', async () => {
+  await using box = await boxOf([
+    'old.tmp',
+    'a-1.pt',
+    'a-2.pt',
+    'model-01.keras',
+    'epoch05.weights.h5',
+    'new.tmp',
+  ])
+  utimesSync(box.path('work/new.tmp'), Date.now() / 1000, Date.now() / 1000)
+  const chosen: string[][] = []
+
+  for (let rest = await chosenIn(box); rest.length; rest = await chosenIn(box)) {
+    chosen.push(rest)
+    for (const name of rest) rmSync(box.path('work', name))
+  }
+
+  assert.equal(chosen, [['old.tmp', 'a-1.pt'], ['a-2.pt', 'model-01.keras'], ['new.tmp']])
 })
 
 /** Checkpoints of one size, the oldest first, seconds apart. */

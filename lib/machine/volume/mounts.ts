@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno } from '../../errors.ts'
+import { parseMounts } from '../../system/mounts.ts'
 import { listProcesses, readProc } from '../../system/processes.ts'
 import { ProgramFailure, type RunProgram } from '../../system/programs.ts'
-import { decodeMountField } from '../../system/unmounted.ts'
 
 /** The time to wait: the kernel frees loop devices and busy mounts a moment after the last process that used them. */
 const PATIENCE_MS = 3_000
@@ -13,9 +13,7 @@ const PATIENCE_MS = 3_000
  * Undefined if the process sees none, or is gone.
  */
 export function mountedOn(folder: string, pid: number | 'self' = 'self'): string | undefined {
-  const lines = readProc(`${pid}/mountinfo`)?.trimEnd().split('\n') ?? []
-  const line = lines.findLast(it => decodeMountField(it.split(' ')[4]!) === folder)
-  return line && decodeMountField(line.split(' - ')[1]!.split(' ')[1]!)
+  return parseMounts(readProc(`${pid}/mountinfo`) ?? '').findLast(({ point }) => point === folder)?.source
 }
 
 /** List the loop devices that an image is attached to, found by its inode. */

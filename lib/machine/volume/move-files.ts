@@ -98,15 +98,21 @@ export async function copyBeneath(volume: Volume): Promise<void> {
   // Reach both by the hidden mounts: a rename cannot cross mounts.
   const beneath = hidden.path(folder)
   const passage = hidden.path(join(volumesDir, `${job}.out`))
-  await run(['rm', '-rf', '--', passage])
+  const clear = () => run(['rm', '-rf', '--', passage])
+  await clear()
   mkdirSync(passage, { mode: 0o700 })
-  await copyFiles(volume, folder, passage)
-  const difference = await findDifference(folder, passage)
-  if (difference !== undefined) {
-    throw new TrainerError(
-      'storage',
-      `Cannot unmount ${job}'s volume: ${difference} changed while it was copied; stop what writes to it`,
-    )
+  try {
+    await copyFiles(volume, folder, passage)
+    const difference = await findDifference(folder, passage)
+    if (difference !== undefined) {
+      throw new TrainerError(
+        'storage',
+        `Cannot unmount ${job}'s volume: ${difference} changed while it was copied; stop what writes to it`,
+      )
+    }
+  } catch (error) {
+    await clear() // others may be what has filled the disk
+    throw error
   }
   const { uid, gid, mode } = statSync(folder)
   chownSync(beneath, uid, gid)
@@ -120,8 +126,13 @@ export async function copyBeneath(volume: Volume): Promise<void> {
 
 async function openBeneath({ folder, run }: Volume): Promise<HiddenMounts> {
   const hidden = await HiddenMounts.open(run)
-  await hidden.run(['umount', folder])
-  return hidden
+  try {
+    await hidden.run(['umount', folder])
+    return hidden
+  } catch (error) {
+    await hidden[Symbol.asyncDispose]() // it keeps this program alive
+    throw error
+  }
 }
 
 async function emptyBeneath({ job, folder, modelsDir }: Volume, hidden: HiddenMounts): Promise<void> {

@@ -1,0 +1,40 @@
+/** A mount, as a process sees it. */
+export type Mount = {
+  /** The folder that it is mounted on. */
+  point: string
+  /** The number of its filesystem's device, `major:minor`. */
+  device: string
+  type: string
+  /** What is mounted: a device, or another filesystem's word for it. */
+  source: string
+  /** Those of the mount, then those of its filesystem. */
+  options: string[]
+}
+
+/**
+ * Read a table of mounts, in its order: a later mount covers an earlier one of the same point.
+ *
+ * @param mountinfo as in proc_pid_mountinfo(5)
+ */
+export function parseMounts(mountinfo: string): Mount[] {
+  return mountinfo.split('\n').flatMap(line => {
+    const [before = '', after = ''] = line.split(' - ')
+    const [, , device, , point, options] = before.split(' ')
+    const [type, source, ownOptions] = after.split(' ')
+    if (device === undefined || point === undefined || type === undefined) return []
+    return {
+      point: decodeMountField(point),
+      device,
+      type,
+      source: decodeMountField(source ?? ''),
+      options: [...(options ?? '').split(','), ...(ownOptions ?? '').split(',')],
+    }
+  })
+}
+
+/** Decode a field of a table of mounts, which writes a space, tab, newline or backslash as three octal digits. */
+export function decodeMountField(field: string): string {
+  return field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  )
+}
