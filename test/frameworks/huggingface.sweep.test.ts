@@ -1,11 +1,5 @@
 import * as assert from 'uvu/assert'
-import {
-  askPublished,
-  frameworkMs,
-  prunedWhileTraining,
-  recipeRig,
-  withPackages,
-} from '../support/recipes.ts'
+import { askPublished, prunedWhileTraining, recipeRig, untilSaid, withPackages } from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -23,7 +17,7 @@ withTransformers(
     await using rig = await recipeRig('huggingface', { maxDiskMb })
     rig.set({ env: { HOLD_IN: 'checkpoint-50/optimizer.pt' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is in a save', () => rig.log().includes('holding in a save'), frameworkMs)
+    await untilSaid(rig, cutOff, 'holding in a save')
     cutOff.child.kill('SIGTERM')
     const { exitCode } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

@@ -1,11 +1,5 @@
 import * as assert from 'uvu/assert'
-import {
-  askPublished,
-  frameworkMs,
-  prunedWhileTraining,
-  recipeRig,
-  withPackages,
-} from '../support/recipes.ts'
+import { askPublished, prunedWhileTraining, recipeRig, untilSaid, withPackages } from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -18,7 +12,7 @@ withKeras(
     // Three checkpoints of 12 MiB fit beside the best one and the backup of 4, and a fourth does not.
     await using rig = await recipeRig('keras', { maxDiskMb: 62 })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is in its eighth epoch', () => rig.log().includes('Epoch 8/12'), frameworkMs)
+    await untilSaid(rig, cutOff, 'Epoch 8/12')
     cutOff.child.kill('SIGKILL')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

@@ -1,12 +1,6 @@
 import { readlinkSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import {
-  askPublished,
-  frameworkMs,
-  prunedWhileTraining,
-  recipeRig,
-  withPackages,
-} from '../support/recipes.ts'
+import { askPublished, prunedWhileTraining, recipeRig, untilSaid, withPackages } from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -19,7 +13,7 @@ withLightning(
     // Three steady checkpoints of 12 MiB fit beside the best one, and a fourth does not.
     await using rig = await recipeRig('lightning', { maxDiskMb: 62, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), frameworkMs)
+    await untilSaid(rig, cutOff, 'is slow now')
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { frameworkMs, prunedWhileTraining, recipeRig, withPackages } from '../support/recipes.ts'
+import { prunedWhileTraining, recipeRig, untilSaid, withPackages } from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -13,7 +13,7 @@ withTensorflow(
     // Three checkpoints of 12 MiB fit, and a fourth does not.
     await using rig = await recipeRig('tensorflow', { maxDiskMb: 50, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until('it is past its checkpoint of step 50', () => rig.log().includes('is slow now'), frameworkMs)
+    await untilSaid(rig, cutOff, 'is slow now')
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of it', () => !survivors(rig).length)

@@ -1,11 +1,5 @@
 import * as assert from 'uvu/assert'
-import {
-  askPublished,
-  frameworkMs,
-  prunedWhileTraining,
-  recipeRig,
-  withPackages,
-} from '../support/recipes.ts'
+import { askPublished, prunedWhileTraining, recipeRig, untilSaid, withPackages } from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -18,11 +12,7 @@ withTorch(
     // Three checkpoints of 12 MiB fit, and a fourth does not.
     await using rig = await recipeRig('torchrun', { maxDiskMb: 50, env: { SLOW_AFTER: '52' } })
     const cutOff = rig.start(['core', '--json'])
-    await until(
-      'they are past their checkpoint of step 50',
-      () => rig.log().includes('is slow now'),
-      frameworkMs,
-    )
+    await untilSaid(rig, cutOff, 'is slow now')
     cutOff.child.kill('SIGTERM')
     const { exitCode, events } = await cutOff.ended
     await until('nothing is left of them', () => !survivors(rig).length)

@@ -134,7 +134,7 @@ test('install never lets systemd try again what cannot help', async () => {
 })
 
 test('install refuses intervals that no calendar can repeat', async () => {
-  for (const every of ['soon', '0d', '-1d', '1', '5h', '10d', '90s', '1.5h', '']) {
+  for (const every of ['soon', '0d', '-1d', '1', '5h', '10d', '90s', '90m', '1.5h', '']) {
     const attempt = () => install(['--print', `--every=${every}`])
 
     const { message, exitCode } = await failure(attempt)

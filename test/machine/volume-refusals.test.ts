@@ -1,8 +1,10 @@
 import {
+  chownSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
@@ -55,6 +57,49 @@ skipUnless(
   assert.equal([create.exitCode, status.exitCode], [64, 64])
   assert.match(create.stderr, /Cannot create core's volume: only root can; use sudo/)
   assert.match(status.stderr, /Cannot look at core's volume: only root can; use sudo/)
+})
+
+mounting('a volume with another mount in it is not unmounted, and the command ends', async () => {
+  await using rig = await volumeRig()
+  await rig.volume('create')
+  mkdirSync(join(rig.folder, 'data'))
+  must('mount', '-t', 'tmpfs', 'theirs', join(rig.folder, 'data'))
+
+  const { exitCode, stderr } = await rig.run(['unmount', 'core'], { script })
+
+  must('umount', join(rig.folder, 'data'))
+  assert.is(exitCode, 3)
+  assert.match(stderr, /Cannot unmount core's volume: .*busy/)
+  assert.ok(mountOptions(rig.folder))
+})
+
+mounting('a copy of a volume that finds no room leaves nothing behind', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.modelsDir)
+  must('mount', '-t', 'tmpfs', '-o', 'size=110m,nr_inodes=60', 'tmpfs', rig.modelsDir)
+  await rig.volume('create')
+  for (let n = 0; n < 100; n++) writeFileSync(join(rig.folder, `${n}.bin`), 'x')
+
+  const { exitCode, stderr } = await rig.volume('unmount')
+
+  assert.is(exitCode, 3)
+  assert.match(stderr, /No space left on device/)
+  assert.equal(readdirSync(dirname(rig.image)), ['core.img'])
+})
+
+mounting('a command that fails leaves root nothing that the service would stumble over', async () => {
+  await using rig = await volumeRig()
+  mkdirSync(rig.modelsDir)
+  chownSync(rig.modelsDir, 1234, 1234)
+
+  const ended = [await rig.volume('mount'), await rig.volume('create', '--owner', 'nobody-of-that-name')]
+
+  assert.equal(
+    ended.map(it => it.exitCode),
+    [3, 64],
+  )
+  for (const name of ['.trainer', '.trainer/lock'])
+    assert.is(statSync(join(rig.modelsDir, name)).uid, 1234, name)
 })
 
 mounting('a quota that is too small for a filesystem ends with 78', async () => {

@@ -14,6 +14,7 @@ import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { quote } from 'zx/core'
 import { useSandbox } from '../../lib/training/sandbox.ts'
+import { mountSmallDisk } from '../support/own-disk.ts'
 import { programOf, root } from '../support/places.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
@@ -42,21 +43,6 @@ const withFaketime = skipUnless(inSweep, existsSync(faketime), 'needs the Debian
 /** The prefix that puts another program in the place of bwrap. */
 function bwrapIs(file: string): string[] {
   return ['unshare', '-m', 'sh', '-c', `mount --bind ${file} /usr/bin/bwrap && exec "$0" "$@"`]
-}
-
-/** The rig's models folder as a filesystem of `megabytes` of its own, unmounted at the end. */
-function mountSmallDisk(rig: Rig, megabytes: number): Disposable {
-  mkdirSync(rig.modelsDir)
-  const { status, stderr } = spawnSync('mount', [
-    '-t',
-    'tmpfs',
-    '-o',
-    `size=${megabytes}m`,
-    'tmpfs',
-    rig.modelsDir,
-  ])
-  if (status !== 0) throw new Error(String(stderr))
-  return { [Symbol.dispose]: () => spawnSync('umount', ['-l', rig.modelsDir]) }
 }
 
 asRoot('free space below the need ends with 3 and both figures; no training is started', async () => {

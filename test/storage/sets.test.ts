@@ -601,6 +601,30 @@ test('a read-only folder of ours is opened up for a deletion', async () => {
   assert.equal(faults, [])
 })
 
+test('a folder that goes is told as gone also where the folder above it is read-only', async () => {
+  await using box = await sandbox({
+    'work/run/checkpoint-1/model': MIB,
+    'work/run/checkpoint-2/model': MIB,
+    'work/run/checkpoint-3/model': MIB,
+  })
+  const names = [
+    '',
+    'work',
+    'work/run',
+    ...[1, 2, 3].flatMap(n => [`work/run/checkpoint-${n}`, `work/run/checkpoint-${n}/model`]),
+  ]
+  for (const name of names) chownSync(box.path(name), 65534, 65534)
+  chmodSync(box.path('work/run'), 0o555)
+  const pruned: string[] = []
+
+  await asNobody(() =>
+    enforceLimit(box.dir, 2.5, { prune: ['**/checkpoint-*'], onPrune: it => pruned.push(it.path) }),
+  )
+
+  assert.equal(pruned, [box.path('work/run/checkpoint-1')])
+  assert.equal(readdirSync(box.path('work/run')).sort(), ['checkpoint-2', 'checkpoint-3'])
+})
+
 test('"nothing left to prune" names the largest things that stayed, each with its reason, and what would help', async () => {
   await using box = await sandbox(
     Object.fromEntries([

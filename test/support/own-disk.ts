@@ -70,3 +70,10 @@ export function ownDisk(
     },
   }
 }
+
+/** The rig's models folder as a filesystem in memory of `megabytes` of its own, unmounted at the end. */
+export function mountSmallDisk(rig: Rig, megabytes: number): Disposable {
+  mkdirSync(rig.modelsDir)
+  must('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', rig.modelsDir)
+  return { [Symbol.dispose]: () => void must('umount', '-l', rig.modelsDir) }
+}

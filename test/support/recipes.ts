@@ -7,6 +7,7 @@ import type { QuotaSettings } from '../../lib/quotas.ts'
 import { pages } from './pages.ts'
 import { frameworks, root } from './places.ts'
 import { type Rig, trainerRig } from './rig.ts'
+import { until } from './sandbox.ts'
 import { skipUnless } from './skips.ts'
 import type { OurTest } from './test.ts'
 
@@ -18,7 +19,17 @@ const EXAMPLES = join(root, 'test/frameworks')
 const BEGINNING = `import os; os.environ.get("RANK", "0") == "0" and print("a training begins", flush=True)`
 
 /** How long a training may take to the middle: at the lowest priority, beside all else that the sweep does. */
-export const frameworkMs = 600_000
+const FRAMEWORK_MS = 600_000
+
+/** Wait until the training of a run has printed these words; that the run has ended without them is told with its last ones. */
+export function untilSaid(rig: RecipeRig, { child }: ReturnType<Rig['start']>, words: string): Promise<true> {
+  const isSaid = () => {
+    if (rig.log().includes(words)) return true as const
+    if (child.exitCode === null) return undefined
+    throw new Error(`the run has ended, and its training has not said "${words}": ${rig.log().slice(-3000)}`)
+  }
+  return until(`the training says "${words}"`, isSaid, FRAMEWORK_MS)
+}
 
 /** `test` where the virtual environment has these packages; otherwise a skip that the runner names. */
 export function withPackages(test: OurTest, ...packages: string[]): ReturnType<typeof skipUnless> {

@@ -16,6 +16,19 @@ test('Appender goes on where an earlier one stopped', async () => {
   assert.is(readFileSync(box.path('log'), 'utf8'), 'one\ntwo\n')
 })
 
+test('Appender goes on once its file can be made', async () => {
+  await using box = await sandbox()
+  const log = new Appender(box.path('logs/log'), 1000)
+  log.append('lost\n')
+  mkdirSync(box.path('logs'))
+
+  log.append('kept\n')
+
+  log.close()
+  assert.ok(log.hasLost)
+  assert.is(readFileSync(box.path('logs/log'), 'utf8'), 'kept\n')
+})
+
 test('Appender starts a new line after a torn one', async () => {
   await using box = await sandbox({ log: '{"half' })
   const log = new Appender(box.path('log'), 1000)

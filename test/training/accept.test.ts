@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { readProc } from '../../lib/system/processes.ts'
+import { mountSmallDisk } from '../support/own-disk.ts'
 import { type Rig, survivors, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -207,6 +208,53 @@ skipUnless(
   assert.equal([interrupted.exitCode, ...left], [143, [], []])
   assert.equal([accepted.exitCode, current(rig), survivors(rig)], [0, 'generations/1', []])
 })
+
+skipUnless(
+  inSweep,
+  canSandbox,
+  'needs bubblewrap',
+)('Ctrl-Z stops neither the run nor the command that accepts', async () => {
+  await using rig = await trainerRig({ core: { ...telling, accept: { command: ['sleep', '2'] } } })
+  tell(rig, {})
+  const run = rig.start(['core', '--json'])
+  await until('the command runs', () =>
+    survivors(rig).some(pid => readProc(`${pid}/cmdline`)?.startsWith('sleep\0')),
+  )
+
+  run.child.kill('SIGTSTP')
+  const { exitCode, events } = await run.ended
+
+  assert.is(exitCode, 0)
+  const message = "Ctrl-Z) has no effect: accept's command would go on unwatched"
+  assert.ok(events.some(it => it.event === 'warning' && it.message.includes(message)))
+})
+
+skipUnless(
+  inSweep,
+  canSandbox && process.getuid?.() === 0,
+  'needs bubblewrap and root',
+)(
+  'others who fill the disk while the command runs refuse no model: 3, and its next start trains again',
+  async () => {
+    const command = ['sh', '-c', 'touch "$RANSOMEYE_OUTPUT_DIR"/ready; sleep 60']
+    await using rig = await trainerRig({ core: { ...telling, accept: { command } } })
+    using _disk = mountSmallDisk(rig, 300)
+    tell(rig, {})
+    const run = rig.start(['core', '--json'])
+    await until('the command runs', () => existsSync(join(rig.modelsDir, 'core/work/ready')))
+
+    spawnSync('dd', ['if=/dev/zero', `of=${join(rig.modelsDir, 'capture.pcap')}`, 'bs=1M', 'status=none'])
+    const { exitCode, events } = await run.ended
+
+    assert.is(exitCode, 3)
+    assert.is(refusalIn(events), undefined)
+    const fail = events.find(it => it.event === 'job.fail')
+    assert.match(
+      fail?.event === 'job.fail' ? fail.message : '',
+      /^Stopped core: other programs fill the disk/,
+    )
+  },
+)
 
 for (const [what, interrupts, exitCodes] of [
   ['accepts', false, [0, 0]],

@@ -338,6 +338,26 @@ inSweep('a retraining that makes the same bytes is told, and makes the model no 
   )
 })
 
+for (const [what, ending, exitCode] of [
+  ['has failed', 'process.exit(7)', 1],
+  ['has been published', publishes, 0],
+] as const) {
+  inSweep(`that a training ${what} is told as that, where it cannot be noted for the next one`, async () => {
+    const trainer = `fs.mkdirSync(dir + '/../../.trainer/core.attempts.json.tmp/x', { recursive: true })\n${ending}`
+    await using rig = await rigOf({ maxDiskMb: 20, sandbox: 'off' }, trainer)
+
+    const run = await rig.run(['core', '--json'])
+
+    assert.is(run.exitCode, exitCode)
+    const message = 'how this training came out cannot be noted for its next start'
+    assert.ok(run.events.some(it => it.event === 'warning' && it.message.startsWith(message)))
+    assert.is(
+      run.events.some(it => it.event === 'model.publish'),
+      exitCode === 0,
+    )
+  })
+}
+
 test('a training that was not published is resumed, after a published one too', async () => {
   await using rig = await rigOf({ prune: ['checkpoint-*'] }, RESUMES)
   await rig.run(['core'])

@@ -1,5 +1,5 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { scratchLayout } from '../../lib/settings/layout.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
@@ -52,6 +52,20 @@ inSweep(
     assert.equal(readdirSync(scratch), [])
   },
 )
+
+test('a folder on scratch that another name leads to is refused, and nothing in it is deleted', async () => {
+  await using rig = await trainerRig({ core: { trainer: publishes } })
+  const scratch = scratchOf(rig)
+  mkdirSync(rig.path('elsewhere/core'), { recursive: true })
+  writeFileSync(rig.path('elsewhere/core/precious'), 'x')
+  symlinkSync(rig.path('elsewhere'), dirname(scratchLayout(scratch, rig.modelsDir, 'core').jobDir))
+
+  const { exitCode, stdout } = await rig.run(['core', '--scratch', scratch])
+
+  assert.is(exitCode, 3)
+  assert.match(stdout, /is a symbolic link/)
+  assert.ok(existsSync(rig.path('elsewhere/core/precious')))
+})
 
 inSweep('what is published counts against the quota of a training on scratch', async () => {
   await using rig = await trainerRig({
