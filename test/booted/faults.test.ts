@@ -237,7 +237,10 @@ withBoot(
     await machine.powerOn()
     await untilDone(machine)
 
+    const retraining = machine.run('systemctl', 'start', 'ransomeye-retrain.service')
+
     assert.match(machine.must('journalctl', '--unit', service, '--output', 'cat'), 'Dependency failed')
+    assert.is.not(retraining.status, 0)
     assert.equal(publishedOn(machine), [])
     assert.is(outputOf(machine, 'core'), '')
   },

@@ -1,4 +1,13 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import * as assert from 'uvu/assert'
 import { jobNames } from '../../lib/quotas.ts'
 import { type BootedMachine, newMachine, withBoot } from '../support/booted-machine.ts'
@@ -131,8 +140,30 @@ withBoot('a purge removes what was trained here, and says which models it keeps'
     if (job === 'dpi') machine.must('systemctl', 'start', service)
   }
 
-  const said = machine.must('apt-get', 'purge', '--yes', 'ransomeye-trainer')
+  // What interrupted runs leave, what a service's user might, and what an administrator has enabled.
+  const inModels = (...names: string[]) => machine.path(models, ...names)
+  for (const name of ['core/aside', 'core/generations/next', 'core/generations/9']) {
+    mkdirSync(inModels(name), { recursive: true })
+    writeFileSync(inModels(name, 'x'), 'x')
+  }
+  symlinkSync('current/saved', inModels('core/saved'))
+  writeFileSync(machine.path('etc/precious'), 'x')
+  symlinkSync('/etc', inModels('core/generations/9/d'))
+  const files = { 'd/precious': createHash('sha256').update('x').digest('hex') }
+  writeFileSync(
+    inModels('core/generations/9/manifest.json'),
+    JSON.stringify({ files, metadata: { adopted: [] } }, null, 2),
+  )
+  machine.must('chown', '-hR', 'ransomeye:ransomeye', `${models}/core`)
+  const volume = 'var-lib-ransomeye-models-dpi.mount'
+  machine.must('systemctl', 'enable', '--now', timer)
+  machine.must('systemctl', 'enable', volume)
 
+  const said = machine.must('sh', '-c', 'apt-get purge --yes ransomeye-trainer 2>&1')
+
+  assert.match(said, `without this package nothing mounts that volume at the next boot: ${volume}`)
+  assert.equal(machine.must('find', '/etc/systemd', '/var/lib/systemd', '-name', '*ransomeye*'), '')
+  assert.ok(existsSync(machine.path('etc/precious')))
   const left = machine.must('find', models, '-type', 'f', '-printf', '%P\n').trim().split('\n').sort()
   for (const job of ['dpi', 'agent']) {
     assert.ok(left.includes(`${job}/${job}.onnx`), left.join())
@@ -141,7 +172,10 @@ withBoot('a purge removes what was trained here, and says which models it keeps'
   }
   assert.equal(
     left.filter(name => /^core|checkpoint|\.trainer/.test(name)),
-    [],
+    ['core/generations/9/x'],
+  )
+  assert.not.ok(
+    existsSync(inModels('core/aside')) || lstatSync(inModels('core/saved'), { throwIfNoEntry: false }),
   )
   assert.not.ok(existsSync(machine.path(settings)))
   assert.is(machine.run('systemctl', 'list-unit-files', 'ransomeye*', '--no-legend').stdout, '')
@@ -222,11 +256,15 @@ withBoot('a machine moves over from a clone by the documented command, with its 
   await untilReady(machine)
 
   const page = readFileSync(`${root}/docs/appliance.md`, 'utf8')
-  const command = /`(node --import tsx scripts\/install\.ts --uninstall && apt-get install -y \.\/\S+)`/.exec(
+  const command = /^ *(node --import tsx scripts\/install\.ts --uninstall && apt-get install .*)$/m.exec(
     page,
   )![1]!
-  writeFileSync(machine.path('root/ransomeye-trainer_0.1.0_all.deb'), readFileSync(built.deb))
-  inClone(command.replace('./', '/root/').replace('install -y', `install -y ${KEEP_SETTINGS.join(' ')}`))
+  // The clone is ours: the package must not come into it.
+  const likeIt = '/opt/with-dist'
+  machine.must('sh', '-c', `mkdir ${likeIt} && ln -s ${clone}/[!d]* ${likeIt}`)
+  mkdirSync(machine.path(likeIt, 'dist'))
+  writeFileSync(machine.path(likeIt, 'dist/ransomeye-trainer_0.1.0_all.deb'), readFileSync(built.deb))
+  machine.must('sh', '-c', `cd ${likeIt} && ${command}`)
   await untilDone(machine)
 
   assert.equal(publishedOn(machine), jobNames)
