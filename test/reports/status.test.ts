@@ -492,10 +492,16 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
   )
 })
 
-test('status says why there is nothing on a disk that is full or read-only, and advises no other folder', async () => {
+test('status says why there is nothing on a disk that is full, read-only or not mounted, and advises no other folder', async () => {
   for (const [obstacle, freeBytes, words] of [
     ['full', 0, 'none could be: the disk is full, free some space'],
     ['read-only', 10 * MIB, 'none could be: it is read-only'],
+    [
+      'unmounted',
+      10 * MIB,
+      'which is another disk: nothing is mounted where /etc/fstab has one; mount that: mount -a',
+    ],
+    ['unmounted', null, 'not there, and nothing is mounted where /etc/fstab has its disk'],
     [
       'read-only',
       null,

@@ -704,4 +704,27 @@ function field(bytes: number): Buffer {
   return Buffer.concat([Buffer.from([0xfa, 0x3f, ...length]), Buffer.alloc(bytes)]) // field 1023
 }
 
+asRootInSweep(
+  'a models folder on whose place a disk is missing is told by the run and by status',
+  async () => {
+    await using rig = await trainerRig()
+    writeFileSync(rig.path('fstab'), `/dev/no-such-disk ${rig.dir} ext4 defaults 0 2\n`)
+    const place = `mount --bind ${rig.path('fstab')} /etc/fstab && exec "$@"`
+    const prefix = ['unshare', '--mount', 'sh', '-c', place, 'sh']
+
+    const run = await rig.run(['core'], { prefix })
+    const status = await rig.run([], { script: 'scripts/status.ts', prefix })
+
+    assert.is(run.exitCode, 0)
+    assert.match(
+      run.stdout,
+      `WARNING /etc/fstab has a filesystem for ${rig.dir}, and nothing is mounted there`,
+    )
+    assert.match(
+      status.stdout.replaceAll(/\s+/g, ' '),
+      'nothing is mounted where /etc/fstab has one; mount that: mount -a',
+    )
+  },
+)
+
 test.run()

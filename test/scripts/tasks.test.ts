@@ -442,4 +442,31 @@ inSweep(
   },
 )
 
+inSweep(
+  'a models folder of the environment that overrules quotas.json is told, and nothing else is',
+  async () => {
+    await using box = await sandbox()
+    await using rig = await trainerRig({}, { modelsDir: 'from-quotas' })
+    const warned = async (args: string[], place: string) => {
+      const env = { RANSOMEYE_MODELS_DIR: place }
+      const { events } = await rig.run(['--dry-run', '--json', ...args], { env, withModelsDir: false })
+      return events
+        .flatMap(it => (it.event === 'warning' ? [it.message] : []))
+        .filter(it => /modelsDir/.test(it))
+    }
+
+    const [overruled, ...others] = [
+      await warned([], box.path('env')),
+      await warned([], rig.path('from-quotas')),
+      await warned(['--models-dir', box.path('option')], box.path('env')),
+    ]
+
+    assert.match(
+      overruled!.join(),
+      /^modelsDir in quotas.json is \S+from-quotas, and has no effect because RANSOMEYE_MODELS_DIR is set/,
+    )
+    assert.equal(others, [[], []])
+  },
+)
+
 test.run()

@@ -3,6 +3,7 @@ import { basename } from 'node:path'
 import * as assert from 'uvu/assert'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { publishes, type Rig, trainerRig } from '../support/rig.ts'
+import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
 
@@ -190,5 +191,21 @@ sandboxed('a failure for a write that the sandbox refused names the path and wha
   assert.match(failure!.message, `the sandbox refused a write to ${rig.path('mlruns')}`)
   assert.match(failure!.message, '"env": {')
 })
+
+sandboxedInSweep(
+  'a path in /tmp that a command names is there in the sandbox, also behind an option',
+  async () => {
+    await using data = await sandbox({ mod: 1, set: 1 })
+    const script = `cat "$0" "\${1#--data=}" && cp fixture.onnx "$RANSOMEYE_OUTPUT_DIR"/core.onnx`
+    // The path of the models folder begins as the first one does.
+    const train = ['sh', '-c', script, data.path('mod'), `--data=${data.path('set')}`]
+    await using rig = await trainerRig({ core: { train } })
+
+    const options = { withModelsDir: false }
+    const { exitCode, stdout } = await rig.run(['core', '--models-dir', data.path('models')], options)
+
+    assert.is(exitCode, 0, stdout)
+  },
+)
 
 test.run()
