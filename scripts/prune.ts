@@ -48,7 +48,7 @@ async function pruneJob(
   const { quotaBytes: limitBytes, maxDiskMb, globs } = quota
   emit({ event: 'storage.usage', job: name, phase: 'preflight', usedBytes, limitBytes, freeBytes })
 
-  if (!dryRun) await recover(jobDir, quota.keepGenerations)
+  if (!dryRun) for (const message of await recover(jobDir, quota.keepGenerations)) onFault(message)
   const after = await enforceLimit(jobDir, maxDiskMb, {
     ...globs,
     superseded: supersededFiles(jobDir),

@@ -8,7 +8,7 @@ import { parseDuration } from '../settings/options.ts'
 export const SERVICE_USER = 'ransomeye'
 
 /** The first line of every unit that is made here; a file without it is somebody else's. */
-export const MARK = '# Made by ransomeye-trainer. Changes belong into a drop-in: systemctl edit '
+export const MARK = '# Made by ransomeye-trainer.'
 
 /** The folder of the administrator's units. */
 export const UNIT_FOLDER = '/etc/systemd/system'
@@ -79,11 +79,15 @@ export function isHidden(path: string): boolean {
   return /^\/(var\/)?tmp(\/|$)/.test(path)
 }
 
+function headOf(name: string): string {
+  return `${MARK} Changes belong in a drop-in: systemctl edit ${name}`
+}
+
 type Service = UnitValues & { description: string; after: string; install: string }
 
 function service(name: string, { command, modelsDir, systemdVersion, ...unit }: Service): Unit {
   const [program, ...args] = command
-  const text = `${MARK}${name}
+  const text = `${headOf(name)}
 [Unit]
 Description=${unit.description}
 After=${unit.after}
@@ -192,7 +196,7 @@ function homes(paths: string[]): string {
 function timer(every: string): Unit {
   const { calendar, spread } = repetition(every)
   const name = 'ransomeye-retrain.timer'
-  const text = `${MARK}${name}
+  const text = `${headOf(name)}
 [Unit]
 Description=Retrain RansomEye's models regularly
 
