@@ -6,7 +6,7 @@ import type { Job } from '../run.ts'
 import { foldersIn } from '../settings/layout.ts'
 import { clearUp } from './clear-up.ts'
 import { fillerOf } from './environment.ts'
-import { Guarded } from './guarded.ts'
+import { type Guarded, startGuarded } from './guarded.ts'
 import type { Budget } from './preflight.ts'
 
 /** The time limit of a command where the job has no `timeoutMinutes`. */
@@ -43,7 +43,7 @@ export async function verdictOf(
   const late = new TrainerError('training-failed', `accept's command took longer than ${minutes} min`)
   let guarded: Guarded | undefined
   try {
-    guarded = await Guarded.start(job, budget, {
+    guarded = await startGuarded(job, budget, {
       title: "accept's command",
       argv: command.map(fillerOf(values).fill),
       network: isSandboxed ? 'none' : 'host',
@@ -62,10 +62,9 @@ export async function verdictOf(
  *
  * @returns as {@link verdictOf}
  */
-async function endOf(guarded: Guarded, late: TrainerError): Promise<string | undefined> {
-  const { training, progress } = guarded
+async function endOf({ training, progress, wait }: Guarded, late: TrainerError): Promise<string | undefined> {
   try {
-    await guarded.wait()
+    await wait()
   } catch (error) {
     if (!(error instanceof TrainerError && (error.usage || error.code === 'training-failed'))) throw error
     if (error.message === late.message) return late.message

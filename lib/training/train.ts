@@ -5,7 +5,7 @@ import { lookAt } from '../storage/measure.ts'
 import { clearUp } from './clear-up.ts'
 import { trainingArgv } from './environment.ts'
 import { explainFailure } from './failure.ts'
-import { Guarded, type Program } from './guarded.ts'
+import { type Program, startGuarded } from './guarded.ts'
 import type { Figures } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import type { Complaint } from './progress.ts'
@@ -29,29 +29,27 @@ export type Report = {
 export async function train(job: Job, budget: Budget): Promise<Report> {
   const { name, quota, emit } = job
   const argv = trainingArgv(job, budget.toldBytes)
-  const guarded = await Guarded.start(job, budget, {
+  const { training, progress, lost, stop, wait } = await startGuarded(job, budget, {
     title: 'its training',
     argv,
     network: quota.network,
     limit: timeLimitOf(job),
   })
-  const { training, progress, lost, stop } = guarded
   emit({ event: 'train.start', job: name, pid: training.pid, argv })
 
-  let hasFailed = true
-  let figures: Figures | undefined
+  let fullest: Figures | undefined
+  let end: Figures | undefined
   let isFileAtLimit = false
   try {
-    await guarded.wait()
-    hasFailed = false
+    fullest = await wait()
   } finally {
     if (training.isUnkillable) emit({ event: 'warning', job: name, message: training.describeUnkillable() })
     else {
       const ended = await training.exited
       emit({ event: 'train.exit', job: name, ...ended })
       // Before temporary files go, which may be what filled it. Whoever has ended it knows why.
-      if (!hasFailed) figures = await figuresOf(budget).catch(() => undefined)
-      if (!hasFailed && ended.signal === 'SIGXFSZ')
+      if (fullest) end = await figuresOf(budget).catch(() => undefined)
+      if (fullest && ended.signal === 'SIGXFSZ')
         isFileAtLimit = await hasFileAtLimit(budget, stop).catch(() => false)
       // By then the files there are the other run's.
       if (!lost.aborted) await clearUp(job, budget.folderId)
@@ -61,7 +59,7 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
   const exit = await training.exited
   const ranOut = await explainSpace(
     budget,
-    { end: figures ?? (await figuresOf(budget)), fullest: guarded.fullest, isFileAtLimit },
+    { end: end ?? (await figuresOf(budget)), fullest, isFileAtLimit },
     exit,
     progress,
     stop,
