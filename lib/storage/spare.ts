@@ -61,12 +61,12 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
   return spared
 }
 
-/** A checkpoint gets its own name so soon after it was written under another. */
-const STAGED_NS = 10n * 10n ** 9n
+/** A training renames what it has written under another name, and opens what it has fetched into a cache, so soon. */
+const FRESH_NS = 10n * 10n ** 9n
 
-/** Is it temporary, but may be about to become a checkpoint, by a rename? Between two files of such a folder none is open. */
-export function mayBeStaged({ rank, timeNs }: PrunableSet): boolean {
-  return rank === RANK.temporary && BigInt(Date.now()) * 10n ** 6n - timeNs <= STAGED_NS
+/** Is it temporary, or a cache, that a training which has just closed it may be about to use? */
+export function isFresh({ rank, timeNs }: PrunableSet): boolean {
+  return rank <= RANK.cache && BigInt(Date.now()) * 10n ** 6n - timeNs <= FRESH_NS
 }
 
 /** An entry that is pointed to is listed last, but is no younger for it. */

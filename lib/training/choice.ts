@@ -4,7 +4,7 @@ import { newestOfFamilies } from '../storage/families.ts'
 import type { Measurement, MeasureOptions } from '../storage/measure.ts'
 import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
-import { mayBeStaged, spare } from '../storage/spare.ts'
+import { isFresh, spare } from '../storage/spare.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { openEntries } from './open-files.ts'
 import type { Training } from './process.ts'
@@ -46,7 +46,7 @@ export class Choice {
   /**
    * Choose what may go while the training stands still, the first to go first. The newest complete checkpoint of each
    * pattern of names goes only if nothing else is left: one that is written rarely may be the best. Then goes what the training
-   * may be about to rename, which it would miss. What a link or a file points to, and caches that hold nothing, go only if
+   * may be about to use, such as a file that it renames next. What a link or a file points to, and caches that hold nothing, go only if
    * even then nothing is left and it is the `last` resort.
    */
   async choose({ prunable, isCut }: Found, isLast: boolean): Promise<PrunableSet[]> {
@@ -58,7 +58,7 @@ export class Choice {
     const left = sets.filter(set => !this.#spared.has(set))
     const plain = left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache)
     const newest = newestOfFamilies(sets, this.#spared, this.#broken)
-    const settled = plain.filter(set => !mayBeStaged(set))
+    const settled = plain.filter(set => !isFresh(set))
     for (const stage of [settled.filter(set => !newest.has(set)), settled, plain, isLast ? left : []]) {
       const chosen = worthPruning(stage)
       if (chosen.length) return chosen
