@@ -1,5 +1,7 @@
 /** A mount, as a process sees it. */
 export type Mount = {
+  /** As `mnt_id` of a descriptor has it; see proc_pid_fdinfo(5). */
+  id: string
   /** The folder that it is mounted on. */
   point: string
   /** The number of its filesystem's device, `major:minor`. */
@@ -19,10 +21,11 @@ export type Mount = {
 export function parseMounts(mountinfo: string): Mount[] {
   return mountinfo.split('\n').flatMap(line => {
     const [before = '', after = ''] = line.split(' - ')
-    const [, , device, , point, options] = before.split(' ')
+    const [id, , device, , point, options] = before.split(' ')
     const [type, source, ownOptions] = after.split(' ')
-    if (device === undefined || point === undefined || type === undefined) return []
+    if (!id || device === undefined || point === undefined || type === undefined) return []
     return {
+      id,
       point: decodeMountField(point),
       device,
       type,

@@ -32,7 +32,7 @@ export type Look = Figures &
 
 /** Whose bytes are counted, and on what. */
 export type Looked = Limit & {
-  training: Pick<Training, 'processes' | 'stopUnseen'>
+  training: Pick<Training, 'processes' | 'stopUnseen' | 'threadsShareFiles'>
   rules: Globs
   /** The figures from before the training began. */
   start: Start
@@ -127,7 +127,8 @@ export class Looker {
   async #addHeld(look: Look, isThorough: boolean, signal = this.#signal): Promise<Look> {
     const { dir, training, isCapped, countsAtOnce } = this.#looked
     if (isCapped && countsAtOnce) return look
-    const options = { dir, sinceMs: this.sinceMs, isThorough, signal }
+    const { threadsShareFiles } = training
+    const options = { dir, sinceMs: this.sinceMs, isThorough, threadsShareFiles, signal }
     const held = await heldFiles(training.processes(), options)
     const { deletedBytes, deletedInodes } = held
     // Bytes found hidden at the last standstill stay hidden as long as they are held.

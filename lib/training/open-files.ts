@@ -1,6 +1,7 @@
 import {
   closeSync,
   type Dir,
+  lstatSync,
   opendirSync,
   openSync,
   readdirSync,
@@ -10,6 +11,7 @@ import {
   type Stats,
   statSync,
 } from 'node:fs'
+import { dirname } from 'node:path'
 import { isErrno } from '../errors.ts'
 import { foldersIn } from '../settings/layout.ts'
 import { overheadOn } from '../storage/capacity.ts'
@@ -34,7 +36,10 @@ export type HeldFiles = {
   unseen: Set<string>
   /** The largest of the files that are deleted and open. */
   largest: HeldFile[]
-  /** How many nobody may look into: open files on their way from process to process, and processes that keep others out. */
+  /**
+   * How many nobody may look into: open files on their way from process to process, processes that keep others out, and deleted
+   * folders in which something else is held.
+   */
   outOfSight: number
 }
 
@@ -46,8 +51,9 @@ export type HeldOptions = {
   dir: string
   /** Files made since then are its training's, by whatever path it has reached them; milliseconds since 1970. */
   sinceMs: number
-  /** Look at the descriptors of each thread, which may have its own, and into sockets. */
+  /** Look into sockets, and at the descriptors of each thread, unless all of a process have the same. */
   isThorough: boolean
+  threadsShareFiles?: boolean
   /** Ends the look; its reason is thrown. */
   signal?: AbortSignal
 }
@@ -73,19 +79,22 @@ export function nothingHeld(): HeldFiles {
 /** Look at the deleted files that these processes have open or mapped; other users' processes are not readable. */
 export async function heldFiles(pids: number[], options: HeldOptions): Promise<HeldFiles> {
   const { isThorough, signal } = options
-  const isCharged = chargeRule(options)
+  const devices = devicesOf(options.dir)
+  const isCharged = chargeRule(options, devices)
+  const isOnThem = mountTest(devices)
+  const isGone = goneTest(options.dir)
   const overhead = overheadOn(options.dir)
   /** By device and inode. */
   const bytesOf = new Map<string, number>()
   const inodes = new Set<number>()
-  const sockets = new Set<number>()
+  const sockets = new Map<string, number>()
+  const goneFolders = new Set<string>()
   const held = nothingHeld()
-  const add = (stats: Stats, pid: number, pathOf: () => string) => {
+  const add = (stats: Stats, pid: number, path: string) => {
     // A folder that has held many names keeps its size when they are gone.
     if (stats.nlink > 0) return
     const id = inodeId(stats)
     if (bytesOf.has(id)) return
-    const path = pathOf()
     if (!isCharged(stats.dev, path, stats.birthtimeMs)) return
     const bytes = chargeOf(stats, overhead)
     bytesOf.set(id, bytes)
@@ -100,27 +109,39 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     largest.sort((a, b) => b.bytes - a.bytes)
     largest.length = Math.min(largest.length, LARGEST)
   }
-  const visit = (stats: Stats, path: string) => {
-    add(stats, Number(path.split('/', 3)[2]), () => pathBehind(path))
-    if (!isThorough || !stats.isSocket() || sockets.has(stats.ino)) return
-    sockets.add(stats.ino)
-    held.outOfSight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(path.replace('/fd/', '/fdinfo/')))?.[1] ?? 0)
+  const visit = (link: string, target: string) => {
+    const pid = Number(link.split('/', 3)[2])
+    const socket = isThorough && /^socket:\[(\d+)\]$/.exec(target)?.[1]
+    if (socket && !sockets.has(socket)) {
+      sockets.set(socket, pid)
+      held.outOfSight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(infoOf(link)))?.[1] ?? 0)
+    }
+    if (target !== TOO_LONG && !target.endsWith(DELETED)) return
+    if (!isOnThem(link)) return
+    const path = target === TOO_LONG ? target : target.slice(0, -DELETED.length)
+    const stats = statOrNothing(link)
+    if (stats) add(stats, pid, path)
+    if (isGone(dirname(path))) goneFolders.add(dirname(path))
   }
   // Such a process has called prctl(PR_SET_DUMPABLE, 0), or runs a program that it may not read.
-  await eachDescriptor(pids, isThorough, signal, visit, () => held.outOfSight++)
+  await eachDescriptor(pids, threadsFor(options), signal, visit, () => held.outOfSight++)
   await eachDeletedMapping(pids, signal, ({ thread, range, inode, device, path, bytes }) => {
     // On btrfs and overlays stat() gives another device than the list of mappings.
     if (inodes.has(inode)) return
     const pid = Number.parseInt(thread, 10)
-    const stats = statOrNothing(`/proc/${pid}/map_files/${range}`)
-    if (stats) return add(stats, pid, () => path)
+    const stats = devices.has(device) ? statOrNothing(`/proc/${pid}/map_files/${range}`) : undefined
+    if (stats) return add(stats, pid, path)
     if (!isCharged(device, path, 0)) return
     const id = `mapped ${inode}`
     held.unseen.add(id)
     bytesOf.set(id, Math.max(bytes, bytesOf.get(id) ?? 0))
   })
+  for (const path of boundPaths(sockets))
+    if (!path.startsWith('/') || isGone(dirname(path))) goneFolders.add(path)
   for (const bytes of bytesOf.values()) held.deletedBytes += bytes
   held.deletedInodes = bytesOf.size
+  // A deleted folder stays on the disk as long as anything is held that was in it, and is open itself nowhere.
+  held.outOfSight += goneFolders.size
   return held
 }
 
@@ -131,13 +152,14 @@ export async function openEntries(entries: Entry[], pids: number[], dir: string)
   const open = new Set<Entry>()
   if (!entries.length) return open
   const { tmpDir } = foldersIn(dir)
-  await eachDescriptor(pids, false, undefined, (stats, path) => {
-    if (!stats.isFile()) return
+  await eachDescriptor(pids, firstLiveThread, undefined, (link, target) => {
+    if (!isWithin(target, dir) && !temporaryFolder.test(target)) return
+    const stats = statOrNothing(link)
+    if (!stats?.isFile()) return
     const entry = files.get(inodeId(stats))
     if (entry) open.add(entry)
     if (!folders.size) return
-    const seen = pathBehind(path)
-    for (const file of [seen, seen.replace(temporaryFolder, tmpDir)]) {
+    for (const file of [target, target.replace(temporaryFolder, tmpDir)]) {
       for (let end = file.indexOf('/', 1); end > 0; end = file.indexOf('/', end + 1)) {
         const folder = folders.get(file.slice(0, end))
         if (folder) open.add(folder)
@@ -150,19 +172,22 @@ export async function openEntries(entries: Entry[], pids: number[], dir: string)
 /** The other links of a process to files: the program that it runs, mapped or not, and the folders where it is. */
 const HELD_BESIDES = ['exe', 'cwd', 'root']
 
-/** Call `visit` with every descriptor and the like: what it is open on, and its path below /proc. */
+/**
+ * Call `visit` with every descriptor and the like: its path below /proc, and where it leads. Nothing is asked of its filesystem,
+ * which may be a server's that does not answer.
+ */
 async function eachDescriptor(
   pids: number[],
-  isThorough: boolean,
+  threadsOf: (pid: number) => string[],
   signal: AbortSignal | undefined,
-  visit: (stats: Stats, path: string) => void,
+  visit: (link: string, target: string) => void,
   onDenied = () => {},
 ): Promise<void> {
   const slice = new Slice()
-  for (const thread of pids.flatMap(pid => threadsOf(pid, isThorough))) {
-    for (const path of heldBy(thread, onDenied)) {
-      const stats = statOrNothing(path)
-      if (stats) visit(stats, path)
+  for (const thread of pids.flatMap(threadsOf)) {
+    for (const link of heldBy(thread, onDenied)) {
+      const target = targetOf(link)
+      if (target) visit(link, target)
       if (!slice.isOver()) continue
       await slice.next()
       signal?.throwIfAborted()
@@ -177,17 +202,24 @@ function* heldBy(thread: string, onDenied: () => void): Generator<string> {
   for (const name of HELD_BESIDES) yield `/proc/${thread}/${name}`
 }
 
-/**
- * The threads of a process whose descriptors are to be looked at, as paths below /proc: the first, or each. Once the
- * first has ended it has none, while those of the others live on.
- */
-function threadsOf(pid: number, isThorough: boolean): string[] {
-  const threads = list(`/proc/${pid}/task`).map(tid => `${pid}/task/${tid}`)
-  return isThorough || isEnded(threads[0]) ? threads : threads.slice(0, 1)
+/** Tells whose descriptors are to be looked at: of each thread, where they may have their own. */
+function threadsFor({ isThorough, threadsShareFiles }: HeldOptions): (pid: number) => string[] {
+  return isThorough && !threadsShareFiles ? threadsOf : firstLiveThread
 }
 
-function isEnded(thread: string | undefined): boolean {
-  const stat = thread && readProc(`${thread}/stat`)
+/** The threads of a process, as paths below /proc. */
+function threadsOf(pid: number): string[] {
+  return list(`/proc/${pid}/task`).map(tid => `${pid}/task/${tid}`)
+}
+
+/** Once the first thread has ended it has neither descriptors nor mappings, while those of the others live on. */
+function firstLiveThread(pid: number): string[] {
+  const live = threadsOf(pid).find(thread => !isEnded(thread))
+  return live === undefined ? [] : [live]
+}
+
+function isEnded(thread: string): boolean {
+  const stat = readProc(`${thread}/stat`)
   return !stat || 'ZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
 }
 
@@ -210,8 +242,7 @@ async function eachDeletedMapping(
 ): Promise<void> {
   const slice = new Slice()
   for (const pid of pids) {
-    // All of its threads have the same; one that has ended has none.
-    const thread = threadsOf(pid, true).find(it => !isEnded(it))
+    const [thread] = firstLiveThread(pid)
     if (!thread) continue
     for (const lines of linesOf(`/proc/${thread}/maps`)) {
       for (const line of lines) if (line.endsWith(DELETED)) visit(parseMapping(thread, line))
@@ -225,7 +256,7 @@ async function eachDeletedMapping(
 function parseMapping(thread: string, line: string): Mapping {
   const [range, , offset, device, inode, ...path] = line.split(/ +/)
   const [start, end] = range!.split('-').map(address => Number.parseInt(address, 16))
-  const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16))
+  const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16)) // hexadecimal, but in mountinfo
   return {
     thread,
     range: `${start!.toString(16)}-${end!.toString(16)}`,
@@ -241,26 +272,85 @@ function makedev(major: number, minor: number): number {
   return (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)
 }
 
+/** The same of `major:minor`. */
+function numberOf(device: string): number {
+  const [major, minor] = device.split(':').map(Number)
+  return makedev(major!, minor!)
+}
+
 /**
  * Tells whether a deleted file was one of the job's: on its filesystem, and in its folder or made since its training
  * began. In a sandbox the folders for temporary files are folders of the job.
  */
-function chargeRule({ dir, sinceMs }: HeldOptions): (dev: number, path: string, madeMs: number) => boolean {
-  const devices = devicesOf(dir)
+function chargeRule(
+  { dir, sinceMs }: HeldOptions,
+  devices: Devices,
+): (dev: number, path: string, madeMs: number) => boolean {
   const isInside = (path: string) => isWithin(path, dir) || temporaryFolder.test(path)
   return (dev, path, madeMs) => devices.has(dev) && (path === TOO_LONG || isInside(path) || madeMs >= sinceMs)
+}
+
+type Devices = Pick<Set<number>, 'has'>
+
+/**
+ * Tells whether a descriptor is on one of these devices, by the list of mounts that its process sees; true where that does not
+ * tell.
+ */
+function mountTest(devices: Devices): (link: string) => boolean {
+  const deviceOf = new Map<string, number>()
+  return link => {
+    const mount = /^mnt_id:\s*(\d+)/m.exec(link.includes('/fd/') ? readText(infoOf(link)) : '')?.[1]
+    if (mount === undefined) return true
+    if (!deviceOf.has(mount))
+      for (const { id, device } of parseMounts(readText(`/proc/${link.split('/', 3)[2]}/mountinfo`)))
+        deviceOf.set(id, numberOf(device))
+    const device = deviceOf.get(mount)
+    return device === undefined || devices.has(device)
+  }
+}
+
+/** Tells whether a folder of the job, as its training has seen it, is gone. */
+function goneTest(dir: string): (path: string) => boolean {
+  const { tmpDir } = foldersIn(dir)
+  const isThere = (path: string) => {
+    try {
+      return lstatSync(path, { throwIfNoEntry: false }) !== undefined
+    } catch {
+      return false
+    }
+  }
+  return path =>
+    (isWithin(path, dir) || temporaryFolder.test(`${path}/`)) &&
+    !isThere(path) &&
+    !isThere(`${path}/`.replace(temporaryFolder, `${tmpDir}`))
+}
+
+/** The paths that UNIX sockets are bound to, by their inodes; see unix(7). Those of abstract ones begin with `@`. */
+function* boundPaths(sockets: Map<string, number>): Generator<string> {
+  const [pid] = sockets.values()
+  if (pid === undefined) return
+  for (const lines of linesOf(`/proc/${pid}/net/unix`)) {
+    for (const line of lines) {
+      const [, inode, path] = /^\S+: \S+ \S+ \S+ \S+ \S+ +(\d+) (.+)$/.exec(line) ?? []
+      if (path !== undefined && !path.startsWith('@') && sockets.has(inode!)) yield path
+    }
+  }
+}
+
+function infoOf(link: string): string {
+  return link.replace('/fd/', '/fdinfo/')
 }
 
 /**
  * The numbers by which a folder's filesystem goes: on btrfs and overlays stat() and the list of mappings differ. An overlay
  * gives the files of each of its layers a number that stands nowhere, so there it is any that no other mount has.
  */
-function devicesOf(dir: string): Pick<Set<number>, 'has'> {
+function devicesOf(dir: string): Devices {
   const devices = new Set([statSync(dir).dev])
-  const mounts = parseMounts(readProc('self/mountinfo') ?? '').map(({ device, ...mount }) => {
-    const [major, minor] = device.split(':').map(Number)
-    return { ...mount, device: makedev(major!, minor!) }
-  })
+  const mounts = parseMounts(readProc('self/mountinfo') ?? '').map(({ device, ...mount }) => ({
+    ...mount,
+    device: numberOf(device),
+  }))
   // The last of the deepest covers the others.
   const [mount] = mounts
     .filter(({ point }) => isWithin(dir, point === '/' ? '' : point))
@@ -289,10 +379,10 @@ function statOrNothing(path: string): Stats | undefined {
 /** Stands for a path that Linux does not tell, because it has more than 4096 bytes; only the training makes such. */
 const TOO_LONG = 'a path of more than 4096 bytes'
 
-function pathBehind(link: string): string {
+/** Where a link of /proc leads; empty if it is gone, or not ours to look at. */
+function targetOf(link: string): string {
   try {
-    const path = readlinkSync(link)
-    return path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path
+    return readlinkSync(link)
   } catch (error) {
     return isErrno(error, 'ENAMETOOLONG') ? TOO_LONG : ''
   }

@@ -20,7 +20,9 @@ import {
 import { type Launched, launch, type TrainingCommand } from './launch.ts'
 import { OutputLines } from './output-lines.ts'
 import { SANDBOX_ATTEMPTS, stopSandbox } from './sandbox.ts'
+import { seccompFilter } from './seccomp.ts'
 
+const hasFilter = seccompFilter({ allowsBursts: true }) !== undefined
 /** Time between two looks at whether a training that is ended has gone. */
 const END_LOOK_MS = 20
 /** Time between two looks at the processes of a training without a sandbox. */
@@ -315,6 +317,11 @@ export class Training {
     // Somebody may still hold the other ends, or have stopped the watchdog: the run must be able to end.
     this.#output.destroy()
     this.#lifeline.destroy()
+  }
+
+  /** Have all threads of a process the same descriptors? The sandbox's filter sees to it, where there is one. */
+  get threadsShareFiles(): boolean {
+    return this.#command.isSandboxed && hasFilter
   }
 
   /** Is some of it still there after {@link kill}? It never gives its exit then. */

@@ -14,8 +14,9 @@ type Rule = {
   when?: {
     /** Looked at are the lower 32 bits of this argument. */
     argument: number
-    /** Any of these bits is set in it … */
+    /** Any of these bits is set in it, and none of the others … */
     bits?: number
+    unless?: number
     /** … or it is one of these values. */
     values?: readonly number[]
   }
@@ -30,9 +31,13 @@ const EOPNOTSUPP = 95
 const IOCTL: Call = [16, 29]
 const CLONE: Call = [56, 220]
 const UNSHARE: Call = [272, 97]
+const CLOSE_RANGE: Call = [436, 436]
 
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. */
 const NEW_NAMESPACE = 0x7e02_0000
+const CLONE_FILES = 0x400
+const CLONE_THREAD = 0x1_0000
+const CLOSE_RANGE_UNSHARE = 2
 /** CLONE_NEWTIME; in clone(2) this bit is a part of the signal at the end. */
 const NEW_TIME_NAMESPACE = 0x80
 
@@ -45,6 +50,10 @@ const rules: readonly Rule[] = [
     when: { argument: 0, bits: NEW_NAMESPACE },
   },
   { errno: EPERM, calls: [UNSHARE], when: { argument: 0, bits: NEW_NAMESPACE | NEW_TIME_NAMESPACE } },
+  // All threads of a process have the same descriptors: one list of them is enough to count what they hold.
+  { errno: EPERM, calls: [CLONE], when: { argument: 0, bits: CLONE_THREAD, unless: CLONE_FILES } },
+  { errno: EPERM, calls: [UNSHARE], when: { argument: 0, bits: CLONE_FILES } },
+  { errno: EPERM, calls: [CLOSE_RANGE], when: { argument: 2, bits: CLOSE_RANGE_UNSHARE } },
   // clone3 has its flags behind a pointer. C libraries fall back to clone.
   { errno: ENOSYS, calls: [[435, 435]] },
   {
@@ -207,7 +216,8 @@ const bursts: readonly Rule[] = [
       ],
     },
   },
-  // It punches holes, as fallocate does. On btrfs what is left around a hole keeps what was in it.
+  // They punch holes, as fallocate does. On btrfs what is left around a hole keeps what was in it.
+  { errno: ENOSYS, calls: [[440, 440]] }, // process_madvise, whose process is behind a number
   { errno: EOPNOTSUPP, calls: [[28, 233]], when: { argument: 2, values: [9] } }, // madvise: MADV_REMOVE
   {
     errno: ENOTTY,
@@ -286,9 +296,7 @@ function instructionsOf({ errno, calls, when }: Rule, column: 0 | 1): Instructio
   const refusal: Instruction[] = when
     ? [
         [LOAD_WORD, lowerHalfAt(when.argument)],
-        ...(when.bits === undefined
-          ? []
-          : [[JUMP_IF_ANY_BIT, when.bits, 0, 1] satisfies Instruction, refuse]),
+        ...refusalByBits(when, refuse),
         ...(when.values ?? []).flatMap((value): Instruction[] => [[JUMP_IF_EQUAL, value, 0, 1], refuse]),
         [LOAD_WORD, NUMBER_AT],
       ]
@@ -297,6 +305,12 @@ function instructionsOf({ errno, calls, when }: Rule, column: 0 | 1): Instructio
     [JUMP_IF_EQUAL, call[column], 0, refusal.length],
     ...refusal,
   ])
+}
+
+function refusalByBits({ bits, unless }: NonNullable<Rule['when']>, refuse: Instruction): Instruction[] {
+  if (bits === undefined) return []
+  if (unless === undefined) return [[JUMP_IF_ANY_BIT, bits, 0, 1], refuse]
+  return [[JUMP_IF_ANY_BIT, bits, 0, 2], [JUMP_IF_ANY_BIT, unless, 1, 0], refuse]
 }
 
 /** struct sock_filter; both processors are little-endian. */

@@ -9,6 +9,7 @@ test('parseMounts() decodes what stands in a table of mounts, with and without o
 
   assert.equal(parseMounts(table), [
     {
+      id: '22',
       point: '/',
       device: '8:1',
       type: 'ext4',
@@ -16,6 +17,7 @@ test('parseMounts() decodes what stands in a table of mounts, with and without o
       options: ['rw', 'relatime', 'rw', 'errors=remount-ro'],
     },
     {
+      id: '97',
       point: '/srv/the models',
       device: '0:47',
       type: 'overlay',

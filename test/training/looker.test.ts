@@ -22,7 +22,7 @@ async function looks(isTooMuch: (freeBytes: number, enoughBytes: number) => bool
       limitInodes: Infinity,
       reserveBytes: 0,
       reserveInodes: 0,
-      training: { processes: () => [], stopUnseen: async () => false },
+      training: { processes: () => [], threadsShareFiles: true, stopUnseen: async () => false },
       rules: {},
       start,
       countsAtOnce: true,

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { closeSync, lstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, lstatSync, openSync, readSync, statfsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { TrainerError } from '../../errors.ts'
 import type { JobName } from '../../quotas.ts'
+import { BTRFS } from '../../storage/capacity.ts'
 import { openPlain, reasonOf } from '../../system/plain-file.ts'
 import type { RunProgram } from '../../system/programs.ts'
 import { MIB } from '../../text.ts'
@@ -36,6 +37,8 @@ export function imageBytesFor(quotaBytes: number): number {
 export async function makeImage(path: string, bytes: number, job: JobName, run: RunProgram): Promise<void> {
   await rm(path, { force: true })
   closeSync(openSync(path, 'wx', 0o600))
+  // Written elsewhere at each overwriting, it would take more of the disk than was reserved; see btrfs(5).
+  if (statfsSync(path).type === BTRFS) await run(['chattr', '+C', '--', path])
   await run(['fallocate', '--length', String(bytes), path])
   const isSmall = bytes < 512 * MIB
   await run([
