@@ -111,13 +111,56 @@ export function isStopped(pid: number): boolean {
   return threadStates(pid).every(state => 'TtZX'.includes(state))
 }
 
+/** What stands in schedstat, by place; see sched-stats in the kernel's documentation. */
+const RAN_NS = 0
+const WAITED_NS = 1
+const RUNS = 2
+
+/** Add up what the threads of a process have in schedstat; undefined if it is gone, 0 where the kernel does not count. */
+function scheduled(pid: number, place: number): number | undefined {
+  const figures = threadsOf(pid).flatMap(
+    tid => readProc(`${pid}/task/${tid}/schedstat`)?.split(' ')[place] ?? [],
+  )
+  return figures.length ? figures.reduce((sum, figure) => sum + Number(figure), 0) : undefined
+}
+
 /**
- * Tell how often the threads of a process have been given a processor, see schedstat in the kernel's documentation: while it
- * stands still that does not change, whatever wakes it for a moment. Undefined if it is gone; 0 where the kernel does not count.
+ * Tell how often the threads of a process have been given a processor: while it stands still that does not change, whatever
+ * wakes it for a moment. Undefined if it is gone; 0 where the kernel does not count.
  */
 export function runsOf(pid: number): number | undefined {
-  const runs = threadsOf(pid).flatMap(tid => readProc(`${pid}/task/${tid}/schedstat`)?.split(' ')[2] ?? [])
-  return runs.length ? runs.reduce((sum, count) => sum + Number(count), 0) : undefined
+  return scheduled(pid, RUNS)
+}
+
+/** Look so long at what a process does. */
+const LONG_LOOK_MS = 500
+
+/** Find those of some processes that would run, but for others that keep the processors: they wait for one half of the time. */
+export function findStarved(pids: number[]): Promise<number[]> {
+  return findByTime(pids, (_ranNs, waitedNs) => waitedNs > (LONG_LOOK_MS * 1e6) / 2)
+}
+
+/** Find those of some processes that do as `isSo` says in the next half of a second: how long they ran, and waited to run. */
+async function findByTime(
+  pids: number[],
+  isSo: (ranNs: number, waitedNs: number, pid: number) => boolean,
+): Promise<number[]> {
+  const look = (pid: number) => [RAN_NS, WAITED_NS].map(place => scheduled(pid, place) ?? 0)
+  const before = new Map(pids.map(pid => [pid, look(pid)]))
+  await delay(LONG_LOOK_MS)
+  return pids.filter(pid => {
+    const [ranNs, waitedNs] = look(pid).map((ns, index) => ns - before.get(pid)![index]!)
+    return isSo(ranNs!, waitedNs!, pid)
+  })
+}
+
+/** Are these on their way out, as far as others let them run? To give much memory back takes long, and one waits for another. */
+async function areEnding(pids: number[]): Promise<boolean> {
+  const half = (LONG_LOOK_MS * 1e6) / 2
+  const ending = await findByTime(pids, (ranNs, waitedNs, pid) =>
+    isExiting(pid) ? ranNs + waitedNs > 0 : waitedNs > half,
+  )
+  return ending.length > 0 && pids.every(pid => isExiting(pid) || ending.includes(pid))
 }
 
 /**
@@ -153,17 +196,26 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
+const ENDING_MS = 1000
+const MOST_ENDING_MS = 120_000
+
 /**
  * Send SIGKILL to every process that `find` returns until it returns none: processes forked meanwhile are caught too.
  *
- * @returns the processes that are still there at the deadline (in an uninterruptible system call)
+ * @returns the processes that are still there at the deadline, in an uninterruptible system call; later if all that are left
+ * are on their way out, or wait for a processor
  */
 export async function killAll(find: () => number[], deadlineMs = 10_000): Promise<number[]> {
-  const end = performance.now() + deadlineMs
+  const startedMs = performance.now()
   for (;;) {
     const left = find()
-    if (!left.length || performance.now() > end) return left
+    if (!left.length) return left
     for (const pid of left) signalProcess(pid, 'SIGKILL')
     await delay(5)
+    const tookMs = performance.now() - startedMs
+    // One on its way out does nothing more, and hears no signal: it moves on, or is stuck for good.
+    const isEnding = tookMs > ENDING_MS && left.every(isExiting)
+    if (tookMs < deadlineMs && !isEnding) continue
+    if (tookMs > MOST_ENDING_MS || !(await areEnding(left))) return find()
   }
 }

@@ -28,6 +28,8 @@ const MAX_WAIT_MS = 250
 const HURRY_BYTES_PER_MS = MIB / 16
 const HURRIED_WAIT_MS = 1
 const HURRY_MS = 100
+/** Many who make files faster than this keep whoever lists their folder waiting, for seconds. */
+const CROWDED_INODES_PER_MS = 1
 /** Walks take no more of the time than this. */
 const WALK_SHARE = 1 / 150
 /** Somebody frees space, which hides as much growth from the filesystem's account: for so long they may take more. */
@@ -47,6 +49,12 @@ const FREEZE_DEADLINE_MS = 60_000
 const MOST_UNFOUND = 1 / 16
 /** A process that waits in the kernel for so long without running is not writing: a writer that is held back runs every 200 ms. */
 const STUCK_MS = 250
+/** While it does not stop the kernel is asked again, first after so long, and each time twice as late. */
+const PRESS_MS = 25
+const MOST_PRESS_MS = 1000
+/** While it is counted it is looked at so often, for a twentieth of the time at most. */
+const WAKE_LOOK_MS = 10
+const WAKE_LOOK_SHARE = 0.05
 /** A training that is stopped is woken so often by chance, such as an operator's SIGCONT. */
 const MOST_WAKES = 5
 const TELL_EVERY_MS = 1000
@@ -132,7 +140,9 @@ class Guard {
   #movingUntilMs = 0
   #toldMs = Number.NEGATIVE_INFINITY
   /** The last look between walks, and until when it is looked at in a hurry. */
-  #pace = { usedBytes: 0, ms: 0, hurryUntilMs: 0 }
+  #pace = { usedBytes: 0, usedInodes: 0, ms: 0, hurryUntilMs: 0 }
+  /** Are so many files made that a walk would be late, and no account of what is written meanwhile? */
+  #isCrowded = false
   fullest: Figures
   #fullestMs = 0
 
@@ -156,7 +166,7 @@ class Guard {
       this.#remember(now)
       const isHurried = this.#isHurried(now)
       if (isTight) await this.#stopAndCount()
-      else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
+      else if (needsWalks && !this.#isCrowded && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now), isHurried)
     }
   }
@@ -191,12 +201,14 @@ class Guard {
   }
 
   /** Has it grown fast just now, or was it just resumed? */
-  #isHurried({ usedBytes }: Figures): boolean {
+  #isHurried({ usedBytes, usedInodes }: Figures): boolean {
     const last = this.#pace
     const ms = performance.now()
+    this.#isCrowded =
+      this.#watch.countsAtOnce && usedInodes - last.usedInodes > CROWDED_INODES_PER_MS * (ms - last.ms)
     const growsFast = usedBytes - last.usedBytes > HURRY_BYTES_PER_MS * (ms - last.ms)
     const hurryUntilMs = growsFast ? ms + HURRY_MS : last.hurryUntilMs
-    this.#pace = { usedBytes, ms, hurryUntilMs }
+    this.#pace = { usedBytes, usedInodes, ms, hurryUntilMs }
     return ms < hurryUntilMs
   }
 
@@ -319,8 +331,11 @@ class Guard {
       // It writes on until it is dead: no time for another look.
       if (passed) return this.#endPassed(passed, passed.held)
       runs = training.runs()
-      look = await this.#looker.countStanding(this.#estimate.now())
-      if (!training.hasRunSince(runs)) break
+      const counted = await this.#countStanding(runs)
+      if (counted && !training.hasRunSince(runs)) {
+        look = counted
+        break
+      }
       if (attempt === MOST_WAKES)
         return this.#endUncounted(
           'something wakes it each time that it is stopped (a timer that sends SIGCONT?)',
@@ -349,6 +364,36 @@ class Guard {
     // To write it down takes time in which the training would go on unwatched.
     emit({ event: 'train.resume', job, usedBytes: look.usedBytes, pausedMs, ...countedOnly })
     training.resume()
+  }
+
+  /** @returns undefined if it was woken meanwhile, by whatever; it is being stopped again then */
+  async #countStanding(runs: Runs): Promise<Look | undefined> {
+    const { training } = this.#watch
+    const over = new AbortController()
+    const woken = new AbortController()
+    const watch = async () => {
+      for (let tookMs = 0; !over.signal.aborted; ) {
+        const waitMs = Math.max(WAKE_LOOK_MS, tookMs / WAKE_LOOK_SHARE)
+        await delay(waitMs, undefined, { signal: over.signal }).catch(() => {})
+        const startedMs = performance.now()
+        if (over.signal.aborted || !training.hasRunSince(runs)) tookMs = performance.now() - startedMs
+        else {
+          training.stop()
+          return woken.abort(new Error('it runs'))
+        }
+      }
+    }
+    const watching = watch()
+    try {
+      const signal = AbortSignal.any([this.#signal, woken.signal])
+      return await this.#looker.countStanding(this.#estimate.now(), signal)
+    } catch (error) {
+      if (error !== woken.signal.reason) throw error
+      return undefined
+    } finally {
+      over.abort()
+      await watching
+    }
   }
 
   async #freeze(): Promise<void> {
@@ -394,12 +439,24 @@ class Guard {
     const { training, countsAtOnce } = this.#watch
     const startedMs = performance.now()
     let since: { ms: number; runs: Runs } | undefined
+    let press = { ms: startedMs + PRESS_MS, everyMs: PRESS_MS }
+    let renewals = 0
     const unfound = new Unfound(countsAtOnce)
     while (!training.stop()) {
-      if (performance.now() - startedMs > FREEZE_DEADLINE_MS)
+      if (performance.now() - startedMs > FREEZE_DEADLINE_MS && !(await training.isStarved()))
         await this.#endUncounted(
           `it does not stop within ${FREEZE_DEADLINE_MS / 1000} s; look for a disk or a network mount that hangs`,
         )
+      if (performance.now() > press.ms) {
+        // Nothing that the kernel has stopped makes a process, unless something else of it has woken it.
+        if (await training.stopUnseen()) renewals++
+        if (renewals > MOST_WAKES)
+          await this.#endUncounted(
+            'it goes on making processes while it is stopped (one that sends SIGCONT?)',
+          )
+        const everyMs = Math.min(2 * press.everyMs, MOST_PRESS_MS)
+        press = { ms: performance.now() + (renewals ? PRESS_MS : everyMs), everyMs }
+      }
       since ??= { ms: performance.now(), runs: training.runs() }
       if (performance.now() - since.ms > STUCK_MS) {
         if (training.isStuck() && !training.hasRunSince(since.runs)) return undefined

@@ -107,12 +107,16 @@ export class Looker {
     return this.#addHeld(await this.count(signal), false, signal)
   }
 
-  /** Count while the training stands still, and note what others write meanwhile. */
-  async countStanding(expected: Figures): Promise<Look> {
+  /**
+   * Count while the training stands still, and note what others write meanwhile.
+   *
+   * @param signal ends the count, by its reason
+   */
+  async countStanding(expected: Figures, signal: AbortSignal): Promise<Look> {
     const { dir } = this.#looked
     const sinceMs = performance.now()
     const before = accountOf(dir).usedBytes
-    const look = await this.#countStanding(expected)
+    const look = await this.#countStanding(expected, signal)
     const theirBytes = Math.max(0, accountOf(dir).usedBytes - before)
     this.#others = { bytesPerMs: theirBytes / (performance.now() - sinceMs), sinceMs }
     return look
@@ -157,10 +161,10 @@ export class Looker {
    * Count while nothing of the training moves. What is missing on the disk and in no file is the training's too if it
    * holds deleted files of which this user cannot tell the size, and others do not write.
    */
-  async #countStanding(expected: Figures): Promise<Look> {
+  async #countStanding(expected: Figures, signal: AbortSignal): Promise<Look> {
     const { dir, training, isCapped, countsAtOnce } = this.#looked
     const standingBytes = this.#standing.now().usedBytes
-    const counted = await this.count()
+    const counted = await this.count(signal)
     // Either others write, or somebody of the training whom nobody has met yet.
     const grownBytes = Math.max(0, accountOf(dir).usedBytes - counted.account.usedBytes)
     const passedOverBytes = this.#passedOverBytes
@@ -171,7 +175,7 @@ export class Looker {
     if (isExplained) this.#passedOverBytes = restBytes
     if (isExplained || counted.usedBytes > this.#looked.limitBytes)
       return { ...counted, account: accountOf(dir) }
-    let look = await this.#addHeld(counted, true)
+    let look = await this.#addHeld(counted, true, signal)
     if (isCapped) return look
     let missingBytes = passedOverBytes + standingBytes - look.usedBytes
     if (missingBytes > NOISE.bytes) {
@@ -182,7 +186,7 @@ export class Looker {
     // It may be held by processes that nobody has met yet.
     if (missingBytes + grownBytes > NOISE.bytes && (await training.stopUnseen())) {
       const before = look.usedBytes
-      look = await this.#addHeld(await this.count(), true)
+      look = await this.#addHeld(await this.count(signal), true, signal)
       missingBytes -= look.usedBytes - before
     }
     this.#passedOverBytes = missingBytes > NOISE.bytes ? 0 : Math.max(0, missingBytes)

@@ -89,11 +89,10 @@ async function steadyWork({ name, workDir, run, emit }: Job): Promise<void> {
 
 const warned = new WeakMap<Run, string>()
 
-/** Say why trainings go without the sandbox: once in a run, not for each of its jobs. */
-function warnOnce({ run, emit }: Job, fault: string): void {
-  if (warned.get(run) === fault) return
-  warned.set(run, fault)
-  const message = `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${fault}`
+/** Say what the sandbox does not do for trainings: once in a run, not for each of its jobs. */
+function warnOnce({ run, emit }: Job, message: string): void {
+  if (warned.get(run) === message) return
+  warned.set(run, message)
   emit({ event: 'warning', message })
 }
 

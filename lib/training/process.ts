@@ -8,6 +8,7 @@ import { unlessAborted } from '../system/abort.ts'
 import { piecesOf } from '../system/pieces.ts'
 import {
   bytesWrittenBy,
+  findStarved,
   isStopped,
   isStuck,
   killAll,
@@ -29,6 +30,9 @@ const END_LOOK_MS = 20
 const NOTE_EVERY_MS = 100
 /** By then its last output has come, however busy the machine, unless a process that got away holds the pipe. */
 const OUTPUT_END_MS = 5000
+
+/** So many processes are named in a message. */
+const MOST_NAMED = 8
 
 export type TrainingExit = { exitCode: number | null; signal: NodeJS.Signals | null; seconds: number }
 
@@ -254,6 +258,11 @@ export class Training {
     return this.#writers().every(isStuck)
   }
 
+  /** Does something of it that does not stop only wait for a processor, which others keep? Takes half a second. */
+  async isStarved(): Promise<boolean> {
+    return (await findStarved(this.#writers().filter(pid => !isStopped(pid)))).length > 0
+  }
+
   resume(): void {
     this.#isHeld = false
     for (const pid of this.#isEnding ? this.#inside() : this.processes()) signalProcess(pid, 'SIGCONT')
@@ -265,6 +274,8 @@ export class Training {
    * grace. Resolves when nothing of it is left.
    */
   async end(graceMs: number): Promise<void> {
+    // It has been killed: there is nobody to have a grace.
+    if (this.#isOver) return this.kill()
     this.#isEnding = true
     const endMs = performance.now() + graceMs
     // bwrap would end with the training's first process, and take the others along. Its other process, the first of the
@@ -331,8 +342,9 @@ export class Training {
 
   /** Name what could not be killed, and what that means. */
   describeUnkillable(): string {
-    const pids = this.#unkillable.join(', ')
-    return `pid ${pids} cannot be killed: stuck in a system call; the lock is held until that returns, or the machine is restarted`
+    const named = this.#unkillable.slice(0, MOST_NAMED)
+    const more = this.#unkillable.length - named.length
+    return `pid ${named.join(', ')}${more ? ` and ${more} more` : ''} cannot be killed: stuck in a system call; the lock is held until that returns, or the machine is restarted`
   }
 }
 

@@ -36,6 +36,9 @@ const TRAINING_USER = 65_530
  */
 export const SANDBOX_ATTEMPTS = 5
 
+/** Wait longer before each of them. */
+const ATTEMPT_PAUSE_MS = 50
+
 /** To enter a sandbox takes some ten milliseconds; on a busy machine more. */
 const ENTERING_MS = 5000
 const ENTERING_LOOK_MS = 50
@@ -57,7 +60,9 @@ type Way = {
 }
 
 /** The way that worked at the last look, with which network, and when that was. */
-let knownWay: (Way & { network: Quota['network']; foundMs: number }) | undefined
+let knownWay:
+  | (Way & { network: Quota['network']; foundMs: number; strongerFault: string | undefined })
+  | undefined
 
 /** Jobs follow each other: what has just worked is not tried again. */
 const WAY_HOLDS_MS = 60_000
@@ -65,7 +70,8 @@ const WAY_HOLDS_MS = 60_000
 /**
  * Should this job's training run in a bubblewrap sandbox? Found out by making one: a distribution may forbid it.
  *
- * @param onFault told why a job that is to have the sandbox where that works goes without
+ * @param onFault told why a job that is to have the sandbox where that works goes without, or why root's training is root in
+ * it
  * @throws {TrainerError} `config` if the job requires the sandbox, or one without a network, and it does not work here.
  */
 export function useSandbox(
@@ -82,9 +88,18 @@ export function useSandbox(
     throw refuse('its sandbox is "off"; set that to "auto"', '"host"')
   }
   const fault = findWay(network)
-  if (fault === undefined) return true
+  if (fault === undefined) {
+    const { changesUser, strongerFault } = knownWay!
+    if (!changesUser && strongerFault && process.getuid?.() === 0)
+      onFault?.(
+        `root's trainings are root in the sandbox, with the right to use others' files: ${strongerFault}`,
+      )
+    return true
+  }
   if (!needed) {
-    onFault?.(fault)
+    onFault?.(
+      `trainings run without the sandbox, so nothing bounds what they write outside their folders: ${fault}`,
+    )
     return false
   }
   throw refuse(`the sandbox does not work: ${fault}`, network === 'none' ? '"host"' : '"auto"')
@@ -97,7 +112,7 @@ function findWay(network: Quota['network']): string | undefined {
   for (const way of ways()) {
     const result = probe(way, network)
     if (result === undefined) {
-      knownWay = { ...way, network, foundMs: performance.now() }
+      knownWay = { ...way, network, foundMs: performance.now(), strongerFault: fault }
       return undefined
     }
     fault = result
@@ -124,7 +139,10 @@ function probe(way: Way, network: Quota['network'], attempt = 1): string | undef
   if (isErrno(error, 'ENOENT', 'EACCES') || /failed to execute bwrap/.test(said)) {
     return 'bwrap is not installed; install the Debian package bubblewrap'
   }
-  if (attempt < SANDBOX_ATTEMPTS) return probe(way, network, attempt + 1)
+  if (attempt < SANDBOX_ATTEMPTS) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, attempt * ATTEMPT_PAUSE_MS)
+    return probe(way, network, attempt + 1)
+  }
   return explainFault(said || `bwrap ended with ${signal ?? `exit code ${status}`}`)
 }
 
