@@ -70,6 +70,8 @@ async function submitted(...names: string[]) {
       const ended = new Promise<number | null>(resolve => child.on('close', resolve))
       return { child, output: () => output, ended }
     },
+    /** Leave the fleet file as an editor does that is not done with it. */
+    breakFile: () => writeFileSync(box.path('fleet.json'), '{ "sites": '),
     /** When squeue was called, in milliseconds. */
     callsMs: () => readFileSync(box.path('calls'), 'utf8').trim().split('\n').map(Number),
     record: (name: string) => JSON.parse(readFileSync(box.path(name, '.trainer', 'slurm.json'), 'utf8')),
@@ -158,6 +160,21 @@ test('a fleet says how to leave it, and after a failure what to look at, as a li
   assert.match(lines[0]!, 'Ctrl-C ends all jobs; close the terminal to leave them running')
   assert.match(lines.at(-2)!, /ERROR 0 of 1 site done, 1 failed \(exit code 1\), after [\d.]+ s$/)
   assert.match(lines.at(-1)!, /^ {2}node .*fleet\.json --status$/)
+})
+
+test('a fleet ends as its sites do, though its file cannot be read any more', async () => {
+  await using fleet = await submitted('paris', 'rome')
+  fleet.queue({ state: 'RUNNING' })
+  const following = fleet.start('--attach', '--json', 'paris')
+  await until('it has started', () => following.output().includes('site.start'))
+  fleet.breakFile()
+  fleet.queue({ state: 'TIMEOUT' })
+
+  assert.is(await following.ended, 1)
+  const done = eventsIn(following.output()).at(-1)!
+  assert.ok(done.event === 'fleet.done', JSON.stringify(done))
+  assert.is(done.exitCode, 1)
+  assert.match(done.next!, /fleet\.json paris --status$/)
 })
 
 test('a job that nobody has followed is judged by Slurm, and not by the run before once that has forgotten it', async () => {
