@@ -94,15 +94,16 @@ export class Follower {
     }
   }
 
-  /** Is there still something to wait for? */
+  /** Is there still something to wait for: how its job comes out, or that a cancelled one leaves its node? */
   #isOpen({ outcome, isGone }: FollowedSite): boolean {
-    return this.#cancelledAtMs === undefined ? !outcome : !isGone
+    return !outcome || (this.#cancelledAtMs !== undefined && !isGone)
   }
 
   #readJournals(): void {
     const looksAtWaiting = this.#ticks % WAITING_TICKS === 0
     for (const site of this.#sites) {
-      if (!site.outcome && (site.state === 'running' || looksAtWaiting)) this.#readJournal(site)
+      const isAwaited = site.state === 'running' || site.isGone
+      if (!site.outcome && (isAwaited || looksAtWaiting)) this.#readJournal(site)
     }
   }
 
@@ -124,7 +125,8 @@ export class Follower {
   async #askSlurm(): Promise<void> {
     const startedMs = performance.now()
     const open = this.#sites.filter(it => this.#isOpen(it))
-    const states = () => open.map(({ state, outcome, reason }) => [state, !!outcome, reason].join()).join()
+    const states = () =>
+      open.map(({ state, outcome, reason, isGone }) => [state, !!outcome, reason, isGone].join()).join()
     const before = states()
     try {
       const jobs = await listJobs(open.map(({ jobId }) => jobId))
@@ -165,6 +167,7 @@ export class Follower {
   /** Slurm's word decides; the reason, or for a job that Slurm has forgotten the end, is in the journal. */
   async #takeEnd(site: FollowedSite, job: SlurmJob | undefined): Promise<void> {
     site.isGone = true
+    site.ended = job
     if (site.outcome) return
     this.#readJournal(site)
     const { kept, doneAt } = site
@@ -172,7 +175,12 @@ export class Follower {
     site.endSeenMs ??= performance.now()
     const patienceMs = job?.state === 'COMPLETED' ? LATE_SUCCESS_MS : LATE_FILE_MS
     const isLate = performance.now() - site.endSeenMs > patienceMs
-    if (!isLate && !(job ? isComplete(job, site) : site.done)) return
+    if (isLate || (job ? isComplete(job, site) : site.done)) await this.#judge(site)
+  }
+
+  /** Judge a job that has ended by what is known of it now. */
+  async #judge(site: FollowedSite): Promise<void> {
+    const { ended: job } = site
     const { timeMinutes } = this.#fleet.slurm
     const known = job ?? (site.done ? undefined : await findInAccounting(site.jobId))
     const evidence = site.evidence(timeMinutes)
@@ -218,9 +226,10 @@ export class Follower {
   }
 
   async #giveUp(): Promise<void> {
-    for (const site of this.#sites.filter(it => !it.isGone && !it.outcome)) {
+    for (const site of this.#sites.filter(it => !it.outcome)) {
       const message = `its job ${site.jobId} was cancelled, but not seen to end; look at squeue -j ${site.jobId}`
-      await this.#end(site, { exitCode: 143, message })
+      if (site.isGone) await this.#judge(site)
+      else await this.#end(site, { exitCode: 143, message })
     }
   }
 

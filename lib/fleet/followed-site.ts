@@ -7,6 +7,7 @@ import { logOf } from './batch-script.ts'
 import type { SiteState } from './fleet-events.ts'
 import type { Site } from './fleet-file.ts'
 import type { Evidence, Outcome } from './outcome.ts'
+import type { SlurmJob } from './slurm.ts'
 
 /** A site whose job is in Slurm's hands, and what is known of it. */
 export class FollowedSite {
@@ -29,6 +30,8 @@ export class FollowedSite {
   readonly kept: JobRecord['outcome']
   /** Since when its end lacks its reason, in milliseconds. */
   endSeenMs: number | undefined
+  /** Slurm's last word of its job once that has ended; undefined if Slurm has forgotten it. */
+  ended: SlurmJob | undefined
   readonly submittedAt: string
   /** The begin of its run, once that is in the journal. */
   begunAt: string | undefined

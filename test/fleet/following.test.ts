@@ -23,11 +23,12 @@ const end: EventBody = { event: 'run.done', exitCode: 0, seconds: 1, message: 't
 async function submitted(...names: string[]) {
   const job = { maxDiskMb: 20, train: ['true'] }
   const quotas = JSON.stringify({ jobs: { core: job, dpi: job, agent: job } })
-  const box = await sandbox({ 'quotas.json': quotas, rows: '', calls: '', 'bin/empty': '' })
+  const box = await sandbox({ 'quotas.json': quotas, rows: '', calls: '', cancelled: '', 'bin/empty': '' })
   const program = (name: string, line: string) =>
     writeFileSync(box.path('bin', name), `#!/bin/sh\n${line}\n`, { mode: 0o755 })
   program('squeue', `date +%s%3N >> '${box.path('calls')}'; exec cat '${box.path('rows')}'`)
   program('sacct', 'exit 1')
+  program('scancel', `echo "$@" >> '${box.path('cancelled')}'`)
   const submittedAt = new Date(Date.now() - HOUR_MS).toISOString()
   const stateDirs = names.map(name => box.path(name, '.trainer'))
   for (const [index, dir] of stateDirs.entries()) {
@@ -36,7 +37,7 @@ async function submitted(...names: string[]) {
     writeFileSync(`${dir}/slurm.json`, JSON.stringify(record))
   }
   const sites = Object.fromEntries(names.map(name => [name, { modelsDir: name, quotas: 'quotas.json' }]))
-  writeFileSync(box.path('fleet.json'), JSON.stringify({ sites }))
+  writeFileSync(box.path('fleet.json'), JSON.stringify({ metrics: 'metrics', sites }))
   const children: ChildProcess[] = []
   return {
     submittedAt,
@@ -72,6 +73,9 @@ async function submitted(...names: string[]) {
     },
     /** Leave the fleet file as an editor does that is not done with it. */
     breakFile: () => writeFileSync(box.path('fleet.json'), '{ "sites": '),
+    /** The ids that scancel was called with, a call a line. */
+    cancelled: () => readFileSync(box.path('cancelled'), 'utf8'),
+    metrics: () => readFileSync(box.path('metrics'), 'utf8'),
     /** When squeue was called, in milliseconds. */
     callsMs: () => readFileSync(box.path('calls'), 'utf8').trim().split('\n').map(Number),
     record: (name: string) => JSON.parse(readFileSync(box.path(name, '.trainer', 'slurm.json'), 'utf8')),
@@ -197,6 +201,31 @@ test('a job that nobody has followed is judged by Slurm, and not by the run befo
   assert.match(known.message, 'it ran into its time limit')
   assert.equal([forgotten.state, forgotten.exitCode], ['failed', 1])
   assert.match(forgotten.message, 'unknown: its job 1 has left the queue without an end')
+})
+
+test('of a job that is cancelled is told how it came out, with its own words if they come late', async () => {
+  await using fleet = await submitted('paris', 'rome')
+  fleet.queue({ state: 'RUNNING' }, { state: 'RUNNING' })
+  fleet.tell(begin)
+  const following = fleet.start('--attach', '--json')
+  await until('both have started', () => following.output().split('site.start').length > 2)
+  following.child.kill('SIGTERM')
+  await until('both are cancelled', () => fleet.cancelled() === '1 2\n')
+  const calls = fleet.callsMs().length
+  fleet.queue({ state: 'CANCELLED' }, { state: 'CANCELLED' })
+  await until('both are seen to have ended', () => fleet.callsMs().length > calls)
+  fleet.tell({ ...end, exitCode: 143, message: 'interrupted by SIGTERM' })
+
+  assert.is(await following.ended, 143, following.output())
+  const fails = eventsIn(following.output()).flatMap(it =>
+    it.event === 'site.fail' ? [[it.site, it.exitCode, it.message]] : [],
+  )
+  assert.equal(fails, [
+    ['paris', 143, 'its job 1 was cancelled: interrupted by SIGTERM'],
+    ['rome', 143, 'its job 2 was cancelled'],
+  ])
+  assert.is(fleet.record('rome').outcome.exitCode, 143)
+  assert.match(fleet.metrics(), /state="running"} 0\n.*state="done"} 0\n.*state="failed"} 2\n/s)
 })
 
 test('how a job came out is kept, and found when Slurm has forgotten the job', async () => {
