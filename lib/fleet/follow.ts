@@ -63,7 +63,8 @@ export class Follower {
   async follow(signal: AbortSignal): Promise<void> {
     for (; this.#sites.some(it => this.#isOpen(it)); this.#ticks++) {
       if (signal.reason?.code === 'sighup') throw signal.reason
-      if (signal.aborted) await this.cancel()
+      // Until Slurm has taken it: a controller that is away when it is asked may be back.
+      if (signal.aborted || this.#cancelledAtMs !== undefined) await this.cancel()
       this.#readJournals()
       const hasHint = this.#sites.some(({ outcome, done }) => !outcome && done)
       if (this.#pace.isDue(performance.now(), hasHint)) await this.#askSlurm()
@@ -75,23 +76,38 @@ export class Follower {
     }
   }
 
-  /** End every job that may still be in the queue; those that are held too. */
+  /** End every job that is still in the queue; those that are held too. */
   async cancel(): Promise<void> {
-    const ids = this.#sites.filter(({ isGone }) => !isGone).map(({ jobId }) => jobId)
     if (this.#cancelledAtMs === undefined) {
       this.#cancelledAtMs = performance.now()
       this.#pace = new Pace(CANCEL_POLL_MS)
-      const message = `ending ${count(ids.length, 'job')}; each has its grace to save`
-      if (ids.length) this.#emit({ event: 'warning', message })
     }
     if (this.#isCancelSent) return
     try {
+      const ids = await this.#queuedIds()
       if (ids.length) await cancelJobs(ids)
       this.#isCancelSent = true
       this.#hasAnswered()
+      const message = `ending ${count(ids.length, 'job')}; each has its grace to save`
+      if (ids.length) this.#emit({ event: 'warning', message })
     } catch (error) {
       this.#hasNoAnswer(error)
     }
+  }
+
+  /**
+   * Ask Slurm which jobs of ours are in its queue: a cluster that was made anew may have given their ids to others.
+   *
+   * @throws {NoAnswer}
+   */
+  async #queuedIds(): Promise<number[]> {
+    const asked = this.#sites.filter(({ isGone }) => !isGone)
+    if (!asked.length) return []
+    const jobs = await listJobs(asked.map(({ jobId }) => jobId))
+    return asked.flatMap(({ site, jobId }) => {
+      const job = jobs.get(jobId)
+      return job && isNamed(job, jobNameOf(site)) && !hasEnded(job) ? [jobId] : []
+    })
   }
 
   /** Is there still something to wait for: how its job comes out, or that a cancelled one leaves its node? */

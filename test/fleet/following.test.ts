@@ -1,14 +1,14 @@
 /** A fleet followed to its end where a stand-in for squeue says what Slurm's would say only after hours, or by chance. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { type EventBody, stampEvent } from '../../lib/events.ts'
 import type { FleetEvent } from '../../lib/fleet/fleet-events.ts'
 import { programOf, root } from '../support/places.ts'
 import { sandbox, until } from '../support/sandbox.ts'
-import { test } from '../support/test.ts'
+import { inSweep, test } from '../support/test.ts'
 
-type Row = { state: string; status?: number; reason?: string }
+type Row = { state: string; status?: number; reason?: string; name?: string }
 
 const HOUR_MS = 3_600_000
 /** For longer than a file is waited for that only adds words. */
@@ -26,9 +26,10 @@ async function submitted(...names: string[]) {
   const box = await sandbox({ 'quotas.json': quotas, rows: '', calls: '', cancelled: '', 'bin/empty': '' })
   const program = (name: string, line: string) =>
     writeFileSync(box.path('bin', name), `#!/bin/sh\n${line}\n`, { mode: 0o755 })
-  program('squeue', `date +%s%3N >> '${box.path('calls')}'; exec cat '${box.path('rows')}'`)
+  const away = `[ ! -e '${box.path('away')}' ] || { echo 'Unable to contact slurm controller' >&2; exit 1; }`
+  program('squeue', `date +%s%3N >> '${box.path('calls')}'\n${away}\nexec cat '${box.path('rows')}'`)
   program('sacct', 'exit 1')
-  program('scancel', `echo "$@" >> '${box.path('cancelled')}'`)
+  program('scancel', `${away}\necho "$@" >> '${box.path('cancelled')}'`)
   const submittedAt = new Date(Date.now() - HOUR_MS).toISOString()
   const stateDirs = names.map(name => box.path(name, '.trainer'))
   for (const [index, dir] of stateDirs.entries()) {
@@ -51,12 +52,17 @@ async function submitted(...names: string[]) {
     },
     /** Change what squeue says from now on. */
     queue: (...rows: Row[]) => {
-      const lines = rows.map(({ state, status = 0, reason = 'None' }, index) => {
+      const lines = rows.map(({ state, status = 0, reason = 'None', name }, index) => {
         const cells = [index + 1, state, status, 0, 'n1', reason].map(String)
         const widths = [12, 20, 12, 8, 64, 160]
-        return `${cells.map((cell, column) => cell.slice(0, widths[column]).padEnd(widths[column]!)).join('')}ransomeye:${names[index]}`
+        return `${cells.map((cell, column) => cell.slice(0, widths[column]).padEnd(widths[column]!)).join('')}${name ?? `ransomeye:${names[index]}`}`
       })
       writeFileSync(box.path('rows'), lines.map(line => `${line}\n`).join(''))
+    },
+    /** Take the controller away until it is brought back. */
+    goAway: () => {
+      writeFileSync(box.path('away'), '')
+      return { comeBack: () => rmSync(box.path('away')) }
     },
     start: (...args: string[]) => {
       const argv = [...programOf('scripts/fleet.ts'), box.path('fleet.json'), '--poll', '1s', ...args]
@@ -226,6 +232,31 @@ test('of a job that is cancelled is told how it came out, with its own words if 
   ])
   assert.is(fleet.record('rome').outcome.exitCode, 143)
   assert.match(fleet.metrics(), /state="running"} 0\n.*state="done"} 0\n.*state="failed"} 2\n/s)
+})
+
+test("--cancel ends no job of another's that has the id of one of ours", async () => {
+  await using fleet = await submitted('paris', 'rome', 'oslo')
+  const others = { state: 'RUNNING', name: 'backup' }
+  fleet.queue({ state: 'RUNNING' }, others, { state: 'PENDING', reason: 'JobHeldUser' })
+  const cancelling = fleet.start('--cancel', '--json')
+  await until('ours are cancelled', () => fleet.cancelled() !== '')
+  fleet.queue({ state: 'CANCELLED' }, others, { state: 'CANCELLED' })
+
+  assert.is(await cancelling.ended, 0, cancelling.output())
+  assert.is(fleet.cancelled(), '1 3\n')
+})
+
+inSweep('--cancel is sent once the controller is back', async () => {
+  await using fleet = await submitted('paris')
+  fleet.queue({ state: 'RUNNING' })
+  const controller = fleet.goAway()
+  const cancelling = fleet.start('--cancel', '--json')
+  await until('it has seen that', () => cancelling.output().includes('slurm.away'))
+  controller.comeBack()
+  await until('it is cancelled', () => fleet.cancelled() === '1\n')
+  fleet.queue({ state: 'CANCELLED' })
+
+  assert.is(await cancelling.ended, 0, cancelling.output())
 })
 
 test('how a job came out is kept, and found when Slurm has forgotten the job', async () => {
