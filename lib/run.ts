@@ -143,7 +143,7 @@ async function performOnce(
   const finish = (exitCode: number, message: string): Pass => {
     output.close()
     const seconds = (performance.now() - startedMs) / 1000
-    journal.emit({ event: 'run.done', exitCode, seconds, message })
+    journal.emit({ event: 'run.done', exitCode, seconds, message, ...whereabouts() })
     return { exitCode, trained: [...namesOf(run, 'trained'), ...namesOf(run, 'refused')], journal }
   }
   try {

@@ -259,6 +259,19 @@ inSweep('--cancel is sent once the controller is back', async () => {
   assert.is(await cancelling.ended, 0, cancelling.output())
 })
 
+test('a success is one though the begin of its run has left the journal', async () => {
+  await using fleet = await submitted('paris')
+  fleet.queue({ state: 'COMPLETED' })
+  fleet.tell({ ...end, host: 'n1', slurmJob: 1 })
+  const status = fleet.start('--status', '--json')
+  await status.ended
+
+  const following = fleet.start('--attach', '--json')
+
+  assert.is(await following.ended, 0, following.output())
+  assert.is(JSON.parse(status.output()).state, 'done')
+})
+
 test('how a job came out is kept, and found when Slurm has forgotten the job', async () => {
   await using fleet = await submitted('paris')
   fleet.queue({ state: 'NODE_FAIL' })
