@@ -13,6 +13,12 @@ const text = v.string()
 const number = v.pipe(v.number(), v.finite())
 const job = v.picklist(jobNames)
 const yes = v.exactOptional(v.literal(true))
+const place = {
+  /** The machine, or on Slurm the node, that a run is on. */
+  host: v.exactOptional(text),
+  /** The Slurm job that a run is. */
+  slurmJob: v.exactOptional(number),
+}
 
 /** One kind of event: its name and its fields. */
 function kind<const Name extends string, const Fields extends v.ObjectEntries>(name: Name, fields: Fields) {
@@ -29,13 +35,10 @@ const eventBody = v.variant('event', [
     jobs: v.array(job),
     version: text,
     dryRun: yes,
-    /** The machine, or on Slurm the node, that it runs on. */
-    host: v.exactOptional(text),
-    /** The Slurm job that it is. */
-    slurmJob: v.exactOptional(number),
+    ...place,
   }),
-  /** `message` sums up the run, or says why it failed. */
-  kind('run.done', { exitCode: number, seconds: number, message: v.optional(text, '') }),
+  /** `message` sums up the run, or says why it failed. Its place again: the journal may have dropped the begin by then. */
+  kind('run.done', { exitCode: number, seconds: number, message: v.optional(text, ''), ...place }),
   kind('run.wait', { job: v.exactOptional(job), reason: text, seconds: number }),
   kind('day1.check', { job, models: v.array(text), missing: v.boolean(), reason: text }),
   kind('job.start', { job, dir: text, limitBytes: number, guarantee, dryRun: yes }),

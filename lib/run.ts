@@ -12,7 +12,7 @@ import { type Due, nextDue, untilNextPassMs, waitFor } from './run/schedule.ts'
 import { listenForSignals } from './run/signals.ts'
 import { type JobFolders, layout, scratchLayout, stateDirOf } from './settings/layout.ts'
 import { packageVersion } from './settings/options.ts'
-import { exitCodeOf, reportFailure, runScript, stackOf } from './settings/script.ts'
+import { exitCodeOf, print, reportFailure, runScript, stackOf } from './settings/script.ts'
 import type { Pruned } from './storage/prune.ts'
 import { whereabouts } from './system/whereabouts.ts'
 
@@ -79,7 +79,7 @@ export async function perform(runner: Runner, body: Body): Promise<number> {
   const main = async () => {
     const command = parseCommand(process.argv.slice(2), runner)
     if (typeof command === 'string') {
-      process.stdout.write(`${command}\n`)
+      print(command)
       return 0
     }
     isRecorded = !command.dryRun
@@ -143,7 +143,7 @@ async function performOnce(
   const finish = (exitCode: number, message: string): Pass => {
     output.close()
     const seconds = (performance.now() - startedMs) / 1000
-    journal.emit({ event: 'run.done', exitCode, seconds, message })
+    journal.emit({ event: 'run.done', exitCode, seconds, message, ...whereabouts() })
     return { exitCode, trained: [...namesOf(run, 'trained'), ...namesOf(run, 'refused')], journal }
   }
   try {

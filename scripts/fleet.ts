@@ -216,8 +216,8 @@ async function tryFleet(fleet: Fleet, { retrain = false, json }: Values<typeof o
 }
 
 /** The command that does something else with the same fleet. */
-function commandFor({ file, sites }: Fleet, ...args: string[]): string {
-  const names = readFleet(file).sites.length === sites.length ? [] : sites.map(({ name }) => name)
+function commandFor({ file, sites, isWhole }: Fleet, ...args: string[]): string {
+  const names = isWhole ? [] : sites.map(({ name }) => name)
   return [...startOf(join(root, program.name)), file, ...names, ...args].map(quoteWord).join(' ')
 }
 

@@ -7,7 +7,7 @@ import { readRuns } from '../lib/reports/history.ts'
 import { stateDirOf } from '../lib/settings/layout.ts'
 import { type Program, readOptions, type Values } from '../lib/settings/options.ts'
 import { placeOptions, readPlace } from '../lib/settings/place.ts'
-import { isEntry, runScript } from '../lib/settings/script.ts'
+import { isEntry, print, runScript } from '../lib/settings/script.ts'
 import { outputFile, replaceDurably } from '../lib/system/durable.ts'
 
 const DEFAULT_RUNS = 10
@@ -108,7 +108,7 @@ function wholeRuns(value: string): number {
 
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
-    process.stdout.write(`${await writeReport(process.argv.slice(2))}\n`)
+    print(await writeReport(process.argv.slice(2)))
     return 0
   })
 }

@@ -4,7 +4,7 @@ import { drawStatus } from '../lib/reports/status-table.ts'
 import { openModelsDir } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
 import { chooseJobs, placeOptions, readPlace } from '../lib/settings/place.ts'
-import { isEntry, runScript } from '../lib/settings/script.ts'
+import { isEntry, print, runScript } from '../lib/settings/script.ts'
 
 const options = {
   ...placeOptions,
@@ -59,7 +59,7 @@ function isColoured(): boolean {
 
 if (isEntry(import.meta)) {
   process.exitCode = await runScript(async () => {
-    process.stdout.write(`${await showStatus(process.argv.slice(2))}\n`)
+    print(await showStatus(process.argv.slice(2)))
     return 0
   })
 }

@@ -96,7 +96,10 @@ export type Fleet = {
   scratch: string | undefined
   /** Where the sites are counted by state, for Prometheus. */
   metrics: string | undefined
+  /** The sites that are chosen. */
   sites: Site[]
+  /** Are those all that the file has? */
+  isWhole: boolean
 }
 
 const subject = {
@@ -130,6 +133,7 @@ export function readFleet(file: string, names: string[] = []): Fleet {
     const remedy = didYouMean(unknown, Object.keys(sites))
     throw new TrainerError('usage', `${file} has no site "${unknown}"${remedy}`)
   }
+  const chosen = all.filter(({ name }) => !names.length || names.includes(name))
   return {
     file: resolve(file),
     slurm,
@@ -137,7 +141,8 @@ export function readFleet(file: string, names: string[] = []): Fleet {
     node: node === undefined ? process.execPath : resolve(dir, node),
     scratch,
     metrics: metrics === undefined ? undefined : resolve(dir, metrics),
-    sites: all.filter(({ name }) => !names.length || names.includes(name)),
+    sites: chosen,
+    isWhole: chosen.length === all.length,
   }
 }
 

@@ -63,7 +63,8 @@ export class Follower {
   async follow(signal: AbortSignal): Promise<void> {
     for (; this.#sites.some(it => this.#isOpen(it)); this.#ticks++) {
       if (signal.reason?.code === 'sighup') throw signal.reason
-      if (signal.aborted) await this.cancel()
+      // Until Slurm has taken it: a controller that is away when it is asked may be back.
+      if (signal.aborted || this.#cancelledAtMs !== undefined) await this.cancel()
       this.#readJournals()
       const hasHint = this.#sites.some(({ outcome, done }) => !outcome && done)
       if (this.#pace.isDue(performance.now(), hasHint)) await this.#askSlurm()
@@ -75,34 +76,50 @@ export class Follower {
     }
   }
 
-  /** End every job that may still be in the queue; those that are held too. */
+  /** End every job that is still in the queue; those that are held too. */
   async cancel(): Promise<void> {
-    const ids = this.#sites.filter(({ isGone }) => !isGone).map(({ jobId }) => jobId)
     if (this.#cancelledAtMs === undefined) {
       this.#cancelledAtMs = performance.now()
       this.#pace = new Pace(CANCEL_POLL_MS)
-      const message = `ending ${count(ids.length, 'job')}; each has its grace to save`
-      if (ids.length) this.#emit({ event: 'warning', message })
     }
     if (this.#isCancelSent) return
     try {
+      const ids = await this.#queuedIds()
       if (ids.length) await cancelJobs(ids)
       this.#isCancelSent = true
       this.#hasAnswered()
+      const message = `ending ${count(ids.length, 'job')}; each has its grace to save`
+      if (ids.length) this.#emit({ event: 'warning', message })
     } catch (error) {
       this.#hasNoAnswer(error)
     }
   }
 
-  /** Is there still something to wait for? */
+  /**
+   * Ask Slurm which jobs of ours are in its queue: a cluster that was made anew may have given their ids to others.
+   *
+   * @throws {NoAnswer}
+   */
+  async #queuedIds(): Promise<number[]> {
+    const asked = this.#sites.filter(({ isGone }) => !isGone)
+    if (!asked.length) return []
+    const jobs = await listJobs(asked.map(({ jobId }) => jobId))
+    return asked.flatMap(({ site, jobId }) => {
+      const job = jobs.get(jobId)
+      return job && isNamed(job, jobNameOf(site)) && !hasEnded(job) ? [jobId] : []
+    })
+  }
+
+  /** Is there still something to wait for: how its job comes out, or that a cancelled one leaves its node? */
   #isOpen({ outcome, isGone }: FollowedSite): boolean {
-    return this.#cancelledAtMs === undefined ? !outcome : !isGone
+    return !outcome || (this.#cancelledAtMs !== undefined && !isGone)
   }
 
   #readJournals(): void {
     const looksAtWaiting = this.#ticks % WAITING_TICKS === 0
     for (const site of this.#sites) {
-      if (!site.outcome && (site.state === 'running' || looksAtWaiting)) this.#readJournal(site)
+      const isAwaited = site.state === 'running' || site.isGone
+      if (!site.outcome && (isAwaited || looksAtWaiting)) this.#readJournal(site)
     }
   }
 
@@ -124,7 +141,8 @@ export class Follower {
   async #askSlurm(): Promise<void> {
     const startedMs = performance.now()
     const open = this.#sites.filter(it => this.#isOpen(it))
-    const states = () => open.map(({ state, outcome, reason }) => [state, !!outcome, reason].join()).join()
+    const states = () =>
+      open.map(({ state, outcome, reason, isGone }) => [state, !!outcome, reason, isGone].join()).join()
     const before = states()
     try {
       const jobs = await listJobs(open.map(({ jobId }) => jobId))
@@ -165,6 +183,7 @@ export class Follower {
   /** Slurm's word decides; the reason, or for a job that Slurm has forgotten the end, is in the journal. */
   async #takeEnd(site: FollowedSite, job: SlurmJob | undefined): Promise<void> {
     site.isGone = true
+    site.ended = job
     if (site.outcome) return
     this.#readJournal(site)
     const { kept, doneAt } = site
@@ -172,7 +191,12 @@ export class Follower {
     site.endSeenMs ??= performance.now()
     const patienceMs = job?.state === 'COMPLETED' ? LATE_SUCCESS_MS : LATE_FILE_MS
     const isLate = performance.now() - site.endSeenMs > patienceMs
-    if (!isLate && !(job ? isComplete(job, site) : site.done)) return
+    if (isLate || (job ? isComplete(job, site) : site.done)) await this.#judge(site)
+  }
+
+  /** Judge a job that has ended by what is known of it now. */
+  async #judge(site: FollowedSite): Promise<void> {
+    const { ended: job } = site
     const { timeMinutes } = this.#fleet.slurm
     const known = job ?? (site.done ? undefined : await findInAccounting(site.jobId))
     const evidence = site.evidence(timeMinutes)
@@ -218,9 +242,10 @@ export class Follower {
   }
 
   async #giveUp(): Promise<void> {
-    for (const site of this.#sites.filter(it => !it.isGone && !it.outcome)) {
+    for (const site of this.#sites.filter(it => !it.outcome)) {
       const message = `its job ${site.jobId} was cancelled, but not seen to end; look at squeue -j ${site.jobId}`
-      await this.#end(site, { exitCode: 143, message })
+      if (site.isGone) await this.#judge(site)
+      else await this.#end(site, { exitCode: 143, message })
     }
   }
 

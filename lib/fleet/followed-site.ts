@@ -7,6 +7,7 @@ import { logOf } from './batch-script.ts'
 import type { SiteState } from './fleet-events.ts'
 import type { Site } from './fleet-file.ts'
 import type { Evidence, Outcome } from './outcome.ts'
+import type { SlurmJob } from './slurm.ts'
 
 /** A site whose job is in Slurm's hands, and what is known of it. */
 export class FollowedSite {
@@ -29,8 +30,10 @@ export class FollowedSite {
   readonly kept: JobRecord['outcome']
   /** Since when its end lacks its reason, in milliseconds. */
   endSeenMs: number | undefined
+  /** Slurm's last word of its job once that has ended; undefined if Slurm has forgotten it. */
+  ended: SlurmJob | undefined
   readonly submittedAt: string
-  /** The begin of its run, once that is in the journal. */
+  /** The begin of its run, or what the journal has left of that, once it is there. */
   begunAt: string | undefined
   readonly #tail: JournalTail
   #run: string | undefined
@@ -61,7 +64,8 @@ export class FollowedSite {
 
   /** @returns false for an event of another run, such as one that somebody starts by hand */
   #take(event: TrainerEvent): boolean {
-    if (event.event === 'run.start' && event.slurmJob === this.jobId) {
+    const isPlaced = event.event === 'run.start' || event.event === 'run.done'
+    if (isPlaced && event.slurmJob === this.jobId && event.run !== this.#run) {
       this.#run = event.run
       this.host = event.host ?? this.host
       this.begunAt = event.time

@@ -142,6 +142,8 @@ class Recorder {
       case 'run.done':
         history.exitCode = event.exitCode
         history.message = event.message || undefined
+        history.host ??= event.host
+        history.slurmJob ??= event.slurmJob
         return
       case 'day1.check':
         history.isChecked = true

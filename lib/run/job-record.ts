@@ -26,7 +26,7 @@ const recordSchema = v.object({
   jobId: whole,
   submittedAt: v.string(),
   /** Where the site's journal ended then. */
-  journal: v.object({ inode: whole, bytes: whole }),
+  journal: v.object({ inode: whole, head: v.optional(v.string(), ''), bytes: whole }),
   /** How the site came out last, once somebody has judged it. */
   outcome: v.optional(endSchema),
 })

@@ -82,8 +82,9 @@ async function note({ jobs }: Command, modelsDir: string, error: unknown): Promi
     const { exitCode } = error
     const message = error.message.replaceAll('\n', '; ')
     const journal = new Journal(stateDir)
-    journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion(), ...whereabouts() })
-    journal.emit({ event: 'run.done', exitCode, seconds: 0, message })
+    const place = whereabouts()
+    journal.emit({ event: 'run.start', modelsDir, jobs, version: packageVersion(), ...place })
+    journal.emit({ event: 'run.done', exitCode, seconds: 0, message, ...place })
     journal.close()
     await noteFailedStart(stateDir, exitCode)
   } catch {

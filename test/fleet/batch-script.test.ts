@@ -19,6 +19,7 @@ function fleetIn(project: string): Fleet {
     scratch: undefined,
     metrics: undefined,
     sites: [],
+    isWhole: true,
   }
 }
 

@@ -77,6 +77,10 @@ clusterTest('a fleet ends with the worst exit code; each site with its own', asy
     assert.match(failures.broken!.message, 'jobs.core is missing')
     assert.match(failures.silent!.message, /cannot write its output, .*slurm\.log/)
     assert.match(output, /"message":"1 of 7 sites done, 6 failed"/)
+    const [begin, end] = [0, -1].map(place => fleet.journal('fails').at(place)!)
+    assert.ok(begin?.event === 'run.start' && end?.event === 'run.done')
+    assert.match(end.host!, /^n\d$/)
+    assert.equal([end.host, end.slurmJob], [begin.host, begin.slurmJob])
   } finally {
     lock.release()
     execFileSync('umount', ['-l', small])

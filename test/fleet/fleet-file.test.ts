@@ -88,12 +88,14 @@ test('readFleet() takes the named sites in the order of the file, and no unknown
   const sites = { paris: site('p'), rome: site('r'), oslo: site('o') }
 
   const fleet = await read({ sites }, ['oslo', 'paris'])
+  const whole = await read({ sites }, ['oslo', 'rome', 'paris'])
   const error = await failure(() => read({ sites }, ['ome']))
 
   assert.equal(
     fleet.sites.map(({ name }) => name),
     ['paris', 'oslo'],
   )
+  assert.equal([fleet.isWhole, whole.isWhole], [false, true])
   assert.is(error.exitCode, 64)
   assert.match(error.message, 'has no site "ome"; did you mean rome?')
 })

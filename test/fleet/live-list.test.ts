@@ -11,7 +11,7 @@ function sites(count: number, change: (site: FollowedSite, index: number) => voi
     const site = new FollowedSite(place, {
       jobId: index + 1,
       submittedAt: '',
-      journal: { inode: 0, bytes: 0 },
+      journal: { inode: 0, head: '', bytes: 0 },
     })
     change(site, index)
     return site

@@ -36,7 +36,8 @@ async function siteWith(...runs: { secondsAgo: number; events: EventBody[] }[]) 
   )
   writeFileSync(box.path('m', '.trainer', 'events.jsonl'), lines.join(''))
   const place = { name: 'paris', modelsDir: box.path('m'), quotasFile: box.path('quotas.json') }
-  const record = { jobId: 17, submittedAt: new Date().toISOString(), journal: { inode: 0, bytes: 0 } }
+  const journal = { inode: 0, head: '', bytes: 0 }
+  const record = { jobId: 17, submittedAt: new Date().toISOString(), journal }
   await writeRecord(place, record)
   return { ...box, place }
 }

@@ -171,6 +171,21 @@ test('isTrainingRun() tells a run that was to train from one that prunes or only
   }
 })
 
+test('groupRuns() knows where a run was by its end, where the journal does not reach back to its start', () => {
+  const done: EventBody = {
+    event: 'run.done',
+    exitCode: 0,
+    seconds: 1,
+    message: '',
+    host: 'n1',
+    slurmJob: 17,
+  }
+
+  const [run] = groupRuns(eventsOf('r1', [0, done]))
+
+  assert.equal([run!.host, run!.slurmJob], ['n1', 17])
+})
+
 test('groupRuns() keeps the last runs, the oldest first', () => {
   const events = ['r1', 'r2', 'r3'].flatMap((run, index) => eventsOf(run, [index, started]))
 

@@ -14,6 +14,7 @@ const fullDisk =
 
 for (const [what, script, args] of [
   ['what verify found', 'scripts/verify.ts', ['--json']],
+  ['the status', 'scripts/status.ts', ['--json']],
   ['a dry run', 'tasks.ts', ['--dry-run']],
 ] as const) {
   test(`${what} that a full disk does not take is an error`, async () => {
@@ -26,18 +27,24 @@ for (const [what, script, args] of [
   })
 }
 
-test('output of which a full disk takes only the beginning is an error', async () => {
-  await using rig = await trainerRig()
-  const file = rig.path('found')
-  const prefix = [...into(file), 'prlimit', '--fsize=100']
-  mkdirSync(rig.modelsDir)
+for (const [what, script, args] of [
+  ['what verify found', 'scripts/verify.ts', []],
+  ['the status', 'scripts/status.ts', ['--json']],
+  ['the help of a run', 'tasks.ts', ['--help']],
+] as const) {
+  test(`${what}, of which a full disk takes only the beginning, is an error`, async () => {
+    await using rig = await trainerRig()
+    const file = rig.path('found')
+    const prefix = [...into(file), 'prlimit', '--fsize=100']
+    mkdirSync(rig.modelsDir)
 
-  const { exitCode, stderr } = await rig.run([], { script: 'scripts/verify.ts', prefix })
+    const { exitCode, stderr } = await rig.run([...args], { script, prefix })
 
-  assert.is(statSync(file).size, 100)
-  assert.match(stderr, 'Cannot write to stdout: EFBIG')
-  assert.is(exitCode, 3)
-})
+    assert.is(statSync(file).size, 100)
+    assert.match(stderr, 'Cannot write to stdout: EFBIG')
+    assert.is(exitCode, 3)
+  })
+}
 
 test('a training goes on when its output is lost, because the journal has it', async () => {
   await using rig = await trainerRig()
