@@ -37,19 +37,19 @@ export class TrainerError extends Error {
   readonly usage: Usage | undefined
   /** The kernel refused the growth: nothing is above the limit, and nothing has to be deleted. */
   readonly isRefusal: boolean
-  /** A training missed what the run itself had pruned. */
-  readonly isOfPruning: boolean
+  /** Its cause is known, and no checkpoint: a training missed what the run had pruned, or its model is what is wrong. */
+  readonly sparesCheckpoint: boolean
 
   constructor(
     code: ErrorCode,
     message: string,
-    options?: { cause?: unknown; usage?: Usage; isRefusal?: boolean; isOfPruning?: boolean },
+    options?: { cause?: unknown; usage?: Usage; isRefusal?: boolean; sparesCheckpoint?: boolean },
   ) {
     super(message, options)
     this.code = code
     this.usage = options?.usage
     this.isRefusal = options?.isRefusal ?? false
-    this.isOfPruning = options?.isOfPruning ?? false
+    this.sparesCheckpoint = options?.sparesCheckpoint ?? false
   }
 
   /** The process's exit status for this kind of failure. */

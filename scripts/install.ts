@@ -13,8 +13,8 @@ import {
   uninstallUnits,
 } from '../lib/machine/install-units.ts'
 import { ensureFolder, ensureUser, userCanRun } from '../lib/machine/service-user.ts'
-import { isHidden, renderUnits, SERVICE_USER, UNIT_FOLDER } from '../lib/machine/units.ts'
-import { chooseModelsDir, SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
+import { isHidden, renderUnits, UNIT_FOLDER } from '../lib/machine/units.ts'
+import { chooseModelsDir, SERVICE_USER, SYSTEM_MODELS_DIR } from '../lib/settings/folders.ts'
 import { type Program, readOptions } from '../lib/settings/options.ts'
 import { chooseQuotasFile, placeOptions } from '../lib/settings/place.ts'
 import { readQuotas } from '../lib/settings/quotas-file.ts'

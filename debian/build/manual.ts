@@ -82,7 +82,9 @@ function joinFences(blocks: string[]): string[] {
   return joined
 }
 
-function roffOfBlock(block: string): string {
+function roffOfBlock(indented: string): string {
+  // In a list more blocks may belong to an item.
+  const block = /^ {2,3}\S/.test(indented) ? indented.replaceAll(/^ {2,3}/gm, '') : indented
   if (block.startsWith('!') || block.startsWith('<')) return '' // a picture
   if (block.startsWith('#')) return `.SS ${inline(block.replace(/^#+ /, ''))}`
   if (block.startsWith('```')) return code(block.replace(/^```\w*\n|\n```$/g, ''))
@@ -92,6 +94,11 @@ function roffOfBlock(block: string): string {
     return block
       .split(/\n(?=\* )/)
       .map(item => `.IP \\(bu 2\n${inline(item.slice(2))}`)
+      .join('\n')
+  if (/^\d+\. /.test(block))
+    return block
+      .split(/\n(?=\d+\. )/)
+      .map(item => item.replace(/^(\d+\.) ([^]*)$/, (_, number, text) => `.IP ${number} 4\n${inline(text)}`))
       .join('\n')
   return `.PP\n${inline(block)}`
 }

@@ -2,11 +2,11 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, TrainerError } from '../errors.ts'
 import { jobNames } from '../quotas.ts'
+import { SERVICE_USER } from '../settings/folders.ts'
 import { layout, stateDirOf, volumesDirOf } from '../settings/layout.ts'
 import { chownCommand } from '../system/owner.ts'
 import { programRunner } from '../system/programs.ts'
 import type { Machine } from './install-units.ts'
-import { SERVICE_USER } from './units.ts'
 
 const run = programRunner()
 

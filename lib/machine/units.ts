@@ -1,11 +1,8 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { TrainerError } from '../errors.ts'
-import { SYSTEM_MODELS_DIR } from '../settings/folders.ts'
+import { SERVICE_USER, SYSTEM_MODELS_DIR } from '../settings/folders.ts'
 import { parseDuration } from '../settings/options.ts'
-
-/** The user of RansomEye's services. */
-export const SERVICE_USER = 'ransomeye'
 
 /** The first line of every unit that is made here; a file without it is somebody else's. */
 export const MARK = '# Made by ransomeye-trainer.'

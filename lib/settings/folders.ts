@@ -1,5 +1,5 @@
 import { realpathSync, statSync } from 'node:fs'
-import { homedir } from 'node:os'
+import { homedir, userInfo } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { accessRemedy } from '../system/owner.ts'
@@ -11,8 +11,12 @@ import { stateDirOf, volumesDirOf } from './layout.ts'
 /** The system's models folder, unless an operator has chosen another. */
 export const SYSTEM_MODELS_DIR = '/var/lib/ransomeye/models'
 
+/** The user of RansomEye's services. */
+export const SERVICE_USER = 'ransomeye'
+
 /**
- * Choose the models folder: the one configured for this run, else the environment's, else the user's default.
+ * Choose the models folder: the one configured for this run, else the environment's, else the user's default, which is the
+ * system's for root and for the services.
  *
  * @throws {TrainerError} `usage` for a name that is not UTF-8, and for a user without a home folder
  */
@@ -25,8 +29,16 @@ export function chooseModelsDir(fromCommand: string | undefined, fromQuotas: str
       `The models folder ${chosen} has a name that is not UTF-8; choose another`,
     )
   if (chosen !== undefined) return resolve(chosen)
-  if (process.getuid?.() === 0) return SYSTEM_MODELS_DIR
+  if (process.getuid?.() === 0 || isServiceUser()) return SYSTEM_MODELS_DIR
   return join(process.env.XDG_STATE_HOME || join(homeOf(), '.local', 'state'), 'ransomeye', 'models')
+}
+
+function isServiceUser(): boolean {
+  try {
+    return userInfo().username === SERVICE_USER
+  } catch {
+    return false // this user is in no list of users
+  }
 }
 
 function homeOf(): string {

@@ -21,7 +21,9 @@ const MOST_FAILURES = 2
 const attemptsSchema = v.object({
   /** The content of the manifest when the training began for the first time; it is another one once it is published. */
   base: v.string(),
+  /** It came to its end, and its model was published or refused. */
   isPublished: v.boolean(),
+  isRefused: v.optional(v.boolean(), false),
   /** Starts in a row that failed with the same newest checkpoint. */
   failures: v.number(),
   newest: v.nullable(v.string()),
@@ -42,12 +44,21 @@ export async function beginAttempt(job: Job): Promise<string[]> {
   const last = readAttempts(job)
   const isFinished = last !== undefined && hasBeenPublished(last, base)
   const beginsAnew = isFinished && job.quota.resume !== 'always'
-  if (beginsAnew) await removeFinished(job)
-  else if (last && last.failures >= MOST_FAILURES) await setAside(job, last.newest, last.failures)
-  else if (last && !isFinished) return []
+  if (beginsAnew) await removeFinished(job, last.isRefused)
+  const isSetAside = !isFinished && last !== undefined && last.failures >= MOST_FAILURES
+  if (isSetAside) await setAside(job, last.newest, last.failures)
+  startedFrom.set(job, await newestIdentity(job))
+  if (last && !isFinished && !isSetAside) return []
   if (dryRun) return []
   const lostBest = isFinished ? null : (last?.lostBest ?? null)
-  await writeAttempts(job, { base, isPublished: false, failures: 0, newest: null, lostBest })
+  await writeAttempts(job, {
+    base,
+    isPublished: false,
+    isRefused: false,
+    failures: 0,
+    newest: null,
+    lostBest,
+  })
   return beginsAnew ? namesOfStayed(job) : []
 }
 
@@ -61,12 +72,13 @@ function hasBeenPublished({ isPublished, base }: Attempts, now: string): boolean
   return isPublished || base !== now
 }
 
-/** Note that the training has been published. */
-export async function noteSuccess(job: Job): Promise<void> {
+/** Note that the training has come to its end, and that its model was published, or refused. */
+export async function noteSuccess(job: Job, isRefused: boolean): Promise<void> {
   await removeWhole(join(job.jobDir, ASIDE))
   await writeAttempts(job, {
     base: baseOf(job),
     isPublished: true,
+    isRefused,
     failures: 0,
     newest: null,
     lostBest: null,
@@ -77,9 +89,10 @@ export async function noteSuccess(job: Job): Promise<void> {
 export async function noteFailure(job: Job): Promise<void> {
   const last = readAttempts(job)
   if (!last) return
-  const [set] = await newestOf(job)
-  const newest = set ? identityOf(set) : null
-  const failures = newest !== null && newest === last.newest ? last.failures + 1 : 1
+  const newest = await newestIdentity(job)
+  const isStuck = newest !== null && newest === startedFrom.get(job)
+  const before = newest === last.newest ? last.failures : 0
+  const failures = isStuck ? before + 1 : 0
   await writeAttempts(job, { ...last, failures, newest })
 }
 
@@ -98,6 +111,14 @@ export function tellOfLostBest(job: Job): void {
     `the quota cost the training that is published now its best checkpoint of that time, ${lostBest}, in an earlier start; ` +
     'see that its model is the one that was meant'
   job.emit({ event: 'warning', job: job.name, message })
+}
+
+/** The newest checkpoint that each job of this run has started from. */
+const startedFrom = new WeakMap<Job, string | null>()
+
+async function newestIdentity(job: Job): Promise<string | null> {
+  const [set] = await newestOf(job)
+  return set ? identityOf(set) : null
 }
 
 /** The published files, as one word. */

@@ -27,11 +27,11 @@ export function explainFailure(
   const said = lastLine ? `${words}, all its output is in ${logPath}` : silent
   const [refused] = isSandboxed ? finalWords.flatMap(it => explainRefusal(it, job) ?? []) : []
   const [pruned] = finalWords.flatMap(it => findPruned(it, job.pruned) ?? [])
-  const isOfPruning = finalWords.some(it => isComplaint(it) && findPruned(it, job.pruned))
+  const sparesCheckpoint = finalWords.some(it => isComplaint(it) && findPruned(it, job.pruned))
   const missing = pruned && `its output names ${describePruned(pruned)}`
   const misplaced = explainMisplaced(job.quota.train, job.run.quotas.dir)
   const reasons = [`${job.name}'s training ${how}`, killed, said, refused, missing, misplaced].filter(
     it => it !== undefined,
   )
-  return new TrainerError('training-failed', reasons.join('; '), { isOfPruning })
+  return new TrainerError('training-failed', reasons.join('; '), { sparesCheckpoint })
 }

@@ -13,8 +13,12 @@ const LOOKS_LIKE_A_CHECKPOINT = [
   '**/*.{checkpoint,ckpt,pt,pth,tar,h5,keras,safetensors,bin,npz,pkl,pickle,joblib}',
 ]
 
-/** Delete the checkpoints of a training that has been published, and what names them; a dry run tells which. */
-export async function removeFinished(job: Job): Promise<void> {
+/**
+ * Delete the checkpoints of a training that came to its end, and what names them; a dry run tells which.
+ *
+ * @param isRefused was its model refused, and not published?
+ */
+export async function removeFinished(job: Job, isRefused: boolean): Promise<void> {
   const { jobDir, name, run, emit, onPrune, onFault } = job
   const { dryRun } = run.command
   const which = { which: 'oldest', ...(dryRun && { most: Number.POSITIVE_INFINITY }) } as const
@@ -23,7 +27,7 @@ export async function removeFinished(job: Job): Promise<void> {
   const { pointers } = found
   const sets = new Set(found.prunable.map(({ set }) => set)).size
   const message =
-    `its last training has been published: ${found.isCut ? 'more than ' : ''}${count(sets, 'checkpoint')} of it ` +
+    `${isRefused ? "its last training's model was not accepted" : 'its last training has been published'}: ${found.isCut ? 'more than ' : ''}${count(sets, 'checkpoint')} of it ` +
     `${dryRun ? 'would be' : 'are'} deleted, so that this one begins anew; "resume": "always" in quotas.json keeps them`
   emit({ event: 'warning', job: name, message })
   const all = { targetBytes: 0, targetInodes: 0, signal: run.signal, dryRun }

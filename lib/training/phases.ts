@@ -35,8 +35,8 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
   let closeScratch = async () => {}
   const prepare = async (job: Job) => (budget = await preflight(job))
   /** Its training has gone well, and `accept`'s command, if there is one, has written after the last prune. */
-  const succeed = async () => {
-    await noteSuccess(job).catch(reason => warnOfNote(job, reason))
+  const succeed = async (isRefused: boolean) => {
+    await noteSuccess(job, isRefused).catch(reason => warnOfNote(job, reason))
     if (budget && quota.accept?.command) await bringInside(job, budget)
   }
   try {
@@ -50,7 +50,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     job.state = 'trained'
     if (!run.command.dryRun) {
       tellOfLostBest(job)
-      await succeed()
+      await succeed(false)
     }
   } catch (error) {
     const isRefused = error instanceof TrainerError && error.code === 'not-accepted'
@@ -59,12 +59,11 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     announce(job, error)
     // The training itself went well: the others have their turn, and the run ends with the exit code of this.
     if (isRefused) {
-      await succeed()
+      await succeed(true)
       return
     }
     const isFailure = error instanceof TrainerError && error.code === 'training-failed'
-    // A checkpoint is not at fault where this run has pruned something of it.
-    if (isFailure && !error.isOfPruning) await noteFailure(job).catch(reason => warnOfNote(job, reason))
+    if (isFailure && !error.sparesCheckpoint) await noteFailure(job).catch(reason => warnOfNote(job, reason))
     // By then the files there are the other run's.
     const isOurs = !(error instanceof TrainerError && error.code === 'locked')
     if (error instanceof TrainerError && error.usage && !error.isRefusal) {

@@ -175,5 +175,6 @@ function noModel(job: string, workDir: string, globs: string[], reasons: string[
   return new TrainerError(
     'training-failed',
     `${job}'s training exited with 0 but left no valid model: ${what}`,
+    { sparesCheckpoint: true },
   )
 }

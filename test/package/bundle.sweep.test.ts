@@ -212,7 +212,7 @@ inSweep('bash completes commands, options and jobs', () => {
 
 inSweep('the manual keeps what Markdown says', () => {
   const roff = roffOf(
-    "# Head\n\nA `--word` of **it's**\nown, see [there](x.md).\n\n* one\n* two\n\n```sh\na\n\nb\n```\n\n| key | meaning | default |\n|---|---|---|\n| `x` | y | z |",
+    "# Head\n\nA `--word` of **it's**\nown, see [there](x.md).\n\n* one\n* two\n\n  ```sh\n  b -c\n  ```\n\n1. first\n2. second\n\n```sh\na\n\nb\n```\n\n| key | meaning | default |\n|---|---|---|\n| `x` | y | z |",
   )
 
   assert.is(
@@ -224,6 +224,14 @@ A \\fB\\-\\-word\\fR of \\fBit\\(aqs\\fR own, see there.
 one
 .IP \\(bu 2
 two
+.PP
+.EX
+b \\-c
+.EE
+.IP 1. 4
+first
+.IP 2. 4
+second
 .PP
 .EX
 a
