@@ -49,16 +49,16 @@ export function rolledBackFrom(jobDir: string): Generation[] {
 }
 
 /**
- * Count the names of a published file that are ours: its flat name and those in generations. A file with yet another
- * name can change under it.
+ * Count the names of a published file that are ours: its flat name and those in generations, among them one that was not
+ * accepted. A file with yet another name can change under it.
  *
  * @param folder the job's folder or one of its generations, in which the files are looked at
  */
 export function recogniserFor(folder: string): Recognise {
   return (name, { dev, ino }) => {
     const jobDir = jobDirOf(folder)
-    const { generationsDir } = foldersIn(jobDir)
-    const folders = [jobDir, ...namesIn(generationsDir).map(it => join(generationsDir, it))]
+    const { generationsDir, candidateDir } = foldersIn(jobDir)
+    const folders = [jobDir, candidateDir, ...namesIn(generationsDir).map(it => join(generationsDir, it))]
     // The last is a name for a moment only.
     const paths = [...folders.map(it => join(it, name)), join(jobDir, NEXT_FLAT)]
     return paths.filter(path => {

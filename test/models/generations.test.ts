@@ -18,7 +18,7 @@ import {
 } from 'node:fs'
 import { InferenceSession } from 'onnxruntime-web'
 import * as assert from 'uvu/assert'
-import type { TrainerError } from '../../lib/errors.ts'
+import { TrainerError } from '../../lib/errors.ts'
 import { findModels } from '../../lib/models/find.ts'
 import { generationOf } from '../../lib/models/generations.ts'
 import { composeManifest, readManifest as readBack, writeManifest } from '../../lib/models/manifest.ts'
@@ -26,6 +26,7 @@ import { inspectOnnx } from '../../lib/models/onnx.ts'
 import { relocate } from '../../lib/models/relocate.ts'
 import { formerGenerations } from '../../lib/models/retire.ts'
 import { formerGeneration, rollBack } from '../../lib/models/rollback.ts'
+import { verifyPublished } from '../../lib/models/verify.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
@@ -339,6 +340,25 @@ test("an operator's own model in the place of a flat name becomes a generation, 
   assert.equal(readManifest(box.dir).metadata.adopted, ['core.onnx'])
   assert.ok(readFileSync(box.path('generations/1/core.onnx')).equals(onnxModel({ producer: 'ours' })))
   assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as adopted, not trained here')
+})
+
+test("an operator's own model that was carried over into a generation that is not accepted stays valid", async () => {
+  await using box = await sandbox()
+  await trainAndPublish(box.dir, { 'core.onnx': onnxModel(), 'mine.onnx': onnxModel() })
+  writeFileSync(box.path('new'), onnxModel({ producer: 'theirs' }))
+  renameSync(box.path('new'), box.path('mine.onnx'))
+  await startAgain(box.dir)
+  const accept = async () => {
+    throw new TrainerError('not-accepted', 'worse')
+  }
+  const next = { 'core.onnx': onnxModel({ producer: 'worse' }) }
+  await rejection(trainAndPublish(box.dir, next, { options: { accept } }))
+
+  const { missing, reason } = await checkPublished(box.dir, globs)
+
+  assert.is(statSync(box.path('candidate/mine.onnx')).ino, statSync(box.path('mine.onnx')).ino)
+  assert.equal([missing, reason], [false, 'core.onnx as published, mine.onnx as adopted, not trained here'])
+  assert.equal((await verifyPublished(box.dir, globs)).differences, [])
 })
 
 test('a flat name that is gone, or has a file of no use, is put back as published', async () => {
