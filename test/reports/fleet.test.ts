@@ -123,6 +123,16 @@ test('the table of a fleet has a line a site, and below it why one is not as it 
   assert.ok(lines.includes('oslo: is waiting: Resources'))
 })
 
+test('the name of a node, which a journal has, does nothing to a terminal', async () => {
+  await using box = await fleetOf({ paris: { host: 'n1\x1b[2J', fromS: 0, toS: 10 } })
+  const place = { name: 'paris', modelsDir: box.path('m0'), quotasFile: box.path('quotas.json') }
+  const none = { jobId: undefined, node: undefined, reason: undefined, state: 'none' } as const
+
+  const table = drawFleet([siteStatus(await readSite(place, 5), none)])
+
+  assert.match(table, / n1\\x1b\[2J /)
+})
+
 test('a site that cannot be read keeps no other from being shown', async () => {
   await using box = await fleetOf({ paris: { host: 'n1', fromS: 0, toS: 10 } })
 

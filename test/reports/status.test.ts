@@ -567,4 +567,19 @@ test('status tells of a run on another machine by what it has written down, and 
   assert.not.match(stdout, /pid/)
 })
 
+test('drawStatus() shows the name of another machine, which a journal has, so that it does nothing to a terminal', () => {
+  const elsewhere = { host: 'n2\x1b[2J', slurmJob: '4', lastHeardAt: null }
+  const unknown = { pid: null, startedAt: null, stepSince: null, job: null, step: null, progress: null }
+  const status: Status = {
+    modelsDir: '/m',
+    freeBytes: 1,
+    obstacle: null,
+    running: { ...unknown, elsewhere },
+    lastRun: null,
+    jobs: [],
+  }
+
+  assert.match(drawStatus(status, false), /on\s+n2\\x1b\[2J, Slurm/)
+})
+
 test.run()
