@@ -186,6 +186,8 @@ const remedies: Record<string, string> = {
   ENOSPC: 'free some space on that disk',
   EDQUOT: 'free some space, or raise the quota of that disk',
   EIO: 'check that disk',
+  ESTALE: 'mount that filesystem again',
+  EACCES: 'this user must have access there',
   EPERM: 'something there may be immutable or append-only: lsattr shows it, chattr -ia ends it',
   EROFS: 'mount that disk writable',
   EISDIR: 'a folder stands where that file belongs; move it away',

@@ -1,18 +1,22 @@
 import { spawnSync } from 'node:child_process'
-import { linkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, linkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { adopt } from '../../lib/models/adopt.ts'
 import { findModels } from '../../lib/models/find.ts'
 import { generationOf } from '../../lib/models/generations.ts'
+import { recover } from '../../lib/models/recovery.ts'
 import { rollBack } from '../../lib/models/rollback.ts'
+import { verifyPublished } from '../../lib/models/verify.ts'
 import { checkPublished, publishedFiles, supersededFiles } from '../../lib/models.ts'
 import { checkpointTest } from '../../lib/storage/rules.ts'
 import { digFolders } from '../support/deep-folder.ts'
+import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { checkApart, trainAndPublish } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
+import { asNobody } from '../support/unprivileged.ts'
 
 const globs = ['**/*.onnx']
 const isRoot = process.getuid?.() === 0
@@ -199,6 +203,25 @@ test('supersededFiles() gives a generation file by file that has files of the cu
 
   assert.is(statSync(box.path('generations/1/mine.onnx')).ino, statSync(box.path('current/mine.onnx')).ino)
   assert.equal(superseded, [box.path('generations/1/mine.onnx')])
+})
+
+test('a folder that this user cannot look into is told in one line, with its path and a remedy', async () => {
+  await using box = await sandbox()
+  chmodSync(box.dir, 0o755)
+  await trainAndPublish(box.path('core'), { 'core.onnx': onnxModel() })
+  chmodSync(box.path('core'), 0o600)
+  const looks = [checkPublished, verifyPublished]
+  const faults: string[] = []
+  await asNobody(async () => {
+    for (const look of looks) faults.push((await failure(() => look(box.path('core'), globs))).message)
+    const error = await failure(() => recover(box.path('core')))
+    faults.push(error.message)
+    assert.is(error.exitCode, 3)
+  })
+  chmodSync(box.path('core'), 0o755)
+
+  for (const fault of faults)
+    assert.match(fault, /^Cannot .+\/core: EACCES: .* '\S+\/core\/\w+.*'; this user must have access there$/)
 })
 
 test('publishedFiles() fails where it cannot list, so that nothing is pruned', async () => {
