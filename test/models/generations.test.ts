@@ -25,10 +25,11 @@ import { composeManifest, readManifest as readBack, writeManifest } from '../../
 import { inspectOnnx } from '../../lib/models/onnx.ts'
 import { relocate } from '../../lib/models/relocate.ts'
 import { formerGenerations } from '../../lib/models/retire.ts'
-import { formerGeneration, rollBack } from '../../lib/models/rollback.ts'
+import { assertReturnable, formerGeneration, rollBack } from '../../lib/models/rollback.ts'
 import { verifyPublished } from '../../lib/models/verify.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { checkUsage } from '../../lib/storage.ts'
+import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { programOf } from '../support/places.ts'
 import {
@@ -476,6 +477,46 @@ test('after a rollback the next model replaces the one that is back: to it leads
   assert.is(number, 1)
   assert.equal(there, ['1', '3'])
   assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'good' })))
+})
+
+test("a rollback does not take the place of an operator's own model that is in no generation", async () => {
+  await using box = await sandbox()
+  const train = (files: Record<string, Buffer>) =>
+    trainAndPublish(box.dir, files, { options: { keepGenerations: 5 } })
+  await train({ 'core.onnx': onnxModel({ producer: 'a' }), 'more.onnx': onnxModel() })
+  await train({ 'core.onnx': onnxModel({ producer: 'b' }) })
+  const theirs = onnxModel({ producer: 'theirs' })
+  const refusals: TrainerError[] = []
+  for (const name of ['core.onnx', 'more.onnx']) {
+    rmSync(box.path(name), { force: true })
+    writeFileSync(box.path(name), theirs)
+    refusals.push(await failure(() => rollBack('core', box.dir, generationOf(box.dir, 1))))
+    if (name === 'more.onnx') rmSync(box.path(name))
+    else await startAgain(box.dir, globs, 5)
+  }
+  await rollBack('core', box.dir, generationOf(box.dir, 1))
+
+  assert.equal(
+    refusals.map(({ exitCode }) => exitCode),
+    [3, 3],
+  )
+  assert.match(
+    refusals[0]!.message,
+    /^Cannot roll back core: \S+\/core\.onnx is an operator's own model .*; start a run once, .* or move it away$/,
+  )
+  assert.match(refusals[1]!.message, /\/more\.onnx is an operator's own model/)
+  assert.ok(readFileSync(box.path('generations/3/core.onnx')).equals(theirs))
+  assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'a' })))
+})
+
+test('a rollback to the generation that is current is refused before anything is said of it', async () => {
+  await using box = await sandbox()
+  await trainAndPublish(box.dir, { 'core.onnx': onnxModel() })
+
+  const error = await failure(() => assertReturnable('core', box.dir, generationOf(box.dir, 1)))
+
+  assert.is(error.exitCode, 64)
+  assert.match(error.message, /generation 1 is current; name another by --to$/)
 })
 
 test('a training that makes what is published already makes no other generation, unless that is damaged or says more', async () => {

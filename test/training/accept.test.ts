@@ -350,6 +350,7 @@ inSweep('rollback refuses what is not there or is damaged, and is released on de
   await train('bbbb')
   const unknown = await rig.run(['core', '--to', '7'], { script })
   const noJob = await rig.run([], { script })
+  const itself = await rig.run(['core', '--to', '2', '--dry-run'], { script })
   const both = await rig.run(['core', '--to', '1', '--release'], { script })
   await rig.run(['core'], { script })
   const released = await rig.run(['core', '--release'], { script })
@@ -360,6 +361,8 @@ inSweep('rollback refuses what is not there or is damaged, and is released on de
   const damaged = await rig.run(['core'], { script })
 
   assert.equal([none.exitCode, unknown.exitCode, noJob.exitCode, both.exitCode], [1, 64, 64, 64])
+  assert.is(itself.exitCode, 64)
+  assert.match(itself.stdout, 'generation 2 is current')
   assert.match(unknown.stdout, 'core has no generation 7; there are: 1, 2')
   assert.equal([released.exitCode, next.exitCode], [0, 0])
   assert.match(released.stdout, '1 generation of core removed (2)')
