@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { chmodSync, linkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, linkSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { adopt } from '../../lib/models/adopt.ts'
 import { findModels } from '../../lib/models/find.ts'
@@ -99,6 +99,22 @@ test('findModels() refuses links, hard links and folders, and says why', async (
     },
     { path: box.path('core/twin.onnx'), reason: 'has 2 hard links, so it can change under another name' },
   ])
+})
+
+test('findModels() takes a folder for the way to what is in it, where globs mean that', async () => {
+  await using box = await sandbox({ 'x/a.pb': 1, 'x/assets/deep/b.pb': 1, 'x/c.pb/d.pb': 1, 'saved/e.pb': 1 })
+  mkdirSync(box.path('x/empty/er'), { recursive: true })
+
+  const { valid, rejected } = await findModels(box.dir, ['x/**', '*'])
+
+  assert.equal(
+    valid.map(({ name }) => name),
+    ['x/a.pb', 'x/assets/deep/b.pb', 'x/c.pb/d.pb'],
+  )
+  assert.equal(
+    rejected.map(({ path }) => path),
+    [box.path('saved')],
+  )
 })
 
 test('findModels() refuses a FIFO without waiting for its writer', async () => {
