@@ -258,6 +258,7 @@ test('a model that is a folder is published whole, under one flat name', async (
   assert.is(readlinkSync(box.path('core.mlmodelc')), 'current/core.mlmodelc')
   for (const name of names) assert.is(readFileSync(box.path(name), 'utf8'), 'new')
   assert.is((await checkPublished(box.dir, ['core.mlmodelc/**'])).missing, false)
+  assert.equal((await verifyPublished(box.dir, ['core.mlmodelc/**'])).differences, [])
 })
 
 test('a folder that was published as files gets a flat name of its own at the next publication', async () => {
@@ -341,6 +342,18 @@ test("an operator's own model in the place of a flat name becomes a generation, 
   assert.equal(readManifest(box.dir).metadata.adopted, ['core.onnx'])
   assert.ok(readFileSync(box.path('generations/1/core.onnx')).equals(onnxModel({ producer: 'ours' })))
   assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as adopted, not trained here')
+})
+
+test("an operator's own model keeps its place among the models: consumers load the first", async () => {
+  await using box = await sandbox()
+  await trainAndPublish(box.dir, { 'a.onnx': onnxModel(), 'b.onnx': onnxModel() })
+  rmSync(box.path('a.onnx'))
+  writeFileSync(box.path('a.onnx'), onnxModel({ producer: 'theirs' }))
+
+  await startAgain(box.dir)
+
+  const { model_file, models, adopted } = readManifest(box.dir).metadata
+  assert.equal([model_file, models, adopted], ['a.onnx', ['a.onnx', 'b.onnx'], ['a.onnx']])
 })
 
 test("an operator's own model that was carried over into a generation that is not accepted stays valid", async () => {
