@@ -14,6 +14,7 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { InferenceSession } from 'onnxruntime-web'
@@ -551,6 +552,45 @@ test('a training that makes what is published already makes no other generation,
   assert.is(readlinkSync(box.path('current')), 'generations/4')
   assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'second' })))
   assert.not(existsSync(box.path('generations/next')))
+})
+
+test('a training that makes the same again is known, though its data got another name in the generation before', async () => {
+  await using box = await sandbox()
+  const [first, second] = ['first', 'second'].map(it => ({ 'core.onnx': withData(it), 'w.bin': it }))
+  const there = () => readdirSync(box.path('generations')).sort()
+  await trainAndPublish(box.dir, first!)
+  await trainAndPublish(box.dir, second!)
+  const { relocated } = readManifest(box.dir).metadata
+  const [again] = await trainAndPublish(box.dir, second!)
+  const afterAgain = there()
+  const published = readManifest(box.dir).files
+  await trainAndPublish(box.dir, { ...second!, 'w.bin': 'third' })
+  const otherData = there()
+  const path = box.path('current/manifest.json')
+  const manifest = readManifest(box.dir)
+  delete manifest.metadata.relocated
+  writeFileSync(path, JSON.stringify(manifest))
+  await trainAndPublish(box.dir, { ...second!, 'w.bin': 'third' })
+
+  assert.equal(relocated, { 'core.onnx': sha256Of(second!['core.onnx']) })
+  assert.equal(afterAgain, ['1', '2'])
+  assert.equal([again?.sha256, again?.data[0]?.name], [published['core.onnx'], 'w-2.bin'])
+  assert.equal(otherData, ['2', '3'])
+  assert.is(readlinkSync(box.path('current')), 'generations/4')
+})
+
+test('what a training gave a model stays in the manifest when that is written anew for its times', async () => {
+  await using box = await sandbox()
+  for (const it of ['first', 'second'])
+    await trainAndPublish(box.dir, { 'core.onnx': withData(it), 'w.bin': it })
+  const { relocated } = readManifest(box.dir).metadata
+  utimesSync(box.path('core.onnx'), 1, 1)
+
+  await startAgain(box.dir)
+
+  const { metadata } = readManifest(box.dir)
+  assert.is((metadata.mtimes_ns as Record<string, string>)['core.onnx'], '1000000000')
+  assert.equal(metadata.relocated, relocated)
 })
 
 test('generations of a version that did not note what they replace are former ones by their numbers', async () => {

@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { readProc } from '../../lib/system/processes.ts'
+import { onnxModel } from '../support/onnx-fixture.ts'
 import { mountSmallDisk } from '../support/own-disk.ts'
 import { type Rig, survivors, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
@@ -333,6 +334,36 @@ inSweep(
     assert.match(
       refusalIn(again.events)?.reason ?? '',
       /^core was rolled back from generation 2, and nothing says/,
+    )
+    assert.is(current(rig), 'generations/3')
+  },
+)
+
+inSweep(
+  'a model that was rolled back is known again, though its data got other names each time',
+  async () => {
+    await using rig = await trainerRig({
+      core: { train: ['sh', '-c', 'cp told/* "$RANSOMEYE_OUTPUT_DIR"'] },
+    })
+    const train = async (producer: string, weights: string, trained_on: string) => {
+      mkdirSync(rig.path('told'), { recursive: true })
+      const external = [{ location: 'core.onnx.data' }]
+      writeFileSync(rig.path('told/core.onnx'), onnxModel({ producer, external }))
+      writeFileSync(rig.path('told/core.onnx.data'), weights)
+      writeFileSync(rig.path('told/metadata.json'), JSON.stringify({ trained_on }))
+      return rig.run(['core', '--retrain', '--json'])
+    }
+    await train('first', 'first', 'week 1')
+    await train('second', 'second', 'week 2')
+    await rig.run(['core'], { script: 'scripts/rollback.ts' })
+
+    const same = await train('second', 'second', 'week 3')
+    const other = await train('second', 'other', 'week 3')
+
+    assert.equal([same.exitCode, other.exitCode], [4, 0])
+    assert.match(
+      refusalIn(same.events)?.reason ?? '',
+      /^it is the model of generation 2, from which core was/,
     )
     assert.is(current(rig), 'generations/3')
   },
