@@ -15,6 +15,7 @@ import {
 } from './manifest.ts'
 import { discard, nextNumber } from './next-generation.ts'
 import { adoptFlat, hasLinks, removeFormer } from './publish-flat.ts'
+import { removeDropped } from './put-flat-names.ts'
 import { lookAt, share } from './sharing.ts'
 import { stageLinks } from './stage.ts'
 
@@ -47,6 +48,7 @@ export async function adopt(jobDir: string, job: JobName, found: Model[], globs:
       adopted: adoptedAmong(entries, previous),
     })
     if (isInPlace) {
+      await removeDropped(jobDir, current, manifest)
       await replaceManifest(jobDir, join(current.dir, MANIFEST), manifest)
       await makeCurrent(jobDir, current.number)
       return

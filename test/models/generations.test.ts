@@ -345,6 +345,24 @@ test("an operator's own model in the place of a flat name becomes a generation, 
   assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as adopted, not trained here')
 })
 
+test('a model that globs no longer mean loses its flat name, and what it alone needs', async () => {
+  await using box = await sandbox()
+  const models = ['core.onnx', 'x/a.pb', 'x/b.pb', 'y/aux.onnx']
+  const files = { 'x/a.pb': 'a', 'x/b.pb': 'b', 'core.onnx': onnxModel() }
+  const aux = { 'y/aux.onnx': withData('aux'), 'y/w.bin': 'weights' }
+  await trainAndPublish(box.dir, { ...files, ...aux }, { models, globs: ['**'] })
+  const before = readdirSync(box.dir).sort()
+
+  await startAgain(box.dir, ['core.onnx'])
+
+  assert.equal(before, ['core.onnx', 'current', 'generations', 'manifest.json', 'work', 'x', 'y'])
+  assert.equal(readdirSync(box.dir).sort(), ['core.onnx', 'current', 'generations', 'manifest.json', 'work'])
+  assert.equal(Object.keys(readManifest(box.dir).files), ['core.onnx'])
+  assert.ok(existsSync(box.path('current/y/aux.onnx')))
+  assert.equal((await verifyPublished(box.dir, ['core.onnx'])).differences, [])
+  assert.is((await checkPublished(box.dir, ['core.onnx'])).reason, 'core.onnx as published')
+})
+
 test("an operator's own model keeps its place among the models: consumers load the first", async () => {
   await using box = await sandbox()
   await trainAndPublish(box.dir, { 'a.onnx': onnxModel(), 'b.onnx': onnxModel() })
