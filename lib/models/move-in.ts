@@ -3,6 +3,7 @@ import { join, posix, relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { foldersIn } from '../settings/layout.ts'
 import { syncFile } from '../system/durable.ts'
+import { UnusableFile } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import { describeFile } from './compare.ts'
 import { freeName, isOthersPlace, namesTaken } from './data-names.ts'
@@ -78,7 +79,11 @@ export async function moveIn(
     if (moved.size) {
       await makeParents(dir, name)
       await makeRoom?.(entry.bytes)
-      await relocate(join(workDir, name), join(dir, name), moved, signal)
+      await relocate(join(workDir, name), join(dir, name), moved, signal).catch(cause => {
+        if (!(cause instanceof UnusableFile)) throw cause
+        const message = `Cannot publish ${join(workDir, name)}: it ${cause.message}`
+        throw new TrainerError('training-failed', message, { cause })
+      })
       makeReadable(join(dir, name), name)
       await syncFile(join(dir, name))
       await rm(join(workDir, name))

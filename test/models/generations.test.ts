@@ -27,11 +27,12 @@ import { inspectOnnx } from '../../lib/models/onnx.ts'
 import { relocate } from '../../lib/models/relocate.ts'
 import { formerGenerations } from '../../lib/models/retire.ts'
 import { assertReturnable, formerGeneration, rollBack } from '../../lib/models/rollback.ts'
+import { share } from '../../lib/models/sharing.ts'
 import { verifyPublished } from '../../lib/models/verify.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { failure } from '../support/failure.ts'
-import { onnxModel } from '../support/onnx-fixture.ts'
+import { onnxModel, writeHugeOnnx } from '../support/onnx-fixture.ts'
 import { programOf } from '../support/places.ts'
 import {
   facts,
@@ -44,9 +45,10 @@ import {
   trainAndPublish,
   writeFiles,
 } from '../support/publishing.ts'
-import { sandbox } from '../support/sandbox.ts'
+import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
+import { asNobody } from '../support/unprivileged.ts'
 
 const { globs } = facts
 const isRoot = process.getuid?.() === 0
@@ -184,6 +186,17 @@ for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) 
     assert.ok(readFileSync(box.path('back.onnx')).equals(model))
   })
 }
+
+inSweep('relocate() ends where the model becomes shorter meanwhile', async () => {
+  await using box = await sandbox()
+  writeHugeOnnx(box.path('core.onnx'), 2 ** 27)
+  const there = box.path('there.onnx')
+  const relocated = rejection(relocate(box.path('core.onnx'), there, new Map(), AbortSignal.timeout(10_000)))
+  await until('it writes', () => existsSync(there))
+  truncateSync(box.path('core.onnx'), 1000)
+
+  assert.match(((await relocated) as Error).message, /^has become shorter than \d+ bytes meanwhile$/)
+})
 
 test('a model whose data has got another name is one that ONNX Runtime loads, with the new data', async () => {
   await using box = await sandbox()
@@ -706,6 +719,45 @@ skipUnless(
   assert.equal(gids, [4242, 4242, 4242])
 })
 
+test('what may not have the group of the models folder has its mode nevertheless', async () => {
+  await using box = await sandbox({ 'core/model.onnx': 1 })
+  const path = box.path('core/model.onnx')
+  chmodSync(path, 0o600)
+  if (isRoot) {
+    chmodSync(box.dir, 0o755)
+    chownSync(box.dir, 0, 4242)
+    chownSync(path, 65534, 65534)
+  }
+
+  await asNobody(async () => share(box.path('core'), path, 0o644))
+
+  assert.is(statSync(path).mode & 0o777, 0o644)
+})
+
+skipUnless(
+  inSweep,
+  canTrace,
+  'needs strace (Debian package strace)',
+)("an operator's own model is taken along as a copy where the system knows no links", async () => {
+  await using box = await sandbox({ 'mine.onnx': onnxModel({ producer: 'theirs' }) })
+  writeFiles(box.path('work'), { 'core.onnx': onnxModel() })
+
+  const start = withoutLinks('ENOSYS', 'start', box.dir, ...globs)
+  const publish = withoutLinks('ENOSYS', 'publish', box.dir, 'core.onnx')
+
+  assert.equal([start.status, publish.status, publish.stderr], [0, 0, ''])
+  assert.equal(readManifest(box.dir).metadata.models, ['core.onnx', 'mine.onnx'])
+  assert.is((await checkPublished(box.dir, globs)).missing, false)
+})
+
+/** Run the publisher on a filesystem that answers so to every link. */
+function withoutLinks(errno: string, ...command: string[]) {
+  const tracing = ['-f', '-qq', '-o', '/dev/null', '-e', 'trace=link,symlink,linkat,symlinkat']
+  const faults = ['-e', `inject=link,symlink,linkat,symlinkat:error=${errno}`]
+  const program = [process.execPath, ...programOf('test/support/publisher.ts')]
+  return spawnSync('strace', [...tracing, ...faults, ...program, ...command], { encoding: 'utf8' })
+}
+
 skipUnless(
   inSweep,
   canTrace,
@@ -714,13 +766,7 @@ skipUnless(
   await using box = await sandbox()
   const publish = (producer: string) => {
     writeFiles(box.path('work'), { 'core.onnx': withData(producer), 'w.bin': producer })
-    // As vfat answers.
-    const tracing = ['-f', '-qq', '-o', '/dev/null', '-e', 'trace=link,symlink,linkat,symlinkat']
-    const faults = ['-e', 'inject=link,symlink,linkat,symlinkat:error=EPERM']
-    const program = [process.execPath, ...programOf('test/support/publisher.ts')]
-    return spawnSync('strace', [...tracing, ...faults, ...program, 'publish', box.dir, 'core.onnx'], {
-      encoding: 'utf8',
-    })
+    return withoutLinks('EPERM', 'publish', box.dir, 'core.onnx') // as vfat answers
   }
 
   const first = publish('first')
