@@ -84,7 +84,7 @@ function nameOf(jobDir: string, path: string): string {
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed; the caller must then prune nothing
  */
-export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
+export async function publishedFiles(jobDir: string, globs: string[]): Promise<string[]> {
   const names = await listNames(jobDir, globs)
   const current = currentGeneration(jobDir)
   const listed = [MANIFEST, ...Object.keys(readManifest(current?.dir ?? jobDir)?.files ?? {}), ...names]

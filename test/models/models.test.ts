@@ -172,7 +172,7 @@ test('publishedFiles() names models, valid or not, external data, the manifest a
   writeFileSync(box.path('broken.onnx'), 'garbage')
   symlinkSync('a.tmp', box.path('link.onnx'))
 
-  const files = await publishedFiles(box.dir)
+  const files = await publishedFiles(box.dir, ['*.onnx'])
 
   const names = ['a.onnx', 'a.tmp', 'b.onnx', 'b.tmp', 'broken.onnx', 'generations/1', 'manifest.json']
   assert.equal(
@@ -189,7 +189,7 @@ test('publishedFiles() keeps what the manifest lists even if its model is gone',
   })
   rmSync(box.path('a.onnx'))
 
-  const files = await publishedFiles(box.dir)
+  const files = await publishedFiles(box.dir, ['*.onnx'])
 
   assert.equal(files.sort(), [box.path('a.tmp'), box.path('generations/1'), box.path('manifest.json')])
 })
@@ -202,7 +202,7 @@ test('supersededFiles() gives generations before the current one whole, and of t
   await rollBack('core', box.dir, generationOf(box.dir, 2))
 
   const superseded = supersededFiles(box.dir)
-  const kept = await publishedFiles(box.dir)
+  const kept = await publishedFiles(box.dir, ['*.onnx'])
 
   assert.equal(superseded, [box.path('generations/1'), box.path('generations/3/core.onnx')])
   assert.ok(kept.includes(box.path('generations/3/manifest.json')))
@@ -243,7 +243,7 @@ test('a folder that this user cannot look into is told in one line, with its pat
 test('publishedFiles() fails where it cannot list, so that nothing is pruned', async () => {
   await using box = await sandbox({ core: 1 })
 
-  const files = await publishedFiles(box.path('core')).catch((error: Error) => error.message)
+  const files = await publishedFiles(box.path('core'), ['*.onnx']).catch((error: Error) => error.message)
 
   assert.match(String(files), /core is a file, expected a folder; move it away$/)
 })
