@@ -12,6 +12,7 @@ import {
 import { inspectPublished } from './models/inspect.ts'
 import { folderOf, type Model } from './models/judge.ts'
 import { MANIFEST, readManifest } from './models/manifest.ts'
+import { storageError } from './system/durable.ts'
 
 /** The day-1 check of one job. */
 export type PublishedCheck = {
@@ -38,9 +39,17 @@ export type PublishedCheck = {
  * whole stays valid if its content was not published here, also where it stands in the place of a flat name. An opaque
  * model is valid only as published, because nothing else vouches for it.
  *
- * @throws {TrainerError} `storage` if the folder cannot be listed
+ * @throws {TrainerError} `storage` if the folder cannot be listed, or looked into
  */
 export async function checkPublished(jobDir: string, globs: string[]): Promise<PublishedCheck> {
+  try {
+    return await judgePublished(jobDir, globs)
+  } catch (cause) {
+    throw storageError(`Cannot tell what is published in ${jobDir}`, cause)
+  }
+}
+
+async function judgePublished(jobDir: string, globs: string[]): Promise<PublishedCheck> {
   const { valid, rejected, comparisons, listed, manifest } = await inspectPublished(jobDir, globs)
   const missing = valid.length === 0 || (listed && rejected.length > 0)
   const isSettled = currentGeneration(jobDir) !== undefined || manifest?.metadata.flat === true
@@ -75,7 +84,7 @@ function nameOf(jobDir: string, path: string): string {
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed; the caller must then prune nothing
  */
-export async function publishedFiles(jobDir: string, globs: string[] = ['*.onnx']): Promise<string[]> {
+export async function publishedFiles(jobDir: string, globs: string[]): Promise<string[]> {
   const names = await listNames(jobDir, globs)
   const current = currentGeneration(jobDir)
   const listed = [MANIFEST, ...Object.keys(readManifest(current?.dir ?? jobDir)?.files ?? {}), ...names]

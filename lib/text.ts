@@ -39,10 +39,13 @@ export function formatClock(seconds: number): string {
   return `${hours}${minutes}:${String(whole % 60).padStart(2, '0')}`
 }
 
-/** Format a model's first metrics: `accuracy 0.987, recall 0.97`. A trainer lists those that matter first. */
+/**
+ * Format a model's first metrics: `accuracy 0.987, recall 0.97`. A trainer lists those that matter first, under names of its
+ * own, which come escaped.
+ */
 export function formatMetrics(metrics: Record<string, number>, most = 4): string {
   const shown = Object.entries(metrics).slice(0, most)
-  return shown.map(([name, value]) => `${name} ${formatMetric(value)}`).join(', ')
+  return shown.map(([name, value]) => `${escapeText(name)} ${formatMetric(value)}`).join(', ')
 }
 
 function formatMetric(value: number): string {

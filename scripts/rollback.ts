@@ -1,11 +1,9 @@
 /** Make an earlier model current: node --import tsx scripts/rollback.ts JOB [--to GENERATION] [--dry-run] */
 import { TrainerError } from '../lib/errors.ts'
 import { currentGeneration, rolledBackFrom } from '../lib/models/generations.ts'
-import { readManifest } from '../lib/models/manifest.ts'
-import { assertPlaceable } from '../lib/models/put-flat-names.ts'
 import { recover } from '../lib/models/recovery.ts'
 import {
-  assertAsPublished,
+  assertReturnable,
   chooseGeneration,
   formerGeneration,
   release,
@@ -21,7 +19,8 @@ import { announce } from '../lib/training/job.ts'
  * its journal; or with `--release` let trainings publish again after that.
  *
  * @returns what was done, for a person
- * @throws {TrainerError} `usage`, `training-failed` if there is none or it is damaged, `storage`
+ * @throws {TrainerError} `usage`, `training-failed` if there is none or it is damaged, `storage`, also if it would take the
+ * place of an operator's own model that is in no generation
  */
 async function rollback(run: Run): Promise<string> {
   const [job] = run.jobs as [Job]
@@ -52,8 +51,7 @@ async function goBack(job: Job): Promise<string> {
   const target =
     to === undefined ? formerGeneration(name, publishedDir) : chooseGeneration(name, publishedDir, to)
   if (dryRun) {
-    await assertAsPublished(name, target)
-    assertPlaceable(publishedDir, readManifest(target.dir)!)
+    await assertReturnable(name, publishedDir, target)
     emit({
       event: 'model.rollback',
       job: name,

@@ -15,6 +15,7 @@ import {
 } from './manifest.ts'
 import { discard, nextNumber } from './next-generation.ts'
 import { adoptFlat, hasLinks, removeFormer } from './publish-flat.ts'
+import { removeDropped } from './put-flat-names.ts'
 import { lookAt, share } from './sharing.ts'
 import { stageLinks } from './stage.ts'
 
@@ -42,10 +43,12 @@ export async function adopt(jobDir: string, job: JobName, found: Model[], globs:
       entries,
       metadata: isKnown ? previous!.metadata : {},
       renamed: previous?.metadata.renamed ?? {},
+      relocated: relocatedAmong(entries, previous),
       replaces: isInPlace ? previous?.metadata.replaces : current?.number,
       adopted: adoptedAmong(entries, previous),
     })
     if (isInPlace) {
+      await removeDropped(jobDir, current, manifest)
       await replaceManifest(jobDir, join(current.dir, MANIFEST), manifest)
       await makeCurrent(jobDir, current.number)
       return
@@ -70,6 +73,15 @@ async function replaceManifest(jobDir: string, path: string, manifest: Manifest)
     await writeManifest(temporary, manifest)
     share(jobDir, temporary, mode)
   })
+}
+
+/** Tell the SHA-256 that the training gave a model, of those that are still as they were published. */
+function relocatedAmong(
+  entries: Map<string, ManifestEntry>,
+  manifest: Manifest | undefined,
+): Record<string, string> {
+  const known = Object.entries(manifest?.metadata.relocated ?? {})
+  return Object.fromEntries(known.filter(([name]) => entries.get(name)?.sha256 === manifest?.files[name]))
 }
 
 /** List the files that no training here made: new to the manifest in name or content, or adopted before. */

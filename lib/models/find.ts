@@ -1,6 +1,6 @@
-import { type Dirent, lstatSync, type readdir } from 'node:fs'
+import { type Dirent, lstatSync, opendirSync, type readdir } from 'node:fs'
 import { opendir } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { join, posix, relative } from 'node:path'
 import { isErrno, messageOf, TrainerError } from '../errors.ts'
 import { CACHE, CANDIDATE, GENERATIONS, HOME, TMP, WORK } from '../settings/layout.ts'
 import { folderExists, reasonOf } from '../system/plain-file.ts'
@@ -61,7 +61,8 @@ export async function judgeAll(folder: string, names: string[], signal?: AbortSi
 }
 
 /**
- * List what globs match in a folder, models or not, but for what is in folders of our own.
+ * List what globs match in a folder, models or not, but for what is in folders of our own. A folder in which they match
+ * something is only the way to that, and an empty one has nothing to miss: `x/**` means the files.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -79,13 +80,44 @@ export async function listNames(folder: string, globs: string[]): Promise<string
       followSymbolicLinks: false,
       // List links, FIFOs and folders with a model's name too: they must be refused, not overlooked.
       onlyFiles: false,
+      markDirectories: true,
       ignore: [WORK, TMP, CACHE, HOME, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
       fs: { readdir: await readerOf(named) },
     })
-    return names.filter(isPublishable).sort()
+    return withoutWays(folder, names).filter(isPublishable).sort()
   } catch (cause) {
     if (cause instanceof TrainerError) throw cause
     throw new TrainerError('storage', `Cannot look for models in ${folder}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/**
+ * Leave out the folders that are empty, or on the way to another of the names.
+ *
+ * @param names those of folders end with '/', and come without it
+ */
+function withoutWays(folder: string, names: string[]): string[] {
+  const ways = new Set<string>()
+  for (const name of names) {
+    // What is above a known one is known.
+    for (let way = posix.dirname(name); way !== '.' && !ways.has(way); way = posix.dirname(way)) ways.add(way)
+  }
+  return names.flatMap(marked => {
+    const name = marked.replace(/\/$/, '')
+    return name !== marked && (ways.has(name) || isEmpty(join(folder, name))) ? [] : name
+  })
+}
+
+function isEmpty(folder: string): boolean {
+  try {
+    const dir = opendirSync(folder)
+    try {
+      return dir.readSync() === null
+    } finally {
+      dir.closeSync()
+    }
+  } catch {
+    return false // it is told to be a folder then
   }
 }
 

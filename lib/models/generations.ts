@@ -2,6 +2,7 @@ import { lstatSync, readdirSync, readlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isErrno } from '../errors.ts'
 import { CURRENT, foldersIn, GENERATIONS, NEXT_FLAT, NEXT_GENERATION } from '../settings/layout.ts'
+import { storageError } from '../system/durable.ts'
 import type { Recognise } from '../system/plain-file.ts'
 
 /** The name of a generation's folder. */
@@ -20,45 +21,65 @@ export function nextGenerationDir(jobDir: string): string {
   return join(foldersIn(jobDir).generationsDir, NEXT_GENERATION)
 }
 
-/** Find a job's current generation; undefined if nothing is published, or it is published as flat files only. */
+/**
+ * Find a job's current generation; undefined if nothing is published, or it is published as flat files only.
+ *
+ * @throws {TrainerError} `storage` if it cannot be told
+ */
 export function currentGeneration(jobDir: string, link = CURRENT): Generation | undefined {
-  const [folder, digits = '', ...rest] = readLink(join(jobDir, link))?.split('/') ?? []
-  if (folder !== GENERATIONS || !NUMBER.test(digits) || rest.length) return undefined
-  const generation = generationOf(jobDir, Number(digits))
-  return isFolder(foldersIn(jobDir).generationsDir) && isFolder(generation.dir) ? generation : undefined
+  return lookInto(jobDir, () => {
+    const [folder, digits = '', ...rest] = readLink(join(jobDir, link))?.split('/') ?? []
+    if (folder !== GENERATIONS || !NUMBER.test(digits) || rest.length) return undefined
+    const generation = generationOf(jobDir, Number(digits))
+    return isFolder(foldersIn(jobDir).generationsDir) && isFolder(generation.dir) ? generation : undefined
+  })
 }
 
-/** Return the folder of what a job has published: its current generation, or without one the job's folder itself. */
+/**
+ * Return the folder of what a job has published: its current generation, or without one the job's folder itself.
+ *
+ * @throws {TrainerError} as {@link currentGeneration}
+ */
 export function publishedDirOf(jobDir: string): string {
   return currentGeneration(jobDir)?.dir ?? jobDir
 }
 
-/** List the generations that are there, oldest first. */
+/**
+ * List the generations that are there, oldest first.
+ *
+ * @throws {TrainerError} `storage` if it cannot be told
+ */
 export function listGenerations(jobDir: string): Generation[] {
-  return namesIn(foldersIn(jobDir).generationsDir)
-    .filter(name => NUMBER.test(name))
-    .map(name => generationOf(jobDir, Number(name)))
-    .filter(({ dir }) => isFolder(dir))
-    .sort((a, b) => a.number - b.number)
+  return lookInto(jobDir, () =>
+    namesIn(foldersIn(jobDir).generationsDir)
+      .filter(name => NUMBER.test(name))
+      .map(name => generationOf(jobDir, Number(name)))
+      .filter(({ dir }) => isFolder(dir))
+      .sort((a, b) => a.number - b.number),
+  )
 }
 
-/** List the generations that a job was rolled back from: those after the current one. */
+/**
+ * List the generations that a job was rolled back from: those after the current one.
+ *
+ * @throws {TrainerError} as {@link currentGeneration}
+ */
 export function rolledBackFrom(jobDir: string): Generation[] {
   const current = currentGeneration(jobDir)
   return current ? listGenerations(jobDir).filter(({ number }) => number > current.number) : []
 }
 
 /**
- * Count the names of a published file that are ours: its flat name and those in generations. A file with yet another
- * name can change under it.
+ * Count the names of a published file that are ours: its flat name and those in generations, among them one that was not
+ * accepted. A file with yet another name can change under it.
  *
  * @param folder the job's folder or one of its generations, in which the files are looked at
  */
 export function recogniserFor(folder: string): Recognise {
   return (name, { dev, ino }) => {
     const jobDir = jobDirOf(folder)
-    const { generationsDir } = foldersIn(jobDir)
-    const folders = [jobDir, ...namesIn(generationsDir).map(it => join(generationsDir, it))]
+    const { generationsDir, candidateDir } = foldersIn(jobDir)
+    const folders = [jobDir, candidateDir, ...namesIn(generationsDir).map(it => join(generationsDir, it))]
     // The last is a name for a moment only.
     const paths = [...folders.map(it => join(it, name)), join(jobDir, NEXT_FLAT)]
     return paths.filter(path => {
@@ -80,6 +101,15 @@ function lookAt(path: string) {
   } catch (error) {
     if (isErrno(error, 'ENOTDIR')) return undefined
     throw error
+  }
+}
+
+/** Look at what is in a job's folder. What the system refuses is somebody's to mend. */
+function lookInto<T>(jobDir: string, look: () => T): T {
+  try {
+    return look()
+  } catch (cause) {
+    throw storageError(`Cannot look into ${jobDir}`, cause)
   }
 }
 

@@ -4,6 +4,7 @@ import { Slice } from '../system/slice.ts'
 import { type Comparison, compareModel } from './compare.ts'
 import { type Findings, findModels, judgeAll } from './find.ts'
 import { currentGeneration } from './generations.ts'
+import type { Model } from './judge.ts'
 import { type Manifest, readManifest } from './manifest.ts'
 import { ownModels } from './own-models.ts'
 
@@ -16,8 +17,8 @@ export type Inspection = Findings & {
 }
 
 /**
- * Inspect the published models: those of the current generation, or what an operator has put in the place of their flat
- * names.
+ * Inspect the published models, in the order of their manifest: those of the current generation, or what an operator has put
+ * in the place of their flat names.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed; the reason of `signal`
  */
@@ -39,8 +40,12 @@ export async function inspectPublished(
   const own = current ? (await ownModels(jobDir, current)).models : []
   const isOwn = (path: string) => own.some(({ name }) => path === join(dir, name))
   inspection.rejected.push(...candidates.rejected.filter(({ path }) => !isOwn(path)))
+  const places = new Map(models.map((name, place) => [name, place]))
+  const placeOf = ({ name }: Model) => places.get(name) ?? models.length
+  const found = [...candidates.valid.filter(({ path }) => !isOwn(path)), ...own]
   const slice = new Slice()
-  for (const model of [...candidates.valid.filter(({ path }) => !isOwn(path)), ...own]) {
+  // Consumers load the first.
+  for (const model of found.sort((one, other) => placeOf(one) - placeOf(other))) {
     await slice.giveWay(signal)
     const compared = await compareModel(model, manifest, signal)
     if (typeof compared === 'string') inspection.rejected.push({ path: model.path, reason: compared })

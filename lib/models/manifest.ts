@@ -22,6 +22,7 @@ export const MANIFEST_MAX_BYTES = 4 * 2 ** 20
 const LEAST_FILE_BYTES = 100
 
 const name = v.pipe(v.string(), v.check(isPublishable))
+const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))
 
 const manifestSchema = v.object({
   metadata: v.looseObject({
@@ -38,12 +39,14 @@ const manifestSchema = v.object({
     flat: v.optional(v.boolean()),
     /** The training's own name for external data that was published under another name, by that name. */
     renamed: v.optional(v.record(name, name)),
+    /** The SHA-256 that the training gave a model, by its name, where the model has been written anew to name its data so. */
+    relocated: v.optional(v.record(name, sha256)),
     /** The number of the generation that was current before this one was published. */
     replaces: v.optional(v.pipe(v.number(), v.safeInteger())),
     /** The listed files that no training here made; they were found in place and kept. */
     adopted: v.optional(v.array(name), []),
   }),
-  files: v.record(name, v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
+  files: v.record(name, sha256),
 })
 
 /**
@@ -91,6 +94,20 @@ export function parseManifest(text: string): Manifest | undefined {
     if (error instanceof SyntaxError) return undefined
     throw error
   }
+}
+
+/** A published file, and what the training called it and had in it. */
+export type Content = { name: string; original: string; sha256: string }
+
+/** List the files as the training made them: by this the same is known again, whatever names its external data got. */
+export function contentOf({ files, metadata }: Manifest): Content[] {
+  const originals = new Map(Object.entries(metadata.renamed ?? {}))
+  const relocated = new Map(Object.entries(metadata.relocated ?? {}))
+  return Object.entries(files).map(([name, hash]) => ({
+    name,
+    original: originals.get(name) ?? name,
+    sha256: relocated.get(name) ?? hash,
+  }))
 }
 
 /**
@@ -147,13 +164,15 @@ export type Contents = {
   metadata: Record<string, unknown>
   superseded?: string[]
   renamed?: Record<string, string>
+  relocated?: Record<string, string>
   replaces: number | undefined
   adopted: string[]
 }
 
 /** Compose a manifest with every key that RansomEye's consumers expect. */
 export function composeManifest(contents: Contents): Manifest {
-  const { job, globs, models, entries, metadata, superseded = [], renamed, replaces, adopted } = contents
+  const { job, globs, models, entries, metadata, superseded = [], replaces, adopted } = contents
+  const { renamed, relocated } = contents
   const byName = <T>(pick: (entry: ManifestEntry) => T) =>
     Object.fromEntries(Array.from(entries, ([name, entry]) => [name, pick(entry)]))
   return {
@@ -172,6 +191,7 @@ export function composeManifest(contents: Contents): Manifest {
       mtimes_ns: byName(({ mtimeNs }) => mtimeNs),
       superseded,
       renamed: renamed && Object.keys(renamed).length ? renamed : undefined,
+      relocated: relocated && Object.keys(relocated).length ? relocated : undefined,
       flat: undefined,
       replaces,
       adopted,

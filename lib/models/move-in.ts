@@ -3,6 +3,7 @@ import { join, posix, relative } from 'node:path'
 import { TrainerError } from '../errors.ts'
 import { foldersIn } from '../settings/layout.ts'
 import { syncFile } from '../system/durable.ts'
+import { UnusableFile } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import { describeFile } from './compare.ts'
 import { freeName, isOthersPlace, namesTaken } from './data-names.ts'
@@ -12,8 +13,11 @@ import { makeParents } from './next-generation.ts'
 import { relocate } from './relocate.ts'
 import { lookAt } from './sharing.ts'
 
-/** A file on its way into a generation: the names that it has there and had before, and what is in it. */
-export type Arrival = { name: string; original: string; entry: ManifestEntry }
+/**
+ * A file on its way into a generation: the names that it has there and had before, and what is in it. `trained` is the SHA-256
+ * that the training gave it: a model that is written anew has another.
+ */
+export type Arrival = { name: string; original: string; entry: ManifestEntry; trained: string }
 
 export type MoveOptions = {
   signal?: AbortSignal | undefined
@@ -51,7 +55,12 @@ export async function moveIn(
     await slice.giveWay(signal)
     const entry = sealed.get(name)!
     const isTaken = taken.has(name) ? taken.get(name) !== entry.sha256 : isOthersPlace(jobDir, name)
-    arrivals.push({ name: isTaken ? freeName(jobDir, name, files) : name, original: name, entry })
+    arrivals.push({
+      name: isTaken ? freeName(jobDir, name, files) : name,
+      original: name,
+      entry,
+      trained: entry.sha256,
+    })
   }
   const newNames = new Map(arrivals.map(({ name, original }) => [original, name]))
   const written: Arrival[] = []
@@ -65,16 +74,22 @@ export async function moveIn(
           'let the training give it another name',
       )
     }
+    const entry = sealed.get(name)!
     const moved = relocationsOf(workDir, model, newNames)
     if (moved.size) {
       await makeParents(dir, name)
-      await makeRoom?.(sealed.get(name)!.bytes)
-      await relocate(join(workDir, name), join(dir, name), moved, signal)
+      await makeRoom?.(entry.bytes)
+      await relocate(join(workDir, name), join(dir, name), moved, signal).catch(cause => {
+        if (!(cause instanceof UnusableFile)) throw cause
+        const message = `Cannot publish ${join(workDir, name)}: it ${cause.message}`
+        throw new TrainerError('training-failed', message, { cause })
+      })
       makeReadable(join(dir, name), name)
       await syncFile(join(dir, name))
       await rm(join(workDir, name))
-      written.push({ name, original: name, entry: await describeFile(dir, name) })
-    } else written.push({ name, original: name, entry: sealed.get(name)! })
+      const anew = await describeFile(dir, name)
+      written.push({ name, original: name, entry: anew, trained: entry.sha256 })
+    } else written.push({ name, original: name, entry, trained: entry.sha256 })
   }
   for (const { name, original } of [...arrivals, ...written]) {
     await slice.giveWay(signal)

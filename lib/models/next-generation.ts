@@ -3,7 +3,7 @@ import { link, mkdir, rename, rm } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { isErrno, TrainerError } from '../errors.ts'
 import { foldersIn } from '../settings/layout.ts'
-import { copyDurably, makeFolderDurably, syncFile, syncFolder } from '../system/durable.ts'
+import { copyDurably, makeFolderDurably, refusesLink, syncFile, syncFolder } from '../system/durable.ts'
 import { listGenerations, nextGenerationDir, publishedDirOf } from './generations.ts'
 import { MANIFEST, type Manifest, writeManifest } from './manifest.ts'
 import { folderMode, lookAt, share } from './sharing.ts'
@@ -69,7 +69,7 @@ export async function linkIn(folder: string, dir: string, name: string): Promise
     await link(from, to)
     await syncFile(to)
   } catch (error) {
-    if (!isErrno(error, 'EPERM', 'EMLINK')) throw error
+    if (!refusesLink(error)) throw error
     await copyDurably(from, to)
   }
 }

@@ -1,9 +1,8 @@
 import { lstatSync, type Stats } from 'node:fs'
 import { link, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { isErrno } from '../errors.ts'
 import { GENERATIONS, NEXT_CURRENT, NEXT_FLAT } from '../settings/layout.ts'
-import { moveDurably, renameDurably, syncFolder } from '../system/durable.ts'
+import { moveDurably, refusesLink, renameDurably, syncFolder } from '../system/durable.ts'
 import { reasonOf } from '../system/plain-file.ts'
 import { compareFile } from './compare.ts'
 import { nextGenerationDir } from './generations.ts'
@@ -167,7 +166,7 @@ export async function hasLinks(jobDir: string): Promise<boolean> {
     await symlink(GENERATIONS, path)
     return true
   } catch (error) {
-    if (isErrno(error, 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'EMLINK')) return false
+    if (refusesLink(error)) return false
     throw error
   } finally {
     await clear()

@@ -10,7 +10,7 @@ import { makeCurrent } from './commit.ts'
 import { flatNamesOf } from './flat-names.ts'
 import { currentGeneration, type Generation, isSameFile, publishedDirOf } from './generations.ts'
 import { type Model, withoutData } from './judge.ts'
-import { type Manifest, readManifest } from './manifest.ts'
+import { contentOf, type Manifest, readManifest } from './manifest.ts'
 import type { MoveOptions } from './move-in.ts'
 import { discard, nextNumber } from './next-generation.ts'
 import { hasLinks, publishFlat, removeFormer } from './publish-flat.ts'
@@ -75,21 +75,23 @@ export async function publish(
     const staged = await stageModels(jobDir, job, models, facts, { signal, makeRoom })
     await accept?.(staged, current)
     // The same bytes repair a damaged file.
-    const isAgain = staged.isAgain && (!current || (await isStill(current, staged.manifest, signal)))
+    const still =
+      staged.isAgain && current ? await stillPublished(current, staged.manifest, signal) : undefined
+    const isAgain = staged.isAgain && (!current || still !== undefined)
     if (isAgain) {
       warn(
         `the training made the same bytes as are published already (${names.join(', ')}), so their age stays: it may have ` +
           `resumed where it had ended, or its data have not changed${describeStayed(stayed)}`,
       )
     }
-    const { metadata, files } = staged.manifest
+    const { metadata, files } = still ?? staged.manifest
     let dir = jobDir
     let generation: Generation | undefined
     const isLinking = await hasLinks(jobDir)
     signal?.throwIfAborted()
     if (isLinking) {
       tellOfHidden(jobDir, current, staged.manifest, warn)
-      if (current && isAgain) {
+      if (current && still) {
         // Another generation of the same would take the place of one that there is to go back to.
         await rm(staged.dir, { recursive: true })
         generation = current
@@ -130,15 +132,26 @@ function describeStayed([first, ...others]: string[]): string {
   return `; it found ${first}${more} of the last training, as prune does not name ${them}`
 }
 
-/** Is a generation, as it is on disk, what a manifest describes, but for how long the training took? Reads every file. */
-async function isStill(generation: Generation, manifest: Manifest, signal?: AbortSignal): Promise<boolean> {
-  const tellingOf = ({ metadata, files }: Manifest) => {
-    const { training_seconds: _seconds, mtimes_ns: _times, replaces: _replaces, ...rest } = metadata
-    return JSON.parse(JSON.stringify({ files, rest }))
-  }
+/**
+ * Return the manifest of a generation that is, as it is on disk, what another manifest describes, but for how long the training
+ * took and the names that its external data got. Reads every file.
+ */
+async function stillPublished(
+  generation: Generation,
+  manifest: Manifest,
+  signal?: AbortSignal,
+): Promise<Manifest | undefined> {
   const own = readManifest(generation.dir)
-  if (!own || !isDeepStrictEqual(tellingOf(own), tellingOf(manifest))) return false
-  return (await verifyGeneration(generation, signal)).differences.length === 0
+  if (!own || !isDeepStrictEqual(tellingOf(own), tellingOf(manifest))) return undefined
+  return (await verifyGeneration(generation, signal)).differences.length === 0 ? own : undefined
+}
+
+/** Pick what a manifest tells of its training. */
+function tellingOf(manifest: Manifest): unknown {
+  const { training_seconds: _seconds, replaces: _replaces, ...metadata } = manifest.metadata
+  const { renamed: _renamed, relocated: _relocated, sizes: _sizes, mtimes_ns: _times, ...rest } = metadata
+  const files = contentOf(manifest).map(({ original, sha256 }) => `${sha256} ${original}`)
+  return JSON.parse(JSON.stringify({ files: files.sort(), rest }))
 }
 
 /** Tell that flat names go, the first time that they do. */

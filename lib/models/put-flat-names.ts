@@ -83,14 +83,8 @@ export async function putFlatNames(
     touched.add(dirname(to))
   }
   const stale = staleNames(jobDir, [...files, ...hidden.filter(isStill)], folder, leave, retired)
-  const needed = stale.length ? await foreignReferences(jobDir) : []
-  await removeFlat(
-    jobDir,
-    stale.filter(name => !needed.includes(name)),
-    touched,
-  )
-  for (const path of touched) if (statOf(path)) await syncFolder(path)
-  if (touched.size) await syncFolder(jobDir)
+  await removeUnneeded(jobDir, stale, touched)
+  await syncTouched(jobDir, touched)
 }
 
 /** Remove the flat names that only this generation has put, before it goes itself. */
@@ -104,12 +98,40 @@ export async function removeFlatNames(
       isSameFile(join(dir, name), join(jobDir, name)) &&
       !isSameFile(join(dir, name), join(current.dir, name)),
   )
+  await removeUnneeded(jobDir, names, new Set())
+}
+
+/**
+ * Remove the flat names that a generation has put for files that its next manifest leaves out, durably, before that takes the
+ * place of its manifest: by that alone they are known to be ours. Where this is cut off, the next start puts them back.
+ */
+export async function removeDropped(jobDir: string, { dir }: Generation, next: Manifest): Promise<void> {
+  const former = readManifest(dir)
+  if (!former) return
+  const names = Object.keys(former.files).filter(
+    name => !Object.hasOwn(next.files, name) && isSameFile(join(dir, name), join(jobDir, name)),
+  )
+  const { folder } = flatNamesOf(former)
+  if (folder !== undefined && folder !== flatNamesOf(next).folder && isOwnLink(jobDir, folder))
+    names.push(folder)
+  const touched = new Set<string>()
+  await removeUnneeded(jobDir, names, touched)
+  await syncTouched(jobDir, touched)
+}
+
+/** Remove flat names, but not what an operator's own model needs. */
+async function removeUnneeded(jobDir: string, names: string[], touched: Set<string>): Promise<void> {
   const needed = names.length ? await foreignReferences(jobDir) : []
   await removeFlat(
     jobDir,
     names.filter(name => !needed.includes(name)),
-    new Set(),
+    touched,
   )
+}
+
+async function syncTouched(jobDir: string, touched: Set<string>): Promise<void> {
+  for (const path of touched) if (statOf(path)) await syncFolder(path)
+  if (touched.size) await syncFolder(jobDir)
 }
 
 /** List the flat names that other generations have put, as far as nobody has changed what is there. */

@@ -30,9 +30,9 @@ import { dropGeneration, retire } from './retire.ts'
  * a training would be in vain
  */
 export async function recover(jobDir: string, keepGenerations?: number): Promise<string[]> {
-  if (!folderExists(jobDir)) return []
-  assertOurs(jobDir)
   try {
+    if (!folderExists(jobDir)) return []
+    assertOurs(jobDir)
     await rm(join(jobDir, NEXT_FLAT), { force: true })
     await finishPublication(jobDir)
     await finishSwitch(jobDir)

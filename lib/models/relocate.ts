@@ -1,5 +1,6 @@
 import { readSync } from 'node:fs'
 import { open } from 'node:fs/promises'
+import { UnusableFile } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import type { Message } from './onnx/schema.ts'
 import { schema } from './onnx/schema.ts'
@@ -30,7 +31,7 @@ const STEPS_A_LOOK = 256
  * but for the lengths of the messages around. The tensors in the model are copied, never read into memory as a whole.
  *
  * @param locations the new ones by the old, each as a path without `.` and `..`
- * @throws {UnusableFile} if it is no ONNX model, the system's error, or the reason of `signal`
+ * @throws {UnusableFile} if it is no ONNX model, or becomes shorter meanwhile; the system's error, or the reason of `signal`
  */
 export async function relocate(
   from: string,
@@ -52,6 +53,7 @@ export async function relocate(
       if (!Buffer.isBuffer(piece) && at >= windowStop) {
         windowStart = at
         windowStop = at + readSync(source.fd, window, 0, BUFFER_BYTES, at)
+        if (windowStop === at) throw new UnusableFile(`has become shorter than ${size} bytes meanwhile`)
       }
       const [old, offset] = Buffer.isBuffer(piece)
         ? [piece, 0]

@@ -9,7 +9,9 @@ import {
   listGenerations,
   rolledBackFrom,
 } from './generations.ts'
-import { isWhole } from './manifest.ts'
+import { isWhole, readManifest } from './manifest.ts'
+import { ownModels } from './own-models.ts'
+import { assertPlaceable } from './put-flat-names.ts'
 import { dropGeneration, formerGenerations } from './retire.ts'
 import { verifyGeneration } from './verify.ts'
 
@@ -44,21 +46,14 @@ export function formerGeneration(job: JobName, jobDir: string): Generation {
 }
 
 /**
- * Make another generation current, as one step, if each of its files has the content that was published.
+ * Make another generation current, as one step, if {@link assertReturnable} has nothing against it.
  *
  * @returns the number of the generation that was current
- * @throws {TrainerError} `training-failed` if it is damaged; `storage`. What is current has not changed then, or it is the
- * other generation, of which some flat names are missing until the next start
+ * @throws {TrainerError} as {@link assertReturnable}; `storage`. What is current has not changed then, or it is the other
+ * generation, of which some flat names are missing until the next start
  */
 export async function rollBack(job: JobName, jobDir: string, to: Generation): Promise<number> {
-  const from = currentGeneration(jobDir)
-  if (!from || from.number === to.number) {
-    throw new TrainerError(
-      'usage',
-      `Cannot roll back ${job}: generation ${to.number} is current; name another by --to`,
-    )
-  }
-  await assertAsPublished(job, to)
+  const from = await assertReturnable(job, jobDir, to)
   try {
     await makeCurrent(jobDir, to.number)
     return from.number
@@ -68,11 +63,36 @@ export async function rollBack(job: JobName, jobDir: string, to: Generation): Pr
 }
 
 /**
- * Assert that each file of a generation has the content that was published. Reads every file whole.
+ * Assert that another generation can be made current: each of its files has the content that was published, and its flat
+ * names take the place of nothing that is in no generation. Reads every file whole.
  *
- * @throws {TrainerError} `training-failed` with the first difference
+ * @returns the generation that is current
+ * @throws {TrainerError} `usage` if it is that one; `training-failed` if it is damaged; `storage` if its flat names have not
+ * their place
  */
-export async function assertAsPublished(job: JobName, generation: Generation): Promise<void> {
+export async function assertReturnable(job: JobName, jobDir: string, to: Generation): Promise<Generation> {
+  const from = currentGeneration(jobDir)
+  if (!from || from.number === to.number) {
+    throw new TrainerError(
+      'usage',
+      `Cannot roll back ${job}: generation ${to.number} is current; name another by --to`,
+    )
+  }
+  const [own] = (await ownModels(jobDir, to)).models
+  if (own) {
+    throw new TrainerError(
+      'storage',
+      `Cannot roll back ${job}: ${own.path} is an operator's own model that no generation has yet; ` +
+        'start a run once, which makes one of it, or move it away',
+    )
+  }
+  await assertAsPublished(job, to)
+  assertPlaceable(jobDir, readManifest(to.dir)!)
+  return from
+}
+
+/** @throws {TrainerError} `training-failed` with the first difference */
+async function assertAsPublished(job: JobName, generation: Generation): Promise<void> {
   const { differences } = await verifyGeneration(generation)
   const [difference] = differences
   if (!difference) return

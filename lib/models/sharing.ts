@@ -22,13 +22,20 @@ export function folderMode(jobDir: string): number {
   return statSync(jobDir).mode
 }
 
-/** Make a file or a folder as readable as what it replaces, or as a new one, for the group of the models folder. */
+/**
+ * Make a file or a folder as readable as what it replaces, or as a new one, for the group of the models folder. Where one of
+ * both is refused, the other is done.
+ */
 export function share(jobDir: string, path: string, mode = 0o666 & ~umask()): void {
   const stats = lstatSync(path)
   const { gid } = statSync(dirname(jobDir))
+  if (stats.gid !== gid) unlessRefused(() => lchownSync(path, stats.uid, gid))
+  if ((stats.mode & 0o777) !== (mode & 0o777)) unlessRefused(() => chmodSync(path, mode & 0o777))
+}
+
+function unlessRefused(change: () => void): void {
   try {
-    if (stats.gid !== gid) lchownSync(path, stats.uid, gid)
-    if ((stats.mode & 0o777) !== (mode & 0o777)) chmodSync(path, mode & 0o777)
+    change()
   } catch (error) {
     // The group is one that this user is not in, or the filesystem has no modes.
     if (!isErrno(error, 'EPERM', 'ENOTSUP', 'EINVAL')) throw error

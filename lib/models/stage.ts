@@ -7,7 +7,7 @@ import { Slice } from '../system/slice.ts'
 import { carryOver } from './carry-over.ts'
 import { currentGeneration, publishedDirOf } from './generations.ts'
 import { folderOf, judgeModel, type Model, namesOf } from './judge.ts'
-import { assertRoomFor, composeManifest, type Manifest, readManifest } from './manifest.ts'
+import { assertRoomFor, composeManifest, contentOf, type Manifest, readManifest } from './manifest.ts'
 import { type Arrival, type MoveOptions, moveIn } from './move-in.ts'
 import { closeNext, linkIn, openNext } from './next-generation.ts'
 import { assertShards } from './shard-index.ts'
@@ -63,6 +63,7 @@ export async function stageModels(
     adopted: Awaited<ReturnType<typeof carryOver>> = { models: [], entries: new Map() },
   ) => {
     const renamed = arrivals.filter(({ name, original }) => name !== original)
+    const relocated = arrivals.filter(({ entry, trained }) => entry.sha256 !== trained)
     return composeManifest({
       job,
       globs,
@@ -70,6 +71,7 @@ export async function stageModels(
       entries: new Map([...arrivals.map(({ name, entry }) => [name, entry] as const), ...adopted.entries]),
       metadata: { version: trained_at, ...reported, trained_at, training_seconds: seconds },
       renamed: Object.fromEntries(renamed.map(({ name, original }) => [name, original])),
+      relocated: Object.fromEntries(relocated.map(({ name, trained }) => [name, trained])),
       replaces: currentGeneration(jobDir)?.number,
       adopted: [...adopted.entries.keys()],
     })
@@ -88,8 +90,9 @@ export async function stageModels(
 }
 
 /** Has the training made what is published already, byte for byte? Such a model is no younger for it. */
-function isOldContent(arrivals: Arrival[], { files }: Manifest): boolean {
-  return arrivals.every(({ name, entry }) => files[name] === entry.sha256)
+function isOldContent(arrivals: Arrival[], previous: Manifest): boolean {
+  const known = new Set(contentOf(previous).map(({ original, sha256 }) => `${sha256} ${original}`))
+  return arrivals.every(({ original, trained }) => known.has(`${trained} ${original}`))
 }
 
 function timeOf({ metadata }: Manifest): string | undefined {
@@ -129,7 +132,7 @@ async function foresee(work: string, names: string[], signal?: AbortSignal): Pro
     await slice.giveWay(signal)
     const { size, mtimeNs } = await expectPlain(join(work, name), () => statPlain(work, name))
     const entry = { sha256: '0'.repeat(64), bytes: Number(size), mtimeNs: String(mtimeNs) }
-    arrivals.push({ name, original: name, entry })
+    arrivals.push({ name, original: name, entry, trained: entry.sha256 })
   }
   return arrivals
 }

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { NEXT_CURRENT } from '../settings/layout.ts'
+import { storageError } from '../system/durable.ts'
 import { assertFolder, readPlain, reasonOf, statPlain, UnusableFile } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 import { describeFile } from './compare.ts'
@@ -37,7 +38,7 @@ const UNLISTED = `is not among the files in ${MANIFEST}`
  *
  * Needs no lock: while a publication goes on, differences are checked again.
  *
- * @throws {TrainerError} `storage` if the folder cannot be listed
+ * @throws {TrainerError} `storage` if the folder cannot be listed, or looked into
  */
 export async function verifyPublished(jobDir: string, globs: string[]): Promise<Verification> {
   try {
@@ -45,6 +46,14 @@ export async function verifyPublished(jobDir: string, globs: string[]): Promise<
   } catch (error) {
     return { verified: [], adopted: [], differences: [{ path: jobDir, reason: reasonOf(error) }] }
   }
+  try {
+    return await verifyUntilSettled(jobDir, globs)
+  } catch (cause) {
+    throw storageError(`Cannot verify what is published in ${jobDir}`, cause)
+  }
+}
+
+async function verifyUntilSettled(jobDir: string, globs: string[]): Promise<Verification> {
   for (let round = 1; ; round++) {
     const dir = publishedDirOf(jobDir)
     const manifest = readText(dir)

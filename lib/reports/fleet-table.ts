@@ -99,7 +99,7 @@ export function drawFleet(sites: SiteStatus[], now = Date.now()): string {
   const rows = sites.map(status => [
     escapeText(status.site),
     status.training ? `${status.state} ${status.training}` : status.state,
-    nodeOf(status) ?? '-',
+    escapeText(nodeOf(status) ?? '-'),
     describeLast(status, now),
     ...['core', 'dpi', 'agent'].map(job =>
       describeModel(

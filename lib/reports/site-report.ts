@@ -7,6 +7,7 @@ import { type JobName, jobNames } from '../quotas.ts'
 import { type JobEnd, readJobEnd } from '../run/job-record.ts'
 import { layout, stateDirOf } from '../settings/layout.ts'
 import { readQuotas } from '../settings/quotas-file.ts'
+import { storageError } from '../system/durable.ts'
 import { isTrainingRun, type RunHistory, readRuns } from './history.ts'
 
 /** The last run that was to train is seldom further back. */
@@ -66,7 +67,8 @@ export async function readSite(
     const { jobs } = readQuotas(quotasFile)
     for (const job of jobNames)
       report.models.push(await readModel(job, layout(modelsDir, job).jobDir, jobs[job].models))
-  } catch (error) {
+  } catch (cause) {
+    const error = storageError(`Cannot look into ${modelsDir}`, cause)
     if (!(error instanceof TrainerError)) throw error
     report.fault = messageOf(error)
   }

@@ -121,7 +121,7 @@ function describeProgress({ running }: Status): string[] {
 /** A run on another machine cannot be seen, only heard of. */
 function describeElsewhere({ host, slurmJob, lastHeardAt }: NonNullable<Elsewhere>): string {
   const job = slurmJob ? `, Slurm job ${slurmJob}` : ''
-  return `, on ${host ?? 'another machine'}${job}, last heard of at ${formatMoment(lastHeardAt)}`
+  return `, on ${host === null ? 'another machine' : escapeText(host)}${job}, last heard of at ${formatMoment(lastHeardAt)}`
 }
 
 type Elsewhere = NonNullable<Status['running']>['elsewhere']

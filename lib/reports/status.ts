@@ -11,6 +11,7 @@ import { accountOf, capOf, freeSpace } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { measure } from '../storage/measure.ts'
 import { RANK } from '../storage/rank.ts'
+import { storageError } from '../system/durable.ts'
 import { nearestVisible } from '../system/plain-file.ts'
 import { unmountedAbove } from '../system/unmounted.ts'
 import { MIB } from '../text.ts'
@@ -189,7 +190,8 @@ async function inspectJob(
       generations: statusOfGenerations(dir),
       ...(await measureJob(dir, quota, limitBytes, sandbox)),
     }
-  } catch (error) {
+  } catch (cause) {
+    const error = storageError(`Cannot look into ${dir}`, cause)
     if (error instanceof TrainerError) return { ...unknown, reason: error.message }
     throw error
   }

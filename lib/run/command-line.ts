@@ -75,7 +75,8 @@ const endings = `64 wrong usage,
 function exitCodesOf(trains: boolean, goesBack: boolean): string {
   if (trains)
     return `0 done, 1 training failed, 2 quota violated, 3 disk full or not\nwritable, 4 model not accepted, ${endings}`
-  if (goesBack) return `0 done, 1 nothing to go back to, 3 disk full or not writable,\n${endings}`
+  if (goesBack)
+    return `0 done, 1 nothing to go back to, 3 disk full, not writable, or an\nown model in the way, ${endings}`
   return `0 done, 2 quota violated, 3 disk full or not writable,\n${endings}`
 }
 

@@ -76,6 +76,11 @@ export async function writeDurably(path: string, content: string): Promise<void>
   }
 }
 
+/** Does the system refuse a file another name, though a copy may do? Some filesystems have no links, or few to a file. */
+export function refusesLink(error: unknown): boolean {
+  return isErrno(error, 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'EMLINK')
+}
+
 /** Copy a file to a new name, with its modification time, so that the copy survives a power cut; a failure leaves none. */
 export async function copyDurably(from: string, to: string): Promise<void> {
   try {
@@ -186,6 +191,8 @@ const remedies: Record<string, string> = {
   ENOSPC: 'free some space on that disk',
   EDQUOT: 'free some space, or raise the quota of that disk',
   EIO: 'check that disk',
+  ESTALE: 'mount that filesystem again',
+  EACCES: 'this user must have access there',
   EPERM: 'something there may be immutable or append-only: lsattr shows it, chattr -ia ends it',
   EROFS: 'mount that disk writable',
   EISDIR: 'a folder stands where that file belongs; move it away',

@@ -1,6 +1,6 @@
 import { TrainerError } from '../errors.ts'
 import { type Generation, rolledBackFrom } from '../models/generations.ts'
-import { readManifest } from '../models/manifest.ts'
+import { contentOf, readManifest } from '../models/manifest.ts'
 import type { Staged } from '../models/stage.ts'
 import { metricsOf } from '../models/trainer-metadata.ts'
 import type { Job } from '../run.ts'
@@ -74,11 +74,13 @@ function shortfallOf(asked: Asked): string | undefined {
  */
 function repetitionOf({ name, quota, publishedDir, run }: Job, { manifest }: Staged): string | undefined {
   const hasAccept = quota.accept?.command || Object.keys(quota.accept?.metrics ?? {}).length
+  const adopted = new Set(manifest.metadata.adopted)
+  const trained = contentOf(manifest).filter(it => !adopted.has(it.name))
   for (const { number, dir } of rolledBackFrom(publishedDir)) {
     const former = readManifest(dir)
     if (!former) continue
-    const hashes = new Set(Object.values(former.files))
-    if (manifest.metadata.models.every(model => hashes.has(manifest.files[model]!)))
+    const hashes = new Set(contentOf(former).map(({ sha256 }) => sha256))
+    if (trained.every(({ sha256 }) => hashes.has(sha256)))
       return `it is the model of generation ${number}, from which ${name} was rolled back`
     const [data, formerData] = [manifest, former].map(({ metadata }) => metadata.trained_on)
     const isOther = data !== 'unknown' && formerData !== 'unknown' && data !== formerData

@@ -14,21 +14,25 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { InferenceSession } from 'onnxruntime-web'
 import * as assert from 'uvu/assert'
-import type { TrainerError } from '../../lib/errors.ts'
+import { TrainerError } from '../../lib/errors.ts'
 import { findModels } from '../../lib/models/find.ts'
 import { generationOf } from '../../lib/models/generations.ts'
 import { composeManifest, readManifest as readBack, writeManifest } from '../../lib/models/manifest.ts'
 import { inspectOnnx } from '../../lib/models/onnx.ts'
 import { relocate } from '../../lib/models/relocate.ts'
 import { formerGenerations } from '../../lib/models/retire.ts'
-import { formerGeneration, rollBack } from '../../lib/models/rollback.ts'
+import { assertReturnable, formerGeneration, rollBack } from '../../lib/models/rollback.ts'
+import { share } from '../../lib/models/sharing.ts'
+import { verifyPublished } from '../../lib/models/verify.ts'
 import { checkPublished } from '../../lib/models.ts'
 import { checkUsage } from '../../lib/storage.ts'
-import { onnxModel } from '../support/onnx-fixture.ts'
+import { failure } from '../support/failure.ts'
+import { onnxModel, writeHugeOnnx } from '../support/onnx-fixture.ts'
 import { programOf } from '../support/places.ts'
 import {
   facts,
@@ -41,9 +45,10 @@ import {
   trainAndPublish,
   writeFiles,
 } from '../support/publishing.ts'
-import { sandbox } from '../support/sandbox.ts'
+import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
+import { asNobody } from '../support/unprivileged.ts'
 
 const { globs } = facts
 const isRoot = process.getuid?.() === 0
@@ -182,6 +187,17 @@ for (const holder of ['initializer', 'sparse', 'attribute', 'branch'] as const) 
   })
 }
 
+inSweep('relocate() ends where the model becomes shorter meanwhile', async () => {
+  await using box = await sandbox()
+  writeHugeOnnx(box.path('core.onnx'), 2 ** 27)
+  const there = box.path('there.onnx')
+  const relocated = rejection(relocate(box.path('core.onnx'), there, new Map(), AbortSignal.timeout(10_000)))
+  await until('it writes', () => existsSync(there))
+  truncateSync(box.path('core.onnx'), 1000)
+
+  assert.match(((await relocated) as Error).message, /^has become shorter than \d+ bytes meanwhile$/)
+})
+
 test('a model whose data has got another name is one that ONNX Runtime loads, with the new data', async () => {
   await using box = await sandbox()
   const bytes = (value: number) => Buffer.from(Uint8Array.of(value))
@@ -256,6 +272,7 @@ test('a model that is a folder is published whole, under one flat name', async (
   assert.is(readlinkSync(box.path('core.mlmodelc')), 'current/core.mlmodelc')
   for (const name of names) assert.is(readFileSync(box.path(name), 'utf8'), 'new')
   assert.is((await checkPublished(box.dir, ['core.mlmodelc/**'])).missing, false)
+  assert.equal((await verifyPublished(box.dir, ['core.mlmodelc/**'])).differences, [])
 })
 
 test('a folder that was published as files gets a flat name of its own at the next publication', async () => {
@@ -339,6 +356,55 @@ test("an operator's own model in the place of a flat name becomes a generation, 
   assert.equal(readManifest(box.dir).metadata.adopted, ['core.onnx'])
   assert.ok(readFileSync(box.path('generations/1/core.onnx')).equals(onnxModel({ producer: 'ours' })))
   assert.is((await checkPublished(box.dir, globs)).reason, 'core.onnx as adopted, not trained here')
+})
+
+test('a model that globs no longer mean loses its flat name, and what it alone needs', async () => {
+  await using box = await sandbox()
+  const models = ['core.onnx', 'x/a.pb', 'x/b.pb', 'y/aux.onnx']
+  const files = { 'x/a.pb': 'a', 'x/b.pb': 'b', 'core.onnx': onnxModel() }
+  const aux = { 'y/aux.onnx': withData('aux'), 'y/w.bin': 'weights' }
+  await trainAndPublish(box.dir, { ...files, ...aux }, { models, globs: ['**'] })
+  const before = readdirSync(box.dir).sort()
+
+  await startAgain(box.dir, ['core.onnx'])
+
+  assert.equal(before, ['core.onnx', 'current', 'generations', 'manifest.json', 'work', 'x', 'y'])
+  assert.equal(readdirSync(box.dir).sort(), ['core.onnx', 'current', 'generations', 'manifest.json', 'work'])
+  assert.equal(Object.keys(readManifest(box.dir).files), ['core.onnx'])
+  assert.ok(existsSync(box.path('current/y/aux.onnx')))
+  assert.equal((await verifyPublished(box.dir, ['core.onnx'])).differences, [])
+  assert.is((await checkPublished(box.dir, ['core.onnx'])).reason, 'core.onnx as published')
+})
+
+test("an operator's own model keeps its place among the models: consumers load the first", async () => {
+  await using box = await sandbox()
+  await trainAndPublish(box.dir, { 'a.onnx': onnxModel(), 'b.onnx': onnxModel() })
+  rmSync(box.path('a.onnx'))
+  writeFileSync(box.path('a.onnx'), onnxModel({ producer: 'theirs' }))
+
+  await startAgain(box.dir)
+
+  const { model_file, models, adopted } = readManifest(box.dir).metadata
+  assert.equal([model_file, models, adopted], ['a.onnx', ['a.onnx', 'b.onnx'], ['a.onnx']])
+})
+
+test("an operator's own model that was carried over into a generation that is not accepted stays valid", async () => {
+  await using box = await sandbox()
+  await trainAndPublish(box.dir, { 'core.onnx': onnxModel(), 'mine.onnx': onnxModel() })
+  writeFileSync(box.path('new'), onnxModel({ producer: 'theirs' }))
+  renameSync(box.path('new'), box.path('mine.onnx'))
+  await startAgain(box.dir)
+  const accept = async () => {
+    throw new TrainerError('not-accepted', 'worse')
+  }
+  const next = { 'core.onnx': onnxModel({ producer: 'worse' }) }
+  await rejection(trainAndPublish(box.dir, next, { options: { accept } }))
+
+  const { missing, reason } = await checkPublished(box.dir, globs)
+
+  assert.is(statSync(box.path('candidate/mine.onnx')).ino, statSync(box.path('mine.onnx')).ino)
+  assert.equal([missing, reason], [false, 'core.onnx as published, mine.onnx as adopted, not trained here'])
+  assert.equal((await verifyPublished(box.dir, globs)).differences, [])
 })
 
 test('a flat name that is gone, or has a file of no use, is put back as published', async () => {
@@ -458,6 +524,46 @@ test('after a rollback the next model replaces the one that is back: to it leads
   assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'good' })))
 })
 
+test("a rollback does not take the place of an operator's own model that is in no generation", async () => {
+  await using box = await sandbox()
+  const train = (files: Record<string, Buffer>) =>
+    trainAndPublish(box.dir, files, { options: { keepGenerations: 5 } })
+  await train({ 'core.onnx': onnxModel({ producer: 'a' }), 'more.onnx': onnxModel() })
+  await train({ 'core.onnx': onnxModel({ producer: 'b' }) })
+  const theirs = onnxModel({ producer: 'theirs' })
+  const refusals: TrainerError[] = []
+  for (const name of ['core.onnx', 'more.onnx']) {
+    rmSync(box.path(name), { force: true })
+    writeFileSync(box.path(name), theirs)
+    refusals.push(await failure(() => rollBack('core', box.dir, generationOf(box.dir, 1))))
+    if (name === 'more.onnx') rmSync(box.path(name))
+    else await startAgain(box.dir, globs, 5)
+  }
+  await rollBack('core', box.dir, generationOf(box.dir, 1))
+
+  assert.equal(
+    refusals.map(({ exitCode }) => exitCode),
+    [3, 3],
+  )
+  assert.match(
+    refusals[0]!.message,
+    /^Cannot roll back core: \S+\/core\.onnx is an operator's own model .*; start a run once, .* or move it away$/,
+  )
+  assert.match(refusals[1]!.message, /\/more\.onnx is an operator's own model/)
+  assert.ok(readFileSync(box.path('generations/3/core.onnx')).equals(theirs))
+  assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'a' })))
+})
+
+test('a rollback to the generation that is current is refused before anything is said of it', async () => {
+  await using box = await sandbox()
+  await trainAndPublish(box.dir, { 'core.onnx': onnxModel() })
+
+  const error = await failure(() => assertReturnable('core', box.dir, generationOf(box.dir, 1)))
+
+  assert.is(error.exitCode, 64)
+  assert.match(error.message, /generation 1 is current; name another by --to$/)
+})
+
 test('a training that makes what is published already makes no other generation, unless that is damaged or says more', async () => {
   await using box = await sandbox()
   const train = (producer: string, reported = {}) =>
@@ -477,6 +583,45 @@ test('a training that makes what is published already makes no other generation,
   assert.is(readlinkSync(box.path('current')), 'generations/4')
   assert.ok(readFileSync(box.path('core.onnx')).equals(onnxModel({ producer: 'second' })))
   assert.not(existsSync(box.path('generations/next')))
+})
+
+test('a training that makes the same again is known, though its data got another name in the generation before', async () => {
+  await using box = await sandbox()
+  const [first, second] = ['first', 'second'].map(it => ({ 'core.onnx': withData(it), 'w.bin': it }))
+  const there = () => readdirSync(box.path('generations')).sort()
+  await trainAndPublish(box.dir, first!)
+  await trainAndPublish(box.dir, second!)
+  const { relocated } = readManifest(box.dir).metadata
+  const [again] = await trainAndPublish(box.dir, second!)
+  const afterAgain = there()
+  const published = readManifest(box.dir).files
+  await trainAndPublish(box.dir, { ...second!, 'w.bin': 'third' })
+  const otherData = there()
+  const path = box.path('current/manifest.json')
+  const manifest = readManifest(box.dir)
+  delete manifest.metadata.relocated
+  writeFileSync(path, JSON.stringify(manifest))
+  await trainAndPublish(box.dir, { ...second!, 'w.bin': 'third' })
+
+  assert.equal(relocated, { 'core.onnx': sha256Of(second!['core.onnx']) })
+  assert.equal(afterAgain, ['1', '2'])
+  assert.equal([again?.sha256, again?.data[0]?.name], [published['core.onnx'], 'w-2.bin'])
+  assert.equal(otherData, ['2', '3'])
+  assert.is(readlinkSync(box.path('current')), 'generations/4')
+})
+
+test('what a training gave a model stays in the manifest when that is written anew for its times', async () => {
+  await using box = await sandbox()
+  for (const it of ['first', 'second'])
+    await trainAndPublish(box.dir, { 'core.onnx': withData(it), 'w.bin': it })
+  const { relocated } = readManifest(box.dir).metadata
+  utimesSync(box.path('core.onnx'), 1, 1)
+
+  await startAgain(box.dir)
+
+  const { metadata } = readManifest(box.dir)
+  assert.is((metadata.mtimes_ns as Record<string, string>)['core.onnx'], '1000000000')
+  assert.equal(metadata.relocated, relocated)
 })
 
 test('generations of a version that did not note what they replace are former ones by their numbers', async () => {
@@ -574,6 +719,45 @@ skipUnless(
   assert.equal(gids, [4242, 4242, 4242])
 })
 
+test('what may not have the group of the models folder has its mode nevertheless', async () => {
+  await using box = await sandbox({ 'core/model.onnx': 1 })
+  const path = box.path('core/model.onnx')
+  chmodSync(path, 0o600)
+  if (isRoot) {
+    chmodSync(box.dir, 0o755)
+    chownSync(box.dir, 0, 4242)
+    chownSync(path, 65534, 65534)
+  }
+
+  await asNobody(async () => share(box.path('core'), path, 0o644))
+
+  assert.is(statSync(path).mode & 0o777, 0o644)
+})
+
+skipUnless(
+  inSweep,
+  canTrace,
+  'needs strace (Debian package strace)',
+)("an operator's own model is taken along as a copy where the system knows no links", async () => {
+  await using box = await sandbox({ 'mine.onnx': onnxModel({ producer: 'theirs' }) })
+  writeFiles(box.path('work'), { 'core.onnx': onnxModel() })
+
+  const start = withoutLinks('ENOSYS', 'start', box.dir, ...globs)
+  const publish = withoutLinks('ENOSYS', 'publish', box.dir, 'core.onnx')
+
+  assert.equal([start.status, publish.status, publish.stderr], [0, 0, ''])
+  assert.equal(readManifest(box.dir).metadata.models, ['core.onnx', 'mine.onnx'])
+  assert.is((await checkPublished(box.dir, globs)).missing, false)
+})
+
+/** Run the publisher on a filesystem that answers so to every link. */
+function withoutLinks(errno: string, ...command: string[]) {
+  const tracing = ['-f', '-qq', '-o', '/dev/null', '-e', 'trace=link,symlink,linkat,symlinkat']
+  const faults = ['-e', `inject=link,symlink,linkat,symlinkat:error=${errno}`]
+  const program = [process.execPath, ...programOf('test/support/publisher.ts')]
+  return spawnSync('strace', [...tracing, ...faults, ...program, ...command], { encoding: 'utf8' })
+}
+
 skipUnless(
   inSweep,
   canTrace,
@@ -582,13 +766,7 @@ skipUnless(
   await using box = await sandbox()
   const publish = (producer: string) => {
     writeFiles(box.path('work'), { 'core.onnx': withData(producer), 'w.bin': producer })
-    // As vfat answers.
-    const tracing = ['-f', '-qq', '-o', '/dev/null', '-e', 'trace=link,symlink,linkat,symlinkat']
-    const faults = ['-e', 'inject=link,symlink,linkat,symlinkat:error=EPERM']
-    const program = [process.execPath, ...programOf('test/support/publisher.ts')]
-    return spawnSync('strace', [...tracing, ...faults, ...program, 'publish', box.dir, 'core.onnx'], {
-      encoding: 'utf8',
-    })
+    return withoutLinks('EPERM', 'publish', box.dir, 'core.onnx') // as vfat answers
   }
 
   const first = publish('first')

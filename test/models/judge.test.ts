@@ -17,7 +17,7 @@ const LISTED: [string[], string[]][] = [
   ],
   [['{deep/b,a}.onnx'], ['a.onnx', 'deep/b.onnx']],
   [['deep/@(er|b*)/+([a-c]).onnx'], ['deep/er/c.onnx']],
-  [['deep/**'], ['deep/b.onnx', 'deep/er', 'deep/er/c.onnx', 'deep/er/notes.txt']],
+  [['deep/**'], ['deep/b.onnx', 'deep/er/c.onnx', 'deep/er/notes.txt']],
   [['*er'], []],
   [
     ['*/*er', 'line\nbreak.onnx'],

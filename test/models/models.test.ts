@@ -1,18 +1,22 @@
 import { spawnSync } from 'node:child_process'
-import { linkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, linkSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { adopt } from '../../lib/models/adopt.ts'
 import { findModels } from '../../lib/models/find.ts'
 import { generationOf } from '../../lib/models/generations.ts'
+import { recover } from '../../lib/models/recovery.ts'
 import { rollBack } from '../../lib/models/rollback.ts'
+import { verifyPublished } from '../../lib/models/verify.ts'
 import { checkPublished, publishedFiles, supersededFiles } from '../../lib/models.ts'
 import { checkpointTest } from '../../lib/storage/rules.ts'
 import { digFolders } from '../support/deep-folder.ts'
+import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { checkApart, trainAndPublish } from '../support/publishing.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
+import { asNobody } from '../support/unprivileged.ts'
 
 const globs = ['**/*.onnx']
 const isRoot = process.getuid?.() === 0
@@ -97,6 +101,22 @@ test('findModels() refuses links, hard links and folders, and says why', async (
   ])
 })
 
+test('findModels() takes a folder for the way to what is in it, where globs mean that', async () => {
+  await using box = await sandbox({ 'x/a.pb': 1, 'x/assets/deep/b.pb': 1, 'x/c.pb/d.pb': 1, 'saved/e.pb': 1 })
+  mkdirSync(box.path('x/empty/er'), { recursive: true })
+
+  const { valid, rejected } = await findModels(box.dir, ['x/**', '*'])
+
+  assert.equal(
+    valid.map(({ name }) => name),
+    ['x/a.pb', 'x/assets/deep/b.pb', 'x/c.pb/d.pb'],
+  )
+  assert.equal(
+    rejected.map(({ path }) => path),
+    [box.path('saved')],
+  )
+})
+
 test('findModels() refuses a FIFO without waiting for its writer', async () => {
   await using box = await sandbox()
   spawnSync('mkfifo', [box.path('pipe.onnx'), box.path('pipe.pkl')])
@@ -152,7 +172,7 @@ test('publishedFiles() names models, valid or not, external data, the manifest a
   writeFileSync(box.path('broken.onnx'), 'garbage')
   symlinkSync('a.tmp', box.path('link.onnx'))
 
-  const files = await publishedFiles(box.dir)
+  const files = await publishedFiles(box.dir, ['*.onnx'])
 
   const names = ['a.onnx', 'a.tmp', 'b.onnx', 'b.tmp', 'broken.onnx', 'generations/1', 'manifest.json']
   assert.equal(
@@ -169,7 +189,7 @@ test('publishedFiles() keeps what the manifest lists even if its model is gone',
   })
   rmSync(box.path('a.onnx'))
 
-  const files = await publishedFiles(box.dir)
+  const files = await publishedFiles(box.dir, ['*.onnx'])
 
   assert.equal(files.sort(), [box.path('a.tmp'), box.path('generations/1'), box.path('manifest.json')])
 })
@@ -182,7 +202,7 @@ test('supersededFiles() gives generations before the current one whole, and of t
   await rollBack('core', box.dir, generationOf(box.dir, 2))
 
   const superseded = supersededFiles(box.dir)
-  const kept = await publishedFiles(box.dir)
+  const kept = await publishedFiles(box.dir, ['*.onnx'])
 
   assert.equal(superseded, [box.path('generations/1'), box.path('generations/3/core.onnx')])
   assert.ok(kept.includes(box.path('generations/3/manifest.json')))
@@ -201,10 +221,29 @@ test('supersededFiles() gives a generation file by file that has files of the cu
   assert.equal(superseded, [box.path('generations/1/mine.onnx')])
 })
 
+test('a folder that this user cannot look into is told in one line, with its path and a remedy', async () => {
+  await using box = await sandbox()
+  chmodSync(box.dir, 0o755)
+  await trainAndPublish(box.path('core'), { 'core.onnx': onnxModel() })
+  chmodSync(box.path('core'), 0o600)
+  const looks = [checkPublished, verifyPublished]
+  const faults: string[] = []
+  await asNobody(async () => {
+    for (const look of looks) faults.push((await failure(() => look(box.path('core'), globs))).message)
+    const error = await failure(() => recover(box.path('core')))
+    faults.push(error.message)
+    assert.is(error.exitCode, 3)
+  })
+  chmodSync(box.path('core'), 0o755)
+
+  for (const fault of faults)
+    assert.match(fault, /^Cannot .+\/core: EACCES: .* '\S+\/core\/\w+.*'; this user must have access there$/)
+})
+
 test('publishedFiles() fails where it cannot list, so that nothing is pruned', async () => {
   await using box = await sandbox({ core: 1 })
 
-  const files = await publishedFiles(box.path('core')).catch((error: Error) => error.message)
+  const files = await publishedFiles(box.path('core'), ['*.onnx']).catch((error: Error) => error.message)
 
   assert.match(String(files), /core is a file, expected a folder; move it away$/)
 })

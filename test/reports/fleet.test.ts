@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { drawFleet, siteStatus } from '../../lib/reports/fleet-table.ts'
 import { readSite } from '../../lib/reports/site-report.ts'
@@ -7,6 +7,7 @@ import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { type Sandbox, sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
+import { asNobody } from '../support/unprivileged.ts'
 
 type Past = { host: string; fromS: number; toS: number; exitCode?: number; message?: string }
 
@@ -123,12 +124,36 @@ test('the table of a fleet has a line a site, and below it why one is not as it 
   assert.ok(lines.includes('oslo: is waiting: Resources'))
 })
 
+test('the name of a node, which a journal has, does nothing to a terminal', async () => {
+  await using box = await fleetOf({ paris: { host: 'n1\x1b[2J', fromS: 0, toS: 10 } })
+  const place = { name: 'paris', modelsDir: box.path('m0'), quotasFile: box.path('quotas.json') }
+  const none = { jobId: undefined, node: undefined, reason: undefined, state: 'none' } as const
+
+  const table = drawFleet([siteStatus(await readSite(place, 5), none)])
+
+  assert.match(table, / n1\\x1b\[2J /)
+})
+
 test('a site that cannot be read keeps no other from being shown', async () => {
   await using box = await fleetOf({ paris: { host: 'n1', fromS: 0, toS: 10 } })
 
   const site = await readSite({ name: 'rome', modelsDir: box.path('m0'), quotasFile: '/nowhere.json' }, 1)
 
   assert.match(site.fault ?? '', 'Cannot read the quotas file')
+})
+
+test('a site with a folder that this user cannot look into keeps no other from being shown', async () => {
+  await using box = await fleetOf({ paris: { host: 'n1', fromS: 0, toS: 10 } })
+  mkdirSync(box.path('m0/core/generations'))
+  symlinkSync('generations/1', box.path('m0/core/current'))
+  for (const folder of ['', 'm0', 'm0/.trainer']) chmodSync(box.path(folder), 0o755)
+  chmodSync(box.path('m0/core'), 0o600)
+  const place = { name: 'paris', modelsDir: box.path('m0'), quotasFile: box.path('quotas.json') }
+
+  const { fault } = await asNobody(() => readSite(place, 1))
+  chmodSync(box.path('m0/core'), 0o755)
+
+  assert.match(fault ?? '', /^Cannot look into \S+\/core: EACCES/)
 })
 
 test.run()

@@ -29,6 +29,18 @@ test('generations are listed with which is current, which was rolled back from, 
   ])
 })
 
+test('the name of a figure, which a training chose, does nothing to a terminal', async () => {
+  await using box = await sandbox()
+  const reported = { performance_metrics: { '\x1b[31mrecall\x1b]0;owned\x07': 0.9 } }
+  for (const producer of ['a', 'b'])
+    await trainAndPublish(box.dir, { 'core.onnx': onnxModel({ producer }) }, { reported })
+
+  const lines = describeGenerations('core', statusOfGenerations(box.dir), Date.now())
+
+  assert.is(lines.length, 2)
+  for (const line of lines) assert.ok(line.endsWith(': \\x1b[31mrecall\\x1b]0;owned\\x07 0.900'), line)
+})
+
 test('a single generation is not listed: there is none to go back to', async () => {
   await using box = await sandbox()
   await trainAndPublish(box.dir, { 'core.onnx': onnxModel() })

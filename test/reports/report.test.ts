@@ -2,7 +2,9 @@ import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFile
 import { pathToFileURL } from 'node:url'
 import type { Browser, Page } from 'playwright-core'
 import * as assert from 'uvu/assert'
-import { readRuns } from '../../lib/reports/history.ts'
+import { parseEvent } from '../../lib/events.ts'
+import { groupRuns, readRuns } from '../../lib/reports/history.ts'
+import { listDeletions } from '../../lib/reports/html/tables.ts'
 import { takeLock } from '../../lib/run/lock.ts'
 import { writeReport } from '../../scripts/report.ts'
 import { failure } from '../support/failure.ts'
@@ -274,6 +276,20 @@ function barsOf(page: Page): Promise<Bar[]> {
     .filter(({ width }) => width > 0)
     .sort((a, b) => a.top - b.top)`)
 }
+
+test('a list of deletions says that it leaves some out only where it does', () => {
+  const listOf = (count: number) => {
+    const prunes = Array.from({ length: count }, () => ({ event: 'storage.prune' }) as const)
+    const lines = [{ event: 'run.start' } as const, { event: 'job.start' } as const, ...prunes].map(
+      sketch => parseEvent(JSON.parse(journalLine(sketch)))!,
+    )
+    return listDeletions(groupRuns(lines)).text
+  }
+
+  assert.match(listOf(100), 'core: 100 files')
+  assert.not.match(listOf(100), 'are listed')
+  assert.match(listOf(101), 'The last 100 are listed.')
+})
 
 test('report says so when there is no history yet', async () => {
   await using box = await sandbox({ 'models/.trainer/lock': '' })

@@ -26,11 +26,12 @@ import { MIB } from '../../lib/text.ts'
 import { journalLine, type Sketch } from '../support/journal.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { programOf, root } from '../support/places.ts'
-import { readManifest } from '../support/publishing.ts'
+import { readManifest, trainAndPublish } from '../support/publishing.ts'
 import { publishes, type Rig, survivors, trainerRig, untilEvent } from '../support/rig.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
+import { asNobody } from '../support/unprivileged.ts'
 
 const script = 'scripts/status.ts'
 const waits = `await sleep(60_000)`
@@ -39,7 +40,7 @@ const traceTest = skipUnless(test, canTrace, 'needs strace (Debian package strac
 const rootTest = skipUnless(inSweep, process.getuid?.() === 0, 'needs root')
 const hasScript = spawnSync('script', ['--version']).status === 0
 const terminalTest = skipUnless(inSweep, hasScript, 'needs script (Debian package bsdutils)')
-const asNobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
+const byNobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
 
 function statusOf(rig: Rig): Promise<Status> {
   return readStatus(rig.modelsDir, readQuotas(rig.path('quotas.json')))
@@ -379,6 +380,23 @@ test('status shows the other jobs when one cannot be measured', async () => {
   assert.match(jobs[1]!.reason!, /dpi is a file, expected a folder; move it away$/)
 })
 
+test('status shows the other jobs when one is in a folder that this user cannot look into', async () => {
+  await using rig = await trainerRig()
+  for (const job of ['core', 'dpi'])
+    await trainAndPublish(join(rig.modelsDir, job), { 'core.onnx': onnxModel() }, { globs: ['*.onnx'] })
+  for (const folder of [rig.dir, rig.modelsDir, join(rig.modelsDir, 'dpi')]) chmodSync(folder, 0o755)
+  chmodSync(join(rig.modelsDir, 'core'), 0o600)
+
+  const { jobs } = await asNobody(() => statusOf(rig))
+  chmodSync(join(rig.modelsDir, 'core'), 0o755)
+
+  assert.equal(
+    jobs.map(({ valid }) => valid),
+    [null, true, false],
+  )
+  assert.match(jobs[0]!.reason, /^Cannot look into \S+\/core: EACCES/)
+})
+
 rootTest('status sees the run of another user, or says what it may not read', async () => {
   await using rig = await trainerRig({ core: { trainer: waits } })
   const run = rig.start(['core'])
@@ -387,11 +405,11 @@ rootTest('status sees the run of another user, or says what it may not read', as
   execFileSync('chmod', ['-R', 'go+rX', rig.modelsDir])
   const lock = join(rig.modelsDir, '.trainer', 'lock')
 
-  const readable = await jsonOf(rig, asNobody)
+  const readable = await jsonOf(rig, byNobody)
   chmodSync(lock, 0o600)
-  const withoutPid = await jsonOf(rig, asNobody)
+  const withoutPid = await jsonOf(rig, byNobody)
   chmodSync(rig.modelsDir, 0o700)
-  const refused = await rig.run([], { script, prefix: asNobody })
+  const refused = await rig.run([], { script, prefix: byNobody })
   run.child.kill('SIGTERM')
   await run.ended
 
@@ -565,6 +583,21 @@ test('status tells of a run on another machine by what it has written down, and 
     /running: .*, on n2, Slurm job 4, last heard of at 2026-03-01 10:00:00 UTC/,
   )
   assert.not.match(stdout, /pid/)
+})
+
+test('drawStatus() shows the name of another machine, which a journal has, so that it does nothing to a terminal', () => {
+  const elsewhere = { host: 'n2\x1b[2J', slurmJob: '4', lastHeardAt: null }
+  const unknown = { pid: null, startedAt: null, stepSince: null, job: null, step: null, progress: null }
+  const status: Status = {
+    modelsDir: '/m',
+    freeBytes: 1,
+    obstacle: null,
+    running: { ...unknown, elsewhere },
+    lastRun: null,
+    jobs: [],
+  }
+
+  assert.match(drawStatus(status, false), /on\s+n2\\x1b\[2J, Slurm/)
 })
 
 test.run()

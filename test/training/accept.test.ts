@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert'
 import type { TrainerEvent } from '../../lib/events.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { readProc } from '../../lib/system/processes.ts'
+import { onnxModel } from '../support/onnx-fixture.ts'
 import { mountSmallDisk } from '../support/own-disk.ts'
 import { type Rig, survivors, trainerRig } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
@@ -338,6 +339,36 @@ inSweep(
   },
 )
 
+inSweep(
+  'a model that was rolled back is known again, though its data got other names each time',
+  async () => {
+    await using rig = await trainerRig({
+      core: { train: ['sh', '-c', 'cp told/* "$RANSOMEYE_OUTPUT_DIR"'] },
+    })
+    const train = async (producer: string, weights: string, trained_on: string) => {
+      mkdirSync(rig.path('told'), { recursive: true })
+      const external = [{ location: 'core.onnx.data' }]
+      writeFileSync(rig.path('told/core.onnx'), onnxModel({ producer, external }))
+      writeFileSync(rig.path('told/core.onnx.data'), weights)
+      writeFileSync(rig.path('told/metadata.json'), JSON.stringify({ trained_on }))
+      return rig.run(['core', '--retrain', '--json'])
+    }
+    await train('first', 'first', 'week 1')
+    await train('second', 'second', 'week 2')
+    await rig.run(['core'], { script: 'scripts/rollback.ts' })
+
+    const same = await train('second', 'second', 'week 3')
+    const other = await train('second', 'other', 'week 3')
+
+    assert.equal([same.exitCode, other.exitCode], [4, 0])
+    assert.match(
+      refusalIn(same.events)?.reason ?? '',
+      /^it is the model of generation 2, from which core was/,
+    )
+    assert.is(current(rig), 'generations/3')
+  },
+)
+
 inSweep('rollback refuses what is not there or is damaged, and is released on demand', async () => {
   await using rig = await trainerRig({ core: telling })
   const script = 'scripts/rollback.ts'
@@ -350,6 +381,7 @@ inSweep('rollback refuses what is not there or is damaged, and is released on de
   await train('bbbb')
   const unknown = await rig.run(['core', '--to', '7'], { script })
   const noJob = await rig.run([], { script })
+  const itself = await rig.run(['core', '--to', '2', '--dry-run'], { script })
   const both = await rig.run(['core', '--to', '1', '--release'], { script })
   await rig.run(['core'], { script })
   const released = await rig.run(['core', '--release'], { script })
@@ -360,6 +392,8 @@ inSweep('rollback refuses what is not there or is damaged, and is released on de
   const damaged = await rig.run(['core'], { script })
 
   assert.equal([none.exitCode, unknown.exitCode, noJob.exitCode, both.exitCode], [1, 64, 64, 64])
+  assert.is(itself.exitCode, 64)
+  assert.match(itself.stdout, 'generation 2 is current')
   assert.match(unknown.stdout, 'core has no generation 7; there are: 1, 2')
   assert.equal([released.exitCode, next.exitCode], [0, 0])
   assert.match(released.stdout, '1 generation of core removed (2)')

@@ -69,6 +69,7 @@ export function listDeletions(runs: RunHistory[]): Html {
   })
   if (!sums.length) return html`<p class="note">Nothing was pruned.</p>`
 
+  const total = jobs.reduce((sum, { job }) => sum + job.prunes.count, 0)
   const latest = jobs
     .toReversed()
     .flatMap(({ run, job }) => job.prunes.last.toReversed().map(prune => ({ run, job, prune })))
@@ -84,7 +85,7 @@ export function listDeletions(runs: RunHistory[]): Html {
 <td class="number" data-label="used after">${formatBytes(prune.usedBytes)}</td>
 </tr>`,
   )
-  return html`<p class="note">${sums.join('; ')}.${rows.length === MAX_DELETIONS ? ` The last ${MAX_DELETIONS} are listed.` : ''}</p>
+  return html`<p class="note">${sums.join('; ')}.${rows.length < total ? ` The last ${rows.length} are listed.` : ''}</p>
 ${table(['Deleted', 'Job', 'File', '#Size', 'Last changed', 'Rule', '#Used after'], rows)}`
 }
 
