@@ -98,7 +98,7 @@ function roffOfBlock(indented: string): string {
   if (/^\d+\. /.test(block))
     return block
       .split(/\n(?=\d+\. )/)
-      .map(item => item.replace(/^(\d+\.) ([^]*)$/, (_, number, text) => `.IP ${number} 4\n${inline(text)}`))
+      .map(item => item.replace(/^(\d+\.) (.*)$/s, (_, number, text) => `.IP ${number} 4\n${inline(text)}`))
       .join('\n')
   return `.PP\n${inline(block)}`
 }

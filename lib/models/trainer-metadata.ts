@@ -1,5 +1,8 @@
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 
+/** The file in which a trainer describes its models. */
+export const TRAINER_METADATA = 'metadata.json'
+
 const MAX_BYTES = 64 * 1024
 /** Deeper metadata, written indented into a manifest, could grow without bound. */
 const MAX_DEPTH = 32
@@ -12,7 +15,7 @@ export type Reported = Record<string, unknown>
  * the models are good without it; `warning` then says why.
  */
 export function readReported(workDir: string): { reported: Reported; warning?: string } {
-  const file = 'metadata.json'
+  const file = TRAINER_METADATA
   const ignored = (fault: string) => `Ignored the ${file} that the training wrote: it ${fault}`
   try {
     const reported: unknown = parse(readPlain(workDir, file, MAX_BYTES))

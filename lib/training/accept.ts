@@ -2,8 +2,9 @@ import { TrainerError } from '../errors.ts'
 import { type Generation, rolledBackFrom } from '../models/generations.ts'
 import { contentOf, readManifest } from '../models/manifest.ts'
 import type { Staged } from '../models/stage.ts'
-import { metricsOf } from '../models/trainer-metadata.ts'
+import { metricsOf, TRAINER_METADATA } from '../models/trainer-metadata.ts'
 import type { Job } from '../run.ts'
+import { foldersIn } from '../settings/layout.ts'
 import { commandFor } from '../system/start-command.ts'
 import { formatFigure } from '../text.ts'
 import { verdictOf } from './accept-command.ts'
@@ -24,7 +25,7 @@ export async function judgeCandidate(
   staged: Staged,
   current: Generation | undefined,
 ): Promise<void> {
-  const { name, quota, emit } = job
+  const { name, quota, publishedDir, emit } = job
   const metrics = figuresOf(job, staged, current)
   const reason =
     repetitionOf(job, staged) ??
@@ -34,7 +35,8 @@ export async function judgeCandidate(
   emit({ event: 'model.refuse', job: name, reason, metrics })
   throw new TrainerError(
     'not-accepted',
-    `${name}'s new model is not accepted: ${reason}; what is published stays`,
+    `${name}'s new model is not accepted: ${reason}; ${current || job.check?.missing === false ? 'what is published stays' : 'nothing is published'}, ` +
+      `and the new one is in ${foldersIn(publishedDir).candidateDir}`,
   )
 }
 
@@ -60,12 +62,13 @@ function roundOff(figure: number): number {
 function shortfallOf(asked: Asked): string | undefined {
   const short = Object.entries(asked).filter(([, { figure, limit }]) => figure === null || !(figure >= limit))
   if (!short.length) return undefined
-  return short
-    .map(
-      ([metric, { figure, limit }]) =>
-        `${metric} is ${figure === null ? 'not reported' : formatFigure(figure)}, at least ${formatFigure(limit)} is asked for`,
-    )
-    .join(', ')
+  const words = short.map(
+    ([metric, { figure, limit }]) =>
+      `${metric} is ${figure === null ? 'not reported' : formatFigure(figure)}, at least ${formatFigure(limit)} is asked for`,
+  )
+  const isUntold = short.some(([, { figure }]) => figure === null)
+  const remedy = isUntold ? [`a figure is a number in performance_metrics of ${TRAINER_METADATA}`] : []
+  return [words.join(', '), ...remedy].join('; ')
 }
 
 /**

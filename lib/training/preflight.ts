@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import type { Guarantee } from '../events.ts'
 import { findModels } from '../models/find.ts'
+import { TRAINER_METADATA } from '../models/trainer-metadata.ts'
 import { publishedFiles, supersededFiles } from '../models.ts'
 import type { Job, Run } from '../run.ts'
 import { foldersIn, imageOf } from '../settings/layout.ts'
@@ -22,6 +23,7 @@ import { formatBytes, MIB } from '../text.ts'
 import { beginAttempt, isUnpublished } from './attempts.ts'
 import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, MIN_FREE_INODES, planBudget, type Start } from './limit.ts'
+import { assertPrograms } from './programs.ts'
 import { useSandbox } from './sandbox.ts'
 import { usesScratch } from './scratch.ts'
 
@@ -56,6 +58,7 @@ export async function preflight(job: Job): Promise<Budget> {
   const { name, quota, jobDir: dir, emit, onPrune, onFault, run } = job
   const { dryRun } = run.command
   const { quotaBytes } = quota
+  assertPrograms(job)
   if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined
@@ -180,7 +183,7 @@ async function clearWork(job: Job): Promise<void> {
     await checkpointTest(quota.globs),
     run.signal,
   )
-  await removeWhole(join(workDir, 'metadata.json'))
+  await removeWhole(join(workDir, TRAINER_METADATA))
   // The last model that was not accepted: this training makes another.
   await removeWhole(foldersIn(publishedDir).candidateDir)
   // The best model so far of a training that goes on.

@@ -11,7 +11,8 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import * as assert from 'uvu/assert'
-import { mountUnit } from '../../lib/machine/volume/unit.ts'
+import { serviceNames } from '../../lib/machine/units.ts'
+import { fileOf, mountUnit } from '../../lib/machine/volume/unit.ts'
 import { imageOf } from '../../lib/settings/layout.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -122,12 +123,14 @@ asService(
     const modelsDir = rig.path('50% of – models')
     const folder = join(modelsDir, 'core')
 
-    const { text } = mountUnit(imageOf(modelsDir, 'core').image, folder)
+    const unit = mountUnit(imageOf(modelsDir, 'core').image, folder)
 
-    const name = must('systemd-escape', '--path', '--suffix=mount', folder).trim()
-    assert.ok(text.startsWith(`# /etc/systemd/system/${name}\n`), text)
+    const { name, text } = unit
+    assert.is(name, must('systemd-escape', '--path', '--suffix=mount', folder).trim())
+    assert.ok(fileOf(unit).startsWith(`# /etc/systemd/system/${name}\n[Unit]\n`))
     writeFileSync(rig.path(name), text)
-    writeFileSync(rig.path('ransomeye-trainer.service'), '[Service]\nType=oneshot\nExecStart=/bin/true\n')
+    for (const service of serviceNames)
+      writeFileSync(rig.path(service), '[Service]\nType=oneshot\nExecStart=/bin/true\n')
     const verified = spawnSync('systemd-analyze', ['verify', '--recursive-errors=yes', rig.path(name)], {
       encoding: 'utf8',
     })
