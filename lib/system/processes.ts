@@ -113,7 +113,6 @@ export function isStopped(pid: number): boolean {
 
 /** What stands in schedstat, by place; see sched-stats in the kernel's documentation. */
 const RAN_NS = 0
-const WAITED_NS = 1
 const RUNS = 2
 
 /** Add up what the threads of a process have in schedstat; undefined if it is gone, 0 where the kernel does not count. */
@@ -132,35 +131,41 @@ export function runsOf(pid: number): number | undefined {
   return scheduled(pid, RUNS)
 }
 
-/** Look so long at what a process does. */
-const LONG_LOOK_MS = 500
+/** Look so often, and so long in all, at what a process does. */
+const LOOKS = 5
+const LOOKS_MS = 500
 
-/** Find those of some processes that would run, but for others that keep the processors: they wait for one half of the time. */
-export function findStarved(pids: number[]): Promise<number[]> {
-  return findByTime(pids, (_ranNs, waitedNs) => waitedNs > (LONG_LOOK_MS * 1e6) / 2)
+/** What a process did while it was looked at. */
+type Doings = { ranNs: number; isAlwaysReady: boolean }
+
+async function watchProcesses(pids: number[]): Promise<Map<number, Doings>> {
+  const ranNs = (pid: number) => scheduled(pid, RAN_NS) ?? 0
+  const before = new Map(pids.map(pid => [pid, ranNs(pid)]))
+  const ready = new Set(pids)
+  for (let look = 0; look < LOOKS; look++) {
+    await delay(LOOKS_MS / LOOKS)
+    for (const pid of ready) if (!threadStates(pid).includes('R')) ready.delete(pid)
+  }
+  return new Map(
+    pids.map(pid => [pid, { ranNs: ranNs(pid) - before.get(pid)!, isAlwaysReady: ready.has(pid) }]),
+  )
 }
 
-/** Find those of some processes that do as `isSo` says in the next half of a second: how long they ran, and waited to run. */
-async function findByTime(
-  pids: number[],
-  isSo: (ranNs: number, waitedNs: number, pid: number) => boolean,
-): Promise<number[]> {
-  const look = (pid: number) => [RAN_NS, WAITED_NS].map(place => scheduled(pid, place) ?? 0)
-  const before = new Map(pids.map(pid => [pid, look(pid)]))
-  await delay(LONG_LOOK_MS)
-  return pids.filter(pid => {
-    const [ranNs, waitedNs] = look(pid).map((ns, index) => ns - before.get(pid)![index]!)
-    return isSo(ranNs!, waitedNs!, pid)
-  })
+/** It would run, but for others that keep the processors. */
+function isStarved({ ranNs, isAlwaysReady }: Doings): boolean {
+  return isAlwaysReady && ranNs < (LOOKS_MS * 1e6) / 2
+}
+
+/** Find those of some processes that wait for a processor, which others keep; takes half a second. */
+export async function findStarved(pids: number[]): Promise<number[]> {
+  return [...(await watchProcesses(pids))].flatMap(([pid, doings]) => (isStarved(doings) ? [pid] : []))
 }
 
 /** Are these on their way out, as far as others let them run? To give much memory back takes long, and one waits for another. */
 async function areEnding(pids: number[]): Promise<boolean> {
-  const half = (LONG_LOOK_MS * 1e6) / 2
-  const ending = await findByTime(pids, (ranNs, waitedNs, pid) =>
-    isExiting(pid) ? ranNs + waitedNs > 0 : waitedNs > half,
-  )
-  return ending.length > 0 && pids.every(pid => isExiting(pid) || ending.includes(pid))
+  const doings = [...(await watchProcesses(pids))]
+  const moves = ([pid, it]: [number, Doings]) => isStarved(it) || (isExiting(pid) && it.ranNs > 0)
+  return doings.some(moves) && doings.every(it => isExiting(it[0]) || moves(it))
 }
 
 /**

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -13,7 +14,7 @@ import {
 import * as assert from 'uvu/assert'
 import { readProc } from '../../lib/system/processes.ts'
 import { useSandbox } from '../../lib/training/sandbox.ts'
-import { abuseRig, identities } from '../support/abuse.ts'
+import { abuseRig, asUser, identities, PRELUDE } from '../support/abuse.ts'
 import { trainerRig, untilEvent } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
@@ -115,6 +116,9 @@ publish()`)
       const attack = `
 attempt('unshare', lambda: call((272, 97), 0x10000000))
 attempt('clone', lambda: call((56, 220), 0x10000011, 0, 0, 0, 0) or os._exit(0))
+attempt('own files', lambda: call((272, 97), 0x400))
+attempt('close', lambda: call((436, 436), 900, 900, 2))
+attempt('own thread', lambda: call((56, 220), 0x00010000, 0, 0, 0, 0))
 attempt('clone3', lambda: call((435, 435), ctypes.create_string_buffer(struct.pack('Q', 0x10000000) + bytes(80)), 88) or os._exit(0))
 attempt('setns', lambda: call((308, 268), os.open('/proc/self/ns/uts', os.O_RDONLY), 0))
 attempt('mount', lambda: call((165, 40), b'none', b'/tmp', b'tmpfs', 0, 0))
@@ -150,8 +154,9 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      assert.equal(lines.slice(0, 21), [
-        ...['unshare EPERM', 'clone EPERM', 'clone3 ENOSYS', 'setns EPERM', 'mount EPERM', 'fsopen EPERM'],
+      assert.equal(lines.slice(0, 24), [
+        ...['unshare EPERM', 'clone EPERM', 'own files EPERM', 'close EPERM', 'own thread EPERM'],
+        ...['clone3 ENOSYS', 'setns EPERM', 'mount EPERM', 'fsopen EPERM'],
         ...[
           'keyctl EPERM',
           'add_key EPERM',
@@ -170,7 +175,7 @@ publish()`
         'lease EPERM',
         'encryption ENOTSUP',
       ])
-      if (process.arch === 'x64') assert.equal(lines.slice(21), ['int80 True', 'x32 ENOSYS'])
+      if (process.arch === 'x64') assert.equal(lines.slice(24), ['int80 True', 'x32 ENOSYS'])
       for (const call of ['add_key', 'lease']) assert.ok(control.lines.includes(`${call} works`))
     },
   )
@@ -194,6 +199,7 @@ attempt('copy', lambda: os.copy_file_range(other, fd, 4096, 0, 0))
 attempt('defragment', lambda: __import__('fcntl').ioctl(fd, 0x40309410, bytes(48)))
 shared = mmap.mmap(other, 4096)
 attempt('punch', lambda: shared.madvise(9))
+attempt('punch own', lambda: call((440, 440), -1, 0, 0, 9, 0))
 os.ftruncate(fd, 0)
 print(os.fstat(fd).st_blocks)
 attempt('posix', lambda: os.posix_fallocate(fd, 0, 2**20))
@@ -206,12 +212,54 @@ publish()`
 
       const refused = [
         ...['fallocate ENOTSUP', 'keep size ENOTSUP', 'reserve ENOTTY', 'zero range ENOTTY'],
-        ...['clone ENOTSUP', 'copy ENOSYS', 'defragment ENOTSUP', 'punch ENOTSUP'],
+        ...['clone ENOTSUP', 'copy ENOSYS', 'defragment ENOTSUP', 'punch ENOTSUP', 'punch own ENOSYS'],
       ]
       assert.equal(lines, [...refused, '0', 'posix works', 'True'])
       assert.is(control.lines[0], 'fallocate works')
       for (const line of ['copy works', 'punch works'])
         assert.ok(control.lines.includes(line), control.lines.join())
+    },
+  )
+
+  hostileInSweep(
+    `a sandbox of ${name} that fails for a moment is tried again, and what it does not do then is told`,
+    async () => {
+      await using rig = await abuseRig(uid)
+      chmodSync(rig.dir, 0o777)
+      // The first calls fail, as they do while a filesystem is unmounted.
+      const failing = `#!/bin/bash
+calls=$(cat ${rig.path('calls')}); echo $((calls + 1)) > ${rig.path('calls')}
+((calls >= $(cat ${rig.path('fails')}))) && exec ${rig.path('bwrap')} "$@"
+echo "bwrap: Can't bind mount: No such device" >&2; exit 1`
+      copyFileSync('/usr/bin/bwrap', rig.path('bwrap'))
+      writeFileSync(rig.path('failing'), failing, { mode: 0o755 })
+      const inPlace = `mount --bind ${rig.path('failing')} /usr/bin/bwrap && exec "$@"`
+      const prefix = ['unshare', '--mount', 'sh', '-c', inPlace, 'sh', ...asUser(uid)]
+      writeFileSync(rig.path('core.py'), `${PRELUDE}print('runs as', os.getuid(), flush=True)\npublish()`)
+      const run = async (fails: number) => {
+        for (const [name, text] of [
+          ['calls', '0'],
+          ['fails', `${fails}`],
+        ] as const) {
+          writeFileSync(rig.path(name), text)
+          chmodSync(rig.path(name), 0o666)
+        }
+        const { events } = await rig.run(['core', '--retrain', '--json'], { prefix })
+        const lines = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
+        const warnings = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+        const [guarantee] = events.flatMap(it => (it.event === 'job.start' ? [it.guarantee] : []))
+        return { lines, guarantee, warnings: warnings.join() }
+      }
+
+      const once = await run(3)
+      const often = await run(5)
+
+      assert.equal([once.lines, once.guarantee], [[`runs as ${uid || 65_530}`], 'watch+sandbox'])
+      assert.not.match(once.warnings, /root in the sandbox/)
+      assert.is(often.guarantee, 'watch+sandbox')
+      if (uid) return
+      assert.equal(often.lines, ['runs as 0'])
+      assert.match(often.warnings, /root's trainings are root in the sandbox, .*Can't bind mount/)
     },
   )
 

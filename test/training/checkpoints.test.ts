@@ -414,6 +414,64 @@ ${publishes}`
   },
 )
 
+inSweep('a checkpoint is not blamed by starts that left a new one, or could not begin', async () => {
+  const trainer = `
+const steps = fs.readdirSync(dir).flatMap(name => /^checkpoint-(\\d+)$/.exec(name)?.[1] ?? []).map(Number)
+const start = Math.max(0, ...steps)
+console.log('resumed from', start)
+fs.mkdirSync(dir + '/checkpoint-' + (start + 1))
+fs.writeFileSync(dir + '/checkpoint-' + (start + 1) + '/model.pt', 'x')
+process.exit(1)`
+  await using rig = await rigOf({ framework: 'huggingface' }, trainer)
+  const quotas = JSON.parse(readFileSync(rig.path('quotas.json'), 'utf8'))
+  const { train } = quotas.jobs.core
+  const set = (words: string[]) => {
+    quotas.jobs.core.train = words
+    writeFileSync(rig.path('quotas.json'), JSON.stringify(quotas))
+  }
+
+  for (const _ of [1, 2, 3]) await rig.run(['core'])
+  set(['/no/such/python', 'train.py'])
+  const missing = []
+  for (const _ of [1, 2, 3]) missing.push(await rig.run(['core', '--json']))
+  const dry = await rig.run(['core', '--dry-run'])
+  set(train)
+  const { events } = await rig.run(['core', '--json'])
+
+  assert.equal(
+    linesOf(rig, 'resumed'),
+    [0, 1, 2, 3].map(n => `resumed from ${n}`),
+  )
+  for (const it of missing) {
+    assert.is(it.exitCode, 1)
+    assert.match(
+      it.stdout,
+      'there is no program /no/such/python, which jobs.core.train of quotas.json names; install it',
+    )
+  }
+  assert.is(dry.exitCode, 1)
+  assert.not.match(warningsIn(events).join(), /set aside/)
+})
+
+inSweep('after a model that was refused the next training begins anew, and says why', async () => {
+  const accept = { metrics: { recall: { min: 0.7 } } }
+  const trainer = `fs.writeFileSync(dir + '/1.checkpoint', 'x')\n${publishes}`
+  await using rig = await rigOf({ accept }, trainer)
+
+  const refused = await rig.run(['core'])
+  const { events } = await rig.run(['core', '--json'])
+
+  assert.is(refused.exitCode, 4)
+  assert.match(
+    refused.stdout,
+    /recall is not reported, at least 0\.7 is asked for; a figure is a number in performance_metrics of metadata\.json; nothing is published, and the new one is in \S+core\/candidate/,
+  )
+  assert.match(
+    warningsIn(events)[0]!,
+    /^its last training's model was not accepted: 1 checkpoint of it is|are deleted/,
+  )
+})
+
 const NAMED: [string, string, string][] = [
   ['checkpoint', 'model_checkpoint_path: "checkpoint-2"\n', 'model_checkpoint_path: "checkpoint-1"\n'],
   ['latest', 'checkpoint-2', 'checkpoint-1'],
