@@ -201,7 +201,7 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-const ENDING_MS = 1000
+const ENDING_MS = 5000
 const MOST_ENDING_MS = 120_000
 
 /**

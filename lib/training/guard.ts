@@ -449,7 +449,7 @@ class Guard {
         )
       if (performance.now() > press.ms) {
         // Nothing that the kernel has stopped makes a process, unless something else of it has woken it.
-        if (await training.stopUnseen()) renewals++
+        if (await training.stopUnseen(true)) renewals++
         if (renewals > MOST_WAKES)
           await this.#endUncounted(
             'it goes on making processes while it is stopped (one that sends SIGCONT?)',

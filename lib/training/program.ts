@@ -13,10 +13,11 @@ import { explainMisplaced } from './misplaced-words.ts'
 export function assertProgram({ name, quota, run }: Job): void {
   const { dir } = run.quotas
   const program = quota.train[0]!
-  if (/[{}]/.test(program)) return // a placeholder is filled in later
-  const folders = (quota.env.PATH ?? safePath).split(':')
+  const path = quota.env.PATH ?? safePath
+  if (/[{}]/.test(`${program}${path}`)) return // a placeholder is filled in later
+  const folders = path.split(':')
   const paths = program.includes('/') ? [resolve(dir, program)] : folders.map(it => join(it, program))
-  if (paths.some(path => existsSync(path))) return
+  if (paths.some(it => existsSync(it))) return
   const remedy = explainMisplaced(quota.train, dir) ?? 'install it, mount its disk, or mend its name'
   throw new TrainerError(
     'training-failed',
