@@ -39,9 +39,13 @@ export function formerGeneration(job: JobName, jobDir: string): Generation {
   const former = current ? formerGenerations(jobDir, current) : []
   const last = former.map(number => generationOf(jobDir, number)).find(isWhole)
   if (last) return last
+  const others = listGenerations(jobDir).filter(it => it.number !== current?.number && isWhole(it))
+  const remedy = others.length
+    ? `to another one: --to ${others.map(({ number }) => number).join(' or ')}`
+    : 'keepGenerations says how many are'
   throw new TrainerError(
     'training-failed',
-    `Cannot roll back ${job}: no generation before the current one is kept in ${jobDir}; keepGenerations says how many are`,
+    `Cannot roll back ${job}: no generation before the current one is kept in ${jobDir}; ${remedy}`,
   )
 }
 

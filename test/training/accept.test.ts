@@ -384,6 +384,7 @@ inSweep('rollback refuses what is not there or is damaged, and is released on de
   const itself = await rig.run(['core', '--to', '2', '--dry-run'], { script })
   const both = await rig.run(['core', '--to', '1', '--release'], { script })
   await rig.run(['core'], { script })
+  const further = await rig.run(['core'], { script })
   const released = await rig.run(['core', '--release'], { script })
   const next = await train('cccc')
   const bytes = readFileSync(join(rig.modelsDir, 'core/generations/1/core.onnx'))
@@ -395,6 +396,11 @@ inSweep('rollback refuses what is not there or is damaged, and is released on de
   assert.is(itself.exitCode, 64)
   assert.match(itself.stdout, 'generation 2 is current')
   assert.match(unknown.stdout, 'core has no generation 7; there are: 1, 2')
+  assert.is(further.exitCode, 1)
+  assert.match(
+    further.stdout,
+    /no generation before the current one is kept in \S+; to another one: --to 2$/m,
+  )
   assert.equal([released.exitCode, next.exitCode], [0, 0])
   assert.match(released.stdout, '1 generation of core removed (2)')
   assert.is(damaged.exitCode, 1)
