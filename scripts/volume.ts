@@ -52,7 +52,7 @@ const program: Program<typeof options> = {
   options,
   example: 'create core --owner ransomeye',
   notes: `Commands:
-  create          make it with all that is in the folder; mount it; say how at boot
+  create          make it with all that is in the folder; mount it; print a unit
   mount, unmount  over the folder, which keeps its files either way
   remove          unmount and delete it; the folder keeps its files
   status          what there is of it

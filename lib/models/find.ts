@@ -62,7 +62,7 @@ export async function judgeAll(folder: string, names: string[], signal?: AbortSi
 
 /**
  * List what globs match in a folder, models or not, but for what is in folders of our own. A folder in which they match
- * something is only the way to that, and an empty one has nothing to miss: `x/**` means the files.
+ * something is only the way to that, and an empty one below another has nothing to miss: `x/**` means the files.
  *
  * @throws {TrainerError} `storage` if the folder cannot be listed
  */
@@ -92,7 +92,7 @@ export async function listNames(folder: string, globs: string[]): Promise<string
 }
 
 /**
- * Leave out the folders that are empty, or on the way to another of the names.
+ * Leave out the folders on the way to another of the names, and empty ones below others.
  *
  * @param names those of folders end with '/', and come without it
  */
@@ -104,7 +104,8 @@ function withoutWays(folder: string, names: string[]): string[] {
   }
   return names.flatMap(marked => {
     const name = marked.replace(/\/$/, '')
-    return name !== marked && (ways.has(name) || isEmpty(join(folder, name))) ? [] : name
+    const isWay = ways.has(name) || (name.includes('/') && isEmpty(join(folder, name)))
+    return name !== marked && isWay ? [] : name
   })
 }
 

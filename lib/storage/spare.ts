@@ -63,10 +63,24 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
 
 /** A training renames what it has written under another name, and opens what it has fetched into a cache, so soon. */
 const FRESH_NS = 10n * 10n ** 9n
+/** Several processes that save at once are not done at once. */
+const BESIDE_NS = 10n ** 8n
 
-/** Is it temporary, or a cache, that a training which has just closed it may be about to use? */
-export function isFresh({ rank, timeNs }: PrunableSet): boolean {
-  return rank <= RANK.cache && BigInt(Date.now()) * 10n ** 6n - timeNs <= FRESH_NS
+/**
+ * Find what is temporary, or a cache, that a training may be about to use, since it has just closed it: what it has touched a
+ * moment ago, and not before its newest checkpoint.
+ *
+ * @param sinceNs when the training began
+ */
+export function findFresh(sets: PrunableSet[], sinceNs: bigint): Set<PrunableSet> {
+  const newestNs = sets.reduce(
+    (most, it) => (it.rank === RANK.checkpoint && it.timeNs > most ? it.timeNs : most),
+    0n,
+  )
+  const firstNs = [sinceNs, newestNs - BESIDE_NS, BigInt(Date.now()) * 10n ** 6n - FRESH_NS].reduce((a, b) =>
+    a > b ? a : b,
+  )
+  return new Set(sets.filter(({ rank, timeNs }) => rank <= RANK.cache && timeNs >= firstNs))
 }
 
 /** An entry that is pointed to is listed last, but is no younger for it. */

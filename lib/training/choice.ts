@@ -4,7 +4,7 @@ import { newestOfFamilies } from '../storage/families.ts'
 import type { Measurement, MeasureOptions } from '../storage/measure.ts'
 import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
-import { isFresh, spare } from '../storage/spare.ts'
+import { findFresh, spare } from '../storage/spare.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { openEntries } from './open-files.ts'
 import type { Training } from './process.ts'
@@ -25,6 +25,8 @@ type Found = Pick<Measurement, 'prunable' | 'isCut'>
 /** Chooses what goes while a training runs, and remembers why the rest stays. */
 export class Choice {
   readonly #chooser: Chooser
+  /** When the training began. */
+  readonly #sinceNs = BigInt(Date.now()) * 10n ** 6n
   /** The bytes of each set when the training last ran. */
   #sizes = new Map<string, number>()
   /** Paths of the sets of which a part could not be deleted. */
@@ -58,7 +60,8 @@ export class Choice {
     const left = sets.filter(set => !this.#spared.has(set))
     const plain = left.filter(({ pointer, isEmptyCache }) => pointer === undefined && !isEmptyCache)
     const newest = newestOfFamilies(sets, this.#spared, this.#broken)
-    const settled = plain.filter(set => !isFresh(set))
+    const fresh = findFresh(sets, this.#sinceNs)
+    const settled = plain.filter(set => !fresh.has(set))
     for (const stage of [settled.filter(set => !newest.has(set)), settled, plain, isLast ? left : []]) {
       const chosen = worthPruning(stage)
       if (chosen.length) return chosen
