@@ -3,7 +3,10 @@ import { compare, type PrunableSet } from './entry.ts'
 import { isBestName, isStagingName } from './naming.ts'
 import { RANK } from './rank.ts'
 
-/** A file that nobody has written to for so long is not being written, however it looks. */
+/**
+ * A file that nobody has written to for so long is not being written, however it looks, nor about to be renamed: a training has
+ * the lowest priority, and may have to wait for a processor.
+ */
 const QUIET_NS = 60n * 10n ** 9n
 /** A checkpoint is about as large as the one before it; what is smaller than this part of it is half of one. */
 const HALF = 0.5
@@ -61,14 +64,12 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
   return spared
 }
 
-/** A training renames what it has written under another name, and opens what it has fetched into a cache, so soon. */
-const FRESH_NS = 10n * 10n ** 9n
 /** Several processes that save at once are not done at once. */
 const BESIDE_NS = 10n ** 8n
 
 /**
- * Find what is temporary, or a cache, that a training may be about to use, since it has just closed it: what it has touched a
- * moment ago, and not before its newest checkpoint.
+ * Find what is temporary, or a cache, that a training may be about to use, since it has just closed it: what it has touched
+ * lately, and not before its newest checkpoint. It renames what it has written under another name, and reads what it has fetched.
  *
  * @param sinceNs when the training began
  */
@@ -77,7 +78,7 @@ export function findFresh(sets: PrunableSet[], sinceNs: bigint): Set<PrunableSet
     (most, it) => (it.rank === RANK.checkpoint && it.timeNs > most ? it.timeNs : most),
     0n,
   )
-  const firstNs = [sinceNs, newestNs - BESIDE_NS, BigInt(Date.now()) * 10n ** 6n - FRESH_NS].reduce((a, b) =>
+  const firstNs = [sinceNs, newestNs - BESIDE_NS, BigInt(Date.now()) * 10n ** 6n - QUIET_NS].reduce((a, b) =>
     a > b ? a : b,
   )
   return new Set(sets.filter(({ rank, timeNs }) => rank <= RANK.cache && timeNs >= firstNs))
