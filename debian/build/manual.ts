@@ -138,6 +138,7 @@ function escapeRoff(text: string): string {
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')
     .replaceAll("'", '\\(aq')
+    .replaceAll('…', '...')
     .replaceAll('→', '\\(->')
     .replaceAll('≥', '\\(>=')
     .replaceAll('≤', '\\(<=')
