@@ -67,9 +67,12 @@ export function spare(sets: PrunableSet[], situation: Situation): Map<PrunableSe
 /** Several processes that save at once are not done at once. */
 const BESIDE_NS = 10n ** 8n
 
+/** So many processes may save at once; who writes more such files than that does not rename them. */
+const MOST_FRESH = 16
+
 /**
- * Find what is temporary, or a cache, that a training may be about to use, since it has just closed it: what it has touched
- * lately, and not before its newest checkpoint. It renames what it has written under another name, and reads what it has fetched.
+ * Find the temporary files that a training may be about to rename, since it has just closed them: the newest that it has
+ * touched lately, and not before its newest checkpoint.
  *
  * @param sinceNs when the training began
  */
@@ -78,10 +81,11 @@ export function findFresh(sets: PrunableSet[], sinceNs: bigint): Set<PrunableSet
     (most, it) => (it.rank === RANK.checkpoint && it.timeNs > most ? it.timeNs : most),
     0n,
   )
-  const firstNs = [sinceNs, newestNs - BESIDE_NS, BigInt(Date.now()) * 10n ** 6n - QUIET_NS].reduce((a, b) =>
-    a > b ? a : b,
-  )
-  return new Set(sets.filter(({ rank, timeNs }) => rank <= RANK.cache && timeNs >= firstNs))
+  const latelyNs = BigInt(Date.now()) * 10n ** 6n - QUIET_NS
+  const isFresh = ({ rank, timeNs }: PrunableSet) =>
+    rank === RANK.temporary && timeNs >= sinceNs && timeNs >= newestNs - BESIDE_NS && timeNs >= latelyNs
+  const newestFirst = sets.filter(isFresh).sort((a, b) => (a.timeNs > b.timeNs ? -1 : 1))
+  return new Set(newestFirst.slice(0, MOST_FRESH))
 }
 
 /** An entry that is pointed to is listed last, but is no younger for it. */

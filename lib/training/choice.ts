@@ -46,10 +46,10 @@ export class Choice {
   }
 
   /**
-   * Choose what may go while the training stands still, the first to go first. The newest complete checkpoint of each
-   * pattern of names goes only if nothing else is left: one that is written rarely may be the best. Then goes what the training
-   * may be about to use, such as a file that it renames next. What a link or a file points to, and caches that hold nothing, go only if
-   * even then nothing is left and it is the `last` resort.
+   * Choose what may go while the training stands still, the first to go first. What the training may be about to rename goes
+   * after all older checkpoints. The newest complete checkpoint of each pattern of names goes only if nothing else is left: one
+   * that is written rarely may be the best. What a link or a file points to, and caches that hold nothing, go only if even then
+   * nothing is left and it is the `last` resort.
    */
   async choose({ prunable, isCut }: Found, isLast: boolean): Promise<PrunableSet[]> {
     const { dir, training } = this.#chooser
@@ -62,7 +62,8 @@ export class Choice {
     const newest = newestOfFamilies(sets, this.#spared, this.#broken)
     const fresh = findFresh(sets, this.#sinceNs)
     const settled = plain.filter(set => !fresh.has(set))
-    for (const stage of [settled.filter(set => !newest.has(set)), settled, plain, isLast ? left : []]) {
+    const isOlder = (set: PrunableSet) => !newest.has(set)
+    for (const stage of [settled.filter(isOlder), plain.filter(isOlder), plain, isLast ? left : []]) {
       const chosen = worthPruning(stage)
       if (chosen.length) return chosen
     }

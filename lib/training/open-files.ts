@@ -129,6 +129,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     // On btrfs and overlays stat() gives another device than the list of mappings.
     if (inodes.has(inode)) return
     const pid = Number.parseInt(thread, 10)
+    if (isGone(dirname(path))) goneFolders.add(dirname(path))
     const stats = devices.has(device) ? statOrNothing(`/proc/${pid}/map_files/${range}`) : undefined
     if (stats) return add(stats, pid, path)
     if (!isCharged(device, path, 0)) return
@@ -136,8 +137,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     held.unseen.add(id)
     bytesOf.set(id, Math.max(bytes, bytesOf.get(id) ?? 0))
   })
-  for (const path of boundPaths(sockets))
-    if (!path.startsWith('/') || isGone(dirname(path))) goneFolders.add(path)
+  for (const path of boundPaths(sockets)) if (!path.startsWith('/') || isGone(path)) goneFolders.add(path)
   for (const bytes of bytesOf.values()) held.deletedBytes += bytes
   held.deletedInodes = bytesOf.size
   // A deleted folder stays on the disk as long as anything is held that was in it, and is open itself nowhere.
@@ -287,8 +287,12 @@ function chargeRule(
   devices: Devices,
 ): (dev: number, path: string, madeMs: number) => boolean {
   const isInside = (path: string) => isWithin(path, dir) || temporaryFolder.test(path)
-  return (dev, path, madeMs) => devices.has(dev) && (path === TOO_LONG || isInside(path) || madeMs >= sinceMs)
+  return (dev, path, madeMs) =>
+    devices.has(dev) && !inMemory.test(path) && (path === TOO_LONG || isInside(path) || madeMs >= sinceMs)
 }
+
+/** What the kernel calls memory that has no file; an overlay does not tell it from the files of its layers. */
+const inMemory = /^\/(memfd:|dev\/zero$|SYSV[\da-f]{8}$)/
 
 type Devices = Pick<Set<number>, 'has'>
 
@@ -325,14 +329,17 @@ function goneTest(dir: string): (path: string) => boolean {
     !isThere(`${path}/`.replace(temporaryFolder, `${tmpDir}`))
 }
 
-/** The paths that UNIX sockets are bound to, by their inodes; see unix(7). Those of abstract ones begin with `@`. */
+/**
+ * The paths that UNIX sockets are bound to, by their inodes; see unix(7). They are told as the sockets were given them, without
+ * what follows a newline; abstract ones as if they were relative, with a `@` in front.
+ */
 function* boundPaths(sockets: Map<string, number>): Generator<string> {
   const [pid] = sockets.values()
   if (pid === undefined) return
   for (const lines of linesOf(`/proc/${pid}/net/unix`)) {
     for (const line of lines) {
       const [, inode, path] = /^\S+: \S+ \S+ \S+ \S+ \S+ +(\d+) (.+)$/.exec(line) ?? []
-      if (path !== undefined && !path.startsWith('@') && sockets.has(inode!)) yield path
+      if (path !== undefined && sockets.has(inode!)) yield path
     }
   }
 }

@@ -23,7 +23,7 @@ import { formatBytes, MIB } from '../text.ts'
 import { beginAttempt, isUnpublished } from './attempts.ts'
 import { folderIdOf } from './job.ts'
 import { type Figures, type Limit, MIN_FREE_INODES, planBudget, type Start } from './limit.ts'
-import { assertProgram } from './program.ts'
+import { assertPrograms } from './program.ts'
 import { useSandbox } from './sandbox.ts'
 import { usesScratch } from './scratch.ts'
 
@@ -58,7 +58,7 @@ export async function preflight(job: Job): Promise<Budget> {
   const { name, quota, jobDir: dir, emit, onPrune, onFault, run } = job
   const { dryRun } = run.command
   const { quotaBytes } = quota
-  assertProgram(job)
+  assertPrograms(job)
   if (!dryRun) makeFolder(dir)
   const folderExists = existsSync(dir)
   const isCapped = folderExists && capOf(dir, quotaBytes) !== undefined

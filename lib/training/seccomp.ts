@@ -35,6 +35,7 @@ const CLOSE_RANGE: Call = [436, 436]
 
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. */
 const NEW_NAMESPACE = 0x7e02_0000
+const CLONE_FS = 0x200
 const CLONE_FILES = 0x400
 const CLONE_THREAD = 0x1_0000
 const CLOSE_RANGE_UNSHARE = 2
@@ -50,9 +51,10 @@ const rules: readonly Rule[] = [
     when: { argument: 0, bits: NEW_NAMESPACE },
   },
   { errno: EPERM, calls: [UNSHARE], when: { argument: 0, bits: NEW_NAMESPACE | NEW_TIME_NAMESPACE } },
-  // All threads of a process have the same descriptors: one list of them is enough to count what they hold.
+  // All threads of a process have the same descriptors and folders: one look is enough to count what they hold.
   { errno: EPERM, calls: [CLONE], when: { argument: 0, bits: CLONE_THREAD, unless: CLONE_FILES } },
-  { errno: EPERM, calls: [UNSHARE], when: { argument: 0, bits: CLONE_FILES } },
+  { errno: EPERM, calls: [CLONE], when: { argument: 0, bits: CLONE_THREAD, unless: CLONE_FS } },
+  { errno: EPERM, calls: [UNSHARE], when: { argument: 0, bits: CLONE_FILES | CLONE_FS } },
   { errno: EPERM, calls: [CLOSE_RANGE], when: { argument: 2, bits: CLOSE_RANGE_UNSHARE } },
   // clone3 has its flags behind a pointer. C libraries fall back to clone.
   { errno: ENOSYS, calls: [[435, 435]] },

@@ -117,6 +117,7 @@ publish()`)
 attempt('unshare', lambda: call((272, 97), 0x10000000))
 attempt('clone', lambda: call((56, 220), 0x10000011, 0, 0, 0, 0) or os._exit(0))
 attempt('own files', lambda: call((272, 97), 0x400))
+attempt('own folders', lambda: call((272, 97), 0x200))
 attempt('close', lambda: call((436, 436), 900, 900, 2))
 attempt('own thread', lambda: call((56, 220), 0x00010000, 0, 0, 0, 0))
 attempt('clone3', lambda: call((435, 435), ctypes.create_string_buffer(struct.pack('Q', 0x10000000) + bytes(80)), 88) or os._exit(0))
@@ -154,8 +155,15 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      assert.equal(lines.slice(0, 24), [
-        ...['unshare EPERM', 'clone EPERM', 'own files EPERM', 'close EPERM', 'own thread EPERM'],
+      assert.equal(lines.slice(0, 25), [
+        ...[
+          'unshare EPERM',
+          'clone EPERM',
+          'own files EPERM',
+          'own folders EPERM',
+          'close EPERM',
+          'own thread EPERM',
+        ],
         ...['clone3 ENOSYS', 'setns EPERM', 'mount EPERM', 'fsopen EPERM'],
         ...[
           'keyctl EPERM',
@@ -175,7 +183,7 @@ publish()`
         'lease EPERM',
         'encryption ENOTSUP',
       ])
-      if (process.arch === 'x64') assert.equal(lines.slice(24), ['int80 True', 'x32 ENOSYS'])
+      if (process.arch === 'x64') assert.equal(lines.slice(25), ['int80 True', 'x32 ENOSYS'])
       for (const call of ['add_key', 'lease']) assert.ok(control.lines.includes(`${call} works`))
     },
   )

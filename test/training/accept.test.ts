@@ -143,6 +143,8 @@ for (const [what, body, reason] of [
 
     assert.is(exitCode, 4)
     assert.match(refusalIn(events)?.reason ?? '', reason)
+    const told = events.some(it => it.event === 'warning' && it.message.startsWith('there is no program'))
+    assert.is(told, body === undefined, 'before the training')
     assert.equal(readdirSync(join(rig.modelsDir, 'core')).sort(), ['candidate', 'generations', 'work'])
     assert.equal(survivors(rig), [])
   })

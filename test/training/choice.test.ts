@@ -56,7 +56,7 @@ test('what is pointed to goes after the newest ones of patterns, and as the last
   assert.equal(await chosenIn(box, true), ['best.pt'])
 })
 
-test('what may be about to get its own name goes after all checkpoints, and what is temporary for long before them', async () => {
+test('what may be about to get its own name goes after older checkpoints, and what is temporary for long before them', async () => {
   await using box = await boxOf([
     'old.tmp',
     'a-1.pt',
@@ -79,7 +79,7 @@ test('what may be about to get its own name goes after all checkpoints, and what
     for (const name of rest) rmSync(box.path('work', name))
   }
 
-  assert.equal(chosen, [['old.tmp', 'a-1.pt'], ['a-2.pt', 'model-01.keras'], ['new.tmp']])
+  assert.equal(chosen, [['old.tmp', 'a-1.pt'], ['new.tmp'], ['a-2.pt', 'model-01.keras']])
 })
 
 /** Checkpoints of one size, the oldest first, seconds apart. */
