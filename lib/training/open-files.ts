@@ -18,7 +18,7 @@ import { overheadOn } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { allocatedOf, chargeOf } from '../storage/measure.ts'
 import { isWithin } from '../system/bytes.ts'
-import { parseMounts } from '../system/mounts.ts'
+import { type Mount, parseMounts, pathOnFilesystem } from '../system/mounts.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { readProc } from '../system/processes.ts'
 import { Slice } from '../system/slice.ts'
@@ -81,7 +81,8 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   const { isThorough, signal } = options
   const devices = devicesOf(options.dir)
   const isCharged = chargeRule(options, devices)
-  const isOnThem = mountTest(devices)
+  const mountOf = mountFinder()
+  const ownPath = pathsOf(options.dir)
   const isGone = goneTest(options.dir)
   const overhead = overheadOn(options.dir)
   /** By device and inode. */
@@ -117,8 +118,9 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
       held.outOfSight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(infoOf(link)))?.[1] ?? 0)
     }
     if (target !== TOO_LONG && !target.endsWith(DELETED)) return
-    if (!isOnThem(link)) return
-    const path = target === TOO_LONG ? target : target.slice(0, -DELETED.length)
+    const mount = mountOf(link)
+    if (mount && !devices.has(numberOf(mount.device))) return
+    const path = target === TOO_LONG ? target : ownPath(mount, target.slice(0, -DELETED.length))
     const stats = statOrNothing(link)
     if (stats) add(stats, pid, path)
     if (isGone(dirname(path))) goneFolders.add(dirname(path))
@@ -296,21 +298,36 @@ const inMemory = /^\/(memfd:|dev\/zero$|SYSV[\da-f]{8}$)/
 
 type Devices = Pick<Set<number>, 'has'>
 
-/**
- * Tells whether a descriptor is on one of these devices, by the list of mounts that its process sees; true where that does not
- * tell.
- */
-function mountTest(devices: Devices): (link: string) => boolean {
-  const deviceOf = new Map<string, number>()
+/** Finds the mount by which a descriptor was reached, in the list of those that its process sees; undefined for other links. */
+function mountFinder(): (link: string) => Mount | undefined {
+  const mounts = new Map<string, Mount>()
   return link => {
-    const mount = /^mnt_id:\s*(\d+)/m.exec(link.includes('/fd/') ? readText(infoOf(link)) : '')?.[1]
-    if (mount === undefined) return true
-    if (!deviceOf.has(mount))
-      for (const { id, device } of parseMounts(readText(`/proc/${link.split('/', 3)[2]}/mountinfo`)))
-        deviceOf.set(id, numberOf(device))
-    const device = deviceOf.get(mount)
-    return device === undefined || devices.has(device)
+    const id = /^mnt_id:\s*(\d+)/m.exec(link.includes('/fd/') ? readText(infoOf(link)) : '')?.[1]
+    if (id !== undefined && !mounts.has(id))
+      for (const mount of parseMounts(readText(`/proc/${link.split('/', 3)[2]}/mountinfo`)))
+        mounts.set(mount.id, mount)
+    return id === undefined ? undefined : mounts.get(id)
   }
+}
+
+/** Gives a path as it is in the job's folder, where a mount leads into that by another name. */
+function pathsOf(dir: string): (mount: Mount | undefined, path: string) => string {
+  const own = mountAbove(dir, parseMounts(readProc('self/mountinfo') ?? ''))
+  const start = own && pathOnFilesystem(own, dir)
+  return (mount, path) => {
+    const place = mount && pathOnFilesystem(mount, path)
+    const isOurs = mount?.device === own?.device && start !== undefined && place !== undefined
+    return isOurs && isWithin(place, start) ? `${dir}${place.slice(start.length)}` : path
+  }
+}
+
+/** The mount that covers a folder. */
+function mountAbove(dir: string, mounts: Mount[]): Mount | undefined {
+  // The last of the deepest covers the others.
+  return mounts
+    .filter(({ point }) => isWithin(dir, point === '/' ? '' : point))
+    .reverse()
+    .sort((a, b) => b.point.length - a.point.length)[0]
 }
 
 /** Tells whether a folder of the job, as its training has seen it, is gone. */
@@ -354,24 +371,17 @@ function infoOf(link: string): string {
  */
 function devicesOf(dir: string): Devices {
   const devices = new Set([statSync(dir).dev])
-  const mounts = parseMounts(readProc('self/mountinfo') ?? '').map(({ device, ...mount }) => ({
-    ...mount,
-    device: numberOf(device),
-  }))
-  // The last of the deepest covers the others.
-  const [mount] = mounts
-    .filter(({ point }) => isWithin(dir, point === '/' ? '' : point))
-    .reverse()
-    .sort((a, b) => b.point.length - a.point.length)
+  const mounts = parseMounts(readProc('self/mountinfo') ?? '')
+  const mount = mountAbove(dir, mounts)
   if (!mount) return devices
-  devices.add(mount.device)
+  devices.add(numberOf(mount.device))
   if (mount.type !== 'overlay') return devices
   // Some kernels give a mapped file the number of the filesystem that the overlay writes to.
   const upper = statOrNothing(
     mount.options.find(it => it.startsWith('upperdir='))?.slice('upperdir='.length) ?? '',
   )
   if (upper) devices.add(upper.dev)
-  const others = new Set(mounts.map(({ device }) => device).filter(device => !devices.has(device)))
+  const others = new Set(mounts.map(({ device }) => numberOf(device)).filter(device => !devices.has(device)))
   return { has: device => !others.has(device) }
 }
 

@@ -1,6 +1,16 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, copyFileSync, mkdirSync, openSync, statSync, unlinkSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmdirSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
 import * as assert from 'uvu/assert'
 
 import { accountOf, capOf } from '../../lib/storage/capacity.ts'
@@ -129,6 +139,23 @@ os.rmdir(sys.argv[1]); time.sleep(60)`
 
   child.kill('SIGKILL')
   assert.is(bytes, Number(said))
+})
+
+asRoot('heldFiles() knows a deleted file of the folder that was opened through another mount', async () => {
+  const alias = mkdtempSync('/var/lib/ransomeye-test-')
+  await using box = await sandbox({ 'core/held': 2 * MIB })
+  spawnSync('mount', ['--bind', box.dir, alias])
+  const child = spawn('sh', ['-c', 'exec 3<"$0"; rm "$0"; exec sleep 60', `${alias}/core/held`])
+  try {
+    const bytes = await until('it is deleted', () => deletedBytes(child.pid!, box.path('core')))
+
+    assert.is(bytes, 2 * MIB)
+  } finally {
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    spawnSync('umount', [alias])
+    rmdirSync(alias)
+  }
 })
 
 test('heldFiles() gives the size of a deleted program that runs', async () => {
