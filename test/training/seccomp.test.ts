@@ -39,6 +39,7 @@ function decide(filter: Buffer, audit: number, call: number, args: number[] = []
 }
 
 const pidfdOpen = 434
+const closeRange = 436
 const calls = {
   x64: {
     read: 0,
@@ -94,9 +95,20 @@ for (const processor of ['x64', 'arm64'] as const) {
       assert.is(decide(filter, audit, clone, [0x003d_0f00]), ALLOWED, 'a thread')
       assert.is(decide(filter, audit, clone, [0x0120_0011]), ALLOWED, 'fork')
       assert.is(decide(filter, audit, unshare, [0x80]), 1, 'a time namespace')
-      assert.is(decide(filter, audit, unshare, [0x200]), ALLOWED, 'CLONE_FS')
+      assert.is(decide(filter, audit, unshare, [0x4_0000]), ALLOWED, 'CLONE_SYSVSEM')
       for (const call of [mount, setns, 428, 429, 430, 442]) assert.is(decide(filter, audit, call), 1)
       assert.is(decide(filter, audit, 435), 38, 'clone3')
+    }
+  })
+
+  test(`the filter for ${processor} lets no thread have descriptors or folders of its own`, () => {
+    for (const filter of [watched, capped]) {
+      for (const lacking of [0x200, 0x400, 0x600])
+        assert.is(decide(filter, audit, clone, [0x003d_0f00 & ~lacking]), 1, `a thread without ${lacking}`)
+      assert.is(decide(filter, audit, clone, [0x411]), ALLOWED, 'a process that shares descriptors')
+      for (const flags of [0x200, 0x400]) assert.is(decide(filter, audit, unshare, [flags]), 1)
+      assert.is(decide(filter, audit, closeRange, [3, 9, 2]), 1)
+      assert.is(decide(filter, audit, closeRange, [3, 9, 4]), ALLOWED, 'CLOSE_RANGE_CLOEXEC')
     }
   })
 
