@@ -201,7 +201,9 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
+/** So long all that is on its way out is left alone before it is looked at. */
 const ENDING_MS = 5000
+/** No ending is waited for longer than this, whatever it does. */
 const MOST_ENDING_MS = 120_000
 
 /**

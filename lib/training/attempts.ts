@@ -47,9 +47,9 @@ export async function beginAttempt(job: Job): Promise<string[]> {
   if (beginsAnew) await removeFinished(job, last.isRefused)
   const isSetAside = !isFinished && last !== undefined && last.failures >= MOST_FAILURES
   if (isSetAside) await setAside(job, last.newest, last.failures)
+  if (dryRun) return []
   startedFrom.set(job, await newestIdentity(job))
   if (last && !isFinished && !isSetAside) return []
-  if (dryRun) return []
   const lostBest = isFinished ? null : (last?.lostBest ?? null)
   await writeAttempts(job, {
     base,

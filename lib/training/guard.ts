@@ -372,15 +372,16 @@ class Guard {
     const over = new AbortController()
     const woken = new AbortController()
     const watch = async () => {
-      for (let tookMs = 0; !over.signal.aborted; ) {
+      for (let tookMs = 0; ; ) {
         const waitMs = Math.max(WAKE_LOOK_MS, tookMs / WAKE_LOOK_SHARE)
         await delay(waitMs, undefined, { signal: over.signal }).catch(() => {})
         const startedMs = performance.now()
-        if (over.signal.aborted || !training.hasRunSince(runs)) tookMs = performance.now() - startedMs
-        else {
+        if (over.signal.aborted) return
+        if (training.hasRunSince(runs)) {
           training.stop()
           return woken.abort(new Error('it runs'))
         }
+        tookMs = performance.now() - startedMs
       }
     }
     const watching = watch()
