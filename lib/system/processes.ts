@@ -53,7 +53,7 @@ function threadStates(pid: number): string[] {
 }
 
 /** List the threads of a process, by number; none if it is gone. */
-function threadsOf(pid: number): string[] {
+export function threadsOf(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/task`)
   } catch {

@@ -14,7 +14,7 @@ import { type Look, type Looked, Looker, withNoise } from './looker.ts'
 import type { HeldFiles } from './open-files.ts'
 import type { Runs } from './process.ts'
 import { diskFull, inodesGone, limitReached } from './space-failure.ts'
-import { bytesBetween, type Counters, Unfound } from './unfound.ts'
+import { bytesBetween, Unfound } from './unfound.ts'
 
 const FREEZE_ABOVE = 0.9
 const PRUNE_TO = 0.8
@@ -467,8 +467,8 @@ class Guard {
       const now = this.#estimate.now()
       if (!isAbove(now, limitNow(this.#watch, now))) continue
       // It may be others who have written so much.
-      const before = this.#counters()
-      const writtenBytes = () => bytesBetween(before, this.#counters(), countsAtOnce)
+      const before = this.#looker.counters()
+      const writtenBytes = () => bytesBetween(before, this.#looker.counters(), countsAtOnce)
       const mostBytes = (1 + MOST_UNFOUND) * limitNow(this.#watch, now).bytes
       // It may have deleted what the folder held before: only what is written meanwhile counts for sure.
       let look = await this.#countWithin(() => ({
@@ -485,17 +485,10 @@ class Guard {
         look = await this.#prune(look)
         if (isAbove(look, limitNow(this.#watch, look))) return look
         unfound.forget()
-      } else if (unfound.note(before, look, this.#counters()) > MOST_UNFOUND * limit.bytes)
+      } else if (unfound.note(before, look, this.#looker.counters()) > MOST_UNFOUND * limit.bytes)
         return { ...look, usedBytes: now.usedBytes }
     }
     return undefined
-  }
-
-  #counters(): Counters {
-    return {
-      writtenBytes: this.#watch.training.bytesWritten(),
-      accountBytes: accountOf(this.#watch.dir).usedBytes,
-    }
   }
 
   /** Prune down to 80 % of the limit, in rounds: one kind of what may go after another, and much in parts. */

@@ -9,7 +9,8 @@ import { MIB } from '../text.ts'
 import { Estimate } from './estimate.ts'
 import type { Amounts, Figures, Limit, Start } from './limit.ts'
 import { type HeldFiles, heldFiles, nothingHeld } from './open-files.ts'
-import type { Training } from './process.ts'
+import { type Crew, hasLostAny, type Training } from './process.ts'
+import { type Counters, Unfound } from './unfound.ts'
 
 /** Growth that is not others' doing: filesystems take something for themselves while files grow. */
 const NOISE = { bytes: MIB, inodes: 64 }
@@ -32,7 +33,10 @@ export type Look = Figures &
 
 /** Whose bytes are counted, and on what. */
 export type Looked = Limit & {
-  training: Pick<Training, 'processes' | 'stopUnseen' | 'threadsShareFiles'>
+  training: Pick<
+    Training,
+    'processes' | 'stopUnseen' | 'threadsShareFiles' | 'bytesWritten' | 'crew' | 'firstCrew'
+  >
   rules: Globs
   /** The figures from before the training began. */
   start: Start
@@ -62,11 +66,19 @@ export class Looker {
   #stoodMs = performance.now()
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
 
+  /** What is written after the last look that is trusted, and whose processes it was. */
+  readonly #unfound: Unfound
+  #trustedCrew: Crew | undefined
+  #crew: Crew | undefined
+
   /** @param signal tells that the training has ended, which ends a look */
   constructor(looked: Looked, signal: AbortSignal) {
     this.#looked = looked
     this.#signal = signal
     this.#standing = new Estimate(looked.dir, looked.start, looked.start.account)
+    this.#unfound = new Unfound(looked.countsAtOnce)
+    const { start, training } = looked
+    this.#expectFrom(start, { writtenBytes: 0, accountBytes: start.account.usedBytes }, training.firstCrew)
     this.#overheadBytes = looked.isCapped ? looked.start.usedBytes - looked.start.walkedBytes : 0
   }
 
@@ -125,6 +137,26 @@ export class Looker {
   /** Note what the last look at a standing training found, and what was pruned then. */
   trust(look: Look): void {
     this.#standing.set(look, look.account)
+    this.#expectFrom(look, this.counters(), this.#crew)
+  }
+
+  /** From now on all that is written is to be found. */
+  #expectFrom(
+    found: Figures & { allocatedBytes?: number },
+    counters: Counters,
+    crew: Crew | undefined,
+  ): void {
+    const { usedBytes, allocatedBytes = usedBytes } = found
+    this.#unfound.forget()
+    this.#unfound.note(counters, { usedBytes, allocatedBytes }, counters)
+    this.#trustedCrew = crew
+  }
+
+  counters(): Counters {
+    return {
+      writtenBytes: this.#looked.training.bytesWritten(),
+      accountBytes: accountOf(this.#looked.dir).usedBytes,
+    }
   }
 
   /** Add what is deleted but held; the kernel has counted it on a filesystem of the job's own. */
@@ -164,7 +196,8 @@ export class Looker {
   async #countStanding(expected: Figures, signal: AbortSignal): Promise<Look> {
     const { dir, training, isCapped, countsAtOnce } = this.#looked
     const standingBytes = this.#standing.now().usedBytes
-    const counted = await this.count(signal)
+    const [counted, crew] = await Promise.all([this.count(signal), training.crew()])
+    this.#crew = crew
     // Either others write, or somebody of the training whom nobody has met yet.
     const grownBytes = Math.max(0, accountOf(dir).usedBytes - counted.account.usedBytes)
     const passedOverBytes = this.#passedOverBytes
@@ -190,14 +223,14 @@ export class Looker {
       missingBytes -= look.usedBytes - before
     }
     this.#passedOverBytes = missingBytes > NOISE.bytes ? 0 : Math.max(0, missingBytes)
-    const hiddenBytes = await this.#hiddenBytes(look, missingBytes)
+    const hiddenBytes = await this.#hiddenBytes(look, missingBytes, passedOverBytes)
     // Growth by others meanwhile is not the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }
 
   /** How much of what is `missingBytes` the training holds where nobody may look. */
-  async #hiddenBytes({ held }: Look, missingBytes: number): Promise<number> {
-    const { unseen, outOfSight } = held
+  async #hiddenBytes(look: Look, missingBytes: number, passedOverBytes: number): Promise<number> {
+    const { unseen, outOfSight } = look.held
     const elapsedMs = performance.now() - this.#stoodMs
     this.#stoodMs = performance.now()
     let hiddenBytes = 0
@@ -205,11 +238,22 @@ export class Looker {
       const isNew = outOfSight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
       if (isNew) {
         const theirsPerMs = await this.#growthByOthers()
-        hiddenBytes = Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs)
+        hiddenBytes = Math.min(
+          Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs),
+          this.#held.hiddenBytes + passedOverBytes + this.#mostUnfound(look),
+        )
       } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
     }
     this.#held = { unseen, hiddenBytes }
     return hiddenBytes
+  }
+
+  /** What it has written since the last look that is trusted, and is not found, at most. */
+  #mostUnfound(look: Look): number {
+    const [before, now] = [this.#trustedCrew, this.#crew]
+    if (!before || !now || hasLostAny(before, now)) return Number.POSITIVE_INFINITY
+    const counters = this.counters()
+    return this.#unfound.note(counters, look, counters)
   }
 
   /** Bytes a millisecond that others write while the training stands still. */

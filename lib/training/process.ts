@@ -16,11 +16,12 @@ import {
   type Process,
   runsOf,
   signalProcess,
+  threadsOf,
   trainingProcesses,
 } from '../system/processes.ts'
 import { type Launched, launch, type TrainingCommand } from './launch.ts'
 import { OutputLines } from './output-lines.ts'
-import { SANDBOX_ATTEMPTS, stopSandbox } from './sandbox.ts'
+import { nextPidIn, SANDBOX_ATTEMPTS, type Sandbox, stopSandbox } from './sandbox.ts'
 import { seccompFilter } from './seccomp.ts'
 
 const hasFilter = seccompFilter({ allowsBursts: true }) !== undefined
@@ -51,6 +52,18 @@ export type Listener = {
 /** By process: how often it has been given a processor; undefined if it has just ended. */
 export type Runs = Map<number, number | undefined>
 
+/** The processes and threads of a training that stands still, and how many of both its sandbox has had so far. */
+export type Crew = { pids: number[]; threads: number; made: number }
+
+/**
+ * May one have ended between two moments? What a process has written is missing from {@link Training.bytesWritten} then, if its
+ * parent does not wait for it.
+ */
+export function hasLostAny(before: Crew, now: Crew): boolean {
+  const areThere = before.pids.every(pid => now.pids.includes(pid))
+  return !areThere || now.threads - before.threads !== now.made - before.made
+}
+
 /** One training process and everything that it starts. */
 export class Training {
   readonly pid: number
@@ -72,8 +85,11 @@ export class Training {
   #noting: NodeJS.Timeout | undefined
   /** The processes that could not be killed: each is in a system call that no signal ends. */
   #unkillable: number[] = []
-  /** The first process in its sandbox, bwrap's: it takes in those that have ended. */
-  #reaper: number | undefined
+  /** Its first process is bwrap's: it takes in those that have ended. */
+  #sandbox: Sandbox | undefined
+  /** How often the sandbox was entered, each time by one process more. */
+  #entries = 0
+  #firstCrew: Crew | undefined
   /** Every process ever seen, by its start time: one that leaves the tree and the group stays known. */
   readonly #seen = new Map<number, string>()
 
@@ -133,8 +149,9 @@ export class Training {
     if (before.length) onLines(before)
     // A sandbox lives as long as its first process, whatever bwrap says: that one must be known before anything hostile runs.
     this.processes()
-    if (this.#command.isSandboxed)
-      this.#reaper = listProcesses().find(({ parent }) => parent === this.pid)?.pid
+    const first = this.#command.isSandboxed && listProcesses().find(({ parent }) => parent === this.pid)?.pid
+    if (first) this.#sandbox = { outer: this.pid, first }
+    this.#firstCrew = await this.crew()
     go()
     return undefined
   }
@@ -207,7 +224,9 @@ export class Training {
   async stopAtOnce(): Promise<boolean> {
     if (this.#isOver) return true
     this.#stopGroup()
-    return !this.#reaper || (await stopSandbox(this.pid, this.#reaper)) || this.#isOver
+    if (!this.#sandbox) return true
+    this.#entries++
+    return (await stopSandbox(this.#sandbox)) || this.#isOver
   }
 
   /**
@@ -231,7 +250,7 @@ export class Training {
   #stopGroup(): void {
     this.#isHeld = true
     signalProcess(-this.pid, 'SIGSTOP')
-    if (this.#reaper) signalProcess(this.#reaper, 'SIGCONT')
+    if (this.#sandbox) signalProcess(this.#sandbox.first, 'SIGCONT')
   }
 
   /** How often each of its processes has been given a processor; compare with {@link hasRunSince}. */
@@ -252,6 +271,22 @@ export class Training {
     return this.processes()
       .map(bytesWrittenBy)
       .reduce((sum, bytes) => sum + bytes, 0)
+  }
+
+  /** Who it was before its program began. */
+  get firstCrew(): Crew | undefined {
+    return this.#firstCrew
+  }
+
+  /** Tell who it is now; compare with {@link hasLostAny}. Undefined if that cannot be told. */
+  async crew(): Promise<Crew | undefined> {
+    if (!this.#sandbox) return undefined
+    const entries = ++this.#entries
+    const pid = await nextPidIn(this.#sandbox)
+    if (pid === undefined) return undefined
+    const pids = this.processes()
+    const threads = pids.reduce((sum, it) => sum + threadsOf(it).length, 0)
+    return { pids, threads, made: pid - entries }
   }
 
   /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */
@@ -303,7 +338,7 @@ export class Training {
 
   /** Its processes but for the one that takes in the dead. */
   #writers(): number[] {
-    return this.processes().filter(pid => pid !== this.#reaper)
+    return this.processes().filter(pid => pid !== this.#sandbox?.first)
   }
 
   /** Its processes but for the one that keeps the sandbox. */

@@ -133,6 +133,20 @@ while hidden < 150 and time.monotonic() < end:
   live = [it for it in live if os.path.exists(it)]
 time.sleep(4)`,
   ],
+  // Nothing keeps count of what those have written who end, if nobody waits for them.
+  'that come into sockets, by processes that end at once and that nobody waits for,': [
+    ...['/usr/bin/python3', '-c'],
+    `
+import os, signal, socket, sys, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN); keep = []
+for _ in range(200):
+  a, b = socket.socketpair(); keep += [a, b]
+  if not os.fork():
+    fd = os.open(sys.argv[1] + '/h', os.O_RDWR | os.O_CREAT); os.unlink(sys.argv[1] + '/h'); os.write(fd, bytes(2 ** 20))
+    socket.send_fds(a, [b'x'], [fd]); os._exit(0)
+  time.sleep(0.02)
+time.sleep(4)`,
+  ],
   'that come into sockets, fewer at a time than are noise': [
     ...['/usr/bin/python3', '-c'],
     `
@@ -226,6 +240,27 @@ open(sys.argv[1] + '/core.bin', 'wb').write(b'x')`
 
   assert.is(exitCode, 0, stdout)
   assert.ok(events.some(it => it.event === 'train.freeze'))
+})
+
+hostile('a training with files in a socket goes on while others write in bursts', async () => {
+  const script = `
+import os, socket, sys, time
+fd = os.open(sys.argv[1] + '/h', os.O_RDWR | os.O_CREAT); os.unlink(sys.argv[1] + '/h'); os.write(fd, bytes(2 ** 15))
+a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [fd]); os.close(fd)
+open(sys.argv[1] + '/ready', 'w'); time.sleep(2.5); open(sys.argv[1] + '/core.bin', 'wb').write(b'x')`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+  await using _disk = ownDisk(rig, 'ext4', 800)
+  const started = rig.start(['core', '--json'])
+  await until('its file is in the socket', () => existsSync(rig.path('models/core/work/ready')))
+  for (let burst = 0; burst < 4; burst++) {
+    writeFileSync(rig.path('disk', `burst-${burst}`), Buffer.alloc(64 * MIB))
+    await delay(400)
+  }
+
+  const { exitCode, events, stdout } = await started.ended
+
+  assert.is(exitCode, 0, stdout)
+  assert.ok(events.some(it => it.event === 'train.resume' && it.countedOnly))
 })
 
 hostileInSweep('long writes do not wait until a folder with many names has been walked', async () => {

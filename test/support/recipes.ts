@@ -21,12 +21,20 @@ const BEGINNING = `import os; os.environ.get("RANK", "0") == "0" and print("a tr
 /** How long a training may take to the middle: at the lowest priority, beside all else that the sweep does. */
 const FRAMEWORK_MS = 600_000
 
-/** Wait until the training of a run has printed these words; that the run has ended without them is told with its last ones. */
-export function untilSaid(rig: RecipeRig, { child }: ReturnType<Rig['start']>, words: string): Promise<true> {
+/** Wait until the training of a run has printed these words; if the run ends without them, tell how. */
+export function untilSaid(
+  rig: RecipeRig,
+  { child, output }: ReturnType<Rig['start']>,
+  words: string,
+): Promise<true> {
   const isSaid = () => {
     if (rig.log().includes(words)) return true as const
     if (child.exitCode === null) return undefined
-    throw new Error(`the run has ended, and its training has not said "${words}": ${rig.log().slice(-3000)}`)
+    const lines = output().split('\n')
+    const said = lines.filter(line => !/"event":"train\.(output|progress)"/.test(line)).join('\n')
+    throw new Error(
+      `the run has ended with ${child.exitCode}, and its training has not said "${words}":\n${said}\n${rig.log().slice(-1000)}`,
+    )
   }
   return until(`the training says "${words}"`, isSaid, FRAMEWORK_MS)
 }

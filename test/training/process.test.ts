@@ -13,7 +13,7 @@ import * as assert from 'uvu/assert'
 import { TrainerError } from '../../lib/errors.ts'
 import { isExiting, isStopped, listProcesses, readProc } from '../../lib/system/processes.ts'
 import { safePath } from '../../lib/system/programs.ts'
-import { type Listener, Training } from '../../lib/training/process.ts'
+import { hasLostAny, type Listener, Training } from '../../lib/training/process.ts'
 import { contain, useSandbox } from '../../lib/training/sandbox.ts'
 import { isSweep, loader, moduleOf, root } from '../support/places.ts'
 import { type Sandbox, sandbox, until } from '../support/sandbox.ts'
@@ -387,6 +387,38 @@ sandboxed(
     await training.kill()
   },
 )
+
+sandboxed('crew() tells whether a process or a thread has ended, of whomever nobody has met', async () => {
+  await using box = await sandbox(folders)
+  const script = `
+    process.on('SIGUSR1', () => spawn('sleep', ['299']))
+    process.on('SIGUSR2', () => spawn('sh', ['-c', 'true']).on('exit', () => console.log('it has ended')))
+    console.log('ready')
+    setInterval(() => {}, 1000)`
+  const { training, said } = await start(box, script, true)
+  await said('ready')
+  const crews = [await training.crew()]
+  const lost = async () => {
+    crews.push(await training.crew())
+    return hasLostAny(crews.at(-2)!, crews.at(-1)!)
+  }
+  const inside = training.processes().at(-1)!
+
+  const ofNobody = await lost()
+  process.kill(inside, 'SIGUSR1')
+  const sleeper = await until('one more is there', () => training.processes().find(pid => pid > inside))
+  const ofOneMore = await lost()
+  process.kill(inside, 'SIGUSR2')
+  await said('it has ended')
+  const ofOneUnmet = await lost()
+  process.kill(sleeper, 'SIGKILL')
+  await until('it is gone', () => !training.processes().includes(sleeper))
+  const ofOneMet = await lost()
+
+  assert.equal([ofNobody, ofOneMore, ofOneUnmet, ofOneMet], [false, false, true, true])
+  assert.not(hasLostAny(training.firstCrew!, crews[0]!))
+  await training.kill()
+})
 
 sandboxed('stop() leaves no dead process in the sandbox, which each list would meet', async () => {
   await using box = await sandbox(folders)
