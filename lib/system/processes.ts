@@ -71,6 +71,11 @@ export function readProc(path: string): string | undefined {
   }
 }
 
+/** How many processes and threads the machine has made since it was started; see proc_stat(5). */
+export function forks(): number {
+  return Number(/^processes (\d+)$/m.exec(readProc('stat') ?? '')?.[1] ?? Number.POSITIVE_INFINITY)
+}
+
 /** Read the environment of a process, NUL between its variables. Once its first thread has ended another one tells it. */
 export function environmentOf(pid: number): string | undefined {
   const text = readProc(`${pid}/environ`)

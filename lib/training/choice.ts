@@ -6,7 +6,7 @@ import { type PruneListener, type PruneResult, pruneOldest } from '../storage/pr
 import { describeRest } from '../storage/rest.ts'
 import { findFresh, spare } from '../storage/spare.ts'
 import { escapeBytes } from '../system/bytes.ts'
-import { openEntries } from './open-files.ts'
+import { openEntries } from './held-files.ts'
 import type { Training } from './process.ts'
 
 /** So many faults are told; a training can make a million. */

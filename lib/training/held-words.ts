@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
 import { readProc } from '../system/processes.ts'
 import { escapeText, formatBytes } from '../text.ts'
-import { type HeldFile, type HeldFiles, heldFiles } from './open-files.ts'
+import { type HeldFile, type HeldFiles, heldFiles } from './held-files.ts'
 
 /** A training that is above its limit must not wait for the words about it. */
 const LOOK_MS = 300

@@ -6,14 +6,17 @@ import type { Globs } from '../storage/rules.ts'
 import { syncFilesystem } from '../system/durable.ts'
 import { freeLostSockets } from '../system/lost-sockets.ts'
 import { MIB } from '../text.ts'
+import { Elsewhere, type Standing } from './elsewhere.ts'
 import { Estimate } from './estimate.ts'
+import { type HeldFiles, heldFiles, nothingHeld } from './held-files.ts'
 import type { Amounts, Figures, Limit, Start } from './limit.ts'
-import { type HeldFiles, heldFiles, nothingHeld } from './open-files.ts'
-import { type Crew, hasLostAny, type Training } from './process.ts'
-import { type Counters, Unfound } from './unfound.ts'
+import type { Crew, Training } from './process.ts'
+import type { Counters } from './unfound.ts'
 
 /** Growth that is not others' doing: filesystems take something for themselves while files grow. */
 const NOISE = { bytes: MIB, inodes: 64 }
+/** A deleted file or folder may take so much besides what was written to it: for its attributes, and for a folder's first names. */
+const BESIDES_BYTES = 8192
 /** Deleted files may come free so much later (btrfs, ZFS, XFS). */
 const LATE_FREE_MS = 10_000
 /** How long to watch others write while the training stands still. */
@@ -26,6 +29,8 @@ export type Look = Figures &
     countedBytes: number
     /** The same without what is charged of sparse files beyond their blocks. */
     allocatedBytes: number
+    /** The part of it that is in the folder. */
+    folderBytes: number
     held: HeldFiles
     /** The filesystem's account from before the walk. */
     account: FilesystemAccount
@@ -66,9 +71,9 @@ export class Looker {
   #stoodMs = performance.now()
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
 
-  /** What is written after the last look that is trusted, and whose processes it was. */
-  readonly #unfound: Unfound
-  #trustedCrew: Crew | undefined
+  readonly #elsewhere: Elsewhere
+  /** By the last look at a standing training, and who that was. */
+  #elsewhereBytes = 0
   #crew: Crew | undefined
 
   /** @param signal tells that the training has ended, which ends a look */
@@ -76,9 +81,10 @@ export class Looker {
     this.#looked = looked
     this.#signal = signal
     this.#standing = new Estimate(looked.dir, looked.start, looked.start.account)
-    this.#unfound = new Unfound(looked.countsAtOnce)
     const { start, training } = looked
-    this.#expectFrom(start, { writtenBytes: 0, accountBytes: start.account.usedBytes }, training.firstCrew)
+    const counters = { writtenBytes: 0, accountBytes: start.account.usedBytes }
+    const before = { counters, crew: training.firstCrew, folderBytes: start.walkedBytes }
+    this.#elsewhere = new Elsewhere(before, looked.countsAtOnce)
     this.#overheadBytes = looked.isCapped ? looked.start.usedBytes - looked.start.walkedBytes : 0
   }
 
@@ -100,6 +106,7 @@ export class Looker {
     const look = {
       usedBytes,
       allocatedBytes,
+      folderBytes: allocatedBytes,
       usedInodes,
       prunable,
       isCut,
@@ -137,21 +144,18 @@ export class Looker {
   /** Note what the last look at a standing training found, and what was pruned then. */
   trust(look: Look): void {
     this.#standing.set(look, look.account)
-    this.#expectFrom(look, this.counters(), this.#crew)
+    this.#elsewhere.set(this.#standingAt(look), this.#elsewhereBytes)
   }
 
-  /** From now on all that is written is to be found. */
-  #expectFrom(
-    found: Figures & { allocatedBytes?: number },
-    counters: Counters,
-    crew: Crew | undefined,
-  ): void {
-    const { usedBytes, allocatedBytes = usedBytes } = found
-    this.#unfound.forget()
-    this.#unfound.note(counters, { usedBytes, allocatedBytes }, counters)
-    this.#trustedCrew = crew
+  #mostElsewhere(look: Look): number {
+    return this.#elsewhere.mostBytes(this.#standingAt(look))
   }
 
+  #standingAt({ folderBytes }: Look): Standing {
+    return { counters: this.counters(), crew: this.#crew, folderBytes }
+  }
+
+  /** The kernel's counters now. */
   counters(): Counters {
     return {
       writtenBytes: this.#looked.training.bytesWritten(),
@@ -198,6 +202,7 @@ export class Looker {
     const standingBytes = this.#standing.now().usedBytes
     const [counted, crew] = await Promise.all([this.count(signal), training.crew()])
     this.#crew = crew
+    this.#elsewhereBytes = this.#mostElsewhere(counted)
     // Either others write, or somebody of the training whom nobody has met yet.
     const grownBytes = Math.max(0, accountOf(dir).usedBytes - counted.account.usedBytes)
     const passedOverBytes = this.#passedOverBytes
@@ -221,39 +226,36 @@ export class Looker {
       const before = look.usedBytes
       look = await this.#addHeld(await this.count(signal), true, signal)
       missingBytes -= look.usedBytes - before
+      this.#elsewhereBytes = this.#mostElsewhere(look)
     }
     this.#passedOverBytes = missingBytes > NOISE.bytes ? 0 : Math.max(0, missingBytes)
-    const hiddenBytes = await this.#hiddenBytes(look, missingBytes, passedOverBytes)
+    const hiddenBytes = await this.#hiddenBytes(look, missingBytes)
     // Growth by others meanwhile is not the training's.
     return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }
 
   /** How much of what is `missingBytes` the training holds where nobody may look. */
-  async #hiddenBytes(look: Look, missingBytes: number, passedOverBytes: number): Promise<number> {
-    const { unseen, outOfSight } = look.held
+  async #hiddenBytes({ held }: Look, missingBytes: number): Promise<number> {
+    const { unseen, outOfSight, goneFolders, allocatedBytes } = held
     const elapsedMs = performance.now() - this.#stoodMs
     this.#stoodMs = performance.now()
+    const mayHide = unseen.size > 0 || outOfSight > 0
+    if (!mayHide) this.#elsewhereBytes = allocatedBytes
     let hiddenBytes = 0
-    if ((unseen.size || outOfSight) && missingBytes > NOISE.bytes) {
+    if (mayHide && missingBytes > NOISE.bytes) {
       const isNew = outOfSight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
       if (isNew) {
         const theirsPerMs = await this.#growthByOthers()
-        hiddenBytes = Math.min(
-          Math.max(0, missingBytes - 2 * theirsPerMs * elapsedMs),
-          this.#held.hiddenBytes + passedOverBytes + this.#mostUnfound(look),
-        )
+        // The names in a folder are never written to a file.
+        const mostBytes = goneFolders
+          ? Number.POSITIVE_INFINITY
+          : this.#elsewhereBytes - allocatedBytes + outOfSight * BESIDES_BYTES
+        hiddenBytes = Math.min(mostBytes, missingBytes - 2 * theirsPerMs * elapsedMs)
       } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
     }
+    hiddenBytes = Math.max(0, hiddenBytes)
     this.#held = { unseen, hiddenBytes }
     return hiddenBytes
-  }
-
-  /** What it has written since the last look that is trusted, and is not found, at most. */
-  #mostUnfound(look: Look): number {
-    const [before, now] = [this.#trustedCrew, this.#crew]
-    if (!before || !now || hasLostAny(before, now)) return Number.POSITIVE_INFINITY
-    const counters = this.counters()
-    return this.#unfound.note(counters, look, counters)
   }
 
   /** Bytes a millisecond that others write while the training stands still. */

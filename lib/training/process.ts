@@ -9,6 +9,7 @@ import { piecesOf } from '../system/pieces.ts'
 import {
   bytesWrittenBy,
   findStarved,
+  forks,
   isStopped,
   isStuck,
   killAll,
@@ -19,9 +20,10 @@ import {
   threadsOf,
   trainingProcesses,
 } from '../system/processes.ts'
+import { nextPidIn, type Sandbox, stopSandbox } from './enter-sandbox.ts'
 import { type Launched, launch, type TrainingCommand } from './launch.ts'
 import { OutputLines } from './output-lines.ts'
-import { nextPidIn, SANDBOX_ATTEMPTS, type Sandbox, stopSandbox } from './sandbox.ts'
+import { SANDBOX_ATTEMPTS } from './sandbox.ts'
 import { seccompFilter } from './seccomp.ts'
 
 const hasFilter = seccompFilter({ allowsBursts: true }) !== undefined
@@ -52,14 +54,21 @@ export type Listener = {
 /** By process: how often it has been given a processor; undefined if it has just ended. */
 export type Runs = Map<number, number | undefined>
 
-/** The processes and threads of a training that stands still, and how many of both its sandbox has had so far. */
-export type Crew = { pids: number[]; threads: number; made: number }
+/**
+ * The processes and threads of a training that stands still, how many of both its sandbox has had so far, and how many the
+ * machine.
+ */
+export type Crew = { pids: number[]; threads: number; made: number; madeByAll: number }
+
+/** The kernel begins anew with its numbers after so many at least; see RESERVED_PIDS in its pid_namespace.h, and pid_max. */
+const LEAST_NUMBERS = 32_768 - 300
 
 /**
  * May one have ended between two moments? What a process has written is missing from {@link Training.bytesWritten} then, if its
  * parent does not wait for it.
  */
 export function hasLostAny(before: Crew, now: Crew): boolean {
+  if (!(now.madeByAll - before.madeByAll < LEAST_NUMBERS)) return true
   const areThere = before.pids.every(pid => now.pids.includes(pid))
   return !areThere || now.threads - before.threads !== now.made - before.made
 }
@@ -286,7 +295,7 @@ export class Training {
     if (pid === undefined) return undefined
     const pids = this.processes()
     const threads = pids.reduce((sum, it) => sum + threadsOf(it).length, 0)
-    return { pids, threads, made: pid - entries }
+    return { pids, threads, made: pid - entries, madeByAll: forks() }
   }
 
   /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */

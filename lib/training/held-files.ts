@@ -1,27 +1,25 @@
-import {
-  closeSync,
-  type Dir,
-  lstatSync,
-  opendirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  readSync,
-  type Stats,
-  statSync,
-} from 'node:fs'
+import { lstatSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { isErrno } from '../errors.ts'
 import { foldersIn } from '../settings/layout.ts'
 import { overheadOn } from '../storage/capacity.ts'
 import type { Entry } from '../storage/entry.ts'
 import { allocatedOf, chargeOf } from '../storage/measure.ts'
 import { isWithin } from '../system/bytes.ts'
+import {
+  boundPaths,
+  DELETED,
+  eachDeletedMapping,
+  eachDescriptor,
+  everyThread,
+  firstLiveThread,
+  infoOf,
+  numberOf,
+  statOrNothing,
+  TOO_LONG,
+} from '../system/descriptors.ts'
 import { type Mount, parseMounts, pathOnFilesystem } from '../system/mounts.ts'
 import { inodeId } from '../system/plain-file.ts'
 import { readProc } from '../system/processes.ts'
-import { Slice } from '../system/slice.ts'
 import { temporaryFolder } from './sandbox.ts'
 
 /** Files of the job's folder that no walk sees because they are deleted, but that processes still hold. */
@@ -41,6 +39,8 @@ export type HeldFiles = {
    * folders in which something else is held.
    */
   outOfSight: number
+  /** How many of them are such folders. */
+  goneFolders: number
 }
 
 /** A deleted file, its path as the process that holds it saw that, and one such process. */
@@ -58,10 +58,6 @@ export type HeldOptions = {
   signal?: AbortSignal
 }
 
-const DELETED = ' (deleted)'
-/** Read so much of a list of mappings, or of a folder of descriptors, at a time: it takes about a millisecond. */
-const PIECE_BYTES = 64 * 1024
-const NAMES_AT_A_TIME = 256
 /** So many files are worth to be named. */
 const LARGEST = 3
 
@@ -73,6 +69,7 @@ export function nothingHeld(): HeldFiles {
     largest: [],
     unseen: new Set(),
     outOfSight: 0,
+    goneFolders: 0,
   }
 }
 
@@ -115,7 +112,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
     const socket = isThorough && /^socket:\[(\d+)\]$/.exec(target)?.[1]
     if (socket && !sockets.has(socket)) {
       sockets.set(socket, pid)
-      held.outOfSight += Number(/^scm_fds:\s*(\d+)/m.exec(readText(infoOf(link)))?.[1] ?? 0)
+      held.outOfSight += Number(/^scm_fds:\s*(\d+)/m.exec(infoOf(link))?.[1] ?? 0)
     }
     if (target !== TOO_LONG && !target.endsWith(DELETED)) return
     const mount = mountOf(link)
@@ -143,6 +140,7 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   for (const bytes of bytesOf.values()) held.deletedBytes += bytes
   held.deletedInodes = bytesOf.size
   // A deleted folder stays on the disk as long as anything is held that was in it, and is open itself nowhere.
+  held.goneFolders = goneFolders.size
   held.outOfSight += goneFolders.size
   return held
 }
@@ -171,113 +169,9 @@ export async function openEntries(entries: Entry[], pids: number[], dir: string)
   return open
 }
 
-/** The other links of a process to files: the program that it runs, mapped or not, and the folders where it is. */
-const HELD_BESIDES = ['exe', 'cwd', 'root']
-
-/**
- * Call `visit` with every descriptor and the like: its path below /proc, and where it leads. Nothing is asked of its filesystem,
- * which may be a server's that does not answer.
- */
-async function eachDescriptor(
-  pids: number[],
-  threadsOf: (pid: number) => string[],
-  signal: AbortSignal | undefined,
-  visit: (link: string, target: string) => void,
-  onDenied = () => {},
-): Promise<void> {
-  const slice = new Slice()
-  for (const thread of pids.flatMap(threadsOf)) {
-    for (const link of heldBy(thread, onDenied)) {
-      const target = targetOf(link)
-      if (target) visit(link, target)
-      if (!slice.isOver()) continue
-      await slice.next()
-      signal?.throwIfAborted()
-    }
-  }
-}
-
-function* heldBy(thread: string, onDenied: () => void): Generator<string> {
-  // A process that has ended keeps others out too, and holds nothing.
-  const denied = () => void (isEnded(thread) || onDenied())
-  for (const name of namesIn(`/proc/${thread}/fd`, denied)) yield `/proc/${thread}/fd/${name}`
-  for (const name of HELD_BESIDES) yield `/proc/${thread}/${name}`
-}
-
 /** Tells whose descriptors are to be looked at: of each thread, where they may have their own. */
 function threadsFor({ isThorough, threadsShareFiles }: HeldOptions): (pid: number) => string[] {
-  return isThorough && !threadsShareFiles ? threadsOf : firstLiveThread
-}
-
-/** The threads of a process, as paths below /proc. */
-function threadsOf(pid: number): string[] {
-  return list(`/proc/${pid}/task`).map(tid => `${pid}/task/${tid}`)
-}
-
-/** Once the first thread has ended it has neither descriptors nor mappings, while those of the others live on. */
-function firstLiveThread(pid: number): string[] {
-  const live = threadsOf(pid).find(thread => !isEnded(thread))
-  return live === undefined ? [] : [live]
-}
-
-function isEnded(thread: string): boolean {
-  const stat = readProc(`${thread}/stat`)
-  return !stat || 'ZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
-}
-
-type Mapping = {
-  /** Whose it is, as a path below /proc. */
-  thread: string
-  /** Its name in map_files. */
-  range: string
-  inode: number
-  device: number
-  path: string
-  /** The file has at least so many. */
-  bytes: number
-}
-
-async function eachDeletedMapping(
-  pids: number[],
-  signal: AbortSignal | undefined,
-  visit: (mapping: Mapping) => void,
-): Promise<void> {
-  const slice = new Slice()
-  for (const pid of pids) {
-    const [thread] = firstLiveThread(pid)
-    if (!thread) continue
-    for (const lines of linesOf(`/proc/${thread}/maps`)) {
-      for (const line of lines) if (line.endsWith(DELETED)) visit(parseMapping(thread, line))
-      if (!slice.isOver()) continue
-      await slice.next()
-      signal?.throwIfAborted()
-    }
-  }
-}
-
-function parseMapping(thread: string, line: string): Mapping {
-  const [range, , offset, device, inode, ...path] = line.split(/ +/)
-  const [start, end] = range!.split('-').map(address => Number.parseInt(address, 16))
-  const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16)) // hexadecimal, but in mountinfo
-  return {
-    thread,
-    range: `${start!.toString(16)}-${end!.toString(16)}`,
-    inode: Number(inode),
-    device: makedev(major!, minor!),
-    path: path.join(' ').slice(0, -DELETED.length),
-    bytes: Number.parseInt(offset!, 16) + end! - start!,
-  }
-}
-
-/** The number that stat gives for a device; see gnu_dev_makedev in glibc's sys/sysmacros.h. */
-function makedev(major: number, minor: number): number {
-  return (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)
-}
-
-/** The same of `major:minor`. */
-function numberOf(device: string): number {
-  const [major, minor] = device.split(':').map(Number)
-  return makedev(major!, minor!)
+  return isThorough && !threadsShareFiles ? everyThread : firstLiveThread
 }
 
 /**
@@ -302,9 +196,9 @@ type Devices = Pick<Set<number>, 'has'>
 function mountFinder(): (link: string) => Mount | undefined {
   const mounts = new Map<string, Mount>()
   return link => {
-    const id = /^mnt_id:\s*(\d+)/m.exec(link.includes('/fd/') ? readText(infoOf(link)) : '')?.[1]
+    const id = /^mnt_id:\s*(\d+)/m.exec(infoOf(link))?.[1]
     if (id !== undefined && !mounts.has(id))
-      for (const mount of parseMounts(readText(`/proc/${link.split('/', 3)[2]}/mountinfo`)))
+      for (const mount of parseMounts(readProc(`${link.split('/', 3)[2]}/mountinfo`) ?? ''))
         mounts.set(mount.id, mount)
     return id === undefined ? undefined : mounts.get(id)
   }
@@ -347,25 +241,6 @@ function goneTest(dir: string): (path: string) => boolean {
 }
 
 /**
- * The paths that UNIX sockets are bound to, by their inodes; see unix(7). They are told as the sockets were given them, without
- * what follows a newline; abstract ones as if they were relative, with a `@` in front.
- */
-function* boundPaths(sockets: Map<string, number>): Generator<string> {
-  const [pid] = sockets.values()
-  if (pid === undefined) return
-  for (const lines of linesOf(`/proc/${pid}/net/unix`)) {
-    for (const line of lines) {
-      const [, inode, path] = /^\S+: \S+ \S+ \S+ \S+ \S+ +(\d+) (.+)$/.exec(line) ?? []
-      if (path !== undefined && sockets.has(inode!)) yield path
-    }
-  }
-}
-
-function infoOf(link: string): string {
-  return link.replace('/fd/', '/fdinfo/')
-}
-
-/**
  * The numbers by which a folder's filesystem goes: on btrfs and overlays stat() and the list of mappings differ. An overlay
  * gives the files of each of its layers a number that stands nowhere, so there it is any that no other mount has.
  */
@@ -383,72 +258,4 @@ function devicesOf(dir: string): Devices {
   if (upper) devices.add(upper.dev)
   const others = new Set(mounts.map(({ device }) => numberOf(device)).filter(device => !devices.has(device)))
   return { has: device => !others.has(device) }
-}
-
-function statOrNothing(path: string): Stats | undefined {
-  try {
-    return statSync(path)
-  } catch {
-    return undefined // closed meanwhile, or not ours to look at
-  }
-}
-
-/** Stands for a path that Linux does not tell, because it has more than 4096 bytes; only the training makes such. */
-const TOO_LONG = 'a path of more than 4096 bytes'
-
-/** Where a link of /proc leads; empty if it is gone, or not ours to look at. */
-function targetOf(link: string): string {
-  try {
-    return readlinkSync(link)
-  } catch (error) {
-    return isErrno(error, 'ENAMETOOLONG') ? TOO_LONG : ''
-  }
-}
-
-/** The names in a folder of /proc, however many: nothing if it is gone, or not ours to look at. */
-function* namesIn(path: string, onDenied: () => void): Generator<string> {
-  let dir: Dir | undefined
-  try {
-    dir = opendirSync(path, { bufferSize: NAMES_AT_A_TIME })
-    for (let entry = dir.readSync(); entry; entry = dir.readSync()) yield entry.name
-  } catch (error) {
-    if (isErrno(error, 'EACCES', 'EPERM')) onDenied() // else its process has ended
-  } finally {
-    dir?.closeSync()
-  }
-}
-
-/** The lines of a file of /proc, some at a time: nothing more once it is gone. */
-function* linesOf(path: string): Generator<string[]> {
-  let fd: number | undefined
-  try {
-    fd = openSync(path, 'r')
-    const piece = Buffer.allocUnsafe(PIECE_BYTES)
-    let rest = ''
-    for (let bytes = readSync(fd, piece); bytes; bytes = readSync(fd, piece)) {
-      const lines = (rest + piece.toString('latin1', 0, bytes)).split('\n')
-      rest = lines.pop()!
-      yield lines
-    }
-  } catch {
-    // Its process has ended.
-  } finally {
-    if (fd !== undefined) closeSync(fd)
-  }
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return ''
-  }
-}
-
-function list(dir: string): string[] {
-  try {
-    return readdirSync(dir)
-  } catch {
-    return []
-  }
 }

@@ -15,7 +15,7 @@ import * as assert from 'uvu/assert'
 
 import { accountOf, capOf } from '../../lib/storage/capacity.ts'
 import { measure } from '../../lib/storage/measure.ts'
-import { heldFiles, openEntries } from '../../lib/training/open-files.ts'
+import { heldFiles, openEntries } from '../../lib/training/held-files.ts'
 import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { test } from '../support/test.ts'
