@@ -1,39 +1,60 @@
 import { type Crew, hasLostAny } from './process.ts'
-import { bytesBetween, type Counters } from './unfound.ts'
+import type { Counters } from './unfound.ts'
 
 /** A training that stands still, and what is in its folder: bytes on the disk. */
 export type Standing = { counters: Counters; crew: Crew | undefined; folderBytes: number }
+
+/** Growth between two notes that nobody's writing needs to explain. */
+const SLOW_BYTES = 64 * 1024
+/** So much may come of names in folders, which nobody counts as written: 13 MiB a second were the most that was seen on ext4. */
+const NAMES_BYTES_PER_MS = 64 * 1024
 
 /**
  * Bounds what a training has of a disk outside of its folder: in deleted files, wherever it holds them. At most it has there what
  * it had before, what it has written since, and what is no longer in the folder. So nobody is charged for what others write.
  */
 export class Elsewhere {
-  readonly #countsAtOnce: boolean
   #before: Standing
   #bytes = 0
+  /** How much the disk has grown fast since then, and for how long; and the last note. */
+  #fast = { bytes: 0, ms: 0 }
+  #last: { accountBytes: number; ms: number }
 
-  /**
-   * @param before the training began
-   * @param countsAtOnce does the filesystem count at once what is written?
-   */
-  constructor(before: Standing, countsAtOnce: boolean) {
+  /** @param before the training began */
+  constructor(before: Standing, ms: number) {
     this.#before = before
-    this.#countsAtOnce = countsAtOnce
+    this.#last = { ...before.counters, ms }
+  }
+
+  /** Note how full the disk is, often: what comes slowly may be names, and what comes at once is not. */
+  note(accountBytes: number, ms: number): void {
+    const grownBytes = accountBytes - this.#last.accountBytes
+    if (grownBytes > SLOW_BYTES) {
+      this.#fast.bytes += grownBytes
+      this.#fast.ms += ms - this.#last.ms
+    }
+    this.#last = { accountBytes, ms }
   }
 
   /** How much it is now, at most. */
-  mostBytes(now: Standing): number {
+  mostBytes({ counters, crew, folderBytes }: Standing, ms: number): number {
+    this.note(counters.accountBytes, ms)
     const before = this.#before
-    const isWhole = before.crew && now.crew && !hasLostAny(before.crew, now.crew)
-    const counters = isWhole ? now.counters : { ...now.counters, writtenBytes: Number.NaN }
-    const writtenBytes = bytesBetween(before.counters, counters, this.#countsAtOnce)
-    return Math.max(0, this.#bytes + writtenBytes - (now.folderBytes - before.folderBytes))
+    const fast = this.#fast
+    const slowBytes = counters.accountBytes - before.counters.accountBytes - fast.bytes
+    const isWhole = before.crew && crew && !hasLostAny(before.crew, crew)
+    const writtenBytes = counters.writtenBytes - before.counters.writtenBytes
+    const isKnown = isWhole && !Number.isNaN(writtenBytes)
+    const itsBytes = writtenBytes + NAMES_BYTES_PER_MS * fast.ms
+    const fastBytes = isKnown ? Math.min(itsBytes, fast.bytes) : fast.bytes
+    return Math.max(0, this.#bytes + slowBytes + fastBytes - (folderBytes - before.folderBytes))
   }
 
   /** Go on from here: so many bytes it is. */
-  set(now: Standing, bytes: number): void {
+  set(now: Standing, bytes: number, ms: number): void {
     this.#before = now
     this.#bytes = bytes
+    this.#fast = { bytes: 0, ms: 0 }
+    this.#last = { ...now.counters, ms }
   }
 }

@@ -160,6 +160,7 @@ class Guard {
     const needsWalks = !isCapped || !countsAtOnce
     while (!this.#signal.aborted) {
       const now = this.#estimate.now()
+      this.#looker.note(accountOf(this.#watch.dir))
       const isTight = isAbove(now, this.#thresholds(now))
       // It may be others who have written so much: only a count tells.
       if (!isTight) this.#tell(now)

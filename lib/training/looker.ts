@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, TrainerError } from '../errors.ts'
-import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
+import { accountOf, type FilesystemAccount, keepsAttributesSmall } from '../storage/capacity.ts'
 import { type Measurement, measure } from '../storage/measure.ts'
 import type { Globs } from '../storage/rules.ts'
 import { syncFilesystem } from '../system/durable.ts'
@@ -72,6 +72,7 @@ export class Looker {
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
 
   readonly #elsewhere: Elsewhere
+  readonly #isBounded: boolean
   /** By the last look at a standing training, and who that was. */
   #elsewhereBytes = 0
   #crew: Crew | undefined
@@ -84,7 +85,8 @@ export class Looker {
     const { start, training } = looked
     const counters = { writtenBytes: 0, accountBytes: start.account.usedBytes }
     const before = { counters, crew: training.firstCrew, folderBytes: start.walkedBytes }
-    this.#elsewhere = new Elsewhere(before, looked.countsAtOnce)
+    this.#elsewhere = new Elsewhere(before, this.#stoodMs)
+    this.#isBounded = looked.countsAtOnce && keepsAttributesSmall(looked.dir)
     this.#overheadBytes = looked.isCapped ? looked.start.usedBytes - looked.start.walkedBytes : 0
   }
 
@@ -144,15 +146,20 @@ export class Looker {
   /** Note what the last look at a standing training found, and what was pruned then. */
   trust(look: Look): void {
     this.#standing.set(look, look.account)
-    this.#elsewhere.set(this.#standingAt(look), this.#elsewhereBytes)
+    this.#elsewhere.set(this.#standingAt(look), this.#elsewhereBytes, performance.now())
   }
 
   #mostElsewhere(look: Look): number {
-    return this.#elsewhere.mostBytes(this.#standingAt(look))
+    return this.#elsewhere.mostBytes(this.#standingAt(look), performance.now())
   }
 
   #standingAt({ folderBytes }: Look): Standing {
     return { counters: this.counters(), crew: this.#crew, folderBytes }
+  }
+
+  /** Note how full the disk is while the training runs. */
+  note({ usedBytes }: FilesystemAccount): void {
+    this.#elsewhere.note(usedBytes, performance.now())
   }
 
   /** The kernel's counters now. */
@@ -246,10 +253,10 @@ export class Looker {
       const isNew = outOfSight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
       if (isNew) {
         const theirsPerMs = await this.#growthByOthers()
-        // The names in a folder are never written to a file.
-        const mostBytes = goneFolders
-          ? Number.POSITIVE_INFINITY
-          : this.#elsewhereBytes - allocatedBytes + outOfSight * BESIDES_BYTES
+        const mostBytes =
+          this.#isBounded && !goneFolders
+            ? this.#elsewhereBytes - allocatedBytes + outOfSight * BESIDES_BYTES
+            : Number.POSITIVE_INFINITY
         hiddenBytes = Math.min(mostBytes, missingBytes - 2 * theirsPerMs * elapsedMs)
       } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
     }
