@@ -71,8 +71,8 @@ export class Looker {
   #stoodMs = performance.now()
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
 
-  readonly #elsewhere: Elsewhere
-  readonly #isBounded: boolean
+  /** Undefined where a filesystem takes more for files than what is written to them, or tells it late. */
+  readonly #elsewhere: Elsewhere | undefined
   /** By the last look at a standing training, and who that was. */
   #elsewhereBytes = 0
   #crew: Crew | undefined
@@ -85,8 +85,8 @@ export class Looker {
     const { start, training } = looked
     const counters = { writtenBytes: 0, accountBytes: start.account.usedBytes }
     const before = { counters, crew: training.firstCrew, folderBytes: start.walkedBytes }
-    this.#elsewhere = new Elsewhere(before, this.#stoodMs)
-    this.#isBounded = looked.countsAtOnce && keepsAttributesSmall(looked.dir)
+    if (!looked.isCapped && looked.countsAtOnce && keepsAttributesSmall(looked.dir))
+      this.#elsewhere = new Elsewhere(before, this.#stoodMs)
     this.#overheadBytes = looked.isCapped ? looked.start.usedBytes - looked.start.walkedBytes : 0
   }
 
@@ -146,11 +146,11 @@ export class Looker {
   /** Note what the last look at a standing training found, and what was pruned then. */
   trust(look: Look): void {
     this.#standing.set(look, look.account)
-    this.#elsewhere.set(this.#standingAt(look), this.#elsewhereBytes, performance.now())
+    this.#elsewhere?.set(this.#standingAt(look), this.#elsewhereBytes, performance.now())
   }
 
   #mostElsewhere(look: Look): number {
-    return this.#elsewhere.mostBytes(this.#standingAt(look), performance.now())
+    return this.#elsewhere?.mostBytes(this.#standingAt(look), performance.now()) ?? Number.POSITIVE_INFINITY
   }
 
   #standingAt({ folderBytes }: Look): Standing {
@@ -159,7 +159,7 @@ export class Looker {
 
   /** Note how full the disk is while the training runs. */
   note({ usedBytes }: FilesystemAccount): void {
-    this.#elsewhere.note(usedBytes, performance.now())
+    this.#elsewhere?.note(usedBytes, performance.now())
   }
 
   /** The kernel's counters now. */
@@ -207,7 +207,7 @@ export class Looker {
   async #countStanding(expected: Figures, signal: AbortSignal): Promise<Look> {
     const { dir, training, isCapped, countsAtOnce } = this.#looked
     const standingBytes = this.#standing.now().usedBytes
-    const [counted, crew] = await Promise.all([this.count(signal), training.crew()])
+    const [counted, crew] = await Promise.all([this.count(signal), this.#elsewhere && training.crew()])
     this.#crew = crew
     this.#elsewhereBytes = this.#mostElsewhere(counted)
     // Either others write, or somebody of the training whom nobody has met yet.
@@ -253,10 +253,9 @@ export class Looker {
       const isNew = outOfSight > 0 || [...unseen].some(id => !this.#held.unseen.has(id))
       if (isNew) {
         const theirsPerMs = await this.#growthByOthers()
-        const mostBytes =
-          this.#isBounded && !goneFolders
-            ? this.#elsewhereBytes - allocatedBytes + outOfSight * BESIDES_BYTES
-            : Number.POSITIVE_INFINITY
+        const mostBytes = goneFolders
+          ? Number.POSITIVE_INFINITY
+          : this.#elsewhereBytes - allocatedBytes + outOfSight * BESIDES_BYTES
         hiddenBytes = Math.min(mostBytes, missingBytes - 2 * theirsPerMs * elapsedMs)
       } else hiddenBytes = Math.min(missingBytes, this.#held.hiddenBytes)
     }

@@ -1,8 +1,10 @@
 import * as assert from 'uvu/assert'
+import { ownDisk } from '../support/own-disk.ts'
 import { askPublished, prunedWhileTraining, recipeRig, untilSaid, withPackages } from '../support/recipes.ts'
 import { survivors } from '../support/rig.ts'
 import { until } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
+import { hasLoopDevices } from '../support/volume-rig.ts'
 
 const withTorch = withPackages(inSweep, 'torch', 'onnxscript')
 
@@ -11,6 +13,8 @@ withTorch(
   async () => {
     // Three checkpoints of 12 MiB fit, and a fourth does not.
     await using rig = await recipeRig('torchrun', { maxDiskMb: 50, env: { SLOW_AFTER: '52' } })
+    // What others write beside it decides when it is looked at.
+    await using _disk = hasLoopDevices ? ownDisk(rig, 'ext4', 400) : undefined
     const cutOff = rig.start(['core', '--json'])
     await untilSaid(rig, cutOff, 'is slow now')
     cutOff.child.kill('SIGTERM')
