@@ -75,12 +75,6 @@ export const NO_OVERHEAD: Overhead = { inodeBytes: 0, inlineFactor: 1, nameBytes
 /** The numbers by which statfs(2) calls filesystems. */
 export const XFS = 0x58465342
 export const BTRFS = 0x9123683e
-const EXT = 0xef53
-
-/** Has a file on the filesystem of `dir` no more than a block for its attributes? Elsewhere they may be of any size. */
-export function keepsAttributesSmall(dir: string): boolean {
-  return statfsSync(dir).type === EXT
-}
 
 const overheads = new Map<number, Overhead>([
   [XFS, { ...NO_OVERHEAD, inodeBytes: 512 }],

@@ -9,6 +9,7 @@ import {
   type Stats,
   statSync,
 } from 'node:fs'
+import { open, stat } from 'node:fs/promises'
 import { isErrno } from '../errors.ts'
 import { readProc, threadsOf } from './processes.ts'
 import { Slice } from './slice.ts'
@@ -81,21 +82,28 @@ export type Mapping = {
   bytes: number
 }
 
-/** Call `visit` with every mapping of a deleted file. */
+/**
+ * Call `visit` with every mapping of a deleted file, and its status where this user may have that. To read a list of mappings
+ * waits while its process changes them, or runs another program. While that goes on it must be read `aside`, in a thread that
+ * keeps nobody else waiting.
+ */
 export async function eachDeletedMapping(
   pids: number[],
-  signal: AbortSignal | undefined,
-  visit: (mapping: Mapping) => void,
+  { aside, signal }: { aside: boolean; signal: AbortSignal | undefined },
+  visit: (mapping: Mapping, stats: () => Promise<Stats | undefined>) => Promise<void>,
 ): Promise<void> {
   const slice = new Slice()
   for (const pid of pids) {
     const [thread] = firstLiveThread(pid)
     if (!thread) continue
-    for (const lines of linesOf(`/proc/${thread}/maps`)) {
-      for (const line of lines) if (line.endsWith(DELETED)) visit(parseMapping(thread, line))
-      if (!slice.isOver()) continue
-      await slice.next()
-      signal?.throwIfAborted()
+    for await (const lines of linesOf(`/proc/${thread}/maps`, aside)) {
+      for (const line of lines) {
+        if (!line.endsWith(DELETED)) continue
+        const mapping = parseMapping(thread, line)
+        const path = `/proc/${pid}/map_files/${mapping.range}`
+        await visit(mapping, async () => (aside ? stat(path).catch(() => undefined) : statOrNothing(path)))
+      }
+      await slice.giveWay(signal)
     }
   }
 }
@@ -129,10 +137,10 @@ export function numberOf(device: string): number {
  * The paths that UNIX sockets are bound to, by their inodes; see unix(7). They are told as the sockets were given them, without
  * what follows a newline; abstract ones as if they were relative, with a `@` in front.
  */
-export function* boundPaths(sockets: Map<string, number>): Generator<string> {
+export async function* boundPaths(sockets: Map<string, number>): AsyncGenerator<string> {
   const [pid] = sockets.values()
   if (pid === undefined) return
-  for (const lines of linesOf(`/proc/${pid}/net/unix`)) {
+  for await (const lines of linesOf(`/proc/${pid}/net/unix`, false)) {
     for (const line of lines) {
       const [, inode, path] = /^\S+: \S+ \S+ \S+ \S+ \S+ +(\d+) (.+)$/.exec(line) ?? []
       if (path !== undefined && sockets.has(inode!)) yield path
@@ -184,13 +192,13 @@ function* namesIn(path: string, onDenied: () => void): Generator<string> {
 }
 
 /** The lines of a file of /proc, some at a time: nothing more once it is gone. */
-function* linesOf(path: string): Generator<string[]> {
-  let fd: number | undefined
+async function* linesOf(path: string, aside: boolean): AsyncGenerator<string[]> {
+  let file: Awaited<ReturnType<typeof openHere>> | undefined
   try {
-    fd = openSync(path, 'r')
+    file = aside ? await openAside(path) : openHere(path)
     const piece = Buffer.allocUnsafe(PIECE_BYTES)
     let rest = ''
-    for (let bytes = readSync(fd, piece); bytes; bytes = readSync(fd, piece)) {
+    for (let bytes = await file.read(piece); bytes; bytes = await file.read(piece)) {
       const lines = (rest + piece.toString('latin1', 0, bytes)).split('\n')
       rest = lines.pop()!
       yield lines
@@ -198,6 +206,16 @@ function* linesOf(path: string): Generator<string[]> {
   } catch {
     // Its process has ended.
   } finally {
-    if (fd !== undefined) closeSync(fd)
+    await file?.close()
   }
+}
+
+function openHere(path: string): { read: (piece: Buffer) => number | Promise<number>; close: () => unknown } {
+  const fd = openSync(path, 'r')
+  return { read: piece => readSync(fd, piece), close: () => closeSync(fd) }
+}
+
+async function openAside(path: string): Promise<ReturnType<typeof openHere>> {
+  const file = await open(path, 'r')
+  return { read: async piece => (await file.read(piece)).bytesRead, close: () => file.close() }
 }

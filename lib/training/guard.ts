@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
 import type { EventBody } from '../events.ts'
 import { accountOf } from '../storage/capacity.ts'
+import { unlessAborted } from '../system/abort.ts'
 import { readProc } from '../system/processes.ts'
 import { MIB } from '../text.ts'
 import { Choice, type Chooser } from './choice.ts'
@@ -287,8 +288,8 @@ class Guard {
     const stop = new AbortController()
     const signal = AbortSignal.any([this.#signal, stop.signal])
     let isOver = false
-    const ended = this.#looker
-      .countMoving(signal)
+    // It may have to wait for a process that the training keeps from running.
+    const ended = unlessAborted(this.#looker.countMoving(signal), signal)
       .catch(error => {
         if (error !== stop.signal.reason) throw error
         return undefined

@@ -51,7 +51,10 @@ export type HeldOptions = {
   dir: string
   /** Files made since then are its training's, by whatever path it has reached them; milliseconds since 1970. */
   sinceMs: number
-  /** Look into sockets, and at the descriptors of each thread, unless all of a process have the same. */
+  /**
+   * Look into sockets, and at the descriptors of each thread, unless all of a process have the same. It takes longer, and keeps
+   * everything else waiting while one of the processes changes its mappings: they must stand still.
+   */
   isThorough: boolean
   threadsShareFiles?: boolean
   /** Ends the look; its reason is thrown. */
@@ -124,19 +127,21 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   }
   // Such a process has called prctl(PR_SET_DUMPABLE, 0), or runs a program that it may not read.
   await eachDescriptor(pids, threadsFor(options), signal, visit, () => held.outOfSight++)
-  await eachDeletedMapping(pids, signal, ({ thread, range, inode, device, path, bytes }) => {
+  const how = { aside: !isThorough, signal }
+  await eachDeletedMapping(pids, how, async ({ thread, inode, device, path, bytes }, statsOf) => {
     // On btrfs and overlays stat() gives another device than the list of mappings.
     if (inodes.has(inode)) return
     const pid = Number.parseInt(thread, 10)
     if (isGone(dirname(path))) goneFolders.add(dirname(path))
-    const stats = devices.has(device) ? statOrNothing(`/proc/${pid}/map_files/${range}`) : undefined
+    const stats = devices.has(device) ? await statsOf() : undefined
     if (stats) return add(stats, pid, path)
     if (!isCharged(device, path, 0)) return
     const id = `mapped ${inode}`
     held.unseen.add(id)
     bytesOf.set(id, Math.max(bytes, bytesOf.get(id) ?? 0))
   })
-  for (const path of boundPaths(sockets)) if (!path.startsWith('/') || isGone(path)) goneFolders.add(path)
+  for await (const path of boundPaths(sockets))
+    if (!path.startsWith('/') || isGone(path)) goneFolders.add(path)
   for (const bytes of bytesOf.values()) held.deletedBytes += bytes
   held.deletedInodes = bytesOf.size
   // A deleted folder stays on the disk as long as anything is held that was in it, and is open itself nowhere.

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno, TrainerError } from '../errors.ts'
-import { accountOf, type FilesystemAccount, keepsAttributesSmall } from '../storage/capacity.ts'
+import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
 import { type Measurement, measure } from '../storage/measure.ts'
 import type { Globs } from '../storage/rules.ts'
 import { syncFilesystem } from '../system/durable.ts'
@@ -38,10 +38,7 @@ export type Look = Figures &
 
 /** Whose bytes are counted, and on what. */
 export type Looked = Limit & {
-  training: Pick<
-    Training,
-    'processes' | 'stopUnseen' | 'threadsShareFiles' | 'bytesWritten' | 'crew' | 'firstCrew'
-  >
+  training: Pick<Training, 'processes' | 'stopUnseen' | 'isFiltered' | 'bytesWritten' | 'crew' | 'firstCrew'>
   rules: Globs
   /** The figures from before the training began. */
   start: Start
@@ -71,7 +68,7 @@ export class Looker {
   #stoodMs = performance.now()
   #held: Pick<HeldFiles, 'unseen'> & { hiddenBytes: number } = { unseen: new Set(), hiddenBytes: 0 }
 
-  /** Undefined where a filesystem takes more for files than what is written to them, or tells it late. */
+  /** Undefined where files may take more than what is written to them, as for attributes, or it is told late. */
   readonly #elsewhere: Elsewhere | undefined
   /** By the last look at a standing training, and who that was. */
   #elsewhereBytes = 0
@@ -85,7 +82,7 @@ export class Looker {
     const { start, training } = looked
     const counters = { writtenBytes: 0, accountBytes: start.account.usedBytes }
     const before = { counters, crew: training.firstCrew, folderBytes: start.walkedBytes }
-    if (!looked.isCapped && looked.countsAtOnce && keepsAttributesSmall(looked.dir))
+    if (!looked.isCapped && looked.countsAtOnce && training.isFiltered)
       this.#elsewhere = new Elsewhere(before, this.#stoodMs)
     this.#overheadBytes = looked.isCapped ? looked.start.usedBytes - looked.start.walkedBytes : 0
   }
@@ -174,8 +171,7 @@ export class Looker {
   async #addHeld(look: Look, isThorough: boolean, signal = this.#signal): Promise<Look> {
     const { dir, training, isCapped, countsAtOnce } = this.#looked
     if (isCapped && countsAtOnce) return look
-    const { threadsShareFiles } = training
-    const options = { dir, sinceMs: this.sinceMs, isThorough, threadsShareFiles, signal }
+    const options = { dir, sinceMs: this.sinceMs, isThorough, threadsShareFiles: training.isFiltered, signal }
     const held = await heldFiles(training.processes(), options)
     const { deletedBytes, deletedInodes } = held
     // Bytes found hidden at the last standstill stay hidden as long as they are held.

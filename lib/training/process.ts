@@ -375,8 +375,8 @@ export class Training {
     this.#lifeline.destroy()
   }
 
-  /** Have all threads of a process the same descriptors? The sandbox's filter sees to it, where there is one. */
-  get threadsShareFiles(): boolean {
+  /** Does the sandbox's filter hold? All threads of a process have the same descriptors then, and no file gets attributes. */
+  get isFiltered(): boolean {
     return this.#command.isSandboxed && hasFilter
   }
 

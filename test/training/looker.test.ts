@@ -24,7 +24,7 @@ async function looks(isTooMuch: (freeBytes: number, enoughBytes: number) => bool
       reserveInodes: 0,
       training: {
         processes: () => [],
-        threadsShareFiles: true,
+        isFiltered: true,
         stopUnseen: async () => false,
         bytesWritten: () => 0,
         crew: async () => undefined,
