@@ -39,17 +39,26 @@ export class TrainerError extends Error {
   readonly isRefusal: boolean
   /** Its cause is known, and no checkpoint: a training missed what the run had pruned, or its model is what is wrong. */
   readonly sparesCheckpoint: boolean
+  /** Its training was ended for what others have done: it may begin again. */
+  readonly isMistake: boolean
 
   constructor(
     code: ErrorCode,
     message: string,
-    options?: { cause?: unknown; usage?: Usage; isRefusal?: boolean; sparesCheckpoint?: boolean },
+    options?: {
+      cause?: unknown
+      usage?: Usage
+      isRefusal?: boolean
+      sparesCheckpoint?: boolean
+      isMistake?: boolean
+    },
   ) {
     super(message, options)
     this.code = code
     this.usage = options?.usage
     this.isRefusal = options?.isRefusal ?? false
     this.sparesCheckpoint = options?.sparesCheckpoint ?? false
+    this.isMistake = options?.isMistake ?? false
   }
 
   /** The process's exit status for this kind of failure. */

@@ -3,8 +3,9 @@ import { constants, setPriority } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
 import type { EventBody } from '../events.ts'
-import { accountOf } from '../storage/capacity.ts'
+import { accountOf, type FilesystemAccount } from '../storage/capacity.ts'
 import { unlessAborted } from '../system/abort.ts'
+import { freeLostSockets } from '../system/lost-sockets.ts'
 import { readProc } from '../system/processes.ts'
 import { MIB } from '../text.ts'
 import { Choice, type Chooser } from './choice.ts'
@@ -14,7 +15,7 @@ import { describeHeld, lookAtHeld } from './held-words.ts'
 import { type Amounts, type Figures, isAbove, limitNow } from './limit.ts'
 import { type Look, type Looked, Looker, withNoise } from './looker.ts'
 import type { Runs } from './process.ts'
-import { diskFull, inodesGone, limitReached } from './space-failure.ts'
+import { diskFull, endedByMistake, inodesGone, limitReached } from './space-failure.ts'
 import { bytesBetween, Unfound } from './unfound.ts'
 
 const FREEZE_ABOVE = 0.9
@@ -413,8 +414,15 @@ class Guard {
 
   /** It is above its limit, and nothing is left to prune. */
   async #endPassed(look: Figures, held: HeldFiles | undefined): Promise<never> {
+    const { dir, training } = this.#watch
     const holds = describeHeld(held)
-    await this.#watch.training.kill()
+    const { hiddenBytes } = this.#looker
+    const seen = { ...look, usedBytes: look.usedBytes - hiddenBytes }
+    const isInferred = !isAbove(seen, limitNow(this.#watch, look))
+    const before = accountOf(dir)
+    await training.kill()
+    if (isInferred && !(await hasGivenBack(dir, before, hiddenBytes)))
+      throw endedByMistake(this.#watch, hiddenBytes)
     throw this.#reasonFor(look, holds + (await this.#choice.describeRest()))
   }
 
@@ -531,6 +539,12 @@ class Guard {
       ? limitReached(this.#watch, look, how, rest)
       : diskFull(this.#watch, look)
   }
+}
+
+/** Has the end of a training freed most of what it was taken to hold, in so far as others let that be seen? */
+async function hasGivenBack(dir: string, before: FilesystemAccount, hiddenBytes: number): Promise<boolean> {
+  await freeLostSockets()
+  return before.usedBytes - accountOf(dir).usedBytes > hiddenBytes / 2
 }
 
 /** Half of the room is to go before it is frozen again, and not less than that a few times is all. */

@@ -140,6 +140,11 @@ export class Looker {
     return look
   }
 
+  /** How much of the last count of a standing training nobody has seen: what is missing on the disk, and may be held by it. */
+  get hiddenBytes(): number {
+    return this.#held.hiddenBytes
+  }
+
   /** Note what the last look at a standing training found, and what was pruned then. */
   trust(look: Look): void {
     this.#standing.set(look, look.account)

@@ -19,6 +19,9 @@ import { waitForQuiet } from './wait-for-quiet.ts'
 /** A run that was interrupted ends soon, whatever the disk; the next start prunes too. */
 const MOST_MS = 10_000
 
+/** A training begins again so often. */
+const MOST_MISTAKES = 3
+
 /** The phases of a job's training, in their order. */
 export type Phases = { preflight: typeof preflight; train: typeof train; postflight: typeof postflight }
 
@@ -46,7 +49,7 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
     if (!run.command.dryRun) assertOwnLock(stateDirOf(run.modelsDir))
     job.state = 'training'
     closeScratch = await openScratch(job)
-    await steps({ preflight: prepare, train, postflight })
+    await unlessMistaken(job, () => steps({ preflight: prepare, train, postflight }))
     job.state = 'trained'
     if (!run.command.dryRun) {
       tellOfLostBest(job)
@@ -80,6 +83,22 @@ export async function attempt(job: Job, steps: (phases: Phases) => Promise<void>
   if (run.command.dryRun) return
   const seconds = (performance.now() - startedMs) / 1000
   emit({ event: 'job.done', job: name, seconds, usedBytes: await checkUsage(publishedDir) })
+}
+
+/** Begin again, from the newest checkpoint, while a training is ended for what others have done. */
+async function unlessMistaken({ name, emit }: Job, steps: () => Promise<void>): Promise<void> {
+  for (let mistakes = 0; ; mistakes++) {
+    try {
+      return await steps()
+    } catch (error) {
+      if (!(error instanceof TrainerError && error.isMistake) || mistakes === MOST_MISTAKES) throw error
+      emit({
+        event: 'warning',
+        job: name,
+        message: `${error.message}; it begins again from its newest checkpoint`,
+      })
+    }
+  }
 }
 
 /**

@@ -108,6 +108,16 @@ export function diskFull(
   )
 }
 
+/** The failure of a training that was taken to hide what others have written. */
+export function endedByMistake({ job, dir }: Limit, hiddenBytes: number): TrainerError {
+  return new TrainerError(
+    'training-failed',
+    `Stopped ${job} by mistake: ${formatBytes(hiddenBytes)} that others have written on the disk of ${dir} were taken for files ` +
+      'that its training had deleted and held; give its models a disk or a volume of their own, or start again while others write less there',
+    { sparesCheckpoint: true, isMistake: true },
+  )
+}
+
 /** The failure of a training on a filesystem that can hold no more files, whatever their size: `how` it was. */
 export function inodesGone(limit: Limit, figures: Figures, how: string): TrainerError {
   if (limit.isCapped) return tooManyFiles(limit, figures, how)

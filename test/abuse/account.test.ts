@@ -287,6 +287,38 @@ open(sys.argv[1] + '/ready', 'w'); time.sleep(2.5); open(sys.argv[1] + '/core.bi
   assert.ok(events.some(it => it.event === 'train.resume' && it.countedOnly))
 })
 
+hostile(
+  'a training whose workers write much that is soon gone begins again if it was ended for the bursts of others',
+  async () => {
+    // As torch's data loaders do, with memory that is a file in a sandbox.
+    const script = `
+import os, socket, sys, time
+if os.path.exists(sys.argv[1] + '/step-1.checkpoint'): open(sys.argv[1] + '/core.bin', 'wb').write(b'x'); sys.exit()
+open(sys.argv[1] + '/step-1.checkpoint', 'wb').write(bytes(2 ** 20)); end = time.monotonic() + 20
+while time.monotonic() < end:
+  fd = os.open('/dev/shm/h', os.O_RDWR | os.O_CREAT); os.unlink('/dev/shm/h'); os.write(fd, bytes(4 * 2 ** 20))
+  a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [fd]); os.close(fd); time.sleep(0.05); a.close(); b.close()`
+    await using rig = await trainerRig({
+      core: { maxDiskMb: 60, minFreeMb: 1, ...python(script), prune: ['*.checkpoint'] },
+    })
+    await using _disk = ownDisk(rig, 'ext4', 800)
+    const started = rig.start(['core', '--json'])
+    await until('it has a checkpoint', () => existsSync(rig.path('models/core/work/step-1.checkpoint')))
+    const isTold = () => started.output().includes('begins again from its newest checkpoint')
+    for (let burst = 0; burst < 10 && !isTold(); burst++) {
+      await delay(1000)
+      writeFileSync(rig.path('disk', `burst-${burst}`), Buffer.alloc(60 * MIB))
+    }
+
+    const { exitCode, events, stdout } = await started.ended
+
+    assert.is(exitCode, 0, stdout)
+    const told = events.flatMap(it => (it.event === 'warning' ? [it.message] : []))
+    assert.match(told.join(), /Stopped core by mistake: .* it begins again from its newest checkpoint/)
+    assert.not(events.some(it => it.event === 'quota.exceeded'))
+  },
+)
+
 hostileInSweep('long writes do not wait until a folder with many names has been walked', async () => {
   const script = `
 import os, sys, time
