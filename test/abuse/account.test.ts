@@ -99,6 +99,13 @@ libc.pthread_exit(None)`
   })
 }
 
+const fills = `
+import os, socket, sys, time
+def fill(name, count):
+  fd = os.open(sys.argv[1] + name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+  for _ in range(count): os.write(fd, bytes(2 ** 20)); time.sleep(0.005)
+  return fd`
+
 /** Its files are never there to be looked at: each process makes the next and ends, or hides less than is noise. */
 const holders = {
   'that a chain of processes hands on, each of which makes the next and ends,': [
@@ -149,24 +156,14 @@ time.sleep(4)`,
   ],
   'that come into sockets after they were counted in the folder': [
     ...['/usr/bin/python3', '-c'],
-    `
-import os, socket, sys, time
-def fill(name, count):
-  fd = os.open(sys.argv[1] + name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-  for _ in range(count): os.write(fd, bytes(2 ** 20)); time.sleep(0.005)
-  return fd
+    `${fills}
 fd = fill('/first', 40); os.close(fill('/second', 16)); time.sleep(1)
 a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [fd]); os.close(fd); os.unlink(sys.argv[1] + '/first'); time.sleep(0.5)
 fill('/second', 34); time.sleep(4)`,
   ],
   'that come into sockets while a sparse file is charged as much': [
     ...['/usr/bin/python3', '-c'],
-    `
-import os, socket, sys, time
-def fill(name, count):
-  fd = os.open(sys.argv[1] + name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-  for _ in range(count): os.write(fd, bytes(2 ** 20)); time.sleep(0.005)
-  return fd
+    `${fills}
 sparse = sys.argv[1] + '/sparse'; os.truncate(os.open(sparse, os.O_RDWR | os.O_CREAT), 40 * 2 ** 20)
 fd = fill('/h', 40); a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [fd]); os.close(fd); os.unlink(sys.argv[1] + '/h')
 os.close(fill('/second', 17)); time.sleep(1); os.unlink(sparse); time.sleep(0.5); fill('/second', 34); time.sleep(4)`,
