@@ -8,6 +8,8 @@ import { safePath } from '../system/programs.ts'
 /** To enter a sandbox takes some ten milliseconds; on a busy machine more. */
 const ENTERING_MS = 5000
 const ENTERING_LOOK_MS = 50
+/** For a shell; there may be nothing to be stopped. */
+const STOP_ALL = 'kill -STOP -1; exit 0'
 /** A training that stands still waits for it. */
 const NUMBERING_MS = 200
 
@@ -22,8 +24,7 @@ export type Sandbox = { outer: number; first: number }
  * kill it, and use up the processes that its user may have
  */
 export async function stopSandbox(sandbox: Sandbox): Promise<boolean> {
-  // There may be nothing to be stopped.
-  const { status, errors } = await enterSandbox(sandbox, 'kill -STOP -1; exit 0', ENTERING_MS)
+  const { status, errors } = await enterSandbox(sandbox, STOP_ALL, ENTERING_MS)
   return status === 0 || /cannot open|reassociate/.test(errors) || isExiting(sandbox.first)
 }
 
@@ -37,15 +38,17 @@ export async function nextPidIn(sandbox: Sandbox): Promise<number | undefined> {
   return status === 0 ? Number(output) : undefined
 }
 
+/** The command that does the same as {@link stopSandbox}, for whoever cannot wait for it. */
+export function stopCommand(sandbox: Sandbox): string[] {
+  return ['nsenter', ...enteringArgs(sandbox), 'sh', '-c', STOP_ALL]
+}
+
 /** What has become of a program that was to run in a sandbox; without a status it was held up. */
 type Entered = { status: number | undefined; output: string; errors: string }
 
 /** Run a shell's `script` in the process namespace of a sandbox, for so long at most. */
-async function enterSandbox({ outer, first }: Sandbox, script: string, mostMs: number): Promise<Entered> {
-  // Root may enter it as it is. Another user may in the user namespace that it was made from.
-  const user = process.getuid?.() === 0 ? [] : [`--user=/proc/${outer}/ns/user`, '--preserve-credentials']
-  const entering = [...user, `--pid=/proc/${first}/ns/pid`]
-  const entered = spawn('nsenter', [...entering, 'sh', '-c', script], {
+async function enterSandbox(sandbox: Sandbox, script: string, mostMs: number): Promise<Entered> {
+  const entered = spawn('nsenter', [...enteringArgs(sandbox), 'sh', '-c', script], {
     env: { PATH: safePath, LC_ALL: 'C' },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -65,4 +68,10 @@ async function enterSandbox({ outer, first }: Sandbox, script: string, mostMs: n
   entered.stdout.destroy()
   entered.stderr.destroy()
   return { status, output, errors }
+}
+
+function enteringArgs({ outer, first }: Sandbox): string[] {
+  // Root may enter it as it is. Another user may in the user namespace that it was made from.
+  const user = process.getuid?.() === 0 ? [] : [`--user=/proc/${outer}/ns/user`, '--preserve-credentials']
+  return [...user, `--pid=/proc/${first}/ns/pid`]
 }

@@ -15,6 +15,7 @@ import { describeHeld, lookAtHeld } from './held-words.ts'
 import { type Amounts, type Figures, isAbove, limitNow } from './limit.ts'
 import { type Look, type Looked, Looker, withNoise } from './looker.ts'
 import type { Runs } from './process.ts'
+import { Sentry } from './sentry.ts'
 import { diskFull, endedByMistake, inodesGone, limitReached } from './space-failure.ts'
 import { bytesBetween, Unfound } from './unfound.ts'
 
@@ -90,6 +91,7 @@ export async function guard(watch: Watch, signal: AbortSignal): Promise<Figures>
     if (!signal.aborted || error instanceof TrainerError) throw error
     watch.training.resume()
   } finally {
+    guarding.close()
     giveBack()
   }
   return guarding.fullest
@@ -131,6 +133,8 @@ class Guard {
   #hasToldOfInodes = false
   readonly #estimate: Estimate
   readonly #looker: Looker
+  /** The kernel lets nothing pass the limit of a filesystem of the job's own. */
+  readonly #sentry: Sentry | undefined
   /** When pruning found too little, freezing again at once would only stall it: half of the room must go first. */
   #patience: Amounts = { bytes: 0, inodes: 0 }
   /** The folder was counted before the training began. */
@@ -155,6 +159,7 @@ class Guard {
     this.fullest = watch.start
     this.#estimate = new Estimate(watch.dir, watch.start, watch.start.account)
     this.#looker = new Looker(watch, signal)
+    if (!watch.isCapped) this.#sentry = new Sentry(watch.dir, watch.training)
   }
 
   async run(): Promise<void> {
@@ -162,8 +167,10 @@ class Guard {
     const needsWalks = !isCapped || !countsAtOnce
     while (!this.#signal.aborted) {
       const now = this.#estimate.now()
-      this.#looker.note(accountOf(this.#watch.dir))
-      const isTight = isAbove(now, this.#thresholds(now))
+      const account = accountOf(this.#watch.dir)
+      this.#looker.note(account)
+      this.#sentry?.allow(account.usedBytes + limitNow(this.#watch, now).bytes - now.usedBytes)
+      const isTight = this.#sentry?.hasStopped() || isAbove(now, this.#thresholds(now))
       // It may be others who have written so much: only a count tells.
       if (!isTight) this.#tell(now)
       this.#remember(now)
@@ -172,6 +179,10 @@ class Guard {
       else if (needsWalks && !this.#isCrowded && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now), isHurried)
     }
+  }
+
+  close(): void {
+    this.#sentry?.close()
   }
 
   #remember(figures: Figures): void {

@@ -282,6 +282,10 @@ export class Training {
       .reduce((sum, bytes) => sum + bytes, 0)
   }
 
+  get sandbox(): Sandbox | undefined {
+    return this.#sandbox
+  }
+
   /** Who it was before its program began. */
   get firstCrew(): Crew | undefined {
     return this.#firstCrew
