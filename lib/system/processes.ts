@@ -136,6 +136,11 @@ export function runsOf(pid: number): number | undefined {
   return scheduled(pid, RUNS)
 }
 
+/** For how long the threads of a process have been given a processor; 0 if it is gone, and where the kernel does not count. */
+export function ranMsOf(pid: number): number {
+  return (scheduled(pid, RAN_NS) ?? 0) / 1e6
+}
+
 /** Look so often, and so long in all, at what a process does. */
 const LOOKS = 5
 const LOOKS_MS = 500

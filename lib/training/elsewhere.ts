@@ -6,7 +6,10 @@ export type Standing = { counters: Counters; crew: Crew | undefined; folderBytes
 
 /** Growth between two notes that nobody's writing needs to explain. */
 const SLOW_BYTES = 64 * 1024
-/** So much may come of names in folders, which nobody counts as written: 13 MiB a second were the most that was seen on ext4. */
+/**
+ * So much may come of names in folders, which nobody counts as written, while the disk grows and the training has a processor:
+ * 13 MiB a second were the most that was seen on ext4.
+ */
 const NAMES_BYTES_PER_MS = 64 * 1024
 
 /**
@@ -42,12 +45,17 @@ export class Elsewhere {
     const before = this.#before
     const fast = this.#fast
     const slowBytes = counters.accountBytes - before.counters.accountBytes - fast.bytes
-    const isWhole = before.crew && crew && !hasLostAny(before.crew, crew)
     const writtenBytes = counters.writtenBytes - before.counters.writtenBytes
-    const isKnown = isWhole && !Number.isNaN(writtenBytes)
-    const itsBytes = writtenBytes + NAMES_BYTES_PER_MS * fast.ms
-    const fastBytes = isKnown ? Math.min(itsBytes, fast.bytes) : fast.bytes
-    return Math.max(0, this.#bytes + slowBytes + fastBytes - (folderBytes - before.folderBytes))
+    const ranMs =
+      before.crew && crew && !hasLostAny(before.crew, crew) ? crew.ranMs - before.crew.ranMs : Number.NaN
+    const isKnown = !Number.isNaN(writtenBytes + ranMs)
+    const grownBytes = isKnown
+      ? Math.min(
+          slowBytes + Math.min(fast.bytes, writtenBytes + NAMES_BYTES_PER_MS * fast.ms),
+          writtenBytes + NAMES_BYTES_PER_MS * ranMs,
+        )
+      : slowBytes + fast.bytes
+    return Math.max(0, this.#bytes + grownBytes - (folderBytes - before.folderBytes))
   }
 
   /** Go on from here: so many bytes it is. */

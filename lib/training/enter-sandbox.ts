@@ -8,6 +8,8 @@ import { safePath } from '../system/programs.ts'
 /** To enter a sandbox takes some ten milliseconds; on a busy machine more. */
 const ENTERING_MS = 5000
 const ENTERING_LOOK_MS = 50
+/** Numbers that are given once only; see RESERVED_PIDS in the kernel's pid.c. */
+const RESERVED_PIDS = 300
 /** For a shell; there may be nothing to be stopped. */
 const STOP_ALL = 'kill -STOP -1; exit 0'
 /** A training that stands still waits for it. */
@@ -29,13 +31,15 @@ export async function stopSandbox(sandbox: Sandbox): Promise<boolean> {
 }
 
 /**
- * Make a process in a sandbox, which ends at once. The kernel numbers them one after another.
+ * Make a process in a sandbox, which ends at once. The kernel numbers them one after another, and begins anew at a most.
  *
- * @returns its number there; undefined where that takes long
+ * @returns its number there, and how many numbers there are; undefined where that takes long
  */
-export async function nextPidIn(sandbox: Sandbox): Promise<number | undefined> {
-  const { status, output } = await enterSandbox(sandbox, 'echo $$', NUMBERING_MS)
-  return status === 0 ? Number(output) : undefined
+export async function nextPidIn(sandbox: Sandbox): Promise<{ pid: number; numbers: number } | undefined> {
+  const script = 'echo $$; exec cat /proc/sys/kernel/pid_max'
+  const { status, output } = await enterSandbox(sandbox, script, NUMBERING_MS)
+  const [pid, most] = output.split('\n').map(Number)
+  return status === 0 && pid && most ? { pid, numbers: most - RESERVED_PIDS } : undefined
 }
 
 /** The command that does the same as {@link stopSandbox}, for whoever cannot wait for it. */

@@ -15,6 +15,7 @@ import {
   killAll,
   listProcesses,
   type Process,
+  ranMsOf,
   runsOf,
   signalProcess,
   threadsOf,
@@ -54,21 +55,25 @@ export type Listener = {
 /** By process: how often it has been given a processor; undefined if it has just ended. */
 export type Runs = Map<number, number | undefined>
 
-/**
- * The processes and threads of a training that stands still, how many of both its sandbox has had so far, and how many the
- * machine.
- */
-export type Crew = { pids: number[]; threads: number; made: number; madeByAll: number }
-
-/** The kernel begins anew with its numbers after so many at least; see RESERVED_PIDS in its pid_namespace.h, and pid_max. */
-const LEAST_NUMBERS = 32_768 - 300
+/** The processes and threads of a training that stands still. */
+export type Crew = {
+  pids: number[]
+  threads: number
+  /** For so long they have been given a processor. */
+  ranMs: number
+  /** How many processes and threads the sandbox has had so far, and the machine; and how many numbers the sandbox has for them. */
+  made: number
+  madeByAll: number
+  numbers: number
+}
 
 /**
  * May one have ended between two moments? What a process has written is missing from {@link Training.bytesWritten} then, if its
  * parent does not wait for it.
  */
 export function hasLostAny(before: Crew, now: Crew): boolean {
-  if (!(now.madeByAll - before.madeByAll < LEAST_NUMBERS)) return true
+  // The numbers may have begun anew.
+  if (!(now.madeByAll - before.madeByAll < now.numbers)) return true
   const areThere = before.pids.every(pid => now.pids.includes(pid))
   return !areThere || now.threads - before.threads !== now.made - before.made
 }
@@ -295,11 +300,18 @@ export class Training {
   async crew(): Promise<Crew | undefined> {
     if (!this.#sandbox) return undefined
     const entries = ++this.#entries
-    const pid = await nextPidIn(this.#sandbox)
-    if (pid === undefined) return undefined
+    const next = await nextPidIn(this.#sandbox)
+    if (!next) return undefined
     const pids = this.processes()
-    const threads = pids.reduce((sum, it) => sum + threadsOf(it).length, 0)
-    return { pids, threads, made: pid - entries, madeByAll: forks() }
+    const sum = (figures: number[]) => figures.reduce((a, b) => a + b, 0)
+    return {
+      pids,
+      threads: sum(pids.map(it => threadsOf(it).length)),
+      ranMs: sum(pids.map(ranMsOf)),
+      made: next.pid - entries,
+      madeByAll: forks(),
+      numbers: next.numbers,
+    }
   }
 
   /** Is all of it stopped, or waiting in the kernel where no signal reaches it, as the parent of a vfork() does? */
