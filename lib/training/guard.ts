@@ -170,12 +170,13 @@ class Guard {
       const account = accountOf(this.#watch.dir)
       this.#looker.note(account)
       this.#sentry?.allow(account.usedBytes + limitNow(this.#watch, now).bytes - now.usedBytes)
-      const isTight = this.#sentry?.hasStopped() || isAbove(now, this.#thresholds(now))
+      const isTight = isAbove(now, this.#thresholds(now))
       // It may be others who have written so much: only a count tells.
       if (!isTight) this.#tell(now)
       this.#remember(now)
       const isHurried = this.#isHurried(now)
-      if (isTight) await this.#stopAndCount()
+      if (this.#sentry?.hasStopped()) await this.#relieve()
+      else if (isTight) await this.#stopAndCount()
       else if (needsWalks && !this.#isCrowded && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now), isHurried)
     }

@@ -20,6 +20,7 @@ const { statfsSync } = require('node:fs')
 const { spawn } = require('node:child_process')
 const { shared, dir, pid, first, stop } = require('node:worker_threads').workerData
 const signal = (pid, name) => { try { process.kill(pid, name) } catch {} } // it may have ended
+const tell = () => Atomics.add(shared, ${STOPS}, 1n)
 let stoppedNs = 0n
 setInterval(() => {
   const nowNs = process.hrtime.bigint()
@@ -29,11 +30,12 @@ setInterval(() => {
   const isFull = (blocks - bfree) * bsize > Number(Atomics.load(shared, ${MOST}))
   if (!isFull && lateNs < ${HUNG_NS}n) return
   stoppedNs = nowNs
-  Atomics.add(shared, ${STOPS}, 1n)
   signal(-pid, 'SIGSTOP')
+  tell()
   if (!stop) return
   signal(first, 'SIGCONT') // it takes in the dead
-  spawn(stop[0], stop.slice(1), { stdio: 'ignore' }).on('error', () => {})
+  // By then the guard may have let it go on already.
+  spawn(stop[0], stop.slice(1), { stdio: 'ignore' }).on('error', () => {}).on('exit', tell)
 }, ${BEAT_MS})`
 
 /**
