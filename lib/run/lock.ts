@@ -132,7 +132,7 @@ async function inherit(fd: number, path: string, signal: AbortSignal | undefined
     // One that was seen until now has just let go, however long it has held it.
     const isUnseen = nowMs - seenMs > UNSEEN_MS
     if (isOwned || isUnseen || nowMs - startedMs > INHERITED_MS) throw heldBy(path, owner, holders)
-    await killAll(() => lockHolders([fstatSync(fd)]).filter(isOrphanedTraining), pauseMs)
+    await killAll(() => lockHolders([fstatSync(fd)]).filter(isOrphanedTraining), pauseMs, signal)
     if (flock(fd)) return
     await delay(pauseMs)
     signal?.throwIfAborted()

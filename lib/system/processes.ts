@@ -220,9 +220,13 @@ const MOST_ENDING_MS = 120_000
  * Send SIGKILL to every process that `find` returns until it returns none: processes forked meanwhile are caught too.
  *
  * @returns the processes that are still there at the deadline, in an uninterruptible system call; later if all that are left
- * are on their way out, or wait for a processor
+ * are on their way out, or wait for a processor, unless `signal` is aborted meanwhile
  */
-export async function killAll(find: () => number[], deadlineMs = 10_000): Promise<number[]> {
+export async function killAll(
+  find: () => number[],
+  deadlineMs = 10_000,
+  signal?: AbortSignal,
+): Promise<number[]> {
   const startedMs = performance.now()
   for (;;) {
     const left = find()
@@ -233,6 +237,6 @@ export async function killAll(find: () => number[], deadlineMs = 10_000): Promis
     // One on its way out does nothing more, and hears no signal: it moves on, or is stuck for good.
     const isEnding = tookMs > ENDING_MS && left.every(isExiting)
     if (tookMs < deadlineMs && !isEnding) continue
-    if (tookMs > MOST_ENDING_MS || !(await areEnding(left))) return find()
+    if (signal?.aborted || tookMs > MOST_ENDING_MS || !(await areEnding(left))) return find()
   }
 }
