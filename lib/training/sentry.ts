@@ -4,10 +4,10 @@ import { stopCommand } from './enter-sandbox.ts'
 import type { Training } from './process.ts'
 
 /** The guard tells so often that it goes on. To wake for it is most of what the sentry costs. */
-const BEAT_MS = 100
-const LOOK_MS = 50
+const BEAT_MS = 150
+const LOOK_MS = 100
 /** So late it is held up: it reads for a millisecond at a time. */
-const LATE_NS = 200_000_000n
+const LATE_NS = 300_000_000n
 /** So late nobody hears a signal either. */
 const HUNG_NS = 1_000_000_000n
 /** Something may have woken it. */

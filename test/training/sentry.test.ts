@@ -24,13 +24,13 @@ test('Sentry stops a training while nobody watches it, once its disk is full, an
   try {
     // Its thread has begun when it has stopped something.
     sentry.allow(0)
-    await until('it stands sentry', () => isStoppedAfter(200)[1])
+    await until('it stands sentry', () => isStoppedAfter(500)[1])
 
     await delay(200)
-    const full = isStoppedAfter(500)
+    const full = isStoppedAfter(700)
     sentry.allow(Number.MAX_SAFE_INTEGER)
     await delay(200)
-    const withRoom = isStoppedAfter(400)
+    const withRoom = isStoppedAfter(600)
     await delay(200)
     const forLong = isStoppedAfter(2000)
     await delay(200)
