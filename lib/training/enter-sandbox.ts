@@ -31,7 +31,7 @@ export async function stopSandbox(sandbox: Sandbox): Promise<boolean> {
 }
 
 /**
- * Make a process in a sandbox, which ends at once. The kernel numbers them one after another, and begins anew at a most.
+ * Make a process in a sandbox, which ends at once. The kernel numbers them one after another, and begins anew after the last number.
  *
  * @returns its number there, and how many numbers there are; undefined where that takes long
  */

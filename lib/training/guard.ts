@@ -124,7 +124,7 @@ function reniceSession(nice: string): boolean {
 }
 
 /** The figures of a training that has passed its limit, and what it held. */
-type Passed = Figures & { held?: HeldFiles }
+type Passed = Figures & { held?: HeldFiles; hiddenBytes?: number }
 
 class Guard {
   readonly #watch: Watch
@@ -425,10 +425,10 @@ class Guard {
   }
 
   /** It is above its limit, and nothing is left to prune. */
-  async #endPassed(look: Figures, held: HeldFiles | undefined): Promise<never> {
+  async #endPassed(look: Passed, held: HeldFiles | undefined): Promise<never> {
     const { dir, training } = this.#watch
     const holds = describeHeld(held)
-    const { hiddenBytes } = this.#looker
+    const { hiddenBytes = 0 } = look
     const seen = { ...look, usedBytes: look.usedBytes - hiddenBytes }
     const isInferred = !isAbove(seen, limitNow(this.#watch, look))
     const before = accountOf(dir)
@@ -508,7 +508,7 @@ class Guard {
         if (isAbove(look, limitNow(this.#watch, look))) return look
         unfound.forget()
       } else if (unfound.note(before, look, this.#looker.counters()) > MOST_UNFOUND * limit.bytes)
-        return { ...look, usedBytes: now.usedBytes }
+        return { ...look, usedBytes: now.usedBytes, hiddenBytes: 0 }
     }
     return undefined
   }

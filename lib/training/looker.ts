@@ -32,6 +32,8 @@ export type Look = Figures &
     /** The part of it that is in the folder. */
     folderBytes: number
     held: HeldFiles
+    /** The part of `usedBytes` that nobody has seen: it is missing on the disk, and may be held by the training. */
+    hiddenBytes: number
     /** The filesystem's account from before the walk. */
     account: FilesystemAccount
   }
@@ -111,6 +113,7 @@ export class Looker {
       isCut,
       account,
       held: nothingHeld(),
+      hiddenBytes: 0,
       countedBytes: usedBytes,
     }
     const { freeBytes, freeInodes, ...own } = accountOf(dir)
@@ -138,11 +141,6 @@ export class Looker {
     const theirBytes = Math.max(0, accountOf(dir).usedBytes - before)
     this.#others = { bytesPerMs: theirBytes / (performance.now() - sinceMs), sinceMs }
     return look
-  }
-
-  /** How much of the last count of a standing training nobody has seen: what is missing on the disk, and may be held by it. */
-  get hiddenBytes(): number {
-    return this.#held.hiddenBytes
   }
 
   /** Note what the last look at a standing training found, and what was pruned then. */
@@ -184,6 +182,7 @@ export class Looker {
     return {
       ...look,
       held,
+      hiddenBytes,
       countedBytes: look.countedBytes + deletedBytes,
       allocatedBytes: look.allocatedBytes + held.allocatedBytes,
       usedBytes: look.usedBytes + deletedBytes + hiddenBytes,
@@ -239,7 +238,7 @@ export class Looker {
     this.#passedOverBytes = missingBytes > NOISE.bytes ? 0 : Math.max(0, missingBytes)
     const hiddenBytes = await this.#hiddenBytes(look, missingBytes)
     // Growth by others meanwhile is not the training's.
-    return { ...look, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
+    return { ...look, hiddenBytes, usedBytes: look.usedBytes + hiddenBytes, account: accountOf(dir) }
   }
 
   /** How much of what is `missingBytes` the training holds where nobody may look. */
@@ -283,9 +282,10 @@ export class Looker {
       const look = await this.count()
       const account = accountOf(dir)
       // The held files have not changed: the training stands still, and nothing that it has open was pruned.
-      const heldBytes = isCapped ? 0 : before.held.deletedBytes + this.#held.hiddenBytes
+      const { held, hiddenBytes } = before
+      const heldBytes = isCapped ? 0 : held.deletedBytes + hiddenBytes
       const usedInodes = look.usedInodes + (isCapped ? 0 : before.held.deletedInodes)
-      const now = { ...look, held: before.held, usedBytes: look.usedBytes + heldBytes, usedInodes, account }
+      const now = { ...look, held, hiddenBytes, usedBytes: look.usedBytes + heldBytes, usedInodes, account }
       const lateBytes = isCapped
         ? account.usedBytes - look.countedBytes - before.held.deletedBytes - this.#overheadBytes
         : before.freeBytes + freedBytes - look.freeBytes
