@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { open, stat } from 'node:fs/promises'
 import { isErrno } from '../errors.ts'
-import { readProc, threadsOf } from './processes.ts'
+import { isEnded, threadsOf } from './processes.ts'
 import { Slice } from './slice.ts'
 
 /** What the kernel writes behind the path of a file that is gone. */
@@ -62,11 +62,6 @@ export function everyThread(pid: number): string[] {
 export function firstLiveThread(pid: number): string[] {
   const live = everyThread(pid).find(thread => !isEnded(thread))
   return live === undefined ? [] : [live]
-}
-
-function isEnded(thread: string): boolean {
-  const stat = readProc(`${thread}/stat`)
-  return !stat || 'ZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
 }
 
 /** A part of a deleted file that a process has mapped. */

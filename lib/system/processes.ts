@@ -3,41 +3,56 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno } from '../errors.ts'
 import { inodeId } from './plain-file.ts'
 
-const PF_EXITING = 0x4
-
-/** A process as `/proc/PID/stat` shows it; see proc_pid_stat(5). */
+/** A process as `/proc/PID/status` shows it; see proc_pid_status(5). */
 export type Process = {
   pid: number
   state: string
   parent: number
   group: number
   session: number
-  startTime: string
 }
 
-/** List every process that this user can see. Processes that end meanwhile are left out. */
+/** In the order of the file; of numbers by namespace the first is our own. A newline in a name is escaped. */
+const STATUS = /^State:\t(.).*?\nPPid:\t(\d+).*?\nNSpgid:\t(\d+).*?\nNSsid:\t(\d+).*?\nThreads:\t(\d+)/ms
+
+/**
+ * List every process that this user can see. Processes that end meanwhile are left out. `stat` would tell the same, but to read
+ * it waits for as long as its process is just running another program, which with a low priority can take seconds.
+ */
 export function listProcesses(): Process[] {
   return readdirSync('/proc').flatMap(name => (/^\d+$/.test(name) ? readProcess(Number(name)) : []))
 }
 
 function readProcess(pid: number): Process | [] {
-  const fields = statOf(`${pid}`)
-  if (!fields) return []
+  const [, state, parent, group, session, threads] = STATUS.exec(readProc(`${pid}/status`) ?? '') ?? []
+  if (state === undefined) return []
   return {
     pid,
-    state: fields[0] === 'Z' && Number(fields[17]) > 1 ? liveThreadState(pid) : fields[0]!,
-    parent: Number(fields[1]),
-    group: Number(fields[2]),
-    session: Number(fields[3]),
-    startTime: fields[19]!,
+    state: state === 'Z' && Number(threads) > 1 ? liveThreadState(pid) : state,
+    parent: Number(parent),
+    group: Number(group),
+    session: Number(session),
   }
 }
 
-/** Return what the `stat` of a process or thread has behind its name, from its state on; undefined if it is gone. */
-function statOf(path: string): string[] | undefined {
-  const stat = readProc(`${path}/stat`)
+/** Tell the state of a process or thread, a path below /proc; undefined if it is gone. See proc_pid_status(5). */
+export function stateOf(path: string): string | undefined {
+  return /^State:\t(.)/m.exec(readProc(`${path}/status`) ?? '')?.[1]
+}
+
+/** Has a process or thread, a path below /proc, ended, though its parent has not waited for it yet? */
+export function isEnded(path: string): boolean {
+  return 'ZX'.includes(stateOf(path) ?? 'X')
+}
+
+/**
+ * Tell when a process was started, in ticks of the machine's clock: of two with the same number, which one it is. Undefined if
+ * it is gone. Waits while the process is just running another program. See proc_pid_stat(5).
+ */
+export function startTimeOf(pid: number): string | undefined {
+  const stat = readProc(`${pid}/stat`)
   // The name, in parentheses, may itself hold spaces and parentheses.
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
 }
 
 /**
@@ -49,7 +64,7 @@ function liveThreadState(pid: number): string {
 
 /** Return the state of each thread. Threads that end meanwhile are left out. */
 function threadStates(pid: number): string[] {
-  return threadsOf(pid).flatMap(tid => statOf(`${pid}/task/${tid}`)?.[0] ?? [])
+  return threadsOf(pid).flatMap(tid => stateOf(`${pid}/task/${tid}`) ?? [])
 }
 
 /** List the threads of a process, by number; none if it is gone. */
@@ -185,7 +200,7 @@ async function areEnding(pids: number[]): Promise<boolean> {
 export function bytesWrittenBy(pid: number): number {
   const [, bytes] = /^write_bytes: (\d+)/m.exec(readProc(`${pid}/io`) ?? '') ?? []
   if (bytes !== undefined) return Number(bytes)
-  return readProc(`${pid}/stat`) === undefined ? 0 : Number.NaN
+  return stateOf(`${pid}`) === undefined ? 0 : Number.NaN
 }
 
 /** Does every thread of the process that is not stopped wait in the kernel for something, where no signal reaches it? */
@@ -194,12 +209,11 @@ export function isStuck(pid: number): boolean {
 }
 
 /**
- * Is the process gone, or on its way out? The first of a sandbox waits there for all others, and looks asleep. See PF_EXITING in
- * the kernel's sched.h.
+ * Is the process gone, or on its way out? It has given back its memory then; the first of a sandbox waits there for all others,
+ * and looks asleep.
  */
 export function isExiting(pid: number): boolean {
-  const fields = statOf(`${pid}`)
-  return !fields || (Number(fields[6]) & PF_EXITING) !== 0
+  return !readProc(`${pid}/status`)?.includes('\nVmSize:')
 }
 
 /** Signal one process. A process that is already gone is no error. */

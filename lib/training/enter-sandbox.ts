@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { isErrno } from '../errors.ts'
-import { isExiting, readProc } from '../system/processes.ts'
+import { isExiting, stateOf } from '../system/processes.ts'
 import { safePath } from '../system/programs.ts'
 
 /** To enter a sandbox takes some ten milliseconds; on a busy machine more. */
@@ -63,7 +63,7 @@ async function enterSandbox(sandbox: Sandbox, script: string, mostMs: number): P
   const ended = once(entered, 'close').catch(error => [isErrno(error, 'ENOENT') ? 0 : 1])
   const endMs = performance.now() + mostMs
   // It stops with what it has sent in.
-  const isHeldUp = () => /\) T /.test(readProc(`${entered.pid}/stat`) ?? '') || performance.now() > endMs
+  const isHeldUp = () => stateOf(`${entered.pid}`) === 'T' || performance.now() > endMs
   let status: number | undefined
   do [status] = await Promise.race([ended, delay(ENTERING_LOOK_MS, [undefined], { ref: false })])
   while (status === undefined && !isHeldUp())

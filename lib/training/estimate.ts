@@ -21,13 +21,14 @@ export class Estimate {
     this.#account = account
   }
 
-  now(): Figures {
-    return this.after(this.#last, this.#account)
+  /** @param nowHeld the filesystem's account now */
+  now(nowHeld = accountOf(this.#dir)): Figures {
+    return this.after(this.#last, this.#account, nowHeld)
   }
 
   /** The same for other figures, and the filesystem's account from before they were found. */
-  after(figures: Figures, account: Figures): Figures {
-    const { usedBytes, usedInodes, freeBytes, freeInodes } = accountOf(this.#dir)
+  after(figures: Figures, account: Figures, nowHeld = accountOf(this.#dir)): Figures {
+    const { usedBytes, usedInodes, freeBytes, freeInodes } = nowHeld
     return {
       usedBytes: Math.max(0, figures.usedBytes + usedBytes - account.usedBytes),
       usedInodes: Math.max(0, figures.usedInodes + usedInodes - account.usedInodes),

@@ -35,10 +35,9 @@ const HURRY_MS = 100
 const CROWDED_INODES_PER_MS = 1
 /** Walks take no more of the time than this. */
 const WALK_SHARE = 1 / 150
-/** Somebody frees space, which hides as much growth from the filesystem's account: for so long they may take more. */
+/** They may take more when somebody has freed so much of the room, which hides as much growth from the filesystem's account. */
 const FREEING_WALK_SHARE = 0.2
-const FREEING_MS = 5000
-const FREED_BYTES = 64 * 1024
+const FREED_SHARE = 1 / 16
 /** Where the filesystem counts late only walks tell. */
 const LATE_WALK_SHARE = 0.5
 /** With room for them, walks come no more often than this; with less, as often as a fast writer could take half of it. */
@@ -139,9 +138,8 @@ class Guard {
   #patience: Amounts = { bytes: 0, inodes: 0 }
   /** The folder was counted before the training began. */
   #walk = { endMs: performance.now(), tookMs: 0 }
-  /** Until then somebody is taken to free space. */
-  #freeingUntilMs = 0
-  #diskBytes = 0
+  /** The filesystem's account, and how much of it was seen to be freed since the last walk. */
+  #disk = { usedBytes: 0, freedBytes: 0 }
   /** Until then it is walked while it runs, because it was stopped for what others had written. */
   #movingUntilMs = 0
   #toldMs = Number.NEGATIVE_INFINITY
@@ -166,9 +164,11 @@ class Guard {
     const { isCapped, countsAtOnce } = this.#watch
     const needsWalks = !isCapped || !countsAtOnce
     while (!this.#signal.aborted) {
-      const now = this.#estimate.now()
       const account = accountOf(this.#watch.dir)
+      const now = this.#estimate.now(account)
       this.#looker.note(account)
+      this.#disk.freedBytes += Math.max(0, this.#disk.usedBytes - account.usedBytes)
+      this.#disk.usedBytes = account.usedBytes
       this.#sentry?.allow(account.usedBytes + limitNow(this.#watch, now).bytes - now.usedBytes)
       const isTight = isAbove(now, this.#thresholds(now))
       // It may be others who have written so much: only a count tells.
@@ -236,15 +236,13 @@ class Guard {
   }
 
   #isWalkDue(figures: Figures): boolean {
-    const { usedBytes } = accountOf(this.#watch.dir)
-    const nowMs = performance.now()
-    if (usedBytes < this.#diskBytes - FREED_BYTES) this.#freeingUntilMs = nowMs + FREEING_MS
-    this.#diskBytes = usedBytes
-    const countingShare = nowMs < this.#freeingUntilMs ? FREEING_WALK_SHARE : WALK_SHARE
+    const room = this.#roomIn(figures).bytes
+    const isFreed = this.#disk.freedBytes > FREED_SHARE * room
+    const countingShare = isFreed ? FREEING_WALK_SHARE : WALK_SHARE
     const share = this.#watch.countsAtOnce ? countingShare : LATE_WALK_SHARE
     const { endMs, tookMs } = this.#walk
-    const halfRoomMs = this.#roomIn(figures).bytes / 2 / FAST_BYTES_PER_MS
-    return nowMs - endMs >= Math.max(tookMs / share, Math.min(halfRoomMs, MAX_WALK_PAUSE_MS))
+    const halfRoomMs = room / 2 / FAST_BYTES_PER_MS
+    return performance.now() - endMs >= Math.max(tookMs / share, Math.min(halfRoomMs, MAX_WALK_PAUSE_MS))
   }
 
   /** Walk while the training runs; what it finds is believed unless the filesystem's account says more. */
@@ -262,6 +260,7 @@ class Guard {
   #walked(before: NodeJS.CpuUsage): void {
     const { user, system } = process.cpuUsage(before)
     this.#walk = { endMs: performance.now(), tookMs: (user + system) / 1000 }
+    this.#disk = { usedBytes: 0, freedBytes: 0 }
   }
 
   /** Others who free space hide growth from the account: the walk shows it. What it shows less may be hidden from it. */

@@ -18,6 +18,7 @@ import {
   ranMsOf,
   runsOf,
   signalProcess,
+  startTimeOf,
   threadsOf,
   trainingProcesses,
 } from '../system/processes.ts'
@@ -104,8 +105,11 @@ export class Training {
   /** How often the sandbox was entered, each time by one process more. */
   #entries = 0
   #firstCrew: Crew | undefined
-  /** Every process ever seen, by its start time: one that leaves the tree and the group stays known. */
-  readonly #seen = new Map<number, string>()
+  /**
+   * Every process ever seen, by its start time: one that leaves the tree and the group stays known. In a sandbox nothing can do
+   * that once the program has begun.
+   */
+  readonly #seen = new Map<number, string | undefined>()
 
   private constructor(launched: Launched, command: TrainingCommand) {
     const { pid, exited, output, lifeline, abandon } = launched
@@ -186,9 +190,9 @@ export class Training {
     const members = new Set<number>()
     const belongs = (it: Process) =>
       members.has(it.parent) ||
-      this.#seen.get(it.pid) === it.startTime ||
       it.group === this.pid ||
-      it.session === this.pid
+      it.session === this.pid ||
+      (this.#seen.has(it.pid) && this.#seen.get(it.pid) === startTimeOf(it.pid))
     for (let size = -1; size < members.size; ) {
       size = members.size
       for (const it of all) if (belongs(it)) members.add(it.pid)
@@ -197,9 +201,9 @@ export class Training {
       const outputDir = this.#command.env.RANSOMEYE_OUTPUT_DIR!
       for (const pid of trainingProcesses(outputDir, all)) members.add(pid)
     }
-    const live = all.filter(({ pid }) => members.has(pid))
-    for (const { pid, startTime } of live) this.#seen.set(pid, startTime)
-    return live.map(({ pid }) => pid)
+    const live = all.map(({ pid }) => pid).filter(pid => members.has(pid))
+    if (!this.#sandbox) for (const pid of live) this.#seen.set(pid, startTimeOf(pid))
+    return live
   }
 
   /**

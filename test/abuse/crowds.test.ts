@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { chownSync, existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -6,8 +6,8 @@ import * as assert from 'uvu/assert'
 import { useSandbox } from '../../lib/training/sandbox.ts'
 import { ownDisk } from '../support/own-disk.ts'
 import { isSweep } from '../support/places.ts'
-import { type Rig, trainerRig } from '../support/rig.ts'
-import { until } from '../support/sandbox.ts'
+import { type Rig, type Started, trainerRig, untilEvent } from '../support/rig.ts'
+import { sandbox, until } from '../support/sandbox.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
 import { hasLoopDevices, must } from '../support/volume-rig.ts'
@@ -148,11 +148,7 @@ const slow = {
   'runs another program': "os.execv('/bin/sleep', ['sleep', '60'])",
 }
 
-for (const [what, slowly] of Object.entries(slow)) {
-  hostile(
-    `a process that ${what}, and hardly ever runs, keeps neither the guard nor a signal waiting`,
-    async () => {
-      const script = `
+const becomesSlow = (slowly: string) => `
 import ctypes
 out = sys.argv[1]; libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
 size = 2 ** 29; ready = lambda n: os.path.exists(f'{out}/ready-{n}')
@@ -169,7 +165,13 @@ for _ in range(20):
   if not os.fork():
     os.sched_setaffinity(0, [0])
     while True: pass
-os.sched_setaffinity(0, [1]); open(f'{out}/ready-all', 'w'); time.sleep(1.5)
+os.sched_setaffinity(0, [1]); open(f'{out}/ready-all', 'w'); time.sleep(1.5)`
+
+for (const [what, slowly] of Object.entries(slow)) {
+  hostile(
+    `a process that ${what}, and hardly ever runs, keeps neither the guard nor a signal waiting`,
+    async () => {
+      const script = `${becomesSlow(slowly)}
 for n in range(1000): open(f'{out}/{n}', 'wb').write(bytes(2 ** 20)); time.sleep(0.002)
 time.sleep(60)`
       for (const isInterrupted of [false, true]) {
@@ -178,15 +180,7 @@ time.sleep(60)`
         const stop = disk.watch(100 * MIB)
 
         const run = rig.start(['core', '--json'])
-        let heardMs = 0
-        if (isInterrupted) {
-          await until('it is slow', () => existsSync(join(rig.modelsDir, 'core/work/ready-all')))
-          await delay(500)
-          const sinceMs = performance.now()
-          run.child.kill('SIGTERM')
-          await until('the signal is heard', () => run.output().includes('interrupted by SIGTERM'))
-          heardMs = performance.now() - sinceMs
-        }
+        const heardMs = isInterrupted ? await timeToHear(run, join(rig.modelsDir, 'core/work')) : 0
         const { exitCode } = await run.ended
         const { peakBytes, longestMs } = stop()
 
@@ -196,6 +190,37 @@ time.sleep(60)`
       }
     },
   )
+
+  hostile(
+    `a stranger that ${what}, and hardly ever runs, does not keep the end of a run waiting`,
+    async () => {
+      await using rig = await trainerRig({ core: trains('time.sleep(60)') })
+      const run = rig.start(['core', '--json'])
+      await untilEvent(rig, 'train.start')
+      await using box = await sandbox()
+      const script = `import os, sys, time${becomesSlow(slowly)}\ntime.sleep(60)`
+      const stranger = spawn('python3', ['-c', script, box.dir], { detached: true, stdio: 'ignore' })
+      using _ = { [Symbol.dispose]: () => process.kill(-stranger.pid!, 'SIGKILL') }
+
+      const heardMs = await timeToHear(run, box.dir)
+      const sinceMs = performance.now()
+      const { exitCode } = await run.ended
+      const endingMs = performance.now() - sinceMs
+
+      assert.is(exitCode, 143)
+      assert.ok(heardMs < 1000 && endingMs < 5000, `heard after ${heardMs} ms, ended ${endingMs} ms later`)
+    },
+  )
+}
+
+/** How long a run takes to say that it is interrupted, once there are slow processes. */
+async function timeToHear(run: Started, readyDir: string): Promise<number> {
+  await until('it is slow', () => existsSync(join(readyDir, 'ready-all')))
+  await delay(500)
+  const sinceMs = performance.now()
+  run.child.kill('SIGTERM')
+  await until('the signal is heard', () => run.output().includes('interrupted by SIGTERM'))
+  return performance.now() - sinceMs
 }
 
 withFuse(
