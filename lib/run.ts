@@ -138,7 +138,7 @@ async function performOnce(
   const startedMs = performance.now()
   const opening = await open(command, signal)
   const output = command.json ? new JsonLines() : (screen?.() ?? new TextLines())
-  const run = openRun(command, opening, output, signal)
+  const run = await openRun(command, opening, output, signal)
   const { journal, modelsDir } = run
   const finish = (exitCode: number, message: string): Pass => {
     output.close()
@@ -191,12 +191,12 @@ function namesOf({ jobs }: Run, state: Job['state']): JobName[] {
   return jobs.filter(job => job.state === state).map(({ name }) => name)
 }
 
-function openRun(
+async function openRun(
   command: Command,
   { quotas, modelsDir, lock }: Opening,
   output: Output,
   signal: AbortSignal,
-): Run {
+): Promise<Run> {
   const { dryRun, trains } = command
   const journal = new Journal(dryRun ? undefined : stateDirOf(modelsDir))
   const warn = (message: string) => journal.emit({ event: 'warning', message })
@@ -205,7 +205,7 @@ function openRun(
   listenWith(output, journal)
   const jobs: Job[] = []
   const run = { command, quotas, modelsDir, jobs, journal, output, metrics, lockFd: lock?.fd, signal }
-  jobs.push(...command.jobs.map(name => openJob(name, run)))
+  jobs.push(...(await Promise.all(command.jobs.map(name => openJob(name, run)))))
   return run
 }
 
@@ -213,15 +213,16 @@ function listenWith(output: Output, journal: Journal): void {
   journal.listen(event => output.take(event))
 }
 
-function openJob(name: JobName, run: Run): Job {
+async function openJob(name: JobName, run: Run): Promise<Job> {
   const { command, quotas, modelsDir, journal } = run
   const emit = (event: EventBody) => journal.emit(event)
   const { scratch } = command
+  const published = layout(modelsDir, name)
   const dryRun = command.dryRun ? ({ dryRun: true } as const) : {}
   const remembered: PrunedPath[] = []
   return {
-    ...(scratch === undefined ? layout(modelsDir, name) : scratchLayout(scratch, modelsDir, name)),
-    publishedDir: layout(modelsDir, name).jobDir,
+    ...(scratch === undefined ? published : await scratchLayout(scratch, modelsDir, name)),
+    publishedDir: published.jobDir,
     name,
     quota: limitedTo(quotas.jobs[name], command.maxDiskMb),
     run,

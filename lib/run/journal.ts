@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { type EventBody, stampEvent, type TrainerEvent } from '../events.ts'
 import { Appender } from '../system/bounded-log.ts'
@@ -18,7 +17,8 @@ export class Journal {
 
   /** @param stateDir where events.jsonl is kept; a dry run has none, and its events are only heard */
   constructor(stateDir?: string) {
-    this.run = `${new Date().toISOString().replace(/\D/g, '').slice(0, 14)}-${randomBytes(3).toString('hex')}`
+    const random = Math.floor(Math.random() * 2 ** 24) // no secret: to load node:crypto takes 10 ms of a boot
+    this.run = `${new Date().toISOString().replace(/\D/g, '').slice(0, 14)}-${random.toString(16).padStart(6, '0')}`
     this.#file =
       stateDir === undefined ? undefined : new Appender(join(stateDir, 'events.jsonl'), MAX_JOURNAL_BYTES)
   }

@@ -25,7 +25,8 @@ test('a job trains on scratch, publishes in the models folder, and leaves nothin
   assert.is(exitCode, 0, stderr)
   assert.ok(existsSync(join(rig.modelsDir, 'core', 'core.onnx')))
   const lines = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
-  assert.equal(lines, [`worked in ${scratchLayout(scratch, rig.modelsDir, 'core').workDir}`])
+  const { workDir } = await scratchLayout(scratch, rig.modelsDir, 'core')
+  assert.equal(lines, [`worked in ${workDir}`])
   assert.equal(readdirSync(scratch), [])
   const again = await rig.run(['core', '--scratch', scratch, '--json'])
   assert.ok(again.events.some(({ event }) => event === 'job.skip'))
@@ -58,7 +59,8 @@ test('a folder on scratch that another name leads to is refused, and nothing in 
   const scratch = scratchOf(rig)
   mkdirSync(rig.path('elsewhere/core'), { recursive: true })
   writeFileSync(rig.path('elsewhere/core/precious'), 'x')
-  symlinkSync(rig.path('elsewhere'), dirname(scratchLayout(scratch, rig.modelsDir, 'core').jobDir))
+  const { jobDir } = await scratchLayout(scratch, rig.modelsDir, 'core')
+  symlinkSync(rig.path('elsewhere'), dirname(jobDir))
 
   const { exitCode, stdout } = await rig.run(['core', '--scratch', scratch])
 
