@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { isSystemError } from '../errors.ts'
 import type { TrainerEvent } from '../events.ts'
 import { MIB } from '../text.ts'
 import { parseLine } from './past-events.ts'
@@ -49,6 +50,9 @@ export class JournalTail {
       const bytes = readFrom(file, isOurs ? this.#place.bytes : 0, MAX_READ_BYTES, events)
       this.#place = { inode, head, bytes }
       return events
+    } catch (error) {
+      if (isSystemError(error)) return [] // the next look tries again from the same place
+      throw error
     } finally {
       closeSync(file.fd)
     }

@@ -1,7 +1,8 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
-import { isErrno, messageOf, TrainerError } from '../errors.ts'
+import { isErrno } from '../errors.ts'
 import { parseEvent, type TrainerEvent } from '../events.ts'
+import { storageError } from '../system/durable.ts'
 import { MIB } from '../text.ts'
 
 /** The most that is read of a file, from its end. The journal keeps its files at half of this. */
@@ -56,7 +57,7 @@ function openLog(path: string): Log | undefined {
     return undefined
   } catch (cause) {
     if (isErrno(cause, 'ENOENT', 'ENOTDIR', 'ELOOP')) return undefined
-    throw new TrainerError('storage', `Cannot read the journal: ${messageOf(cause)}`, { cause })
+    throw storageError('Cannot read the journal', cause)
   }
 }
 
@@ -66,7 +67,7 @@ function* linesIn({ fd, size }: Log): Generator<string> {
   let isTooLong = size > MAX_FILE_BYTES // the first line may lack its beginning
   let position = Math.max(0, size - MAX_FILE_BYTES)
   for (;;) {
-    const length = readSync(fd, chunk, 0, chunk.length, position)
+    const length = readInto(chunk, fd, position)
     if (length === 0) return
     position += length
     let start = 0
@@ -78,5 +79,13 @@ function* linesIn({ fd, size }: Log): Generator<string> {
     }
     if (!isTooLong) line = Buffer.concat([line, chunk.subarray(start, length)])
     isTooLong ||= line.length > MAX_LINE_BYTES
+  }
+}
+
+function readInto(chunk: Buffer, fd: number, position: number): number {
+  try {
+    return readSync(fd, chunk, 0, chunk.length, position)
+  } catch (cause) {
+    throw storageError('Cannot read the journal', cause)
   }
 }

@@ -13,7 +13,7 @@ import {
 import { copyFile, lstat, mkdir, open, rename, rm, utimes, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { isErrno, messageOf, TrainerError } from '../errors.ts'
+import { isErrno, isSystemError, messageOf, TrainerError } from '../errors.ts'
 import { outOfInodes } from './plain-file.ts'
 import { safePath } from './programs.ts'
 
@@ -198,10 +198,6 @@ const remedies: Record<string, string> = {
   EISDIR: 'a folder stands where that file belongs; move it away',
   ERR_FS_EISDIR: 'a folder stands where that file belongs; move it away',
   EXDEV: 'work/ must be on the same filesystem as the folder it is in',
-}
-
-function isSystemError(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && 'syscall' in error
 }
 
 /** Close a descriptor of which no more is expected: Linux closes it, though a network filesystem that is gone says EIO. */

@@ -215,6 +215,21 @@ traceTest('status never writes, and never takes the lock, not even for a moment'
   assert.ok(!/flock|F_(OFD_)?SETLK/.test(calls), calls)
 })
 
+const traceTestInSweep = skipUnless(inSweep, canTrace, 'needs strace (Debian package strace)')
+
+traceTestInSweep('status says in one line that the disk does not give its journal back', async () => {
+  await using rig = await trainerRig()
+  await rig.run(['core'])
+  const journal = join(rig.modelsDir, '.trainer/events.jsonl')
+  const prefix = ['strace', '-f', '-qq', '-o', '/dev/null', '-P', journal, '-e', 'inject=pread64:error=EIO']
+
+  const { exitCode, stdout, stderr } = await rig.run([], { script, prefix })
+
+  assert.is(exitCode, 3)
+  assert.is(stdout, '')
+  assert.match(stderr, /^.*Cannot read the journal: EIO: i\/o error, read; check that disk\n$/)
+})
+
 test('status makes no models folder where there is none', async () => {
   await using rig = await trainerRig()
 
