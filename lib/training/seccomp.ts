@@ -7,29 +7,29 @@
 /** A call's number on x86-64 and on arm64; see arch/x86/entry/syscalls/syscall_64.tbl and asm-generic/unistd.h. */
 type Call = readonly [x64: number, arm64: number]
 
-/** One refusal; without `when` of every such call. */
-type Rule = {
-  errno: number
-  calls: readonly Call[]
-  when?: {
-    /** Looked at are the lower 32 bits of this argument. */
-    argument: number
-    /** Any of these bits is set in it, and none of the others … */
-    bits?: number
-    unless?: number
-    /** … or it is one of these values. */
-    values?: readonly number[]
-  }
-}
+/** Holds for a call if the lower 32 bits of an argument are one of `values`, or have any of `bits` and none of `unless`. */
+type Condition = { argument: number } & (
+  | { values: readonly number[] }
+  | { bits: number | readonly [x64: number, arm64: number]; unless?: number }
+)
+
+/** One refusal: of calls for which every condition holds; without any of every such call. */
+type Rule = { errno: number; calls: readonly Call[]; when?: Condition | readonly Condition[] }
+
+/** For a call that there is on the other processor only: no call has this number. */
+const NONE = 0xffff_ffff
 
 // errno(3)
 const EPERM = 1
+const EINVAL = 22
 const ENOTTY = 25
 const ENOSYS = 38
 const EOPNOTSUPP = 95
 
 const IOCTL: Call = [16, 29]
 const CLONE: Call = [56, 220]
+const FCNTL: Call = [72, 25]
+const PTRACE: Call = [101, 117]
 const UNSHARE: Call = [272, 97]
 const CLOSE_RANGE: Call = [436, 436]
 
@@ -39,6 +39,7 @@ const CLONE_FS = 0x200
 const CLONE_FILES = 0x400
 const CLONE_THREAD = 0x1_0000
 const CLOSE_RANGE_UNSHARE = 2
+const O_DIRECT = [0x4000, 0x1_0000] as const
 /** CLONE_NEWTIME; in clone(2) this bit is a part of the signal at the end. */
 const NEW_TIME_NAMESPACE = 0x80
 
@@ -108,7 +109,7 @@ const rules: readonly Rule[] = [
     // The sandbox's first process is bwrap's: it must neither be made to do anything nor be looked into. Its folder in
     // /proc is covered.
     errno: EPERM,
-    calls: [[101, 117]], // ptrace
+    calls: [PTRACE],
     when: { argument: 1, values: [1] },
   },
   {
@@ -180,7 +181,7 @@ const rules: readonly Rule[] = [
   {
     // Who opens a file that is leased waits for its holder: of a published model that would be its readers.
     errno: EPERM,
-    calls: [[72, 25]], // fcntl
+    calls: [FCNTL],
     when: { argument: 1, values: [1024, 1040] }, // F_SETLEASE, F_SETDELEG
   },
 ]
@@ -218,6 +219,27 @@ const bursts: readonly Rule[] = [
       ],
     },
   },
+  {
+    // A thread that is stopped in its end keeps its process from running another program, whose file nobody can see meanwhile.
+    errno: EPERM,
+    calls: [PTRACE],
+    when: [
+      { argument: 0, values: [0x4200, 0x4206] }, // PTRACE_SETOPTIONS, PTRACE_SEIZE
+      { argument: 3, bits: 0x40 }, // PTRACE_O_TRACEEXIT
+    ],
+  },
+  // One call that writes past the kernel's memory takes any number of pieces, and hears no signal meanwhile.
+  { errno: EINVAL, calls: [[2, NONE]], when: { argument: 1, bits: O_DIRECT } }, // open
+  { errno: EINVAL, calls: [[257, 56]], when: { argument: 2, bits: O_DIRECT } }, // openat
+  {
+    errno: EINVAL,
+    calls: [FCNTL],
+    when: [
+      { argument: 1, values: [4] }, // F_SETFL
+      { argument: 2, bits: O_DIRECT },
+    ],
+  },
+  { errno: ENOSYS, calls: [[437, 437]] }, // openat2, which has its flags behind a pointer
   // They punch holes, as fallocate does. On btrfs what is left around a hole keeps what was in it.
   { errno: ENOSYS, calls: [[440, 440]] }, // process_madvise, whose process is behind a number
   { errno: EOPNOTSUPP, calls: [[28, 233]], when: { argument: 2, values: [9] } }, // madvise: MADV_REMOVE
@@ -229,6 +251,8 @@ const bursts: readonly Rule[] = [
       values: [
         0x4030_5828, // FS_IOC_RESVSP
         0x4030_582a, // FS_IOC_RESVSP64
+        0x4030_5829, // FS_IOC_UNRESVSP
+        0x4030_582b, // FS_IOC_UNRESVSP64
         0x4030_5839, // FS_IOC_ZERO_RANGE
         // XFS before Linux 5.17:
         0x4030_580a, // XFS_IOC_ALLOCSP
@@ -293,26 +317,35 @@ export function seccompFilter(
 }
 
 /** The accumulator holds the call's number, before and after. */
-function instructionsOf({ errno, calls, when }: Rule, column: 0 | 1): Instruction[] {
+function instructionsOf({ errno, calls, when = [] }: Rule, column: 0 | 1): Instruction[] {
   const refuse: Instruction = [RETURN, RETURN_ERRNO | errno]
-  const refusal: Instruction[] = when
-    ? [
-        [LOAD_WORD, lowerHalfAt(when.argument)],
-        ...refusalByBits(when, refuse),
-        ...(when.values ?? []).flatMap((value): Instruction[] => [[JUMP_IF_EQUAL, value, 0, 1], refuse]),
-        [LOAD_WORD, NUMBER_AT],
-      ]
-    : [refuse]
+  const conditions = [when].flat()
+  const tested = conditions.reduceRight(
+    (rest: Instruction[], it) => testOf(it, rest.length, column).concat(rest),
+    [refuse],
+  )
+  const refusal: Instruction[] = conditions.length ? [...tested, [LOAD_WORD, NUMBER_AT]] : tested
   return calls.flatMap((call): Instruction[] => [
     [JUMP_IF_EQUAL, call[column], 0, refusal.length],
     ...refusal,
   ])
 }
 
-function refusalByBits({ bits, unless }: NonNullable<Rule['when']>, refuse: Instruction): Instruction[] {
-  if (bits === undefined) return []
-  if (unless === undefined) return [[JUMP_IF_ANY_BIT, bits, 0, 1], refuse]
-  return [[JUMP_IF_ANY_BIT, bits, 0, 2], [JUMP_IF_ANY_BIT, unless, 1, 0], refuse]
+/** Go on behind these instructions if the condition holds, else `beyond` of those that follow. */
+function testOf(condition: Condition, beyond: number, column: 0 | 1): Instruction[] {
+  const load: Instruction = [LOAD_WORD, lowerHalfAt(condition.argument)]
+  if ('values' in condition) {
+    const { values } = condition
+    const compare = (value: number, index: number): Instruction => {
+      const left = values.length - 1 - index
+      return [JUMP_IF_EQUAL, value, left, left ? 0 : beyond]
+    }
+    return [load, ...values.map(compare)]
+  }
+  const { bits, unless } = condition
+  const mask = typeof bits === 'number' ? bits : bits[column]
+  if (unless === undefined) return [load, [JUMP_IF_ANY_BIT, mask, 0, beyond]]
+  return [load, [JUMP_IF_ANY_BIT, mask, 0, beyond + 1], [JUMP_IF_ANY_BIT, unless, beyond, 0]]
 }
 
 /** struct sock_filter; both processors are little-endian. */

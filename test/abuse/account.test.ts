@@ -99,6 +99,36 @@ libc.pthread_exit(None)`
   })
 }
 
+hostileInSweep('a program that waits to be run for ever hides no deleted file', async () => {
+  // It waits for its process' other thread, which is stopped in its end by a tracer.
+  const script = `
+import ctypes, os, shutil, sys, threading, time
+out = sys.argv[1]; libc = ctypes.CDLL(None)
+for _ in range(8):
+  shutil.copy('/bin/true', out + '/program')
+  with open(out + '/program', 'ab') as file: file.write(bytes(20 * 2 ** 20))
+  os.chmod(out + '/program', 0o700); told, tell = os.pipe(); wait, go = os.pipe()
+  if not os.fork():
+    thread = threading.Thread(target=time.sleep, args=(60,)); thread.start()
+    os.write(tell, str(thread.native_id).encode()); os.read(wait, 1)
+    os.execv(out + '/program', ['true'])
+  print(libc.ptrace(0x4206, int(os.read(told, 20)), None, ctypes.c_void_p(0x40)), flush=True) # PTRACE_SEIZE, PTRACE_O_TRACEEXIT
+  os.write(go, b'x'); time.sleep(0.3); os.unlink(out + '/program')
+  for fd in (told, tell, wait, go): os.close(fd)
+time.sleep(2); open(out + '/core.bin', 'w').write('x')`
+  await using rig = await trainerRig({ core: { maxDiskMb: 60, minFreeMb: 1, ...python(script) } })
+  await using disk = ownDisk(rig, 'ext4', 800)
+  const stop = disk.watch(60 * MIB)
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+  const { peakBytes } = stop()
+
+  assert.is(exitCode, 0)
+  assert.ok(peakBytes < 60 * MIB, `${peakBytes} bytes`)
+  const tried = events.flatMap(it => (it.event === 'train.output' ? [it.line] : []))
+  assert.equal([...new Set(tried)], ['-1'])
+})
+
 const fills = `
 import os, socket, sys, time
 def fill(name, count):

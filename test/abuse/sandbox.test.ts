@@ -200,6 +200,10 @@ attempt('fallocate', lambda: call((285, 47), fd, 0, 0, 2**20))
 attempt('keep size', lambda: call((285, 47), fd, 1, 0, 2**20))
 attempt('reserve', lambda: __import__('fcntl').ioctl(fd, 0x4030582a, reserve))
 attempt('zero range', lambda: __import__('fcntl').ioctl(fd, 0x40305839, reserve))
+attempt('unreserve', lambda: __import__('fcntl').ioctl(fd, 0x40305829, reserve))
+attempt('direct', lambda: os.close(os.open(out + '/direct', os.O_RDWR | os.O_CREAT | os.O_DIRECT)))
+attempt('direct later', lambda: __import__('fcntl').fcntl(fd, 4, os.O_DIRECT))
+attempt('open by pointer', lambda: call((437, 437), -1, 0, 0, 0))
 other = os.open(out + '/other', os.O_RDWR | os.O_CREAT)
 os.write(other, bytes(4096))
 attempt('clone', lambda: __import__('fcntl').ioctl(fd, 0x40049409, other))
@@ -219,7 +223,14 @@ publish()`
       const control = await open.attack(attack)
 
       const refused = [
-        ...['fallocate ENOTSUP', 'keep size ENOTSUP', 'reserve ENOTTY', 'zero range ENOTTY'],
+        ...[
+          'fallocate ENOTSUP',
+          'keep size ENOTSUP',
+          'reserve ENOTTY',
+          'zero range ENOTTY',
+          'unreserve ENOTTY',
+        ],
+        ...['direct EINVAL', 'direct later EINVAL', 'open by pointer ENOSYS'],
         ...['clone ENOTSUP', 'copy ENOSYS', 'defragment ENOTSUP', 'punch ENOTSUP', 'punch own ENOSYS'],
       ]
       assert.equal(lines, [...refused, '0', 'posix works', 'True'])

@@ -52,6 +52,10 @@ const calls = {
     ioSetup: 206,
     setns: 308,
     kcmp: 312,
+    openat: 257,
+    fcntl: 72,
+    direct: 0x4000,
+    folder: 0x1_0000,
   },
   arm64: {
     read: 63,
@@ -64,18 +68,24 @@ const calls = {
     ioSetup: 0,
     setns: 268,
     kcmp: 272,
+    openat: 56,
+    fcntl: 25,
+    direct: 0x1_0000,
+    folder: 0x4000,
   },
 }
 
 for (const processor of ['x64', 'arm64'] as const) {
   const { read, ioctl, clone, ptrace, mount, unshare, fallocate, ioSetup, setns, kcmp } = calls[processor]
+  const { openat, fcntl, direct, folder } = calls[processor]
   const audit = AUDIT[processor]
   const watched = seccompFilter({ allowsBursts: false }, processor)!
   const capped = seccompFilter({ allowsBursts: true }, processor)!
 
   test(`the filter for ${processor} refuses what grows at once, but not where the kernel bounds it`, () => {
     assert.is(decide(watched, audit, fallocate, [3, 1]), 95)
-    assert.is(decide(watched, audit, ioctl, [3, 0x4030_582a]), 25)
+    for (const request of [0x4030_582a, 0x4030_5829, 0x4030_582b])
+      assert.is(decide(watched, audit, ioctl, [3, request]), 25)
     assert.is(decide(watched, audit, ioctl, [3, 0x4004_9409]), 95)
     assert.is(decide(watched, audit, 425), 38)
 
@@ -86,6 +96,30 @@ for (const processor of ['x64', 'arm64'] as const) {
 
   test(`the filter for ${processor} refuses what no signal ends`, () => {
     for (const filter of [watched, capped]) assert.is(decide(filter, audit, ioSetup, [128]), 38)
+    const AT_FDCWD = 0xffff_ff9c
+    const GETFL = 3
+    const SETFL = 4
+    assert.is(decide(watched, audit, openat, [AT_FDCWD, 0, direct | 0x42]), 22)
+    assert.is(decide(watched, audit, openat, [AT_FDCWD, 0, folder]), ALLOWED)
+    assert.is(decide(watched, audit, fcntl, [3, SETFL, direct | 0x400]), 22)
+    assert.is(decide(watched, audit, fcntl, [3, SETFL, 0x400]), ALLOWED)
+    assert.is(decide(watched, audit, fcntl, [3, GETFL, direct]), ALLOWED)
+    assert.is(decide(watched, audit, 437, [AT_FDCWD]), 38, 'openat2')
+    if (processor === 'x64') assert.is(decide(watched, audit, 2, [0, direct | 2]), 22, 'open')
+
+    assert.is(decide(capped, audit, openat, [AT_FDCWD, 0, direct]), ALLOWED)
+    assert.is(decide(capped, audit, 437, [AT_FDCWD]), ALLOWED)
+  })
+
+  test(`the filter for ${processor} lets no tracer stop a thread in its end, where it hides a file`, () => {
+    const EXITKILL = 0x10_0000
+    const TRACEEXIT = 0x40
+    for (const request of [0x4200, 0x4206]) {
+      assert.is(decide(watched, audit, ptrace, [request, 17, 0, TRACEEXIT | EXITKILL]), 1)
+      assert.is(decide(watched, audit, ptrace, [request, 17, 0, EXITKILL]), ALLOWED)
+    }
+    const POKEDATA = 5
+    assert.is(decide(watched, audit, ptrace, [POKEDATA, 17, 0, 0x41]), ALLOWED)
   })
 
   test(`the filter for ${processor} refuses namespaces and mounts, and threads and processes not`, () => {
