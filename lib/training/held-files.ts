@@ -199,13 +199,16 @@ type Devices = Pick<Set<number>, 'has'>
 
 /** Finds the mount by which a descriptor was reached, in the list of those that its process sees; undefined for other links. */
 function mountFinder(): (link: string) => Mount | undefined {
-  const mounts = new Map<string, Mount>()
+  const mounts = new Map<string, Mount | undefined>()
   return link => {
     const id = /^mnt_id:\s*(\d+)/m.exec(infoOf(link))?.[1]
-    if (id !== undefined && !mounts.has(id))
+    if (id === undefined) return undefined
+    if (!mounts.has(id)) {
+      mounts.set(id, undefined) // the kernel's own mounts, such as that of memfd, are in no list
       for (const mount of parseMounts(readProc(`${link.split('/', 3)[2]}/mountinfo`) ?? ''))
         mounts.set(mount.id, mount)
-    return id === undefined ? undefined : mounts.get(id)
+    }
+    return mounts.get(id)
   }
 }
 
