@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import {
+  appendFileSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -154,6 +155,18 @@ withBoot('a purge removes what was trained here, and says which models it keeps'
     inModels('core/generations/9/manifest.json'),
     JSON.stringify({ files, metadata: { adopted: [] } }, null, 2),
   )
+  appendFileSync(
+    inModels('.trainer/events.jsonl'),
+    `${JSON.stringify({ event: 'model.publish', job: 'core', sha256: files['d/precious'] })}\n`,
+  )
+  // What another machine has trained, with its manifest.
+  mkdirSync(inModels('core/generations/8'))
+  writeFileSync(inModels('core/generations/8/core.bin'), 'y')
+  const strange = { 'core.bin': createHash('sha256').update('y').digest('hex') }
+  writeFileSync(
+    inModels('core/generations/8/manifest.json'),
+    JSON.stringify({ metadata: { adopted: [] }, files: strange }, null, 2),
+  )
   machine.must('chown', '-hR', 'ransomeye:ransomeye', `${models}/core`)
   const volume = 'var-lib-ransomeye-models-dpi.mount'
   machine.must('systemctl', 'enable', '--now', timer)
@@ -164,6 +177,7 @@ withBoot('a purge removes what was trained here, and says which models it keeps'
   assert.match(said, `without this package nothing mounts that volume at the next boot: ${volume}`)
   assert.equal(machine.must('find', '/etc/systemd', '/var/lib/systemd', '-name', '*ransomeye*'), '')
   assert.ok(existsSync(machine.path('etc/precious')))
+  assert.match(said, /kept .*\/core\/generations\/8, whose models no journal here calls trained here/)
   const left = machine.must('find', models, '-type', 'f', '-printf', '%P\n').trim().split('\n').sort()
   for (const job of ['dpi', 'agent']) {
     assert.ok(left.includes(`${job}/${job}.onnx`), left.join())
@@ -172,7 +186,7 @@ withBoot('a purge removes what was trained here, and says which models it keeps'
   }
   assert.equal(
     left.filter(name => /^core|checkpoint|\.trainer/.test(name)),
-    ['core/generations/9/x'],
+    ['core/generations/8/core.bin', 'core/generations/8/manifest.json', 'core/generations/9/x'],
   )
   assert.not.ok(
     existsSync(inModels('core/aside')) || lstatSync(inModels('core/saved'), { throwIfNoEntry: false }),
