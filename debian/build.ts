@@ -1,5 +1,5 @@
 /** Make what the package holds, below debian/built: node --import tsx debian/build.ts (debian/rules does). */
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { renderUnits } from '../lib/machine/units.ts'
 import { mountUnit } from '../lib/machine/volume/unit.ts'
@@ -11,7 +11,7 @@ import { schemaFiles } from '../scripts/schema.ts'
 import { bundle } from './build/bundle.ts'
 import { completionOf } from './build/help.ts'
 import { copyrightOf } from './build/licences.ts'
-import { commandPage, filePage, sectionOf } from './build/manual.ts'
+import { asInstalled, commandPage, filePage, sectionOf } from './build/manual.ts'
 
 const PACKAGE = 'ransomeye-trainer'
 /** Where the package puts the program. */
@@ -53,10 +53,17 @@ write(
   `${PACKAGE}-quotas.5`,
   filePage(
     { ...page, name: `${PACKAGE}-quotas`, section: 5, title: 'quotas and trainings of ransomeye-trainer' },
-    read('docs/quotas.md'),
+    asInstalled(read('docs/quotas.md')),
     `.SH FILES\n/etc/${PACKAGE}/quotas.json`,
   ),
 )
+
+/** They tell of a clone too, and of its files. */
+const unchanged = ['appliance.md', 'architecture.md', 'benchmarks.md']
+for (const name of readdirSync(join(project, 'docs')).filter(it => it.endsWith('.md'))) {
+  const text = read(`docs/${name}`)
+  write(`docs/${name}`, unchanged.includes(name) ? text : asInstalled(text))
+}
 
 const command = [`/usr/bin/${PACKAGE}`, 'run', '--max-wait', '10m']
 const units = renderUnits({ command, modelsDir: SYSTEM_MODELS_DIR, systemdVersion: SYSTEMD_VERSION }, RETRAIN)

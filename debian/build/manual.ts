@@ -2,6 +2,15 @@ import type { Subcommand } from './help.ts'
 
 type Page = { name: string; section: number; title: string; version: string; date: string }
 
+/** Name in a page of docs/ the commands of the package in place of a clone's; its trainers stay where they are. */
+export function asInstalled(page: string): string {
+  return page
+    .replaceAll(/^With the package `ransomeye-trainer status` stands for .*\n\n?/gm, '')
+    .replaceAll(/(?:node --import tsx )?scripts\/(?!install|schema)(\w+)\.ts/g, 'ransomeye-trainer $1')
+    .replaceAll(/(?:node --import tsx )?\btasks\.ts\b/g, 'ransomeye-trainer')
+    .replaceAll(/`(core|dpi|agent)\.ts`/g, '`ransomeye-trainer $1`')
+}
+
 /** The page ransomeye-trainer(1): what the commands say of themselves, and what README says of the whole. */
 export function commandPage(page: Page, commands: Subcommand[], readme: string, life: string): string {
   const described = commands.map(

@@ -24,6 +24,10 @@ import { isElsewhere, type LockRecord, parseRecord, RECORD_BYTES } from './lock-
 /** The holder of the lock, as far as this user can see. */
 export type Holder = Omit<LockRecord, 'pid'> & { pid: number | undefined }
 
+/** So long the kernel may take to close the files of a process that is ending. */
+const ENDING_MS = 50
+const ENDING_LOOK_MS = 5
+
 /** In the environment of what holds the lock beside a training until that is dead: a remainder of a run, not one. */
 export const WATCHDOG_MARK = 'RANSOMEYE_WATCHDOG='
 
@@ -41,7 +45,7 @@ export function findHolder(stateDir: string): Holder | undefined {
     const { uid } = file ?? folder
     const locked = file ? [folder, file] : [folder]
     const holders = lockHolders(locked, `${path} (deleted)`).filter(pid => ownerOf(pid) === uid)
-    if (!holders.length && !(file && isListed(file))) return undefined
+    if (!holders.length && !(file && staysListed(file))) return undefined
     if (holders.length && holders.every(isRemainder)) return undefined
     const owner = readOwner(stateDir)
     return { ...owner, pid: namedHolders(owner, holders)[0] }
@@ -73,6 +77,17 @@ export function findHolderElsewhere(stateDir: string): LockRecord | undefined {
 /** Is the file among the locks that anybody can see? The device is not compared: on btrfs and overlays stat() has another. */
 function isListed({ ino }: { ino: number }): boolean {
   return new RegExp(`^\\d+: FLOCK .*:${ino} `, 'm').test(readProc('locks') ?? '')
+}
+
+/** The same, and not only for a moment: a process that is ending has no descriptors any more while the kernel closes its files. */
+function staysListed(file: { ino: number }): boolean {
+  const never = new Int32Array(new SharedArrayBuffer(4))
+  const endMs = performance.now() + ENDING_MS
+  while (isListed(file)) {
+    if (performance.now() > endMs) return true
+    Atomics.wait(never, 0, 0, ENDING_LOOK_MS)
+  }
+  return false
 }
 
 /** Read who has written themselves down as the holder, on NFS too what other machines have written. */

@@ -14,7 +14,7 @@ import * as assert from 'uvu/assert'
 import { bundle } from '../../debian/build/bundle.ts'
 import { completionOf } from '../../debian/build/help.ts'
 import { copyrightOf } from '../../debian/build/licences.ts'
-import { roffOf } from '../../debian/build/manual.ts'
+import { asInstalled, roffOf } from '../../debian/build/manual.ts'
 import { jobNames } from '../../lib/quotas.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
@@ -171,6 +171,16 @@ inSweep('all of it takes at most 4 MiB, and has no map of its sources', async ()
     names.filter(name => /\.(map|ts|node)$/.test(name)),
     [],
   )
+})
+
+inSweep('pages of the package name its own commands', () => {
+  const pages = ['bundles', 'fleet', 'generations', 'guarantees', 'quotas', 'seed-trainers', 'trainers']
+  for (const name of pages) {
+    const text = asInstalled(readFileSync(join(root, `docs/${name}.md`), 'utf8'))
+    assert.equal(text.match(/.*(scripts\/(?!train\/)|tasks\.ts|`core\.ts).*/g), null, name)
+  }
+  const bundles = asInstalled(readFileSync(join(root, 'docs/bundles.md'), 'utf8'))
+  assert.match(bundles, /^ransomeye-trainer bundle core --key private\.pem --out core\.tar\.gz$/m)
 })
 
 inSweep('the stack trace of a defect names its functions', () => {
