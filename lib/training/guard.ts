@@ -31,8 +31,9 @@ const MAX_WAIT_MS = 250
 const HURRY_BYTES_PER_MS = MIB / 16
 const HURRIED_WAIT_MS = 1
 const HURRY_MS = 100
-/** Many who make files faster than this keep whoever lists their folder waiting, for seconds. */
+/** Many who make files faster than this keep whoever lists their folder waiting, for seconds; also when they pause a moment. */
 const CROWDED_INODES_PER_MS = 1
+const CROWDED_MS = 250
 /** Walks take no more of the time than this. */
 const WALK_SHARE = 1 / 150
 /** They may take more when somebody has freed so much of the room, which hides as much growth from the filesystem's account. */
@@ -145,8 +146,8 @@ class Guard {
   #toldMs = Number.NEGATIVE_INFINITY
   /** The last look between walks, and until when it is looked at in a hurry. */
   #pace = { usedBytes: 0, usedInodes: 0, ms: 0, hurryUntilMs: 0 }
-  /** Are so many files made that a walk would be late, and no account of what is written meanwhile? */
-  #isCrowded = false
+  /** Until then so many files are made that a walk would be late, and no account of what is written meanwhile. */
+  #crowdedUntilMs = 0
   fullest: Figures
   #fullestMs = 0
 
@@ -177,7 +178,7 @@ class Guard {
       const isHurried = this.#isHurried(now)
       if (this.#sentry?.hasStopped()) await this.#relieve()
       else if (isTight) await this.#stopAndCount()
-      else if (needsWalks && !this.#isCrowded && this.#isWalkDue(now)) await this.#walkMoving()
+      else if (needsWalks && this.#isWalkDue(now)) await this.#walkMoving()
       else await this.#wait(this.#roomIn(now), isHurried)
     }
   }
@@ -219,8 +220,8 @@ class Guard {
   #isHurried({ usedBytes, usedInodes }: Figures): boolean {
     const last = this.#pace
     const ms = performance.now()
-    this.#isCrowded =
-      this.#watch.countsAtOnce && usedInodes - last.usedInodes > CROWDED_INODES_PER_MS * (ms - last.ms)
+    const isCrowded = usedInodes - last.usedInodes > CROWDED_INODES_PER_MS * (ms - last.ms)
+    if (isCrowded && this.#watch.countsAtOnce) this.#crowdedUntilMs = ms + CROWDED_MS
     const growsFast = usedBytes - last.usedBytes > HURRY_BYTES_PER_MS * (ms - last.ms)
     const hurryUntilMs = growsFast ? ms + HURRY_MS : last.hurryUntilMs
     this.#pace = { usedBytes, usedInodes, ms, hurryUntilMs }
@@ -236,6 +237,7 @@ class Guard {
   }
 
   #isWalkDue(figures: Figures): boolean {
+    if (performance.now() < this.#crowdedUntilMs) return false
     const room = this.#roomIn(figures).bytes
     const isFreed = this.#disk.freedBytes > FREED_SHARE * room
     const countingShare = isFreed ? FREEING_WALK_SHARE : WALK_SHARE
