@@ -11,7 +11,7 @@ import { schemaFiles } from '../scripts/schema.ts'
 import { bundle } from './build/bundle.ts'
 import { completionOf } from './build/help.ts'
 import { copyrightOf } from './build/licences.ts'
-import { asInstalled, commandPage, filePage, sectionOf } from './build/manual.ts'
+import { asInstalled, commandPage, filePage, roffOf, sectionOf, withoutAbsentLinks } from './build/manual.ts'
 
 const PACKAGE = 'ransomeye-trainer'
 /** Where the package puts the program. */
@@ -34,6 +34,12 @@ const { metafile, commands } = await bundle(project, out)
 write('copyright', copyrightOf(project, metafile))
 write('completion', completionOf(commands, jobNames))
 
+const quotas = JSON.parse(read('quotas.json'))
+quotas.$schema = `/usr/share/${PACKAGE}/quotas.schema.json`
+for (const job of jobNames) quotas.jobs[job].train = ['node', `${HOME}/scripts/train/${job}.js`]
+const settings = JSON.stringify(quotas, null, 2).replaceAll(/\[\n\s+("node"),\n\s+(".*")\n\s+\]/g, '[$1, $2]')
+write('quotas.json', `${settings}\n`)
+
 const { version } = JSON.parse(read('package.json'))
 const [, released] = /\((.*?)\)/.exec(read('debian/changelog'))!
 if (released !== version) throw new Error(`debian/changelog is of ${released}, package.json of ${version}`)
@@ -54,16 +60,17 @@ write(
   filePage(
     { ...page, name: `${PACKAGE}-quotas`, section: 5, title: 'quotas and trainings of ransomeye-trainer' },
     asInstalled(read('docs/quotas.md')),
-    `.SH FILES\n/etc/${PACKAGE}/quotas.json`,
+    `.SH FILES\n/etc/${PACKAGE}/quotas.json\n.SH EXAMPLE\n${roffOf(`What the package brings:\n\n\`\`\`json\n${settings}\n\`\`\``)}`,
   ),
 )
 
 /** They tell of a clone too, and of its files. */
 const unchanged = ['appliance.md', 'architecture.md', 'benchmarks.md']
 for (const name of readdirSync(join(project, 'docs')).filter(it => it.endsWith('.md'))) {
-  const text = read(`docs/${name}`)
+  const text = withoutAbsentLinks(read(`docs/${name}`))
   write(`docs/${name}`, unchanged.includes(name) ? text : asInstalled(text))
 }
+write('README.md', withoutAbsentLinks(read('README.md')))
 
 const command = [`/usr/bin/${PACKAGE}`, 'run', '--max-wait', '10m']
 const units = renderUnits({ command, modelsDir: SYSTEM_MODELS_DIR, systemdVersion: SYSTEMD_VERSION }, RETRAIN)
@@ -72,11 +79,4 @@ const mounts = jobNames.map(job =>
 )
 for (const { name, text } of [...units, ...mounts]) write(`units/${name}`, text)
 
-const quotas = JSON.parse(read('quotas.json'))
-quotas.$schema = `/usr/share/${PACKAGE}/quotas.schema.json`
-for (const job of jobNames) quotas.jobs[job].train = ['node', `${HOME}/scripts/train/${job}.js`]
-write(
-  'quotas.json',
-  `${JSON.stringify(quotas, null, 2).replaceAll(/\[\n\s+("node"),\n\s+(".*")\n\s+\]/g, '[$1, $2]')}\n`,
-)
 for (const name of schemaFiles) cpSync(join(project, name), join(built, basename(name)))

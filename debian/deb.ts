@@ -37,7 +37,10 @@ function buildPackage(out: string): string {
   const above = mkdtempSync(join(tmpdir(), 'ransomeye-deb-'))
   try {
     const copy = join(above, 'ransomeye-trainer')
-    cpSync(project, copy, { recursive: true, filter: path => !LEFT_OUT.includes(basename(path)) })
+    cpSync(project, copy, {
+      recursive: true,
+      filter: path => path === project || !LEFT_OUT.includes(basename(path)),
+    })
     symlinkSync(join(project, 'node_modules'), join(copy, 'node_modules'))
     const { status, error } = spawnSync('dpkg-buildpackage', ['--build=binary', '--no-sign'], {
       cwd: copy,

@@ -11,6 +11,13 @@ export function asInstalled(page: string): string {
     .replaceAll(/`(core|dpi|agent)\.ts`/g, '`ransomeye-trainer $1`')
 }
 
+/** Leave out pictures, and links to files of the project that the package does not have, from a page that it has. */
+export function withoutAbsentLinks(page: string): string {
+  return page
+    .replaceAll(/^(?:!\[|<picture>).*\n\n?/gm, '')
+    .replaceAll(/\[([^\]]+)\]\((?:\.\.\/)?(?:lib|test|LICENSE|CONTRIBUTING)\b[^)]*\)/g, '$1')
+}
+
 /** The page ransomeye-trainer(1): what the commands say of themselves, and what README says of the whole. */
 export function commandPage(page: Page, commands: Subcommand[], readme: string, life: string): string {
   const described = commands.map(

@@ -8,7 +8,6 @@ import type { JobStatus, Status } from './status.ts'
 const WIDTH = 80
 /** From this width on a job takes one line. */
 const WIDE = 110
-const GAP = '  '
 /** The columns of a job, in the order of a wide table. */
 const heads = {
   job: 'job',
@@ -29,6 +28,18 @@ const narrow: (Column | undefined)[][] = [
   ['state', 'usage', 'checkpoints', 'prunable', undefined],
 ]
 const wide: Column[][] = [Object.keys(heads) as Column[]]
+
+/** How a table is drawn: its lines of a job, the spaces between two columns, and whether usage has a bar. */
+interface Style {
+  lines: (Column | undefined)[][]
+  gap: number
+  hasBars: boolean
+}
+const roomy: Style = { lines: wide, gap: 2, hasBars: true }
+/** Jobs of 3 GiB in their longest states, with less than a hundred checkpoints, take 110 columns so. */
+const dense: Style = { lines: wide, gap: 1, hasBars: false }
+const broken: Style = { lines: narrow, gap: 2, hasBars: true }
+
 /** The name of a column where it stands below another. */
 const narrowHeads: Partial<Record<Column, string>> = { state: '', last: 'last result' }
 
@@ -154,37 +165,45 @@ function describeExcess({ job, usedBytes, limitBytes, prunable }: JobStatus, isR
 const LEAST_MODEL = 9
 
 function drawTable(jobs: JobStatus[], isColoured: boolean, columns: number): string[] {
-  const { rows, widths } = (columns >= WIDE && layOut(jobs, wide, columns)) || layOut(jobs, narrow, WIDTH)!
+  const inOneLine =
+    columns >= WIDE ? (layOut(jobs, roomy, columns) ?? layOut(jobs, dense, columns)) : undefined
+  const { rows, widths, gap } = inOneLine ?? layOut(jobs, broken, WIDTH)!
   return rows.map(row => {
     const cells = row.map(([text, tone], place) => {
       const cell = clip(text, widths[place]!).padEnd(widths[place]!)
       return isColoured && tone !== 'plain' ? `${colours[tone]}${cell}\x1b[0m` : cell
     })
-    return cells.join(GAP).trimEnd()
+    return cells.join(' '.repeat(gap)).trimEnd()
   })
 }
 
-/** Lay the jobs out in a table of at most `most` columns, with names of models cut; undefined if that is too little for it. */
+/**
+ * Lay the jobs out in a table of at most `most` columns, with names of models cut; undefined if that is too little for one
+ * line a job.
+ */
 function layOut(
   jobs: JobStatus[],
-  layout: (Column | undefined)[][],
+  { lines, gap, hasBars }: Style,
   most: number,
-): { rows: Cell[][]; widths: number[] } | undefined {
-  const names = layout === narrow ? { ...heads, ...narrowHeads } : heads
+): { rows: Cell[][]; widths: number[]; gap: number } | undefined {
+  const names = lines === narrow ? { ...heads, ...narrowHeads } : heads
   const headed = Object.entries(names).map(([column, head]): [string, Cell] => [column, [head, 'plain']])
-  const records = [Object.fromEntries(headed) as Record<Column, Cell>, ...jobs.map(cellsOf)]
+  const records = [
+    Object.fromEntries(headed) as Record<Column, Cell>,
+    ...jobs.map(job => cellsOf(job, hasBars)),
+  ]
   const rows = records.flatMap(cells =>
-    layout.map(line => line.map((column): Cell => (column ? cells[column] : ['', 'plain']))),
+    lines.map(line => line.map((column): Cell => (column ? cells[column] : ['', 'plain']))),
   )
-  const widths = layout[0]!.map((_, place) => Math.max(...rows.map(row => row[place]?.[0].length ?? 0)))
-  const excess = widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length) - most
-  const models = layout[0]!.indexOf('model')
-  if (excess <= 0) return { rows, widths }
+  const widths = lines[0]!.map((_, place) => Math.max(...rows.map(row => row[place]?.[0].length ?? 0)))
+  const excess = widths.reduce((sum, width) => sum + width + gap, -gap) - most
+  const models = lines[0]!.indexOf('model')
+  if (excess <= 0) return { rows, widths, gap }
   widths[models] = widths[models]! - excess
-  return layout === narrow || widths[models]! >= LEAST_MODEL ? { rows, widths } : undefined
+  return lines === narrow || widths[models]! >= LEAST_MODEL ? { rows, widths, gap } : undefined
 }
 
-function cellsOf(status: JobStatus): Record<Column, Cell> {
+function cellsOf(status: JobStatus, hasBars: boolean): Record<Column, Cell> {
   const {
     job,
     models,
@@ -207,7 +226,7 @@ function cellsOf(status: JobStatus): Record<Column, Cell> {
     usage:
       usedBytes === null
         ? ['-', 'bad']
-        : [drawUsage(usedBytes, limitBytes), usedBytes > limitBytes ? 'bad' : 'plain'],
+        : [drawUsage(usedBytes, limitBytes, hasBars), usedBytes > limitBytes ? 'bad' : 'plain'],
     checkpoints: [drawFiles(checkpoints), 'plain'],
     prunable: [drawFiles(prunable), 'plain'],
     guarantee: [guarantee ?? '-', 'plain'],
@@ -220,9 +239,9 @@ function drawFiles(files: JobStatus['prunable']): string {
   return files.count ? `${files.count}, ${formatBytes(files.bytes)}` : 'none'
 }
 
-function drawUsage(usedBytes: number, limitBytes: number): string {
+function drawUsage(usedBytes: number, limitBytes: number, hasBar: boolean): string {
   const used = formatBytes(usedBytes).replace(/ MiB$/, '')
-  return `${formatBar(usedBytes, limitBytes, 4)} ${used}/${formatBytes(limitBytes)}`
+  return `${hasBar ? `${formatBar(usedBytes, limitBytes, 4)} ` : ''}${used}/${formatBytes(limitBytes)}`
 }
 
 function formatMoment(iso: string | null): string {

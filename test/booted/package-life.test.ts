@@ -232,6 +232,25 @@ withBoot(
   },
 )
 
+withBoot('an image without systemd gets the user and the models folder, and trains by hand', async () => {
+  const built = await builtPackage()
+  await using machine = await newMachine(await debianImage('13 without systemd'))
+  setTraining(machine, publishes)
+
+  const said = installPackage(machine, built.deb, ...KEEP_SETTINGS)
+  machine.must('mount', '-t', 'proc', 'proc', '/proc')
+  const owner = machine.must('stat', '--format', '%U:%G %a', models).trim()
+  machine.must('runuser', '-u', 'ransomeye', '--', 'ransomeye-trainer', '--models-dir', models)
+  const published = publishedOn(machine)
+  machine.must('apt-get', 'purge', '--yes', 'ransomeye-trainer')
+
+  assert.not.match(said, /error|cannot|failed/i)
+  assert.is(existsSync(machine.path('usr/bin/systemctl')), false)
+  assert.is(owner, 'ransomeye:ransomeye 750')
+  assert.equal(published, jobNames)
+  assert.is(existsSync(machine.path(models)), false)
+})
+
 withBoot('with a read-only /usr it trains as ever', async () => {
   const built = await builtPackage()
   await using machine = await newMachine(await debianImage(13))

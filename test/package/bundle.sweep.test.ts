@@ -9,12 +9,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, normalize } from 'node:path'
 import * as assert from 'uvu/assert'
 import { bundle } from '../../debian/build/bundle.ts'
 import { completionOf } from '../../debian/build/help.ts'
 import { copyrightOf } from '../../debian/build/licences.ts'
-import { asInstalled, roffOf } from '../../debian/build/manual.ts'
+import { asInstalled, roffOf, withoutAbsentLinks } from '../../debian/build/manual.ts'
 import { jobNames } from '../../lib/quotas.ts'
 import { checkUsage } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
@@ -181,6 +181,23 @@ inSweep('pages of the package name its own commands', () => {
   }
   const bundles = asInstalled(readFileSync(join(root, 'docs/bundles.md'), 'utf8'))
   assert.match(bundles, /^ransomeye-trainer bundle core --key private\.pem --out core\.tar\.gz$/m)
+})
+
+inSweep('links in pages of the package lead to pages that it has', () => {
+  const pages = readdirSync(join(root, 'docs')).filter(name => /\.(md|yml)$/.test(name))
+  for (const page of ['README.md', ...pages.filter(it => it.endsWith('.md')).map(name => `docs/${name}`)]) {
+    const text = withoutAbsentLinks(readFileSync(join(root, page), 'utf8'))
+    const links = [...text.matchAll(/\]\(([^)#]+)[^)]*\)|(?:src|srcset)="([^"]+)"/g)].map(
+      ([, a, b]) => a ?? b!,
+    )
+    const absent = links.filter(link => {
+      const place = normalize(join(dirname(page), link))
+      return (
+        !link.startsWith('https://') && !['README.md', ...pages.map(name => `docs/${name}`)].includes(place)
+      )
+    })
+    assert.equal(absent, [], page)
+  }
 })
 
 inSweep('the stack trace of a defect names its functions', () => {

@@ -70,6 +70,17 @@ rootTest('a purge keeps models whose manifest came from another machine', async 
   assert.equal(readdirSync(join(machine.models, 'core')).sort(), ['core.bin', 'manifest.json'])
 })
 
+rootTest('a purge keeps a model that no manifest names, and says that there is something', async () => {
+  await using machine = await newRoot()
+  mkdirSync(join(machine.models, 'core'))
+  writeFileSync(join(machine.models, 'core/core.onnx'), 'own')
+
+  const said = machine.purge()
+
+  assert.match(said, /^ransomeye-trainer: kept .*\/models, which is not empty$/m)
+  assert.equal(readdirSync(join(machine.models, 'core')), ['core.onnx'])
+})
+
 rootTest('a purge follows no link, in the place of whatever folder', async () => {
   for (const name of ['models', 'models/core']) {
     await using machine = await newRoot()

@@ -525,6 +525,43 @@ test('drawStatus() fits 80 columns with long names and reasons, and quotas up to
   )
 })
 
+test('drawStatus() takes one line a job from 110 columns on, whatever state jobs of 3 GiB are in', () => {
+  const job: Status['jobs'][number] = {
+    job: 'agent',
+    models: ['long-name.onnx', 'other.onnx'],
+    valid: false,
+    reason: 'core.onnx is empty',
+    trainedAt: '2026-01-02T03:04:05.000Z',
+    adopted: [],
+    generations: [],
+    usedBytes: 3072 * MIB,
+    limitBytes: 3072 * MIB,
+    checkpoints: { count: 99, bytes: 3000 * MIB },
+    prunable: { count: 98, bytes: 2970 * MIB },
+    guarantee: 'kernel+sandbox',
+    lastResult: { outcome: 'interrupted', at: '2026-01-02T03:04:05.000Z', reason: 'SIGTERM' },
+  }
+  const status: Status = {
+    modelsDir: '/m',
+    freeBytes: 1e9,
+    obstacle: null,
+    running: null,
+    lastRun: null,
+    jobs: [job, { ...job, job: 'core', valid: true, lastResult: null }],
+  }
+
+  const lines = drawStatus(status, false, 110).split('\n')
+
+  assert.equal(
+    lines.filter(line => line.length > 110),
+    [],
+  )
+  assert.match(
+    lines.join('\n'),
+    /^agent not valid long-nam… 2026-01-02 03:04 3072\/3072 MiB +99, 3000 MiB 98, 2970 MiB kernel\+sandbox interrupted\ncore +valid /m,
+  )
+})
+
 test('status says why there is nothing on a disk that is full, read-only or not mounted, and advises no other folder', async () => {
   for (const [obstacle, freeBytes, words] of [
     ['full', 0, 'none could be: the disk is full, free some space'],

@@ -5,14 +5,16 @@ import { join } from 'node:path'
 import { sandbox } from './sandbox.ts'
 import { must } from './volume-rig.ts'
 
-/** The packages of every machine: an init, and those that ours depends on and recommends. */
-const ESSENTIALS = ['systemd-sysv', 'dbus', 'bubblewrap', 'util-linux', 'procps']
+/** What ours depends on and recommends, but for Node.js. */
+const NEEDED = ['bubblewrap', 'util-linux', 'procps']
+const WITH_SYSTEMD = ['systemd-sysv', 'dbus', ...NEEDED]
 
-/** Releases of Debian by number, and what brings Node.js: its own is too old in 12. */
+/** Debian by the number of its release, with its init and what brings Node.js: its own is too old in 12. */
 const releases = {
-  13: { suite: 'trixie', node: ['nodejs'] },
-  12: { suite: 'bookworm', node: ['libstdc++6'] },
-} as const
+  13: { suite: 'trixie', packages: [...WITH_SYSTEMD, 'nodejs'] },
+  '13 without systemd': { suite: 'trixie', packages: [...NEEDED, 'systemd-standalone-sysusers', 'nodejs'] },
+  12: { suite: 'bookworm', packages: [...WITH_SYSTEMD, 'libstdc++6'] },
+}
 
 /** The version that Debian 12 gets, as from a repository that an administrator has added. */
 const NODE = '22'
@@ -21,11 +23,11 @@ const NODE = '22'
  * Give the root folder of Debian as debootstrap installs it: made once for each list of packages, and kept in the
  * temporary folder. Nothing may be changed in there.
  */
-export async function debianImage(release: keyof typeof releases, ...packages: string[]): Promise<string> {
-  const { suite, node } = releases[release]
-  const list = [...ESSENTIALS, ...node, ...packages].join()
+export async function debianImage(release: keyof typeof releases, ...others: string[]): Promise<string> {
+  const { suite, packages } = releases[release]
+  const list = [...packages, ...others].join()
   const hash = createHash('sha256').update(`${suite} ${list} ${NODE}`).digest('hex').slice(0, 12)
-  const image = join(tmpdir(), `ransomeye-debian-${release}-${hash}`)
+  const image = join(tmpdir(), `ransomeye-debian-${suite}-${hash}`)
   if (isThere(image)) return image
   const half = mkdtempSync(`${image}.`)
   try {
