@@ -71,6 +71,8 @@ for (const name of readdirSync(join(project, 'docs')).filter(it => it.endsWith('
   write(`docs/${name}`, unchanged.includes(name) ? text : asInstalled(text))
 }
 write('README.md', withoutAbsentLinks(read('README.md')))
+// Beside README debhelper would take it for the package's own.
+write('docs/CHANGELOG.md', read('CHANGELOG.md').replaceAll('](docs/', ']('))
 
 const command = [`/usr/bin/${PACKAGE}`, 'run', '--max-wait', '10m']
 const units = renderUnits({ command, modelsDir: SYSTEM_MODELS_DIR, systemdVersion: SYSTEMD_VERSION }, RETRAIN)

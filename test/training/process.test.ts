@@ -478,7 +478,8 @@ test('kill() finds what outlives a sandbox outside its group and session, if it 
   await training.kill()
   closeSync(lockFd)
 
-  assert.equal([exitCode, before], [0, 1])
+  // Its child may not have begun to be `sleep` yet.
+  assert.equal([exitCode, before > 0], [0, true])
   assert.equal(marked(box.dir), [])
 })
 
