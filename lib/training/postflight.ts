@@ -1,5 +1,7 @@
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
-import { findModels } from '../models/find.ts'
+import { type Findings, findModels, listNames } from '../models/find.ts'
 import { type Generation, nextGenerationDir } from '../models/generations.ts'
 import { filesOf } from '../models/judge.ts'
 import { type Published, publish } from '../models/publish.ts'
@@ -24,6 +26,9 @@ import { bringModels, takeBack, usesScratch } from './scratch.ts'
 import { inodesGone, limitReached } from './space-failure.ts'
 import type { Report } from './train.ts'
 
+/** So long a training may stand above its limit while its models are judged. */
+const MOST_JUDGING_MS = 500
+
 /** A quarter of what a reader of the journal takes for a line. */
 const MOST_DATA_BYTES = 16 * 1024
 
@@ -41,12 +46,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const stateDir = stateDirOf(run.modelsDir)
   assertOwnLock(stateDir)
   assertSameFolder(job, folderId)
-  const { valid, rejected } = await findModels(
-    workDir,
-    quota.models,
-    await checkpointTest(quota.globs),
-    run.signal,
-  )
+  const { valid, rejected } = await judgeModels(job, budget)
   const files = filesOf(valid)
   const keep = [...rules.keep, ...files]
   const pruning = { ...rules, keep, onPrune, onFault, signal: run.signal }
@@ -94,6 +94,33 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   for (const { generation, data, ...model } of published) {
     const told = { ...model, ...tellOf(data), ...(generation !== undefined && { generation }) }
     emit({ event: 'model.publish', job: name, ...told })
+  }
+}
+
+/**
+ * Judge what a training has left before anything is pruned: only then it is known which files its models consist of. Where that
+ * takes long the training must not stand above its limit meanwhile, so the oldest checkpoints go, but for what its models are
+ * named. The data of a model is as new as that is, and goes last.
+ *
+ * @throws {TrainerError} `quota-exceeded` if it is above its limit then all the same
+ */
+async function judgeModels(
+  { workDir, jobDir, quota, run, onPrune, onFault }: Job,
+  budget: Budget,
+): Promise<Findings> {
+  const { limitBytes, rules } = budget
+  const over = new AbortController()
+  const signal = AbortSignal.any([run.signal, over.signal])
+  const judging = findModels(workDir, quota.models, await checkpointTest(quota.globs), signal)
+  try {
+    const found = await Promise.race([judging, delay(MOST_JUDGING_MS, undefined, { ref: false })])
+    if (found) return found
+    const named = (await listNames(workDir, quota.models)).map(name => join(workDir, name))
+    await pruneTo(jobDir, limitBytes, { ...rules, keep: [...rules.keep, ...named], onPrune, onFault, signal })
+    return await judging
+  } finally {
+    over.abort()
+    await judging.catch(() => {})
   }
 }
 

@@ -256,7 +256,10 @@ time.sleep(60)`
         quotas.jobs.core = { ...job, maxDiskMb }
         writeFileSync(rig.path('quotas.json'), JSON.stringify(quotas))
         const run = rig.start(['core', '--json'])
-        await until('it has its data', () => existsSync(join(rig.modelsDir, 'core/work/ready')))
+        await until('it has its data', () => {
+          assert.is(run.child.exitCode, null, run.output())
+          return existsSync(join(rig.modelsDir, 'core/work/ready'))
+        })
         process.kill(Number(server), 'SIGSTOP')
         writeFileSync(join(rig.modelsDir, 'silent'), '')
         if (exitCode === 143) {
