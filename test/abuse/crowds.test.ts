@@ -245,7 +245,8 @@ time.sleep(60)`
     const device = must('losetup', '--find', '--show', image).trim()
     must('mount.exfat-fuse', device, data)
     writeFileSync(join(data, 'first'), 'data')
-    const server = must('pgrep', '-f', `mount.exfat-fuse ${device}`).trim()
+    // The newest: whoever has started it may not have ended yet.
+    const server = must('pgrep', '--newest', '--full', `mount.exfat-fuse ${device} `).trim()
     const quotas = JSON.parse(readFileSync(rig.path('quotas.json'), 'utf8'))
     const job = { ...trains(script.replace('DATA', data)), sandbox: 'off' }
     try {
@@ -273,8 +274,11 @@ time.sleep(60)`
       }
     } finally {
       process.kill(Number(server), 'SIGCONT')
-      must('umount', data)
-      spawnSync('losetup', ['-d', device])
+      for (const argv of [
+        ['umount', '--lazy', data],
+        ['losetup', '--detach', device],
+      ])
+        spawnSync(argv[0]!, argv.slice(1))
     }
   },
 )
