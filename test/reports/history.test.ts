@@ -51,6 +51,28 @@ function onlyJob(events: TrainerEvent[]): JobHistory {
   return run!.jobs[0]!
 }
 
+test('groupRuns() has one training of a job that was ended by mistake and began again, from its first start to its last end', () => {
+  const killed: EventBody = { event: 'train.exit', job, exitCode: null, signal: 'SIGKILL', seconds: 2 }
+  const events = eventsOf(
+    'r1',
+    [0, started],
+    [1, jobStarted],
+    [2, trainStarted],
+    [4, killed],
+    [4, { event: 'warning', job, message: 'Stopped core by mistake' }],
+    [5, jobStarted],
+    [6, trainStarted],
+    [8, trainEnded],
+    [9, { event: 'job.done', job, seconds: 8, usedBytes: 640 }],
+  )
+
+  const { outcome, training } = onlyJob(events)
+
+  assert.is(outcome, 'done')
+  assert.equal([training?.startMs, training?.endMs], [2000, 8000])
+  assert.equal(training?.exit, { exitCode: 0, signal: null })
+})
+
 test('groupRuns() tells what a run did, with times from its start', () => {
   const events = eventsOf(
     'r1',
