@@ -1,5 +1,6 @@
-import { TrainerError } from './errors.ts'
+import { TrainerError, type Usage } from './errors.ts'
 import { accountOf } from './storage/capacity.ts'
+import type { Entry } from './storage/entry.ts'
 import { findLargeUnnamed } from './storage/large-unnamed.ts'
 import { type MeasureOptions, measure } from './storage/measure.ts'
 import { type PruneListener, pruneOldest } from './storage/prune.ts'
@@ -118,24 +119,40 @@ export async function pruneForRoom(
 }
 
 /**
- * Delete everything in the folder's `work/` that no rule names, whether it takes blocks or not: what a training that
- * violated its limit has left unpublished, but for its checkpoints. Large files go first, without a count of all, until usage is
- * back at the limit.
+ * Delete large files in the folder's `work/` that no rule names, without a count of all, until usage is back at the limit: what a
+ * training that violated its limit has left.
+ *
+ * @returns those that are gone
  */
-export async function removeUnnamed(
+export async function removeLargeUnnamed(
   dir: string,
-  { usedBytes, limitBytes }: { usedBytes: number; limitBytes: number },
+  { usedBytes, limitBytes }: Usage,
   rules: MeasureOptions & PruneListener,
-): Promise<void> {
+): Promise<Entry[]> {
   const enoughBytes = usedBytes - limitBytes
+  const gone: Entry[] = []
   // It may have grown on until the last of its processes was dead: as much is looked for again, as long as there is so much.
   for (let left = usedBytes, isEnough = enoughBytes > 0; isEnough; ) {
     const large = await findLargeUnnamed(dir, rules, enoughBytes)
     const all = { usedBytes: left, targetBytes: Number.NEGATIVE_INFINITY }
-    const { usedBytes: after, freedBytes } = await pruneOldest(dir, large, { ...rules, ...all })
+    const { usedBytes: after, freedBytes, broken } = await pruneOldest(dir, large, { ...rules, ...all })
+    gone.push(...large.filter(({ set }) => !broken.has(set)))
     left = after
     isEnough = freedBytes >= enoughBytes
   }
+  return gone
+}
+
+/**
+ * Delete everything in the folder's `work/` that no rule names, whether it takes blocks or not: what a training that
+ * violated its limit has left unpublished, but for its checkpoints. Large files go first, as {@link removeLargeUnnamed} does.
+ */
+export async function removeUnnamed(
+  dir: string,
+  usage: Usage,
+  rules: MeasureOptions & PruneListener,
+): Promise<void> {
+  await removeLargeUnnamed(dir, usage, rules)
   while (await removeOnce(dir, rules)) {
     // More than are listed at a time.
   }

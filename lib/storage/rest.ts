@@ -4,7 +4,7 @@ import { type Bytes, escapeBytes, type Folder } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
 import { count, formatBytes, shorten } from '../text.ts'
 import { NO_OVERHEAD } from './capacity.ts'
-import type { PrunableSet } from './entry.ts'
+import type { Entry, PrunableSet } from './entry.ts'
 import { chargeOf, findRoot, type MeasureOptions } from './measure.ts'
 import { Belonging } from './naming.ts'
 import { PatternsOfNames, patternOf } from './patterns.ts'
@@ -28,6 +28,8 @@ export type Reasons = {
   faults: Iterable<string>
   /** The spared entries, and why. */
   spared?: Map<PrunableSet, string>
+  /** Files that no rule names and that are deleted by now: they are told as the others are. */
+  gone?: Entry[]
 }
 
 /** Files of one pattern that stayed for one reason. Of those that no rule names `names` is one. */
@@ -41,13 +43,14 @@ type Kind = { pattern: string; why: string; files: number; bytes: number; names:
 export async function describeRest(
   dir: string,
   { keep = [], signal, ...globs }: MeasureOptions,
-  { faults, spared = new Map() }: Reasons,
+  { faults, spared = new Map(), gone = [] }: Reasons,
 ): Promise<string> {
   const said = [...faults]
   const more = said.length > NAMED ? [`and ${said.length - NAMED} more`] : []
   const root = findRoot(dir)
   const why = said.length ? 'could not be deleted' : 'prunable'
   const rest = new Rest(root, await compileRules(root, globs), keep, spared, why)
+  for (const entry of gone) rest.add(entry)
   const late = AbortSignal.timeout(MOST_MS)
   const over = signal ? AbortSignal.any([signal, late]) : late
   const isWhole = await walk<Place>(root, { depth: 0 }, rest, over).then(
@@ -109,6 +112,12 @@ class Rest {
     if (holder.kind) return holder
     const depth = holder.depth + 1
     return rule || depth === MOST_LEVELS ? { depth, kind } : { depth }
+  }
+
+  add({ folder, name, bytes }: Entry): void {
+    const kind = this.#kindOf(folder, name, undefined)
+    kind.files++
+    kind.bytes += bytes
   }
 
   /** @param isWhole has everything been seen? */

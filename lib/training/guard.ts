@@ -436,7 +436,9 @@ class Guard {
     await training.kill()
     if (isInferred && !(await hasGivenBack(dir, before, hiddenBytes)))
       throw endedByMistake(this.#watch, hiddenBytes)
-    throw this.#reasonFor(look, holds + (await this.#choice.describeRest()))
+    // Nothing is deleted where others have filled the disk.
+    const { usage } = this.#reasonFor(look)
+    throw this.#reasonFor(look, usage && holds + (await this.#choice.endPassed(usage)))
   }
 
   /** A training that goes on while it is counted can hide from every count. */
@@ -545,7 +547,7 @@ class Guard {
     emit({ event: 'warning', job, message })
   }
 
-  #reasonFor(look: Figures, rest: string): TrainerError {
+  #reasonFor(look: Figures, rest?: string): TrainerError {
     const how = 'had nothing left to prune and was killed'
     if (look.usedInodes > limitNow(this.#watch, look).inodes) return inodesGone(this.#watch, look, how)
     return look.usedBytes > this.#watch.limitBytes

@@ -1,6 +1,8 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { describeRest } from '../../lib/storage/rest.ts'
+import { removeLargeUnnamed } from '../../lib/storage.ts'
+import { MIB } from '../../lib/text.ts'
 import { digFolders } from '../support/deep-folder.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
@@ -39,6 +41,16 @@ test('long names are told in part, and proposed to nobody', async () => {
 
   // 99 characters of each end: the last are "/[0-9]*".
   assert.is(rest, `left are 2 files ${'n'.repeat(99)}…${'n'.repeat(92)}/[0-9]* (8 KiB, no rule names them); `)
+})
+
+test('files that went at once are told as if they were left', async () => {
+  await using box = await sandbox({ 'work/part-1': 2 * MIB, 'work/part-2': 2 * MIB, 'work/part-3': 1000 })
+  const before = await describeRest(box.path(), {}, { faults: [] })
+
+  const gone = await removeLargeUnnamed(box.path(), { usedBytes: 4 * MIB, limitBytes: 1 }, {})
+
+  assert.equal(readdirSync(box.path('work')), ['part-3'])
+  assert.is(await describeRest(box.path(), {}, { faults: [], gone }), before)
 })
 
 test('the words about what stayed wait for nothing once a run is interrupted', async () => {
