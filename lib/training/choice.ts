@@ -99,7 +99,8 @@ export class Choice {
   }
 
   /**
-   * Bring a training that has passed its limit and is dead back inside it, as far as it has written large files that no rule names.
+   * Bring a training that has passed its limit, and is dead or dying, back inside it as far as it has written large files that no rule
+   * names.
    *
    * @returns what stayed by the rules and why, as {@link describeRest} does, those files among it
    */

@@ -433,12 +433,16 @@ class Guard {
     const seen = { ...look, usedBytes: look.usedBytes - hiddenBytes }
     const isInferred = !isAbove(seen, limitNow(this.#watch, look))
     const before = accountOf(dir)
-    await training.kill()
-    if (isInferred && !(await hasGivenBack(dir, before, hiddenBytes)))
-      throw endedByMistake(this.#watch, hiddenBytes)
+    // All of it has got SIGKILL then. To give back its memory may take it seconds.
+    const dying = training.kill()
+    if (isInferred) {
+      await dying
+      if (!(await hasGivenBack(dir, before, hiddenBytes))) throw endedByMistake(this.#watch, hiddenBytes)
+    }
     // Nothing is deleted where others have filled the disk.
     const { usage } = this.#reasonFor(look)
-    throw this.#reasonFor(look, usage && holds + (await this.#choice.endPassed(usage)))
+    const [rest] = await Promise.all([usage && this.#choice.endPassed(usage), dying])
+    throw this.#reasonFor(look, rest && holds + rest)
   }
 
   /** A training that goes on while it is counted can hide from every count. */
