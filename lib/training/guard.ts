@@ -441,8 +441,8 @@ class Guard {
     }
     // Nothing is deleted where others have filled the disk.
     const { usage } = this.#reasonFor(look)
-    const [rest] = await Promise.all([usage && this.#choice.endPassed(usage), dying])
-    throw this.#reasonFor(look, rest && holds + rest)
+    const [rest] = await Promise.all([usage ? this.#choice.endPassed(usage) : '', dying])
+    throw this.#reasonFor(look, holds + rest)
   }
 
   /** A training that goes on while it is counted can hide from every count. */
@@ -551,7 +551,7 @@ class Guard {
     emit({ event: 'warning', job, message })
   }
 
-  #reasonFor(look: Figures, rest?: string): TrainerError {
+  #reasonFor(look: Figures, rest = ''): TrainerError {
     const how = 'had nothing left to prune and was killed'
     if (look.usedInodes > limitNow(this.#watch, look).inodes) return inodesGone(this.#watch, look, how)
     return look.usedBytes > this.#watch.limitBytes
