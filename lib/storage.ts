@@ -1,7 +1,7 @@
 import { TrainerError, type Usage } from './errors.ts'
 import { accountOf } from './storage/capacity.ts'
 import type { Entry } from './storage/entry.ts'
-import { findLargeUnnamed } from './storage/large-unnamed.ts'
+import { findExcess, isLarge } from './storage/excess.ts'
 import { type MeasureOptions, measure } from './storage/measure.ts'
 import { type PruneListener, pruneOldest } from './storage/prune.ts'
 import { describeRest } from './storage/rest.ts'
@@ -119,12 +119,12 @@ export async function pruneForRoom(
 }
 
 /**
- * Delete large files in the folder's `work/` that no rule names, without a count of all, until usage is back at the limit: what a
- * training that violated its limit has left.
+ * Delete files in the folder's `work/` that no rule names, without a count of all, until usage is back at the limit: what a
+ * training that violated its limit has left. Where small files alone take very much some of them stay.
  *
  * @returns those that are gone
  */
-export async function removeLargeUnnamed(
+export async function removeExcess(
   dir: string,
   { usedBytes, limitBytes }: Usage,
   rules: MeasureOptions & PruneListener,
@@ -132,27 +132,31 @@ export async function removeLargeUnnamed(
   const enoughBytes = usedBytes - limitBytes
   const gone: Entry[] = []
   // It may have grown on until the last of its processes was dead: as much is looked for again, as long as there is so much.
-  for (let left = usedBytes, isEnough = enoughBytes > 0; isEnough; ) {
-    const large = await findLargeUnnamed(dir, rules, enoughBytes)
+  for (
+    let left = usedBytes, isEnough = enoughBytes > 0, smallRounds = 0;
+    isEnough && smallRounds < MAX_ROUNDS;
+  ) {
+    const found = await findExcess(dir, rules, enoughBytes)
     const all = { usedBytes: left, targetBytes: Number.NEGATIVE_INFINITY }
-    const { usedBytes: after, freedBytes, broken } = await pruneOldest(dir, large, { ...rules, ...all })
-    gone.push(...large.filter(({ set }) => !broken.has(set)))
+    const { usedBytes: after, freedBytes, broken } = await pruneOldest(dir, found, { ...rules, ...all })
+    gone.push(...found.filter(({ set }) => !broken.has(set)))
     left = after
     isEnough = freedBytes >= enoughBytes
+    if (!found.some(isLarge)) smallRounds++
   }
   return gone
 }
 
 /**
  * Delete everything in the folder's `work/` that no rule names, whether it takes blocks or not: what a training that
- * violated its limit has left unpublished, but for its checkpoints. Large files go first, as {@link removeLargeUnnamed} does.
+ * violated its limit has left unpublished, but for its checkpoints. What there is too much of goes first, as {@link removeExcess} does.
  */
 export async function removeUnnamed(
   dir: string,
   usage: Usage,
   rules: MeasureOptions & PruneListener,
 ): Promise<void> {
-  await removeLargeUnnamed(dir, usage, rules)
+  await removeExcess(dir, usage, rules)
   while (await removeOnce(dir, rules)) {
     // More than are listed at a time.
   }

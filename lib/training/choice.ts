@@ -6,7 +6,7 @@ import type { Measurement, MeasureOptions } from '../storage/measure.ts'
 import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
 import { findFresh, spare } from '../storage/spare.ts'
-import { removeLargeUnnamed } from '../storage.ts'
+import { removeExcess } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { openEntries } from './held-files.ts'
 import type { Training } from './process.ts'
@@ -99,14 +99,13 @@ export class Choice {
   }
 
   /**
-   * Bring a training that has passed its limit, and is dead or dying, back inside it as far as it has written large files that no rule
-   * names.
+   * Bring a training that has passed its limit, and is dead or dying, back inside it by files that no rule names.
    *
    * @returns what stayed by the rules and why, as {@link describeRest} does, those files among it
    */
   async endPassed(usage: Usage): Promise<string> {
     const { dir, rules, interruption, onPrune, onFault } = this.#chooser
-    const gone = await removeLargeUnnamed(dir, usage, { ...rules, onPrune, onFault })
+    const gone = await removeExcess(dir, usage, { ...rules, onPrune, onFault })
     const signal = interruption && { signal: interruption }
     return describeRest(dir, { ...rules, ...signal }, { faults: this.#faults, spared: this.#spared, gone })
   }

@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { describeRest } from '../../lib/storage/rest.ts'
-import { removeLargeUnnamed } from '../../lib/storage.ts'
+import { removeExcess } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
 import { digFolders } from '../support/deep-folder.ts'
 import { sandbox } from '../support/sandbox.ts'
@@ -44,12 +44,16 @@ test('long names are told in part, and proposed to nobody', async () => {
 })
 
 test('files that went at once are told as if they were left', async () => {
-  await using box = await sandbox({ 'work/part-1': 2 * MIB, 'work/part-2': 2 * MIB, 'work/part-3': 1000 })
+  await using box = await sandbox({
+    'work/part-1': 2 * MIB,
+    'work/part-2': 2 * MIB,
+    'work/3.checkpoint': 1000,
+  })
   const before = await describeRest(box.path(), {}, { faults: [] })
 
-  const gone = await removeLargeUnnamed(box.path(), { usedBytes: 4 * MIB, limitBytes: 1 }, {})
+  const gone = await removeExcess(box.path(), { usedBytes: 4 * MIB, limitBytes: 1 }, {})
 
-  assert.equal(readdirSync(box.path('work')), ['part-3'])
+  assert.equal(readdirSync(box.path('work')), ['3.checkpoint'])
   assert.is(await describeRest(box.path(), {}, { faults: [], gone }), before)
 })
 

@@ -10,17 +10,23 @@ import { RANK } from './rank.ts'
 import { compileRules, isTooDeep } from './rules.ts'
 import { walk } from './walk.ts'
 
-/** Smaller files take too long for what they free. */
-const LEAST_BYTES = MIB
+/** Smaller files take long for what they free, so there may be few of them. */
+const LARGE_BYTES = MIB
+const MOST_SMALL = 1024
 
 /** In a folder that a rule names, or outside `work/`. */
 type Place = 'stays' | undefined
 
+/** Is it one of those of which many are found? */
+export function isLarge({ bytes }: Entry): boolean {
+  return bytes >= LARGE_BYTES
+}
+
 /**
- * Find large files in a folder's `work/` that no rule names, until they have `enoughBytes` or all has been looked at. That is
- * long before everything is counted, and in any order.
+ * Find files in a folder's `work/` that no rule names, all that are large and a few others, until they have `enoughBytes` or all
+ * has been looked at. That is long before everything is counted, and in any order.
  */
-export async function findLargeUnnamed(
+export async function findExcess(
   dir: string,
   { keep = [], signal, ...globs }: MeasureOptions,
   enoughBytes: number,
@@ -32,6 +38,7 @@ export async function findLargeUnnamed(
   const enough = new AbortController()
   const found: Entry[] = []
   let foundBytes = 0
+  let smallCount = 0
   // Everything outside `work/` stays, and so is not gone into.
   const isUnnamed = ({ path }: Folder<Place>, name: Bytes, kind: 'file' | 'folder') => {
     if (path === root) return name === WORK
@@ -47,6 +54,7 @@ export async function findLargeUnnamed(
     entry.bytes = entry.ownBytes
     if (keeper.keeps(entry)) return
     entry.set = new PrunableSet(`${folder.label}/${name}`, entry)
+    if (!isLarge(entry)) smallCount++
     found.push(entry)
     foundBytes += entry.bytes
     if (foundBytes >= enoughBytes) enough.abort()
@@ -55,7 +63,8 @@ export async function findLargeUnnamed(
     isExact: () => false,
     visit(folder: Folder<Place>, name: Bytes, stats: Stats | BigIntStats): Place {
       const isFolder = stats.isDirectory()
-      if (folder.data === 'stays' || (!isFolder && stats.size < LEAST_BYTES)) return folder.data
+      const isPassed = !isFolder && stats.size < LARGE_BYTES && smallCount === MOST_SMALL
+      if (folder.data === 'stays' || isPassed || enough.signal.aborted) return folder.data
       if (!isUnnamed(folder, name, isFolder ? 'folder' : 'file')) return 'stays'
       if (!isFolder) take(folder, name)
       return undefined

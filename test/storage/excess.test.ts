@@ -1,8 +1,8 @@
-import { linkSync, readdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { findLargeUnnamed } from '../../lib/storage/large-unnamed.ts'
+import { findExcess, isLarge } from '../../lib/storage/excess.ts'
 import { measure } from '../../lib/storage/measure.ts'
-import { removeUnnamed } from '../../lib/storage.ts'
+import { removeExcess, removeUnnamed } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -29,20 +29,45 @@ async function violated() {
   return box
 }
 
-test('findLargeUnnamed() finds large files in work/ that no rule names, and are not kept', async () => {
+test('findExcess() finds files in work/ that no rule names, and are not kept', async () => {
   await using box = await violated()
 
-  const found = await findLargeUnnamed(box.dir, { ...rules, keep: [box.path('work/best.bin')] }, Infinity)
+  const found = await findExcess(box.dir, { ...rules, keep: [box.path('work/best.bin')] }, Infinity)
 
   assert.equal(found.map(({ path }) => `${path}`.slice(box.dir.length + 1)).sort(), [
     'work/deep/er/part',
     'work/part',
+    'work/small',
     'work/tmp/batch',
   ])
-  assert.ok(found.every(({ bytes, set }) => bytes >= 2 * MIB && set.bytes === bytes))
+  assert.ok(found.every(({ bytes, set }) => set.bytes === bytes))
 })
 
-test('removeUnnamed() deletes large files down to the limit before it counts, then the rest', async () => {
+test('findExcess() ends with enough, and with few small files', async () => {
+  await using box = await sandbox({ 'work/last/part': 2 * MIB })
+  for (let n = 0; n < 3000; n++) writeFileSync(box.path(`work/${n}`), 'x')
+
+  const few = await findExcess(box.dir, {}, 10 * 4096)
+  const all = await findExcess(box.dir, {}, Infinity)
+
+  assert.is(few.filter(it => !isLarge(it)).length <= 10, true)
+  assert.ok(few.reduce((sum, { bytes }) => sum + bytes, 0) >= 10 * 4096)
+  assert.is(all.filter(isLarge).length, 1)
+  assert.is(all.length, 1025)
+})
+
+test('removeExcess() deletes some of many small files, down to the limit and as much again', async () => {
+  await using box = await sandbox()
+  mkdirSync(box.path('work'))
+  for (let n = 0; n < 2000; n++) writeFileSync(box.path(`work/${n}`), 'x')
+
+  const gone = await removeExcess(box.dir, { usedBytes: 10 * 4096, limitBytes: 0 }, {})
+
+  assert.is(readdirSync(box.path('work')).length, 2000 - gone.length)
+  assert.ok(gone.length >= 10 && gone.length <= 200, `${gone.length}`)
+})
+
+test('removeUnnamed() deletes files down to the limit before it counts, then the rest', async () => {
   await using box = await violated()
   const { usedBytes } = await measure(box.dir)
   const pruned: [path: string, usedBytes: number][] = []
@@ -51,9 +76,9 @@ test('removeUnnamed() deletes large files down to the limit before it counts, th
   await removeUnnamed(box.dir, { usedBytes, limitBytes: usedBytes - 1 }, { ...rules, onPrune })
 
   const [[first, left], ...rest] = pruned as [[string, number], ...typeof pruned]
-  assert.match(first, /\/(part|batch)$/)
-  assert.ok(left <= usedBytes - 2 * MIB)
-  assert.ok(rest.some(([path]) => path.endsWith('/small')))
+  assert.match(first, /\/(part|batch|small)$/)
+  assert.ok(left < usedBytes)
+  assert.ok(rest.some(([path]) => path.endsWith('/other')))
   const { prunable } = await measure(box.dir, { ...rules, unnamed: true })
   assert.equal(prunable, [])
 })
