@@ -1,7 +1,7 @@
 import { TrainerError, type Usage } from './errors.ts'
 import { accountOf } from './storage/capacity.ts'
 import type { Entry } from './storage/entry.ts'
-import { findExcess, isLarge } from './storage/excess.ts'
+import { findExcess } from './storage/excess.ts'
 import { type MeasureOptions, measure } from './storage/measure.ts'
 import { type PruneListener, pruneOldest } from './storage/prune.ts'
 import { describeRest } from './storage/rest.ts'
@@ -120,31 +120,29 @@ export async function pruneForRoom(
 
 /**
  * Delete files in the folder's `work/` that no rule names, without a count of all, until usage is back at the limit: what a
- * training that violated its limit has left. Where small files alone take very much some of them stay.
+ * training that violated its limit has left.
  *
- * @returns those that are gone
+ * @returns those that are gone, the usage then, and whether that is all; of very many small ones some stay
  */
 export async function removeExcess(
   dir: string,
   { usedBytes, limitBytes }: Usage,
   rules: MeasureOptions & PruneListener,
-): Promise<Entry[]> {
+): Promise<{ gone: Entry[]; usedBytes: number; isAll: boolean }> {
   const enoughBytes = usedBytes - limitBytes
   const gone: Entry[] = []
+  let left = usedBytes
   // It may have grown on until the last of its processes was dead: as much is looked for again, as long as there is so much.
-  for (
-    let left = usedBytes, isEnough = enoughBytes > 0, smallRounds = 0;
-    isEnough && smallRounds < MAX_ROUNDS;
-  ) {
-    const found = await findExcess(dir, rules, enoughBytes)
+  for (let smallRounds = 0; enoughBytes > 0 && smallRounds < MAX_ROUNDS; ) {
+    const { found, smallCount, isCut } = await findExcess(dir, rules, enoughBytes)
     const all = { usedBytes: left, targetBytes: Number.NEGATIVE_INFINITY }
     const { usedBytes: after, freedBytes, broken } = await pruneOldest(dir, found, { ...rules, ...all })
     gone.push(...found.filter(({ set }) => !broken.has(set)))
     left = after
-    isEnough = freedBytes >= enoughBytes
-    if (!found.some(isLarge)) smallRounds++
+    if (!freedBytes || (freedBytes < enoughBytes && !isCut)) return { gone, usedBytes: left, isAll: true }
+    if (smallCount === found.length) smallRounds++
   }
-  return gone
+  return { gone, usedBytes: left, isAll: false }
 }
 
 /**

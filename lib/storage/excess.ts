@@ -17,10 +17,8 @@ const MOST_SMALL = 1024
 /** In a folder that a rule names, or outside `work/`. */
 type Place = 'stays' | undefined
 
-/** Is it one of those of which many are found? */
-export function isLarge({ bytes }: Entry): boolean {
-  return bytes >= LARGE_BYTES
-}
+/** Files that were found, and how many of them are small; of those there may be more. */
+type Excess = { found: Entry[]; smallCount: number; isCut: boolean }
 
 /**
  * Find files in a folder's `work/` that no rule names, all that are large and a few others, until they have `enoughBytes` or all
@@ -30,7 +28,7 @@ export async function findExcess(
   dir: string,
   { keep = [], signal, ...globs }: MeasureOptions,
   enoughBytes: number,
-): Promise<Entry[]> {
+): Promise<Excess> {
   const root = findRoot(dir)
   const overhead = overheadOn(dir)
   const ruleOf = await compileRules(root, globs)
@@ -54,7 +52,7 @@ export async function findExcess(
     entry.bytes = entry.ownBytes
     if (keeper.keeps(entry)) return
     entry.set = new PrunableSet(`${folder.label}/${name}`, entry)
-    if (!isLarge(entry)) smallCount++
+    if (entry.bytes < LARGE_BYTES) smallCount++
     found.push(entry)
     foundBytes += entry.bytes
     if (foundBytes >= enoughBytes) enough.abort()
@@ -63,7 +61,8 @@ export async function findExcess(
     isExact: () => false,
     visit(folder: Folder<Place>, name: Bytes, stats: Stats | BigIntStats): Place {
       const isFolder = stats.isDirectory()
-      const isPassed = !isFolder && stats.size < LARGE_BYTES && smallCount === MOST_SMALL
+      const isSmall = !isFolder && stats.size < LARGE_BYTES
+      const isPassed = isSmall && (!stats.size || smallCount >= MOST_SMALL)
       if (folder.data === 'stays' || isPassed || enough.signal.aborted) return folder.data
       if (!isUnnamed(folder, name, isFolder ? 'folder' : 'file')) return 'stays'
       if (!isFolder) take(folder, name)
@@ -74,5 +73,5 @@ export async function findExcess(
   await walk<Place>(root, undefined, visitor, over).catch(error => {
     if (error !== enough.signal.reason) throw error
   })
-  return found
+  return { found, smallCount, isCut: smallCount >= MOST_SMALL }
 }

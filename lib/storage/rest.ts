@@ -5,7 +5,7 @@ import { Slice } from '../system/slice.ts'
 import { count, formatBytes, shorten } from '../text.ts'
 import { NO_OVERHEAD } from './capacity.ts'
 import type { Entry, PrunableSet } from './entry.ts'
-import { chargeOf, findRoot, type MeasureOptions } from './measure.ts'
+import { chargeOf, findRoot, type MeasureOptions, UNNAMED } from './measure.ts'
 import { Belonging } from './naming.ts'
 import { PatternsOfNames, patternOf } from './patterns.ts'
 import { compileRules, type RuleOf } from './rules.ts'
@@ -28,7 +28,7 @@ export type Reasons = {
   faults: Iterable<string>
   /** The spared entries, and why. */
   spared?: Map<PrunableSet, string>
-  /** Files that no rule names and that are deleted by now: they are told as the others are. */
+  /** What is deleted by now: it is told as the others are. */
   gone?: Entry[]
 }
 
@@ -114,9 +114,9 @@ class Rest {
     return rule || depth === MOST_LEVELS ? { depth, kind } : { depth }
   }
 
-  add({ folder, name, bytes }: Entry): void {
-    const kind = this.#kindOf(folder, name, undefined)
-    kind.files++
+  add({ folder, name, rule, rank, bytes, isFolder, ownInodes }: Entry): void {
+    const kind = this.#kindOf(folder, name, rule === UNNAMED.name ? undefined : { name: rule, rank })
+    kind.files += isFolder ? ownInodes - 1 : 1
     kind.bytes += bytes
   }
 

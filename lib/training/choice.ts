@@ -1,9 +1,9 @@
-import type { Usage } from '../errors.ts'
+import { messageOf, type Usage } from '../errors.ts'
 import { worthPruning } from '../storage/arrange.ts'
 import type { Entry, PrunableSet } from '../storage/entry.ts'
 import { newestOfFamilies } from '../storage/families.ts'
 import type { Measurement, MeasureOptions } from '../storage/measure.ts'
-import { type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
+import { type Pruned, type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
 import { findFresh, spare } from '../storage/spare.ts'
 import { removeExcess } from '../storage.ts'
@@ -99,15 +99,33 @@ export class Choice {
   }
 
   /**
-   * Bring a training that has passed its limit, and is dead or dying, back inside it by files that no rule names.
+   * Bring a training that has passed its limit, and is dead or dying, back inside it: by files that no rule names, then by what was
+   * spared for its sake when it was counted.
    *
    * @returns what stayed by the rules and why, as {@link describeRest} does, those files among it
    */
-  async endPassed(usage: Usage): Promise<string> {
-    const { dir, rules, interruption, onPrune, onFault } = this.#chooser
-    const gone = await removeExcess(dir, usage, { ...rules, onPrune, onFault })
+  async endPassed(usage: Usage, { prunable }: Pick<Found, 'prunable'>): Promise<string> {
+    const { dir, rules, interruption } = this.#chooser
+    const gone = await this.#bringBack(usage, prunable).catch(reason => {
+      this.#faults.add(messageOf(reason)) // the violation is what counts
+      return []
+    })
     const signal = interruption && { signal: interruption }
     return describeRest(dir, { ...rules, ...signal }, { faults: this.#faults, spared: this.#spared, gone })
+  }
+
+  /** @returns what is deleted */
+  async #bringBack(usage: Usage, prunable: Entry[]): Promise<Entry[]> {
+    const { dir, rules, onPrune, onFault } = this.#chooser
+    const { gone, usedBytes, isAll } = await removeExcess(dir, usage, { ...rules, onPrune, onFault })
+    if (!isAll) return gone
+    const paths = new Set<string>()
+    const take = (pruned: Pruned) => {
+      paths.add(pruned.path)
+      onPrune(pruned)
+    }
+    await pruneOldest(dir, prunable, { usedBytes, targetBytes: usage.limitBytes, onPrune: take, onFault })
+    return [...gone, ...prunable.filter(({ pathBytes }) => paths.has(escapeBytes(pathBytes)))]
   }
 }
 

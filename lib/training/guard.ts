@@ -124,7 +124,7 @@ function reniceSession(nice: string): boolean {
 }
 
 /** The figures of a training that has passed its limit, and what it held. */
-type Passed = Figures & { held?: HeldFiles; hiddenBytes?: number }
+type Passed = Figures & { held?: HeldFiles; hiddenBytes?: number; prunable?: Look['prunable'] }
 
 class Guard {
   readonly #watch: Watch
@@ -429,7 +429,7 @@ class Guard {
   async #endPassed(look: Passed, held: HeldFiles | undefined): Promise<never> {
     const { dir, training } = this.#watch
     const holds = describeHeld(held)
-    const { hiddenBytes = 0 } = look
+    const { hiddenBytes = 0, prunable = [] } = look
     const seen = { ...look, usedBytes: look.usedBytes - hiddenBytes }
     const isInferred = !isAbove(seen, limitNow(this.#watch, look))
     const before = accountOf(dir)
@@ -441,7 +441,7 @@ class Guard {
     }
     // Nothing is deleted where others have filled the disk.
     const { usage } = this.#reasonFor(look)
-    const [rest] = await Promise.all([usage ? this.#choice.endPassed(usage) : '', dying])
+    const [rest] = await Promise.all([usage ? this.#choice.endPassed(usage, { prunable }) : '', dying])
     throw this.#reasonFor(look, holds + rest)
   }
 

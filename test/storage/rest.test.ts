@@ -51,7 +51,7 @@ test('files that went at once are told as if they were left', async () => {
   })
   const before = await describeRest(box.path(), {}, { faults: [] })
 
-  const gone = await removeExcess(box.path(), { usedBytes: 4 * MIB, limitBytes: 1 }, {})
+  const { gone } = await removeExcess(box.path(), { usedBytes: 4 * MIB, limitBytes: 1 }, {})
 
   assert.equal(readdirSync(box.path('work')), ['3.checkpoint'])
   assert.is(await describeRest(box.path(), {}, { faults: [], gone }), before)

@@ -414,4 +414,20 @@ for (const [what, interrupts, code] of [
   })
 }
 
+test('checkpoints that a training has open when it passes its quota go before anything else is done', async () => {
+  const trainer = `
+const files = [1, 2, 3].map(n => fs.openSync(dir + '/epoch-' + n + '.checkpoint', 'w'))
+for (let n = 0; n < 60; n++) for (const file of files) fs.writeSync(file, Buffer.alloc(2 ** 18, n))`
+  await using rig = await trainerRig({ core: { maxDiskMb: 30, trainer } })
+
+  const { exitCode, events } = await rig.run(['core', '--json'])
+
+  const kinds = events.map(it => it.event)
+  const [exceeded] = events.flatMap(it => (it.event === 'quota.exceeded' ? [it] : []))
+  assert.is(exitCode, 2)
+  assert.match(exceeded!.message, /left are 3 files \S*\.checkpoint \([\d.]+ MiB, in use\)/)
+  assert.ok(kinds.indexOf('storage.prune') < kinds.indexOf('train.exit'), kinds.join())
+  assert.ok((await checkUsage(rig.path('models/core'))) <= 30 * MIB)
+})
+
 test.run()
