@@ -30,15 +30,11 @@ const narrow: (Column | undefined)[][] = [
 const wide: Column[][] = [Object.keys(heads) as Column[]]
 
 /** How a table is drawn: its lines of a job, the spaces between two columns, and whether usage has a bar. */
-interface Style {
-  lines: (Column | undefined)[][]
-  gap: number
-  hasBars: boolean
-}
+type Style = { lines: (Column | undefined)[][]; gap: number; hasBars: boolean }
 const roomy: Style = { lines: wide, gap: 2, hasBars: true }
 /** Jobs of 3 GiB in their longest states, with less than a hundred checkpoints, take 110 columns so. */
 const dense: Style = { lines: wide, gap: 1, hasBars: false }
-const broken: Style = { lines: narrow, gap: 2, hasBars: true }
+const folded: Style = { lines: narrow, gap: 2, hasBars: true }
 
 /** The name of a column where it stands below another. */
 const narrowHeads: Partial<Record<Column, string>> = { state: '', last: 'last result' }
@@ -167,7 +163,7 @@ const LEAST_MODEL = 9
 function drawTable(jobs: JobStatus[], isColoured: boolean, columns: number): string[] {
   const inOneLine =
     columns >= WIDE ? (layOut(jobs, roomy, columns) ?? layOut(jobs, dense, columns)) : undefined
-  const { rows, widths, gap } = inOneLine ?? layOut(jobs, broken, WIDTH)!
+  const { rows, widths, gap } = inOneLine ?? layOut(jobs, folded, WIDTH)!
   return rows.map(row => {
     const cells = row.map(([text, tone], place) => {
       const cell = clip(text, widths[place]!).padEnd(widths[place]!)
