@@ -1,7 +1,7 @@
 import { lstatSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import type { Comparison } from './models/compare.ts'
-import { judgeAll, listNames } from './models/find.ts'
+import { judgeAll, listNames, tellRejected } from './models/find.ts'
 import {
   currentGeneration,
   isSameFile,
@@ -58,7 +58,7 @@ async function judgePublished(jobDir: string, globs: string[]): Promise<Publishe
   const names = [...comparisons.keys()]
   const foreign = names.filter(name => ['differs', 'unlisted'].includes(comparisons.get(name)!))
   const adopted = names.filter(name => foreign.includes(name) || manifest?.metadata.adopted.includes(name))
-  const reasons = rejected.map(({ path, reason }) => `${nameOf(jobDir, path)} ${reason}`)
+  const reasons = tellRejected(rejected, path => nameOf(jobDir, path))
   if (!missing || !reasons.length) reasons.push(summariseValid(valid, comparisons, adopted))
   return {
     models: valid.map(({ path, name }) => (isSameFile(join(jobDir, name), path) ? join(jobDir, name) : path)),

@@ -129,20 +129,38 @@ export async function removeExcess(
   { usedBytes, limitBytes }: Usage,
   rules: MeasureOptions & PruneListener,
 ): Promise<{ gone: Entry[]; usedBytes: number; isAll: boolean }> {
-  const enoughBytes = usedBytes - limitBytes
   const gone: Entry[] = []
   let left = usedBytes
-  // It may have grown on until the last of its processes was dead: as much is looked for again, as long as there is so much.
-  for (let smallRounds = 0; enoughBytes > 0 && smallRounds < MAX_ROUNDS; ) {
+  // It may have grown on until the last of its processes was dead: more and more is looked for then, as long as there is so much.
+  for (
+    let enoughBytes = usedBytes - limitBytes, smallRounds = 0;
+    enoughBytes > 0 && smallRounds < MAX_ROUNDS;
+  ) {
     const { found, smallCount, isCut } = await findExcess(dir, rules, enoughBytes)
-    const all = { usedBytes: left, targetBytes: Number.NEGATIVE_INFINITY }
+    const all = { usedBytes: left, targetBytes: Number.NEGATIVE_INFINITY, cutsShort: true }
     const { usedBytes: after, freedBytes, broken } = await pruneOldest(dir, found, { ...rules, ...all })
     gone.push(...found.filter(({ set }) => !broken.has(set)))
     left = after
     if (!freedBytes || (freedBytes < enoughBytes && !isCut)) return { gone, usedBytes: left, isAll: true }
-    if (smallCount === found.length) smallRounds++
+    if (smallCount < found.length) enoughBytes *= 4
+    else smallRounds++
   }
   return { gone, usedBytes: left, isAll: false }
+}
+
+/**
+ * Delete what processes that are dying are still writing to, by calls that no signal ends: files in the folder's `work/` that no
+ * rule names, and those of checkpoints that were written to since then.
+ */
+export async function removeGrowing(
+  dir: string,
+  sinceNs: bigint,
+  rules: MeasureOptions & PruneListener,
+): Promise<Entry[]> {
+  const { found } = await findExcess(dir, rules, Number.POSITIVE_INFINITY, sinceNs)
+  const all = { usedBytes: 0, targetBytes: Number.NEGATIVE_INFINITY, cutsShort: true }
+  await pruneOldest(dir, found, { ...rules, ...all })
+  return found
 }
 
 /**

@@ -29,7 +29,23 @@ export async function findModels(
     names.filter(name => !isCheckpoint(name)),
     signal,
   )
-  return { ...found, rejected: found.rejected.map(it => withRemedy(folder, it)) }
+  return {
+    ...found,
+    rejected: found.rejected.map((it, index) => (index < MOST_TOLD ? withRemedy(folder, it) : it)),
+  }
+}
+
+/** So many are told: a training can leave hundreds of thousands. */
+export const MOST_TOLD = 16
+
+/** Say of what was rejected why, and how much more there is than is told. */
+export function tellRejected(
+  rejected: Rejected[],
+  nameOf: (path: string) => string = path => path,
+): string[] {
+  const told = rejected.slice(0, MOST_TOLD).map(({ path, reason }) => `${nameOf(path)} ${reason}`)
+  const more = rejected.length - told.length
+  return more > 0 ? [...told, `and ${more} more`] : told
 }
 
 /** A glob names a folder, and may mean what is in it. */

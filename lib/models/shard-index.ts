@@ -1,11 +1,17 @@
+import { once } from 'node:events'
 import { posix } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import * as v from 'valibot'
 import { TrainerError } from '../errors.ts'
 import { readPlain, reasonOf } from '../system/plain-file.ts'
 import { Slice } from '../system/slice.ts'
 
 /** An index has an entry for each tensor of a model. */
-const MAX_BYTES = 64 * 2 ** 20
+const MAX_BYTES = 32 * 2 ** 20
+/** To parse a larger one takes so long that it is done aside. */
+const MOST_INLINE = 2 ** 18
+/** Many times an index of the largest size. */
+const MOST_HEAP_MB = 512
 
 const indexSchema = v.object({ weight_map: v.record(v.string(), v.string()) })
 
@@ -21,7 +27,9 @@ export async function assertShards(folder: string, names: string[], signal?: Abo
   const published = new Set(names)
   for (const index of names.filter(name => name.endsWith('.index.json'))) {
     await slice.giveWay(signal)
-    for (const shard of shardsIn(folder, index)) {
+    const shards = await shardsIn(folder, index, signal)
+    for (const shard of shards) {
+      await slice.giveWay(signal)
       if (published.has(posix.join(posix.dirname(index), shard))) continue
       throw new TrainerError(
         'training-failed',
@@ -32,12 +40,41 @@ export async function assertShards(folder: string, names: string[], signal?: Abo
   }
 }
 
-function shardsIn(folder: string, index: string): Set<string> {
+async function shardsIn(folder: string, index: string, signal?: AbortSignal): Promise<Set<string>> {
   try {
-    const { success, output } = v.safeParse(indexSchema, JSON.parse(readPlain(folder, index, MAX_BYTES)))
+    const text = readPlain(folder, index, MAX_BYTES)
+    if (text.length > MOST_INLINE) return await parseAside(text, signal)
+    const { success, output } = v.safeParse(indexSchema, JSON.parse(text))
     return new Set(success ? Object.values(output.weight_map) : [])
   } catch (error) {
+    signal?.throwIfAborted()
     if (!(error instanceof SyntaxError)) reasonOf(error)
     return new Set()
+  }
+}
+
+/** Does the same as the schema; it is a text because a thread of a bundle has no files of its own. */
+const PARSE = `
+const { parentPort, workerData } = require('node:worker_threads')
+let shards = []
+try {
+  const { weight_map: map } = JSON.parse(workerData)
+  const values = typeof map === 'object' && map !== null && !Array.isArray(map) ? Object.values(map) : []
+  if (values.every(value => typeof value === 'string')) shards = [...new Set(values)]
+} catch {}
+parentPort.postMessage(shards)`
+
+/** Parse an index in a thread of its own, which takes seconds. One that takes more memory than that may have says nothing. */
+async function parseAside(text: string, signal?: AbortSignal): Promise<Set<string>> {
+  const limits = { maxOldGenerationSizeMb: MOST_HEAP_MB }
+  const worker = new Worker(PARSE, { eval: true, workerData: text, execArgv: [], resourceLimits: limits })
+  try {
+    const [shards] = await once(worker, 'message', { signal })
+    return new Set(shards as string[])
+  } catch {
+    signal?.throwIfAborted()
+    return new Set()
+  } finally {
+    await worker.terminate()
   }
 }

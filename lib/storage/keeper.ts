@@ -3,6 +3,7 @@ import { basename, dirname, join } from 'node:path'
 import { isErrno } from '../errors.ts'
 import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
 import { inodeId } from '../system/plain-file.ts'
+import { Slice } from '../system/slice.ts'
 import type { Entry } from './entry.ts'
 
 /** Tells of an entry whether it is kept: it, under whatever name, or a folder that it is in or that is above it. */
@@ -13,16 +14,27 @@ export class Keeper {
   /** The length of the longest of the paths: what is kept of a longer one is above it. */
   #longest = 0
 
-  constructor(keep: Iterable<string | Buffer>) {
+  private constructor() {}
+
+  /** Learn what is kept: thousands of files are looked at one by one, and everything else has its turn. */
+  static async of(keep: Iterable<string | Buffer>, signal?: AbortSignal): Promise<Keeper> {
+    const keeper = new Keeper()
+    const slice = new Slice()
+    const folders = new Map<Bytes, Bytes | undefined>()
     for (const file of keep) {
-      const path = canonical(Buffer.from(file as string).toString('latin1'))
-      this.#paths.add(path)
-      this.#longest = Math.max(this.#longest, path.length)
-      for (let folder = dirname(path); !this.#folders.has(folder); folder = dirname(folder))
-        this.#folders.add(folder)
-      const stats = reachable(() => lstatSync(native(path), { bigint: true }))
-      if (stats) this.#ids.add(inodeId(stats))
+      await slice.giveWay(signal)
+      keeper.#add(canonical(Buffer.from(file as string).toString('latin1'), folders))
     }
+    return keeper
+  }
+
+  #add(path: Bytes): void {
+    this.#paths.add(path)
+    this.#longest = Math.max(this.#longest, path.length)
+    for (let folder = dirname(path); !this.#folders.has(folder); folder = dirname(folder))
+      this.#folders.add(folder)
+    const stats = reachable(() => lstatSync(native(path), { bigint: true }))
+    if (stats) this.#ids.add(inodeId(stats))
   }
 
   keeps(entry: Entry): boolean {
@@ -41,9 +53,19 @@ export class Keeper {
   }
 }
 
-/** Spelled without links above it, as measured paths are; a path that cannot be reached stays as it is. */
-function canonical(path: Bytes): Bytes {
-  const folder = reachable(() => realpathSync.native(native(dirname(path)), 'latin1'))
+/**
+ * Spelled without links above it, as measured paths are; a path that cannot be reached stays as it is.
+ *
+ * @param folders those that were asked for before, and where they are
+ */
+function canonical(path: Bytes, folders: Map<Bytes, Bytes | undefined>): Bytes {
+  const above = dirname(path)
+  if (!folders.has(above))
+    folders.set(
+      above,
+      reachable(() => realpathSync.native(native(above), 'latin1')),
+    )
+  const folder = folders.get(above)
   return folder === undefined ? path : join(folder, basename(path))
 }
 

@@ -60,7 +60,8 @@ export type Measurement = {
 export async function measure(dir: string, options: MeasureOptions = {}): Promise<Measurement> {
   const root = findRoot(dir)
   const ruleOf = await compileRules(root, options, options.liveSinceNs !== undefined)
-  const account = new Account(root, overheadOn(dir), ruleOf, options)
+  const keeper = await Keeper.of(options.keep ?? [], options.signal)
+  const account = new Account(root, overheadOn(dir), ruleOf, keeper, options)
   const rootStats = await walk<Owner>(root, undefined, account, options.signal)
   return account.close(rootStats)
 }
@@ -97,13 +98,14 @@ class Account {
     root: Bytes,
     overhead: Overhead,
     ruleOf: RuleOf,
-    { keep = [], most = MOST_ENTRIES, which = 'oldest', unnamed = false, liveSinceNs }: MeasureOptions,
+    keeper: Keeper,
+    { most = MOST_ENTRIES, which = 'oldest', unnamed = false, liveSinceNs }: MeasureOptions,
   ) {
     this.#root = root
     this.#work = `${root}/${WORK}`
     this.#overhead = overhead
     this.#ruleOf = ruleOf
-    this.#keeper = new Keeper(keep)
+    this.#keeper = keeper
     this.#entries = new EntriesByAge(root, most, which)
     this.#unnamed = unnamed
     this.#liveSinceNs = liveSinceNs

@@ -30,6 +30,8 @@ export type PruneListener = {
 export type PruneOptions = PruneListener & {
   dryRun?: boolean
   signal?: AbortSignal
+  /** See {@link Remover}. */
+  cutsShort?: boolean
   usedBytes: number
   targetBytes: number
   /** If inodes are what there must be fewer of. */
@@ -63,8 +65,8 @@ export async function pruneOldest(
   entries: Entry[],
   options: PruneOptions,
 ): Promise<PruneResult> {
-  const { dryRun, signal } = options
-  const remover = new Remover(findRoot(dir))
+  const { dryRun, signal, cutsShort } = options
+  const remover = new Remover(findRoot(dir), cutsShort)
   const pruning = new Pruning(entries, options)
   const slice = new Slice()
   const begin = async () => {

@@ -1,4 +1,15 @@
-import { closeSync, fchmodSync, fstatSync, lstatSync, openSync, rmdir, unlink } from 'node:fs'
+import {
+  close,
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  ftruncate,
+  lstatSync,
+  openSync,
+  rmdir,
+  unlink,
+} from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
 import { Slice } from '../system/slice.ts'
@@ -23,14 +34,20 @@ export type Outcome = 'removed' | 'gone' | 'changed' | TrainerError
  */
 export class Remover {
   readonly #root: Bytes
+  readonly #cutsShort: boolean
   /** Open folders: entries of the same time are likely to be in the same few. */
   readonly #folders = new Map<Bytes, number>()
   /** How many deletions still refer to one of them by number: closed now, it could become another folder's. */
   readonly #uses = new Map<number, number>()
   #settled: Promise<unknown> = Promise.resolve()
 
-  constructor(root: Bytes) {
+  /**
+   * @param cutsShort does a file lose its content too, where it has no other name? What still has it open or mapped would keep
+   * its blocks, and by a call that no signal ends fill it further.
+   */
+  constructor(root: Bytes, cutsShort = false) {
     this.#root = root
+    this.#cutsShort = cutsShort
   }
 
   /** Waits for what is being deleted. */
@@ -54,7 +71,8 @@ export class Remover {
     const outcomes: (Outcome | Promise<Outcome>)[] = []
     const slice = new Slice()
     for (const entry of entries) {
-      outcomes.push(entry.isFolder ? await this.#begin(entry) : this.#begin(entry))
+      // Side by side they would only wait for one another while what is cut short is still being filled.
+      outcomes.push(entry.isFolder || this.#cutsShort ? await this.#begin(entry) : this.#begin(entry))
       if (slice.isOver()) await slice.next()
     }
     return Promise.all(outcomes)
@@ -80,11 +98,13 @@ export class Remover {
     try {
       const { fd: folder, reach } = this.#reach(entry)
       if (!isSame(entry, reach)) return 'changed'
+      const content = this.#cutsShort && !entry.isFolder ? openContent(entry, reach) : undefined
       this.#count(folder, 1)
       return new Promise((resolve, reject) => {
         const settle = (outcome: Outcome) => {
           this.#count(folder, -1)
-          resolve(outcome)
+          if (content === undefined) resolve(outcome)
+          else cutShort(content, outcome, resolve)
         }
         const end = (cause: unknown) => settle(cause ? outcomeOf(cause) : 'removed')
         // Some caches and trainings keep their folders read-only.
@@ -196,4 +216,24 @@ async function newestMtimeNs(fd: number, ownMtimeNs: bigint): Promise<bigint> {
     },
   })
   return newest
+}
+
+/** Of a file with several names the others keep its content; nor is it cut where it may not be written, such as a program that runs. */
+function openContent({ dev, ino }: Entry, reach: string | Buffer): number | undefined {
+  try {
+    const fd = openSync(reach, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    const stats = fstatSync(fd, { bigint: true })
+    if (stats.dev === dev && stats.ino === ino && stats.isFile() && stats.nlink === 1n) return fd
+    closeSync(fd)
+  } catch {
+    // It is deleted all the same.
+  }
+  return undefined
+}
+
+/** Cut an open file short if it is deleted, and close it. */
+function cutShort(fd: number, outcome: Outcome, resolve: (outcome: Outcome) => void): void {
+  const end = () => close(fd, () => resolve(outcome))
+  if (outcome === 'removed') ftruncate(fd, 0, end)
+  else end()
 }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf, type Usage } from '../errors.ts'
 import { worthPruning } from '../storage/arrange.ts'
 import type { Entry, PrunableSet } from '../storage/entry.ts'
@@ -6,11 +7,13 @@ import type { Measurement, MeasureOptions } from '../storage/measure.ts'
 import { type Pruned, type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
 import { findFresh, spare } from '../storage/spare.ts'
-import { removeExcess } from '../storage.ts'
+import { removeExcess, removeGrowing } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
 import { openEntries } from './held-files.ts'
 import type { Training } from './process.ts'
 
+/** What does not die at once is looked at so often. */
+const CUT_EVERY_MS = 100
 /** So many faults are told; a training can make a million. */
 const MOST_FAULTS = 16
 
@@ -100,32 +103,60 @@ export class Choice {
 
   /**
    * Bring a training that has passed its limit, and is dead or dying, back inside it: by files that no rule names, then by what was
-   * spared for its sake when it was counted.
+   * spared for its sake when it was counted. Until it is dead, what it still writes to goes as well.
    *
    * @returns what stayed by the rules and why, as {@link describeRest} does, those files among it
    */
-  async endPassed(usage: Usage, { prunable }: Pick<Found, 'prunable'>): Promise<string> {
+  async endPassed(
+    usage: Usage,
+    { prunable, dying }: Pick<Found, 'prunable'> & { dying: Promise<void> },
+  ): Promise<string> {
     const { dir, rules, interruption } = this.#chooser
-    const gone = await this.#bringBack(usage, prunable).catch(reason => {
-      this.#faults.add(messageOf(reason)) // the violation is what counts
-      return []
+    const gone: Entry[] = []
+    const sinceNs = BigInt(Date.now()) * 10n ** 6n
+    let isDead = false
+    const dead = dying.finally(() => {
+      isDead = true
     })
+    try {
+      gone.push(...(await this.#bringBack(usage, prunable)))
+      for (
+        await Promise.race([dead, delay(CUT_EVERY_MS)]);
+        !isDead;
+        await Promise.race([dead, delay(CUT_EVERY_MS)])
+      )
+        gone.push(...(await removeGrowing(dir, sinceNs, this.#listening())))
+    } catch (reason) {
+      this.#faults.add(messageOf(reason)) // the violation is what counts
+    }
+    await dead
     const signal = interruption && { signal: interruption }
     return describeRest(dir, { ...rules, ...signal }, { faults: this.#faults, spared: this.#spared, gone })
   }
 
   /** @returns what is deleted */
   async #bringBack(usage: Usage, prunable: Entry[]): Promise<Entry[]> {
-    const { dir, rules, onPrune, onFault } = this.#chooser
-    const { gone, usedBytes, isAll } = await removeExcess(dir, usage, { ...rules, onPrune, onFault })
+    const { dir, onPrune, onFault } = this.#chooser
+    const { gone, usedBytes, isAll } = await removeExcess(dir, usage, this.#listening())
     if (!isAll) return gone
     const paths = new Set<string>()
     const take = (pruned: Pruned) => {
       paths.add(pruned.path)
       onPrune(pruned)
     }
-    await pruneOldest(dir, prunable, { usedBytes, targetBytes: usage.limitBytes, onPrune: take, onFault })
+    await pruneOldest(dir, prunable, {
+      usedBytes,
+      targetBytes: usage.limitBytes,
+      cutsShort: true,
+      onPrune: take,
+      onFault,
+    })
     return [...gone, ...prunable.filter(({ pathBytes }) => paths.has(escapeBytes(pathBytes)))]
+  }
+
+  #listening(): MeasureOptions & PruneListener {
+    const { rules, onPrune, onFault } = this.#chooser
+    return { ...rules, onPrune, onFault }
   }
 }
 

@@ -441,7 +441,8 @@ class Guard {
     }
     // Nothing is deleted where others have filled the disk.
     const { usage } = this.#reasonFor(look)
-    const [rest] = await Promise.all([usage ? this.#choice.endPassed(usage, { prunable }) : '', dying])
+    const rest = usage ? await this.#choice.endPassed(usage, { prunable, dying }) : ''
+    await dying
     throw this.#reasonFor(look, holds + rest)
   }
 

@@ -1,7 +1,6 @@
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TrainerError } from '../errors.ts'
-import { type Findings, findModels, listNames } from '../models/find.ts'
+import { type Findings, findModels, MOST_TOLD, tellRejected } from '../models/find.ts'
 import { type Generation, nextGenerationDir } from '../models/generations.ts'
 import { filesOf } from '../models/judge.ts'
 import { type Published, publish } from '../models/publish.ts'
@@ -55,10 +54,10 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
 
-  const reasons = rejected.map(({ path, reason }) => `${path} ${reason}`)
+  const reasons = tellRejected(rejected)
   if (!valid.length) {
-    const named = await findModels(workDir, quota.models)
-    for (const { path } of named.valid)
+    const named = await findModels(workDir, quota.models, undefined, run.signal)
+    for (const { path } of named.valid.slice(0, MOST_TOLD))
       reasons.push(
         `${path} is named by prune, and so is a checkpoint and no model; give the model another name, or name less in prune`,
       )
@@ -99,8 +98,8 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
 
 /**
  * Judge what a training has left before anything is pruned: only then it is known which files its models consist of. Where that
- * takes long the training must not stand above its limit meanwhile, so the oldest checkpoints go, but for what its models are
- * named. The data of a model is as new as that is, and goes last.
+ * takes long the training must not stand above its limit meanwhile, so the oldest checkpoints go: no model is one, and the data of
+ * a model is as new as that is, and goes last.
  *
  * @throws {TrainerError} `quota-exceeded` if it is above its limit then all the same
  */
@@ -115,8 +114,7 @@ async function judgeModels(
   try {
     const found = await Promise.race([judging, delay(MOST_JUDGING_MS, undefined, { ref: false })])
     if (found) return found
-    const named = (await listNames(workDir, quota.models)).map(name => join(workDir, name))
-    await pruneTo(jobDir, limitBytes, { ...rules, keep: [...rules.keep, ...named], onPrune, onFault, signal })
+    await pruneTo(jobDir, limitBytes, { ...rules, onPrune, onFault, signal })
     return await judging
   } finally {
     over.abort()

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import type { Guarantee } from '../events.ts'
-import { findModels } from '../models/find.ts'
+import { findModels, MOST_TOLD } from '../models/find.ts'
 import { TRAINER_METADATA } from '../models/trainer-metadata.ts'
 import { publishedFiles, supersededFiles } from '../models.ts'
 import type { Job, Run } from '../run.ts'
@@ -188,10 +188,15 @@ async function clearWork(job: Job): Promise<void> {
   await removeWhole(foldersIn(publishedDir).candidateDir)
   // The best model so far of a training that goes on.
   const isKept = isUnpublished(job) ? await keepTest(quota.globs) : () => false
-  for (const { path } of [...valid, ...rejected].filter(it => !isKept(relative(workDir, it.path)))) {
+  const left = [...valid, ...rejected].filter(it => !isKept(relative(workDir, it.path)))
+  for (const [index, { path }] of left.entries()) {
+    run.signal.throwIfAborted()
     await removeWhole(path)
+    if (index >= MOST_TOLD) continue
+    const more =
+      index === MOST_TOLD - 1 && left.length > MOST_TOLD ? ` and ${left.length - MOST_TOLD} more` : ''
     const message =
-      `removed ${path}: an earlier training left it unpublished, and models in quotas.json names it; ` +
+      `removed ${path}${more}: an earlier training left it unpublished, and models in quotas.json names it; ` +
       'if trainings resume from it, name it in prune or keep'
     emit({ event: 'warning', job: name, message })
   }

@@ -144,6 +144,9 @@ const rules: readonly Rule[] = [
       [427, 427], // io_uring_register
     ],
   },
+  // One call goes through any number of pages, and hears no signal meanwhile; mincore writes as it goes.
+  { errno: EPERM, calls: [[279, 239]] }, // move_pages
+  { errno: ENOSYS, calls: [[27, 232]] }, // mincore
   // io_setup, without which there is no io_submit: that goes through a list of any length, and hears no signal meanwhile.
   { errno: ENOSYS, calls: [[206, 0]] },
   {

@@ -138,6 +138,8 @@ attempt('its own', lambda: os.close(os.open(f'/proc/{os.getpid()}/mem', os.O_RDW
 attempt('handle', lambda: call((304, 265), -100, 0, 0))
 attempt('flags', lambda: __import__('fcntl').ioctl(os.open(out, os.O_RDONLY), 0x40086602, struct.pack('i', 0x20)))
 attempt('lease', lambda: __import__('fcntl').fcntl(os.open(out + '/leased', os.O_RDWR | os.O_CREAT), 1024, 1))
+attempt('pages', lambda: call((279, 239), 0, 0, 0, 0, 0, 0))
+attempt('mincore', lambda: call((27, 232), 0x10000, 0, 0))
 os.mkdir(out + '/encrypted')
 policy = struct.pack('4B8x', 0, 1, 4, 0)
 attempt('encryption', lambda: __import__('fcntl').ioctl(os.open(out + '/encrypted', os.O_RDONLY), 0x800c6613, policy))
@@ -155,7 +157,7 @@ publish()`
       const { lines } = await rig.attack(attack)
       const control = await open.attack(attack)
 
-      assert.equal(lines.slice(0, 25), [
+      assert.equal(lines.slice(0, 27), [
         ...[
           'unshare EPERM',
           'clone EPERM',
@@ -181,10 +183,11 @@ publish()`
         ],
         'flags EPERM',
         'lease EPERM',
+        ...['pages EPERM', 'mincore ENOSYS'],
         'encryption ENOTSUP',
       ])
-      if (process.arch === 'x64') assert.equal(lines.slice(25), ['int80 True', 'x32 ENOSYS'])
-      for (const call of ['add_key', 'lease']) assert.ok(control.lines.includes(`${call} works`))
+      if (process.arch === 'x64') assert.equal(lines.slice(27), ['int80 True', 'x32 ENOSYS'])
+      for (const call of ['add_key', 'lease', 'mincore']) assert.ok(control.lines.includes(`${call} works`))
     },
   )
 

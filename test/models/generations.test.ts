@@ -239,20 +239,29 @@ test('a set of files that only work together has no flat names: a reader would m
   assert.is((await checkPublished(box.dir, ['*.safetensors', '*.json'])).missing, false)
 })
 
-test('an index is not published without the shards that it names', async () => {
-  await using box = await sandbox()
-  const index = JSON.stringify({ weight_map: { a: 'model-1.safetensors', b: 'model-2.safetensors' } })
-  const files = { 'model.safetensors.index.json': index, 'model-1.safetensors': 'one' }
-  const models = Object.keys(files)
+for (const [size, tensors] of [
+  ['', 0],
+  [' of many tensors', 10_000],
+] as const)
+  test(`an index${size} is not published without the shards that it names`, async () => {
+    await using box = await sandbox()
+    const many = Array.from({ length: tensors }, (_, n) => [
+      `model.layers.${n}.weight`,
+      'model-1.safetensors',
+    ])
+    const map = { ...Object.fromEntries(many), a: 'model-1.safetensors', b: 'model-2.safetensors' }
+    const index = JSON.stringify({ weight_map: map })
+    const files = { 'model.safetensors.index.json': index, 'model-1.safetensors': 'one' }
+    const models = Object.keys(files)
 
-  const error = (await rejection(trainAndPublish(box.dir, files, { models, globs: ['*'] }))) as TrainerError
-  const whole = { ...files, 'model-2.safetensors': 'two' }
-  await trainAndPublish(box.dir, whole, { models: Object.keys(whole), globs: ['*'] })
+    const error = (await rejection(trainAndPublish(box.dir, files, { models, globs: ['*'] }))) as TrainerError
+    const whole = { ...files, 'model-2.safetensors': 'two' }
+    await trainAndPublish(box.dir, whole, { models: Object.keys(whole), globs: ['*'] })
 
-  assert.is(error.code, 'training-failed')
-  assert.match(error.message, /index\.json: it names model-2\.safetensors, which is not among the models/)
-  assert.equal(Object.keys(readManifest(box.dir).files).sort(), Object.keys(whole).sort())
-})
+    assert.is(error.code, 'training-failed')
+    assert.match(error.message, /index\.json: it names model-2\.safetensors, which is not among the models/)
+    assert.equal(Object.keys(readManifest(box.dir).files).sort(), Object.keys(whole).sort())
+  })
 
 test('a model that is a folder is published whole, under one flat name', async () => {
   await using box = await sandbox()

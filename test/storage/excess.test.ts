@@ -1,8 +1,18 @@
-import { linkSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  fstatSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import * as assert from 'uvu/assert'
 import { findExcess } from '../../lib/storage/excess.ts'
 import { measure } from '../../lib/storage/measure.ts'
-import { removeExcess, removeUnnamed } from '../../lib/storage.ts'
+import { removeExcess, removeGrowing, removeUnnamed } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
@@ -65,6 +75,28 @@ test('removeExcess() deletes some of many small files, down to the limit and as 
 
   assert.is(readdirSync(box.path('work')).length, 2000 - gone.length)
   assert.ok(gone.length >= 10 && gone.length <= 200, `${gone.length}`)
+})
+
+test('removeExcess() takes the content of what is still open, but of no file with another name', async () => {
+  await using box = await sandbox({ 'work/part': 2 * MIB, 'work/named': 2 * MIB })
+  linkSync(box.path('work/named'), box.path('other'))
+  const fd = openSync(box.path('work/part'), 'r')
+
+  await removeUnnamed(box.dir, { usedBytes: 2 * MIB, limitBytes: 1 }, {})
+
+  assert.is(fstatSync(fd).size, 0)
+  assert.is(statSync(box.path('other')).size, 2 * MIB)
+  closeSync(fd)
+})
+
+test('removeGrowing() deletes checkpoints that were written to since then, and no others', async () => {
+  await using box = await sandbox({ 'work/1.checkpoint': 1000, 'work/2.checkpoint': 1000, 'work/part': 1000 })
+  const sinceNs = statSync(box.path('work/part'), { bigint: true }).mtimeNs + 10n ** 9n
+  utimesSync(box.path('work/2.checkpoint'), new Date(), new Date(Number(sinceNs / 10n ** 6n) + 1))
+
+  await removeGrowing(box.dir, sinceNs, {})
+
+  assert.equal(readdirSync(box.path('work')), ['1.checkpoint'])
 })
 
 test('removeUnnamed() deletes files down to the limit before it counts, then the rest', async () => {
