@@ -75,6 +75,6 @@ async function parseAside(text: string, signal?: AbortSignal): Promise<Set<strin
     signal?.throwIfAborted()
     return new Set()
   } finally {
-    await worker.terminate()
+    void worker.terminate() // a text that is being parsed is parsed to its end
   }
 }
