@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   close,
   closeSync,
   constants,
@@ -12,6 +13,7 @@ import {
 } from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
+import { O_PATH } from '../system/mount-id.ts'
 import { Slice } from '../system/slice.ts'
 import { reachOf, undeletable } from './descent.ts'
 import { emptyOpen } from './empty-folder.ts'
@@ -81,7 +83,7 @@ export class Remover {
   /** Is an entry still what was measured? Of a folder, only whether it is the same one. */
   isUnchanged(entry: Entry): boolean {
     try {
-      return isSame(entry, this.#reach(entry).reach)
+      return isSame(entry, this.#reach(entry).reach, this.#cutsShort)
     } catch {
       return true // the removal tells why
     }
@@ -97,7 +99,8 @@ export class Remover {
     const outcomeOf = (cause: unknown) => (isErrno(cause, ...VANISHED) ? 'gone' : undeletable(path, cause))
     try {
       const { fd: folder, reach } = this.#reach(entry)
-      if (!isSame(entry, reach)) return 'changed'
+      // What is still written to goes too, where it is to lose its content.
+      if (!isSame(entry, reach, this.#cutsShort)) return 'changed'
       const content = this.#cutsShort && !entry.isFolder ? openContent(entry, reach) : undefined
       this.#count(folder, 1)
       return new Promise((resolve, reject) => {
@@ -173,9 +176,9 @@ export class Remover {
   }
 }
 
-function isSame({ ino, dev, isFolder, mtimeNs }: Entry, reach: string | Buffer): boolean {
+function isSame({ ino, dev, isFolder, mtimeNs }: Entry, reach: string | Buffer, atAnyTime: boolean): boolean {
   const stats = lstatSync(reach, { bigint: true })
-  return stats.ino === ino && stats.dev === dev && (isFolder || stats.mtimeNs === mtimeNs)
+  return stats.ino === ino && stats.dev === dev && (isFolder || atAnyTime || stats.mtimeNs === mtimeNs)
 }
 
 /** Let the owner of a folder delete what is in it; @returns whether that is new */
@@ -220,15 +223,18 @@ async function newestMtimeNs(fd: number, ownMtimeNs: bigint): Promise<bigint> {
 
 /** Of a file with several names the others keep its content; nor is it cut where it may not be written, such as a program that runs. */
 function openContent({ dev, ino }: Entry, reach: string | Buffer): number | undefined {
+  let found: number | undefined
   try {
-    const fd = openSync(reach, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
-    const stats = fstatSync(fd, { bigint: true })
-    if (stats.dev === dev && stats.ino === ino && stats.isFile() && stats.nlink === 1n) return fd
-    closeSync(fd)
+    found = openSync(reach, O_PATH | constants.O_NOFOLLOW)
+    const stats = fstatSync(found, { bigint: true })
+    if (stats.dev !== dev || stats.ino !== ino || !stats.isFile() || stats.nlink !== 1n) return undefined
+    if (!(stats.mode & 0o200n)) chmodSync(reachOf(found), 0o600)
+    return openSync(reachOf(found), constants.O_WRONLY | constants.O_NONBLOCK)
   } catch {
-    // It is deleted all the same.
+    return undefined // it is deleted all the same
+  } finally {
+    if (found !== undefined) closeSync(found)
   }
-  return undefined
 }
 
 /** Cut an open file short if it is deleted, and close it. */

@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   fstatSync,
   linkSync,
@@ -81,6 +82,7 @@ test('removeExcess() takes the content of what is still open, but of no file wit
   await using box = await sandbox({ 'work/part': 2 * MIB, 'work/named': 2 * MIB })
   linkSync(box.path('work/named'), box.path('other'))
   const fd = openSync(box.path('work/part'), 'r')
+  chmodSync(box.path('work/part'), 0)
 
   await removeUnnamed(box.dir, { usedBytes: 2 * MIB, limitBytes: 1 }, {})
 
