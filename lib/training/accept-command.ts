@@ -50,7 +50,7 @@ export async function verdictOf(
       limit: { minutes, reason: late },
       keep: [foldersIn(publishedDir).generationsDir],
     })
-    return await endOf(guarded, late)
+    return await endOf(guarded, late, job)
   } finally {
     // By then the files there are the other run's.
     if (!guarded?.lost.aborted) await clearUp(job, budget.folderId)
@@ -62,12 +62,18 @@ export async function verdictOf(
  *
  * @returns as {@link verdictOf}
  */
-async function endOf({ training, progress, wait }: Guarded, late: TrainerError): Promise<string | undefined> {
+async function endOf(
+  { training, progress, wait }: Guarded,
+  late: TrainerError,
+  { name, emit }: Job,
+): Promise<string | undefined> {
   try {
     await wait()
   } catch (error) {
     if (!(error instanceof TrainerError && (error.usage || error.code === 'training-failed'))) throw error
     if (error.message === late.message) return late.message
+    // By now what it took too much has gone.
+    if (error.usage) emit({ event: 'warning', job: name, message: error.message })
     return `accept's command was ended${error.usage ? ' because it took too much room' : ''}: ${error.message}`
   }
   if (training.isUnkillable) return `accept's command: ${training.describeUnkillable()}`

@@ -21,6 +21,8 @@ export type Chooser = Required<PruneListener> & {
   dir: string
   rules: MeasureOptions
   training: Training
+  /** Throws once another run has the lock, or another folder the place of this one: nothing there is ours to delete then. */
+  assertOurs?: () => void
   /** Aborted when the run is to end. */
   interruption?: AbortSignal
 }
@@ -111,7 +113,7 @@ export class Choice {
     usage: Usage,
     { prunable, dying }: Pick<Found, 'prunable'> & { dying: Promise<void> },
   ): Promise<string> {
-    const { dir, rules, interruption } = this.#chooser
+    const { dir, rules, interruption, assertOurs } = this.#chooser
     const gone: Entry[] = []
     const sinceNs = BigInt(Date.now()) * 10n ** 6n
     let isDead = false
@@ -119,6 +121,7 @@ export class Choice {
       isDead = true
     })
     try {
+      assertOurs?.()
       gone.push(...(await this.#bringBack(usage, prunable)))
       for (
         await Promise.race([dead, delay(CUT_EVERY_MS)]);

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { messageOf, type TrainerError } from '../errors.ts'
-import { onLostLock } from '../run/lost-lock.ts'
+import { assertOwnLock, onLostLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { stateDirOf } from '../settings/layout.ts'
 import { giveFolder } from '../storage/mend-folder.ts'
@@ -9,6 +9,7 @@ import { containmentOf } from './containment.ts'
 import { trainingEnvironment } from './environment.ts'
 import { countsAtOnce } from './estimate.ts'
 import { guard } from './guard.ts'
+import { assertSameFolder } from './job.ts'
 import type { Figures } from './limit.ts'
 import type { Budget } from './preflight.ts'
 import { Training } from './process.ts'
@@ -85,7 +86,11 @@ export async function startGuarded(job: Job, budget: Budget, program: Program): 
   const keep = [...budget.rules.keep, ...(program.keep ?? [])]
   const limits = { ...budget, rules: { ...budget.rules, keep }, countsAtOnce: isCounted }
   const onLook = (figures: Figures) => progress.takeLook(figures)
-  const watch = { ...limits, training, emit, onPrune, onFault, onLook, interruption: stop }
+  const assertOurs = () => {
+    assertOwnLock(stateDirOf(run.modelsDir))
+    assertSameFolder(job, budget.folderId)
+  }
+  const watch = { ...limits, training, emit, onPrune, onFault, onLook, assertOurs, interruption: stop }
   const guarding = guard(watch, over.signal)
   // Nobody watches it then, not even while it has its grace. Whoever waits for the guard is told why.
   guarding.catch(() => training.kill()).catch(() => {})
