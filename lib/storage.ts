@@ -14,6 +14,8 @@ export type EnforceOptions = MeasureOptions &
     dryRun?: boolean
     /** Stops between deletions; its reason is thrown. */
     signal?: AbortSignal
+    /** Where that is not enough, does what no rule names in `work/` go as well, as after a violation, before it is described? */
+    removesExcess?: boolean
   }
 
 /** Other programs may write checkpoints as fast as they are deleted. */
@@ -67,8 +69,7 @@ export async function pruneTo(
     })
     freedBytes += freed
     if (after <= limitBytes && (dryRun || before <= limitBytes)) return { usedBytes: after, freedBytes }
-    if (dryRun) throw await tooLarge(dir, after, limitBytes, options, faults)
-    if (isOver) break
+    if (dryRun || isOver) throw await tooLarge(dir, after, limitBytes, options, faults)
     if (!isCut) round++
   }
   const { usedBytes } = await measure(dir, options)
@@ -191,10 +192,12 @@ async function tooLarge(
   dir: string,
   usedBytes: number,
   limitBytes: number,
-  rules: MeasureOptions,
+  options: EnforceOptions,
   faults: Set<string>,
 ): Promise<TrainerError> {
-  const rest = await describeRest(dir, rules, { faults })
+  const removes = options.removesExcess && !options.dryRun
+  const { gone } = removes ? await removeExcess(dir, { usedBytes, limitBytes }, options) : { gone: [] }
+  const rest = await describeRest(dir, options, { faults, gone })
   return new TrainerError(
     'quota-exceeded',
     `Model too large for quota: ${escapeText(dir)} holds ${formatBytes(usedBytes)} with nothing left to prune, ` +

@@ -23,7 +23,11 @@ export async function findModels(
   isCheckpoint: (name: string) => boolean = () => false,
   signal?: AbortSignal,
 ): Promise<Findings> {
-  const names = await listNames(folder, globs)
+  const names = await listNames(folder, globs).catch(error => {
+    if (error instanceof TooManyNames) return error
+    throw error
+  })
+  if (names instanceof TooManyNames) return { valid: [], rejected: [{ path: folder, reason: names.why }] }
   const found = await judgeAll(
     folder,
     names.filter(name => !isCheckpoint(name)),
@@ -35,8 +39,19 @@ export async function findModels(
   }
 }
 
-/** So many are told: a training can leave hundreds of thousands. */
+/** So many are told: a training can leave tens of thousands. */
 export const MOST_TOLD = 16
+
+/** What a glob may mean. globby sorts the names of a folder out in one piece, in which nobody hears a signal. */
+const MOST_NAMES = 32_768
+
+class TooManyNames extends TrainerError {
+  readonly why = `has more than ${MOST_NAMES} names that models means; let it mean fewer`
+  constructor(folder: string) {
+    super('storage', '')
+    this.message = `Cannot look for models: ${folder} ${this.why}`
+  }
+}
 
 /** Say of what was rejected why, and how much more there is than is told. */
 export function tellRejected(
@@ -80,7 +95,7 @@ export async function judgeAll(folder: string, names: string[], signal?: AbortSi
  * List what globs match in a folder, models or not, but for what is in folders of our own. A folder in which they match
  * something is only the way to that, and an empty one below another has nothing to miss: `x/**` means the files.
  *
- * @throws {TrainerError} `storage` if the folder cannot be listed
+ * @throws {TrainerError} `storage` if the folder cannot be listed, or has too many of them
  */
 export async function listNames(folder: string, globs: string[]): Promise<string[]> {
   try {
@@ -98,7 +113,7 @@ export async function listNames(folder: string, globs: string[]): Promise<string
       onlyFiles: false,
       markDirectories: true,
       ignore: [WORK, TMP, CACHE, HOME, GENERATIONS, CANDIDATE].map(name => `${name}/**`),
-      fs: { readdir: await readerOf(named) },
+      fs: { readdir: await readerOf(folder, named) },
     })
     return withoutWays(folder, names).filter(isPublishable).sort()
   } catch (cause) {
@@ -145,17 +160,26 @@ const NAMES_AT_A_TIME = 1024
  * A `readdir` for globby that gives it only what may matter, folders and names that a glob may mean: a folder may have more
  * names than there should be in memory.
  */
-async function readerOf(globs: string[]): Promise<typeof readdir> {
+async function readerOf(folder: string, globs: string[]): Promise<typeof readdir> {
   const { default: picomatch } = await import('picomatch')
   const last = globs.map(lastPart)
   const mayMatch = last.includes(undefined)
     ? () => true
     : picomatch(last as string[], { dot: true, flags: 's' })
+  const isMeant = picomatch(
+    globs.filter(glob => !glob.startsWith('!')),
+    { dot: true, flags: 's' },
+  )
+  let count = 0
   const read = async (path: string): Promise<Dirent[]> => {
+    const below = path === folder ? '' : `${relative(folder, path)}/`
     const entries: Dirent[] = []
     try {
       for await (const entry of await opendir(path, { bufferSize: NAMES_AT_A_TIME }))
-        if (entry.isDirectory() || mayMatch(entry.name)) entries.push(entry)
+        if (entry.isDirectory() || mayMatch(entry.name)) {
+          entries.push(entry)
+          if (isMeant(`${below}${entry.name}`) && ++count > MOST_NAMES) throw new TooManyNames(folder)
+        }
       return entries
     } catch (error) {
       // Skip folders beyond PATH_MAX: nobody could open a model there, and the error would hide the other models.

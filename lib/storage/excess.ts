@@ -5,16 +5,16 @@ import { MIB } from '../text.ts'
 import { overheadOn } from './capacity.ts'
 import { Entry, PrunableSet } from './entry.ts'
 import { Keeper } from './keeper.ts'
-import { chargeOf, findRoot, type MeasureOptions, UNNAMED } from './measure.ts'
+import { allocatedOf, chargeOf, findRoot, type MeasureOptions, UNNAMED } from './measure.ts'
 import { RANK } from './rank.ts'
-import { compileRules, isTooDeep } from './rules.ts'
+import { compileRules, type Globs, isTooDeep } from './rules.ts'
 import { walk } from './walk.ts'
 
 /** Smaller files take long for what they free, so there may be few of them. */
 const LARGE_BYTES = MIB
 const MOST_SMALL = 1024
 
-/** Outside `work/` or kept; a checkpoint, or in one; undefined if no rule names it. */
+/** Outside `work/` or kept; a checkpoint or in one; undefined if no rule names it, but perhaps as a temporary file. */
 type Place = 'stays' | 'named' | undefined
 
 /** Files that were found, and how many of them are small; of those there may be more. */
@@ -34,22 +34,12 @@ export async function findExcess(
 ): Promise<Excess> {
   const root = findRoot(dir)
   const overhead = overheadOn(dir)
-  const ruleOf = await compileRules(root, globs)
+  const placeOf = await placeRule(root, globs)
   const keeper = await Keeper.of(keep, signal)
   const enough = new AbortController()
   const found: Entry[] = []
   let foundBytes = 0
   let smallCount = 0
-  // Everything outside `work/` stays, and so is not gone into.
-  const placeOf = ({ path, data }: Folder<Place>, name: Bytes, kind: 'file' | 'folder'): Place => {
-    if (path === root) return name === WORK ? undefined : 'stays'
-    if (isTooDeep(path)) return 'stays'
-    const rule = ruleOf(path, name, kind)
-    if (rule === 'kept') return 'stays'
-    const isNamed = data === 'named' || (rule !== undefined && rule.rank !== RANK.temporary)
-    if (isNamed) return sinceNs === undefined ? 'stays' : 'named'
-    return undefined
-  }
   const take = (folder: Folder<Place>, name: Bytes, place: Place) => {
     const stats = lstatSync(native(`${folder.reach}/${name}`), { bigint: true, throwIfNoEntry: false })
     if (!stats?.isFile() || stats.nlink > 1n) return
@@ -61,18 +51,19 @@ export async function findExcess(
     entry.set = new PrunableSet(`${folder.label}/${name}`, entry)
     if (stats.size < LARGE_BYTES) smallCount++
     found.push(entry)
-    foundBytes += entry.bytes
+    foundBytes += allocatedOf(stats, overhead) // holes free nothing
     if (foundBytes >= enoughBytes) enough.abort()
   }
+  const stays = (place: Place) => place === 'stays' || (place === 'named' && sinceNs === undefined)
   const visitor = {
     isExact: () => false,
     visit(folder: Folder<Place>, name: Bytes, stats: Stats | BigIntStats): Place {
       const isFolder = stats.isDirectory()
       const isSmall = !isFolder && stats.size < LARGE_BYTES
       const isPassed = isSmall && (!stats.size || smallCount >= MOST_SMALL)
-      if (folder.data === 'stays' || isPassed || enough.signal.aborted) return folder.data
-      const place = placeOf(folder, name, isFolder ? 'folder' : 'file')
-      if (place !== 'stays' && !isFolder) take(folder, name, place)
+      if (stays(folder.data) || isPassed || enough.signal.aborted) return folder.data
+      const place = placeOf(folder.path, name, isFolder ? 'folder' : 'file', folder.data)
+      if (!stays(place) && !isFolder) take(folder, name, place)
       return place
     },
   }
@@ -81,4 +72,44 @@ export async function findExcess(
     if (error !== enough.signal.reason) throw error
   })
   return { found, smallCount, isCut: smallCount >= MOST_SMALL }
+}
+
+/** Tells the place of what is in a folder that has one itself. */
+type PlaceOf = (folder: Bytes, name: Bytes, kind: 'file' | 'folder', above: Place) => Place
+
+async function placeRule(root: Bytes, globs: Globs): Promise<PlaceOf> {
+  const ruleOf = await compileRules(root, globs)
+  return (folder, name, kind, above) => {
+    // Everything outside `work/` stays, and so is not gone into.
+    if (folder === root) return name === WORK ? undefined : 'stays'
+    if (above === 'stays' || isTooDeep(folder)) return 'stays'
+    const rule = ruleOf(folder, name, kind)
+    if (rule === 'kept') return 'stays'
+    const isNamed = rule !== undefined && rule.rank !== RANK.temporary
+    return above === 'named' || isNamed ? 'named' : undefined
+  }
+}
+
+/**
+ * Make the test for a file in a folder, by its path: would {@link findExcess} find it, if it is one that grows also where it is a
+ * checkpoint or a part of one?
+ */
+export async function excessTest(
+  dir: string,
+  { keep = [], signal, ...globs }: MeasureOptions,
+): Promise<(path: Bytes, file: Record<'dev' | 'ino', bigint> & { isGrowing: boolean }) => boolean> {
+  const root = findRoot(dir)
+  const placeOf = await placeRule(root, globs)
+  const keeper = await Keeper.of(keep, signal)
+  return (path, file) => {
+    let folder = root
+    let place: Place
+    const names = path.slice(root.length + 1).split('/')
+    for (const [index, name] of names.entries()) {
+      place = placeOf(folder, name, index < names.length - 1 ? 'folder' : 'file', place)
+      folder = `${folder}/${name}`
+    }
+    const isKept = keeper.keepsInode(file) || keeper.keepsPath(path)
+    return !isKept && (place === undefined || (place === 'named' && file.isGrowing))
+  }
 }

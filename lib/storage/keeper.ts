@@ -41,7 +41,11 @@ export class Keeper {
     if (!this.#paths.size) return false
     if (this.keepsInode(entry)) return true
     // The label begins as the path does.
-    let path = entry.isDeep && this.#longest < PATH_MAX / 2 ? entry.label : entry.pathBytes
+    return this.keepsPath(entry.isDeep && this.#longest < PATH_MAX / 2 ? entry.label : entry.pathBytes)
+  }
+
+  keepsPath(whole: Bytes): boolean {
+    let path = whole
     if (path.length > this.#longest) path = path.slice(0, Math.max(0, path.lastIndexOf('/', this.#longest)))
     else if (this.#folders.has(path)) return true
     while (path.length > 1 && !this.#paths.has(path)) path = dirname(path)

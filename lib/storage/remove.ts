@@ -1,19 +1,7 @@
-import {
-  chmodSync,
-  close,
-  closeSync,
-  constants,
-  fchmodSync,
-  fstatSync,
-  ftruncate,
-  lstatSync,
-  openSync,
-  rmdir,
-  unlink,
-} from 'node:fs'
+import { close, closeSync, fchmodSync, fstatSync, lstatSync, openSync, rmdir, unlink } from 'node:fs'
 import { isErrno, type TrainerError } from '../errors.ts'
 import { type Bytes, native, PATH_MAX } from '../system/bytes.ts'
-import { O_PATH } from '../system/mount-id.ts'
+import { cutHoles, emptyAndClose, openToCut } from '../system/cut-short.ts'
 import { Slice } from '../system/slice.ts'
 import { reachOf, undeletable } from './descent.ts'
 import { emptyOpen } from './empty-folder.ts'
@@ -71,12 +59,16 @@ export class Remover {
 
   async #removeAll(entries: Entry[]): Promise<Outcome[]> {
     const outcomes: (Outcome | Promise<Outcome>)[] = []
+    const contents: number[] = []
     const slice = new Slice()
     for (const entry of entries) {
       // Side by side they would only wait for one another while what is cut short is still being filled.
-      outcomes.push(entry.isFolder || this.#cutsShort ? await this.#begin(entry) : this.#begin(entry))
+      const isAlone = entry.isFolder || this.#cutsShort
+      outcomes.push(isAlone ? await this.#begin(entry, contents) : this.#begin(entry, contents))
       if (slice.isOver()) await slice.next()
     }
+    // To free gigabytes takes seconds, in which the last would grow on: by now none of them can.
+    for (const fd of contents) await emptyAndClose(fd)
     return Promise.all(outcomes)
   }
 
@@ -94,7 +86,8 @@ export class Remover {
     return { fd, reach: native(`${reachOf(fd)}/${name}`) }
   }
 
-  #begin(entry: Entry): Outcome | Promise<Outcome> {
+  /** @param contents gets the open file whose content is to go, which has no more room to grow in */
+  #begin(entry: Entry, contents: number[]): Outcome | Promise<Outcome> {
     const path = entry.pathBytes
     const outcomeOf = (cause: unknown) => (isErrno(cause, ...VANISHED) ? 'gone' : undeletable(path, cause))
     try {
@@ -106,8 +99,10 @@ export class Remover {
       return new Promise((resolve, reject) => {
         const settle = (outcome: Outcome) => {
           this.#count(folder, -1)
-          if (content === undefined) resolve(outcome)
-          else cutShort(content, outcome, resolve)
+          if (content === undefined) return resolve(outcome)
+          if (outcome !== 'removed') return close(content, () => resolve(outcome))
+          contents.push(content)
+          void cutHoles(content).then(() => resolve(outcome))
         }
         const end = (cause: unknown) => settle(cause ? outcomeOf(cause) : 'removed')
         // Some caches and trainings keep their folders read-only.
@@ -221,25 +216,7 @@ async function newestMtimeNs(fd: number, ownMtimeNs: bigint): Promise<bigint> {
   return newest
 }
 
-/** Of a file with several names the others keep its content; nor is it cut where it may not be written, such as a program that runs. */
+/** Of a file with several names the others keep its content. */
 function openContent({ dev, ino }: Entry, reach: string | Buffer): number | undefined {
-  let found: number | undefined
-  try {
-    found = openSync(reach, O_PATH | constants.O_NOFOLLOW)
-    const stats = fstatSync(found, { bigint: true })
-    if (stats.dev !== dev || stats.ino !== ino || !stats.isFile() || stats.nlink !== 1n) return undefined
-    if (!(stats.mode & 0o200n)) chmodSync(reachOf(found), 0o600)
-    return openSync(reachOf(found), constants.O_WRONLY | constants.O_NONBLOCK)
-  } catch {
-    return undefined // it is deleted all the same
-  } finally {
-    if (found !== undefined) closeSync(found)
-  }
-}
-
-/** Cut an open file short if it is deleted, and close it. */
-function cutShort(fd: number, outcome: Outcome, resolve: (outcome: Outcome) => void): void {
-  const end = () => close(fd, () => resolve(outcome))
-  if (outcome === 'removed') ftruncate(fd, 0, end)
-  else end()
+  return openToCut(reach, it => it.dev === dev && it.ino === ino && it.nlink === 1n)
 }

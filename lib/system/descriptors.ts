@@ -11,6 +11,7 @@ import {
 } from 'node:fs'
 import { open, stat } from 'node:fs/promises'
 import { isErrno } from '../errors.ts'
+import type { Bytes } from './bytes.ts'
 import { isEnded, threadsOf } from './processes.ts'
 import { Slice } from './slice.ts'
 
@@ -64,26 +65,27 @@ export function firstLiveThread(pid: number): string[] {
   return live === undefined ? [] : [live]
 }
 
-/** A part of a deleted file that a process has mapped. */
+/** A part of a file that a process has mapped. */
 export type Mapping = {
-  /** Whose it is, as a path below /proc. */
-  thread: string
-  /** Its name in map_files. */
-  range: string
+  pid: number
+  /** Leads to the file, for those who may follow it; see proc_pid_map_files(5). */
+  link: string
   inode: number
   device: number
-  path: string
+  path: Bytes
+  isDeleted: boolean
   /** The file has at least so many. */
   bytes: number
 }
 
 /**
- * Call `visit` with every mapping of a deleted file, and its status where this user may have that. To read a list of mappings
- * waits while its process changes them, or runs another program. While that goes on it must be read `aside`, in a thread that
+ * Call `visit` with every mapping of which the line in /proc/PID/maps is wanted, and with its file's status where this user may have
+ * that; see proc_pid_maps(5). To read a list of mappings waits while its process changes them, or runs another program. While that goes on it must be read `aside`, in a thread that
  * keeps nobody else waiting.
  */
-export async function eachDeletedMapping(
+export async function eachMapping(
   pids: number[],
+  isWanted: (line: string) => boolean,
   { aside, signal }: { aside: boolean; signal: AbortSignal | undefined },
   visit: (mapping: Mapping, stats: () => Promise<Stats | undefined>) => Promise<void>,
 ): Promise<void> {
@@ -91,28 +93,33 @@ export async function eachDeletedMapping(
   for (const pid of pids) {
     const [thread] = firstLiveThread(pid)
     if (!thread) continue
+    // No list shows a thread as if it were a process, but it is there.
+    const tid = thread.slice(thread.lastIndexOf('/') + 1)
     for await (const lines of linesOf(`/proc/${thread}/maps`, aside)) {
       for (const line of lines) {
-        if (!line.endsWith(DELETED)) continue
-        const mapping = parseMapping(thread, line)
-        const path = `/proc/${pid}/map_files/${mapping.range}`
-        await visit(mapping, async () => (aside ? stat(path).catch(() => undefined) : statOrNothing(path)))
+        if (!isWanted(line)) continue
+        const mapping = parseMapping(pid, tid, line)
+        const { link } = mapping
+        await visit(mapping, async () => (aside ? stat(link).catch(() => undefined) : statOrNothing(link)))
       }
       await slice.giveWay(signal)
     }
   }
 }
 
-function parseMapping(thread: string, line: string): Mapping {
-  const [range, , offset, device, inode, ...path] = line.split(/ +/)
+function parseMapping(pid: number, tid: string, line: string): Mapping {
+  const isDeleted = line.endsWith(DELETED)
+  const [range, , offset, device, inode, ...words] = line.split(/ +/)
+  const path = words.join(' ')
   const [start, end] = range!.split('-').map(address => Number.parseInt(address, 16))
   const [major, minor] = device!.split(':').map(part => Number.parseInt(part, 16)) // hexadecimal, but in mountinfo
   return {
-    thread,
-    range: `${start!.toString(16)}-${end!.toString(16)}`,
+    pid,
+    link: `/proc/${tid}/map_files/${start!.toString(16)}-${end!.toString(16)}`,
     inode: Number(inode),
     device: makedev(major!, minor!),
-    path: path.join(' ').slice(0, -DELETED.length),
+    path: isDeleted ? path.slice(0, -DELETED.length) : path,
+    isDeleted,
     bytes: Number.parseInt(offset!, 16) + end! - start!,
   }
 }

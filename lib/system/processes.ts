@@ -153,7 +153,11 @@ export function runsOf(pid: number): number | undefined {
 
 /** For how long the threads of a process have been given a processor; 0 if it is gone, and where the kernel does not count. */
 export function ranMsOf(pid: number): number {
-  return (scheduled(pid, RAN_NS) ?? 0) / 1e6
+  return ranNsOf(pid) / 1e6
+}
+
+function ranNsOf(pid: number): number {
+  return scheduled(pid, RAN_NS) ?? 0
 }
 
 /** Look so often, and so long in all, at what a process does. */
@@ -164,15 +168,14 @@ const LOOKS_MS = 500
 type Doings = { ranNs: number; isAlwaysReady: boolean }
 
 async function watchProcesses(pids: number[]): Promise<Map<number, Doings>> {
-  const ranNs = (pid: number) => scheduled(pid, RAN_NS) ?? 0
-  const before = new Map(pids.map(pid => [pid, ranNs(pid)]))
+  const before = new Map(pids.map(pid => [pid, ranNsOf(pid)]))
   const ready = new Set(pids)
   for (let look = 0; look < LOOKS; look++) {
     await delay(LOOKS_MS / LOOKS)
     for (const pid of ready) if (!threadStates(pid).includes('R')) ready.delete(pid)
   }
   return new Map(
-    pids.map(pid => [pid, { ranNs: ranNs(pid) - before.get(pid)!, isAlwaysReady: ready.has(pid) }]),
+    pids.map(pid => [pid, { ranNs: ranNsOf(pid) - before.get(pid)!, isAlwaysReady: ready.has(pid) }]),
   )
 }
 
@@ -181,15 +184,24 @@ function isStarved({ ranNs, isAlwaysReady }: Doings): boolean {
   return isAlwaysReady && ranNs < (LOOKS_MS * 1e6) / 2
 }
 
+/** What has run for so long since it was killed, and is not on its way out, is in a call that hears no signal. */
+const DEAF_NS = 250e6
+
 /** Find those of some processes that wait for a processor, which others keep; takes half a second. */
 export async function findStarved(pids: number[]): Promise<number[]> {
   return [...(await watchProcesses(pids))].flatMap(([pid, doings]) => (isStarved(doings) ? [pid] : []))
 }
 
-/** Are these on their way out, as far as others let them run? To give much memory back takes long, and one waits for another. */
-async function areEnding(pids: number[]): Promise<boolean> {
+/**
+ * Are these on their way out, as far as others let them run? To give much memory back takes long, and one waits for another.
+ *
+ * @param ranNs how long each had run when it had been killed
+ */
+async function areEnding(pids: number[], ranNs: Map<number, number>): Promise<boolean> {
   const doings = [...(await watchProcesses(pids))]
-  const moves = ([pid, it]: [number, Doings]) => isStarved(it) || (isExiting(pid) && it.ranNs > 0)
+  const isDeaf = (pid: number) => ranNsOf(pid) - (ranNs.get(pid) ?? 0) > DEAF_NS
+  const moves = ([pid, it]: [number, Doings]) =>
+    isExiting(pid) ? it.ranNs > 0 || isStarved(it) : isStarved(it) && !isDeaf(pid)
   return doings.some(moves) && doings.every(it => isExiting(it[0]) || moves(it))
 }
 
@@ -225,6 +237,8 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
+/** Most is dead by then. */
+const AT_ONCE_MS = 1000
 /** So long all that is on its way out is left alone before it is looked at. */
 const ENDING_MS = 5000
 /** No ending is waited for longer than this, whatever it does. */
@@ -242,15 +256,17 @@ export async function killAll(
   signal?: AbortSignal,
 ): Promise<number[]> {
   const startedMs = performance.now()
+  const ranNs = new Map<number, number>()
   for (;;) {
     const left = find()
     if (!left.length) return left
     for (const pid of left) signalProcess(pid, 'SIGKILL')
     await delay(5)
     const tookMs = performance.now() - startedMs
+    if (tookMs > AT_ONCE_MS) for (const pid of left) if (!ranNs.has(pid)) ranNs.set(pid, ranNsOf(pid))
     // One on its way out does nothing more, and hears no signal: it moves on, or is stuck for good.
     const isEnding = tookMs > ENDING_MS && left.every(isExiting)
     if (tookMs < deadlineMs && !isEnding) continue
-    if (signal?.aborted || tookMs > MOST_ENDING_MS || !(await areEnding(left))) return find()
+    if (signal?.aborted || tookMs > MOST_ENDING_MS || !(await areEnding(left, ranNs))) return find()
   }
 }

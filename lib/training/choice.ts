@@ -1,28 +1,19 @@
-import { setTimeout as delay } from 'node:timers/promises'
-import { messageOf, type Usage } from '../errors.ts'
+import type { Usage } from '../errors.ts'
 import { worthPruning } from '../storage/arrange.ts'
 import type { Entry, PrunableSet } from '../storage/entry.ts'
 import { newestOfFamilies } from '../storage/families.ts'
-import type { Measurement, MeasureOptions } from '../storage/measure.ts'
-import { type Pruned, type PruneListener, type PruneResult, pruneOldest } from '../storage/prune.ts'
+import type { Measurement } from '../storage/measure.ts'
+import { type PruneResult, pruneOldest } from '../storage/prune.ts'
 import { describeRest } from '../storage/rest.ts'
 import { findFresh, spare } from '../storage/spare.ts'
-import { removeExcess, removeGrowing } from '../storage.ts'
 import { escapeBytes } from '../system/bytes.ts'
+import { cutBack, type Ending } from './cut-back.ts'
 import { openEntries } from './held-files.ts'
-import type { Training } from './process.ts'
 
-/** What does not die at once is looked at so often. */
-const CUT_EVERY_MS = 100
 /** So many faults are told; a training can make a million. */
 const MOST_FAULTS = 16
 
-export type Chooser = Required<PruneListener> & {
-  dir: string
-  rules: MeasureOptions
-  training: Training
-  /** Throws once another run has the lock, or another folder the place of this one: nothing there is ours to delete then. */
-  assertOurs?: () => void
+export type Chooser = Ending & {
   /** Aborted when the run is to end. */
   interruption?: AbortSignal
 }
@@ -104,62 +95,17 @@ export class Choice {
   }
 
   /**
-   * Bring a training that has passed its limit, and is dead or dying, back inside it: by files that no rule names, then by what was
-   * spared for its sake when it was counted. Until it is dead, what it still writes to goes as well.
+   * Bring a training that has passed its limit, and is dead or dying, back inside it.
    *
-   * @returns what stayed by the rules and why, as {@link describeRest} does, those files among it
+   * @param prunable what was spared for its sake when it was counted; undefined if it wrote too fast to be counted
+   * @returns what stayed by the rules and why, as {@link describeRest} does, what has gone now among it
    */
-  async endPassed(
-    usage: Usage,
-    { prunable, dying }: Pick<Found, 'prunable'> & { dying: Promise<void> },
-  ): Promise<string> {
-    const { dir, rules, interruption, assertOurs } = this.#chooser
-    const gone: Entry[] = []
-    const sinceNs = BigInt(Date.now()) * 10n ** 6n
-    let isDead = false
-    const dead = dying.finally(() => {
-      isDead = true
-    })
-    try {
-      assertOurs?.()
-      gone.push(...(await this.#bringBack(usage, prunable)))
-      for (
-        await Promise.race([dead, delay(CUT_EVERY_MS)]);
-        !isDead;
-        await Promise.race([dead, delay(CUT_EVERY_MS)])
-      )
-        gone.push(...(await removeGrowing(dir, sinceNs, this.#listening())))
-    } catch (reason) {
-      this.#faults.add(messageOf(reason)) // the violation is what counts
-    }
-    await dead
+  async endPassed(usage: Usage, prunable: Entry[] | undefined, dying: Promise<void>): Promise<string> {
+    const { dir, rules, interruption } = this.#chooser
+    const { gone, faults } = await cutBack(this.#chooser, usage, prunable, dying)
     const signal = interruption && { signal: interruption }
-    return describeRest(dir, { ...rules, ...signal }, { faults: this.#faults, spared: this.#spared, gone })
-  }
-
-  /** @returns what is deleted */
-  async #bringBack(usage: Usage, prunable: Entry[]): Promise<Entry[]> {
-    const { dir, onPrune, onFault } = this.#chooser
-    const { gone, usedBytes, isAll } = await removeExcess(dir, usage, this.#listening())
-    if (!isAll) return gone
-    const paths = new Set<string>()
-    const take = (pruned: Pruned) => {
-      paths.add(pruned.path)
-      onPrune(pruned)
-    }
-    await pruneOldest(dir, prunable, {
-      usedBytes,
-      targetBytes: usage.limitBytes,
-      cutsShort: true,
-      onPrune: take,
-      onFault,
-    })
-    return [...gone, ...prunable.filter(({ pathBytes }) => paths.has(escapeBytes(pathBytes)))]
-  }
-
-  #listening(): MeasureOptions & PruneListener {
-    const { rules, onPrune, onFault } = this.#chooser
-    return { ...rules, onPrune, onFault }
+    const reasons = { faults: new Set([...this.#faults, ...faults]), spared: this.#spared, gone }
+    return describeRest(dir, { ...rules, ...signal }, reasons)
   }
 }
 

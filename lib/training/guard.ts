@@ -429,7 +429,7 @@ class Guard {
   async #endPassed(look: Passed, held: HeldFiles | undefined): Promise<never> {
     const { dir, training } = this.#watch
     const holds = describeHeld(held)
-    const { hiddenBytes = 0, prunable = [] } = look
+    const { hiddenBytes = 0, prunable } = look
     const seen = { ...look, usedBytes: look.usedBytes - hiddenBytes }
     const isInferred = !isAbove(seen, limitNow(this.#watch, look))
     const before = accountOf(dir)
@@ -441,7 +441,7 @@ class Guard {
     }
     // Nothing is deleted where others have filled the disk.
     const { usage } = this.#reasonFor(look)
-    const rest = usage ? await this.#choice.endPassed(usage, { prunable, dying }) : ''
+    const rest = usage ? await this.#choice.endPassed(usage, prunable, dying) : ''
     await dying
     throw this.#reasonFor(look, holds + rest)
   }

@@ -8,8 +8,8 @@ import { isWithin } from '../system/bytes.ts'
 import {
   boundPaths,
   DELETED,
-  eachDeletedMapping,
   eachDescriptor,
+  eachMapping,
   everyThread,
   firstLiveThread,
   infoOf,
@@ -128,10 +128,11 @@ export async function heldFiles(pids: number[], options: HeldOptions): Promise<H
   // Such a process has called prctl(PR_SET_DUMPABLE, 0), or runs a program that it may not read.
   await eachDescriptor(pids, threadsFor(options), signal, visit, () => held.outOfSight++)
   const how = { aside: !isThorough, signal }
-  await eachDeletedMapping(pids, how, async ({ thread, inode, device, path, bytes }, statsOf) => {
+  const isDeleted = (line: string) => line.endsWith(DELETED)
+  await eachMapping(pids, isDeleted, how, async ({ pid, inode, device, path: seen, bytes }, statsOf) => {
+    const path = Buffer.from(seen, 'latin1').toString()
     // On btrfs and overlays stat() gives another device than the list of mappings.
     if (inodes.has(inode)) return
-    const pid = Number.parseInt(thread, 10)
     if (isGone(dirname(path))) goneFolders.add(dirname(path))
     const stats = devices.has(device) ? await statsOf() : undefined
     if (stats) return add(stats, pid, path)
@@ -195,7 +196,7 @@ function chargeRule(
 /** What the kernel calls memory that has no file; an overlay does not tell it from the files of its layers. */
 const inMemory = /^\/(memfd:|dev\/zero$|SYSV[\da-f]{8}$)/
 
-type Devices = Pick<Set<number>, 'has'>
+export type Devices = Pick<Set<number>, 'has'>
 
 /** Finds the mount by which a descriptor was reached, in the list of those that its process sees; undefined for other links. */
 function mountFinder(): (link: string) => Mount | undefined {
@@ -252,7 +253,7 @@ function goneTest(dir: string): (path: string) => boolean {
  * The numbers by which a folder's filesystem goes: on btrfs and overlays stat() and the list of mappings differ. An overlay
  * gives the files of each of its layers a number that stands nowhere, so there it is any that no other mount has.
  */
-function devicesOf(dir: string): Devices {
+export function devicesOf(dir: string): Devices {
   const devices = new Set([statSync(dir).dev])
   const mounts = parseMounts(readProc('self/mountinfo') ?? '')
   const mount = mountAbove(dir, mounts)

@@ -49,7 +49,7 @@ export async function postflight(job: Job, budget: Budget, report: Report): Prom
   const files = filesOf(valid)
   const keep = [...rules.keep, ...files]
   const pruning = { ...rules, keep, onPrune, onFault, signal: run.signal }
-  await pruneTo(dir, limitBytes, pruning)
+  await pruneTo(dir, limitBytes, { ...pruning, removesExcess: true })
   if (budget.isCapped && files.size) await assertRoom(budget, roomFor(files.size), pruning)
   const { usedBytes, freeBytes } = await lookAt(dir)
   emit({ event: 'storage.usage', job: name, phase: 'postflight', usedBytes, limitBytes, freeBytes })
@@ -114,7 +114,7 @@ async function judgeModels(
   try {
     const found = await Promise.race([judging, delay(MOST_JUDGING_MS, undefined, { ref: false })])
     if (found) return found
-    await pruneTo(jobDir, limitBytes, { ...rules, onPrune, onFault, signal })
+    await pruneTo(jobDir, limitBytes, { ...rules, onPrune, onFault, signal, removesExcess: true })
     return await judging
   } finally {
     over.abort()

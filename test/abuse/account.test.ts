@@ -10,6 +10,7 @@ import {
   readFileSync,
   rmSync,
   statfsSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -374,6 +375,49 @@ time.sleep(60)`
     left.join(),
   )
 })
+
+/** How a file that is mapped for writing is there, and who reaches it. */
+const mappings = [
+  { how: 'with a name', opened: 'os.close(fd)', name: 'g', prefix: [] },
+  { how: 'of checkpoints', opened: 'os.close(fd)', name: 'g.checkpoint', prefix: asStranger },
+  { how: 'deleted and open', opened: "os.unlink(f'g{n}')", name: 'g', prefix: asStranger },
+  { how: 'deleted', opened: "os.unlink(f'g{n}'); os.close(fd)", name: 'g', prefix: [] },
+]
+
+for (const { how, opened, name, prefix } of mappings)
+  hostileInSweep(`calls that no signal ends do not go on filling mapped files ${how}`, async () => {
+    const fill = `
+import ctypes, os, sys, threading, time
+os.chdir(sys.argv[1]); c = ctypes.CDLL(None); c.mmap.restype = ctypes.c_void_p
+c.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+c.pread.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long]
+size, count = 190 * 2 ** 20, 24
+zeros = os.memfd_create('zeros'); os.ftruncate(zeros, size)
+os.mkdir('names')
+for n in range(20_000): os.close(os.open(f'names/{n}', os.O_CREAT))
+begin = threading.Barrier(count + 1); places = [0] * count
+def read(n): begin.wait(); c.pread(zeros, places[n], size, 0)
+for n in range(count): threading.Thread(target=read, args=[n], daemon=True).start()
+time.sleep(3); buffer = bytearray(size)
+for n in range(count):
+  fd = os.open(f'${name.replace('g', 'g{n}')}', os.O_RDWR | os.O_CREAT); os.ftruncate(fd, size)
+  os.preadv(fd, [buffer], 0); places[n] = c.mmap(None, size, 3, 1, fd, 0)
+  ${opened}
+begin.wait(); time.sleep(60)`
+    await using rig = await trainerRig({ core: { maxDiskMb: 200, minFreeMb: 1, ...python(fill) } })
+    await using disk = ownDisk(rig, 'ext4', 8000)
+    if (prefix.length) chownSync(rig.modelsDir, STRANGER, STRANGER)
+    const stop = disk.watch(200 * MIB)
+
+    const { exitCode } = await rig.run(['core', '--json'], { prefix })
+    const { peakBytes, longestMs } = stop()
+
+    assert.is(exitCode, 2)
+    assert.ok(peakBytes > 200 * MIB && longestMs < MOST_MS, `${peakBytes} bytes, ${longestMs} ms`)
+    // What was cut short has gone: it is no checkpoint to go on from.
+    for (const left of readdirSync(rig.path('models/core/work')))
+      assert.ok(statSync(rig.path(`models/core/work/${left}`)).size > 0, left)
+  })
 
 hostileInSweep(
   'deleted files in a socket that only its own queue holds do not stay on the disk',

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as assert from 'uvu/assert'
 import { findModels, listNames } from '../../lib/models/find.ts'
+import { failure } from '../support/failure.ts'
 import { onnxModel } from '../support/onnx-fixture.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { test } from '../support/test.ts'
@@ -40,6 +41,21 @@ test('listNames() lists what the globs say, however they say it, and nothing of 
   )
 
   for (const [globs, names] of LISTED) assert.equal(await listNames(box.dir, globs), names, globs.join(' '))
+})
+
+test('findModels() takes none of more names than anybody means, however many others there are', async () => {
+  await using box = await sandbox({ 'a.onnx': onnxModel() })
+  for (let n = 0; n < 33_000; n++) writeFileSync(box.path(`${n}.part`), '')
+
+  const few = await findModels(box.dir, ['*.onnx', 'deep/**'])
+  const many = await findModels(box.dir, ['*.onnx', '*.part'])
+
+  assert.is(few.valid.length, 1)
+  assert.equal(many.valid, [])
+  assert.match(`${many.rejected[0]?.reason}`, /more than 32768 names that models means/)
+  const error = await failure(() => listNames(box.dir, ['*']))
+  assert.is(error.code, 'storage')
+  assert.match(error.message, /has more than 32768 names/)
 })
 
 test('findModels() takes external data beside or below its model, with its path', async () => {

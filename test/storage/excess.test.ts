@@ -1,6 +1,7 @@
 import {
   chmodSync,
   closeSync,
+  existsSync,
   fstatSync,
   linkSync,
   mkdirSync,
@@ -11,10 +12,11 @@ import {
   writeFileSync,
 } from 'node:fs'
 import * as assert from 'uvu/assert'
-import { findExcess } from '../../lib/storage/excess.ts'
+import { excessTest, findExcess } from '../../lib/storage/excess.ts'
 import { measure } from '../../lib/storage/measure.ts'
-import { removeExcess, removeGrowing, removeUnnamed } from '../../lib/storage.ts'
+import { pruneTo, removeExcess, removeGrowing, removeUnnamed } from '../../lib/storage.ts'
 import { MIB } from '../../lib/text.ts'
+import { failure } from '../support/failure.ts'
 import { sandbox } from '../support/sandbox.ts'
 import { inSweep, test } from '../support/test.ts'
 
@@ -52,6 +54,28 @@ test('findExcess() finds files in work/ that no rule names, and are not kept', a
     'work/tmp/batch',
   ])
   assert.ok(found.every(({ bytes, set }) => set.bytes === bytes))
+})
+
+test('excessTest() tells the same of a path, and takes of checkpoints what grows', async () => {
+  await using box = await violated()
+  const isExcess = await excessTest(box.dir, { ...rules, keep: [box.path('work/best.bin')] })
+  const excess = (isGrowing: boolean) =>
+    [
+      'core.onnx',
+      'part',
+      'deep/er/part',
+      'tmp/batch',
+      'a.checkpoint',
+      'epochs/5/state',
+      'kept/state',
+      'best.bin',
+    ]
+      .map(name => (name === 'core.onnx' ? name : `work/${name}`))
+      .filter(name => isExcess(box.path(name), { ...statSync(box.path(name), { bigint: true }), isGrowing }))
+
+  const others = ['work/part', 'work/deep/er/part', 'work/tmp/batch']
+  assert.equal(excess(false), others)
+  assert.equal(excess(true), [...others, 'work/a.checkpoint', 'work/epochs/5/state'])
 })
 
 test('findExcess() ends with enough, and with few small files', async () => {
@@ -115,6 +139,22 @@ test('removeUnnamed() deletes files down to the limit before it counts, then the
   assert.ok(rest.some(([path]) => path.endsWith('/other')))
   const { prunable } = await measure(box.dir, { ...rules, unnamed: true })
   assert.equal(prunable, [])
+})
+
+test('pruneTo() removes what no rule names before it tells of that, where that is asked for', async () => {
+  await using box = await violated()
+  const limitBytes = 13 * MIB
+
+  const before = await failure(() => pruneTo(box.dir, limitBytes, rules))
+  const isThere = (name: string) => existsSync(box.path(name))
+  assert.ok(isThere('work/part') && !isThere('work/a.checkpoint'))
+  const after = await failure(() => pruneTo(box.dir, limitBytes, { ...rules, removesExcess: true }))
+
+  assert.not(isThere('work/part'))
+  assert.ok(isThere('work/kept/state') && isThere('core.onnx'))
+  assert.is(after.code, 'quota-exceeded')
+  const words = /holds 15\.0 MiB .*; left are 1 file \S+ \(2 MiB, no rule names them\), /
+  for (const { message } of [before, after]) assert.match(message, words)
 })
 
 test('removeUnnamed() does not begin with what a smaller usage does not ask for', async () => {

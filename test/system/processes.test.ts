@@ -3,6 +3,7 @@ import * as assert from 'uvu/assert'
 import { findStarved, isExiting, killAll } from '../../lib/system/processes.ts'
 import { skipUnless } from '../support/skips.ts'
 import { inSweep, test } from '../support/test.ts'
+import { asNobody } from '../support/unprivileged.ts'
 
 const withTaskset = skipUnless(inSweep, !spawnSync('taskset', ['--version']).error, 'needs taskset')
 
@@ -26,6 +27,29 @@ test('killAll() ends what it is shown until that is gone, and returns nothing th
   const left = await killAll(() => (isExiting(child.pid!) || child.signalCode ? [] : [child.pid!]))
 
   assert.equal(left, [])
+})
+
+const STRANGER = 12_345
+const asRoot = skipUnless(
+  inSweep,
+  process.geteuid?.() === 0 && !spawnSync('taskset', ['--version']).error,
+  'needs root and taskset',
+)
+
+// A signal to another user's process is as one to a process in a call that hears none.
+asRoot('killAll() gives up what runs on, however many of them share a processor', async () => {
+  const loop = ['--cpu-list', '0', 'sh', '-c', 'while :; do :; done']
+  const deaf = Array.from({ length: 6 }, () => spawn('taskset', loop, { uid: STRANGER, gid: STRANGER }))
+  try {
+    const startedMs = performance.now()
+    const pids = deaf.map(it => it.pid!)
+    const left = await asNobody(() => killAll(() => pids, 1500))
+
+    assert.equal(left, pids)
+    assert.ok(performance.now() - startedMs < 15_000)
+  } finally {
+    for (const child of deaf) child.kill('SIGKILL')
+  }
 })
 
 test.run()
