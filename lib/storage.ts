@@ -188,6 +188,21 @@ async function removeOnce(dir: string, rules: MeasureOptions & PruneListener): P
   return isCut && removedCount > 0
 }
 
+/**
+ * Say why nothing is left to prune in a folder that is above its limit, as {@link describeRest} does; first what no rule names
+ * goes, where that is asked for.
+ */
+export async function describeViolation(
+  dir: string,
+  usage: Usage,
+  options: EnforceOptions,
+  faults: Iterable<string> = [],
+): Promise<string> {
+  const removes = options.removesExcess && !options.dryRun
+  const { gone } = removes ? await removeExcess(dir, usage, options) : { gone: [] }
+  return describeRest(dir, options, { faults, gone })
+}
+
 async function tooLarge(
   dir: string,
   usedBytes: number,
@@ -195,9 +210,7 @@ async function tooLarge(
   options: EnforceOptions,
   faults: Set<string>,
 ): Promise<TrainerError> {
-  const removes = options.removesExcess && !options.dryRun
-  const { gone } = removes ? await removeExcess(dir, { usedBytes, limitBytes }, options) : { gone: [] }
-  const rest = await describeRest(dir, options, { faults, gone })
+  const rest = await describeViolation(dir, { usedBytes, limitBytes }, options, faults)
   return new TrainerError(
     'quota-exceeded',
     `Model too large for quota: ${escapeText(dir)} holds ${formatBytes(usedBytes)} with nothing left to prune, ` +

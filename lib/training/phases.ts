@@ -4,8 +4,14 @@ import { assertOwnLock } from '../run/lost-lock.ts'
 import type { Job } from '../run.ts'
 import { stateDirOf } from '../settings/layout.ts'
 import { lookAt } from '../storage/measure.ts'
-import { describeRest } from '../storage/rest.ts'
-import { checkUsage, type EnforceOptions, pruneForRoom, pruneTo, removeUnnamed } from '../storage.ts'
+import {
+  checkUsage,
+  describeViolation,
+  type EnforceOptions,
+  pruneForRoom,
+  pruneTo,
+  removeUnnamed,
+} from '../storage.ts'
 import { noteFailure, noteLostBest, noteSuccess, tellOfLostBest } from './attempts.ts'
 import { announce, assertSameFolder } from './job.ts'
 import { isAbove } from './limit.ts'
@@ -151,11 +157,14 @@ async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<v
     const isShort = look.usedInodes > limit.inodes
     const cause = error instanceof TrainerError ? error.cause : undefined
     let violation = cause instanceof TrainerError && cause.usage ? cause : undefined
+    const { usedBytes, prunableBytes } = look
+    const usage = { usedBytes, limitBytes: limit.bytes }
+    const removesExcess = usedBytes - prunableBytes > limit.bytes
     if (isLeftAbove && !violation) {
       const how = error === undefined ? "and accept's command ended" : 'ended'
       violation = isShort
         ? inodesGone(budget, look, how)
-        : limitReached(budget, look, how, await describeRest(jobDir, rules, { faults: [] }))
+        : limitReached(budget, look, how, await describeViolation(jobDir, usage, { ...rules, removesExcess }))
     }
     if (violation) {
       const { code, usage, message } = violation
@@ -167,11 +176,10 @@ async function bringInside(job: Job, budget: Budget, error?: unknown): Promise<v
       })
     }
     if (!isLeftAbove) return
-    const { usedBytes, prunableBytes } = look
     const hasInodes = async () =>
       !isShort || pruneForRoom(jobDir, { bytes: 0, inodes: budget.reserveInodes }, rules)
-    const isEnough = usedBytes - prunableBytes <= limit.bytes && (await hasInodes())
-    if (!isEnough) await removeUnnamed(jobDir, { usedBytes, limitBytes: limit.bytes }, rules)
+    const isEnough = !removesExcess && (await hasInodes())
+    if (!isEnough) await removeUnnamed(jobDir, usage, rules)
     await pruneTo(jobDir, limit.bytes, rules)
     if (!(await hasInodes())) warnOfRest(job, 'the disk has too few inodes left')
   } catch (reason) {

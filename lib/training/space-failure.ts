@@ -1,8 +1,8 @@
 import type { BigIntStats, Stats } from 'node:fs'
 import { TrainerError } from '../errors.ts'
 import { findWork } from '../storage/measure.ts'
-import { describeRest } from '../storage/rest.ts'
 import { walk } from '../storage/walk.ts'
+import { describeViolation, type EnforceOptions } from '../storage.ts'
 import { formatBytes, MIB } from '../text.ts'
 import { maxFileBytesOf } from './containment.ts'
 import { FILE_SLACK_BYTES, type Figures, type Limit, tooManyFiles } from './limit.ts'
@@ -36,13 +36,15 @@ export async function hasFileAtLimit(budget: Budget, signal: AbortSignal): Promi
 /**
  * Was it the quota, or others on the disk, that stopped this training? Only what was measured when it ended tells; its
  * words alone are no evidence, since they may be about anything. Undefined if space was not the matter.
+ *
+ * @param pruning says what goes, and who is told of it, if it is above its limit
  */
 export async function explainSpace(
   budget: Budget,
   { end, fullest, isFileAtLimit }: Measured,
   { signal }: TrainingExit,
   { saysOutOfSpace, lastError = '' }: Progress,
-  stop: AbortSignal,
+  pruning: EnforceOptions,
 ): Promise<TrainerError | undefined> {
   const { limitBytes, limitInodes, reserveBytes, reserveInodes, isCapped } = budget
   // On a filesystem of its own the kernel has counted, also what it has deleted by now.
@@ -58,7 +60,7 @@ export async function explainSpace(
     (signal === 'SIGXFSZ' && isFileAtLimit) ||
     (isFull && (saysOutOfSpace || signal === 'SIGBUS'))
   ) {
-    const rest = await describeRest(budget.dir, { ...budget.rules, signal: stop }, { faults: [] })
+    const rest = await describeViolation(budget.dir, { usedBytes, limitBytes }, pruning)
     return limitReached(budget, figures, how, rest)
   }
   // Asked for at once, by truncate() or fallocate(), such a file does not grow at all.

@@ -27,7 +27,7 @@ export type Report = {
  * has the lock by now, or the interruption; nothing of the training lives on in any case
  */
 export async function train(job: Job, budget: Budget): Promise<Report> {
-  const { name, quota, emit } = job
+  const { name, quota, emit, onPrune, onFault } = job
   const argv = trainingArgv(job, budget.toldBytes)
   const { training, progress, lost, stop, wait } = await startGuarded(job, budget, {
     title: 'its training',
@@ -62,7 +62,8 @@ export async function train(job: Job, budget: Budget): Promise<Report> {
     { end: end ?? (await figuresOf(budget)), fullest, isFileAtLimit },
     exit,
     progress,
-    stop,
+    // What ended with 0 may have left models, which are judged first.
+    { ...budget.rules, onPrune, onFault, signal: stop, removesExcess: exit.exitCode !== 0 && !lost.aborted },
   )
   if (exit.exitCode !== 0) throw ranOut ?? explainFailure(job, budget.isSandboxed, exit, progress)
   if (progress.complaint) emit({ event: 'warning', job: name, message: doubtOf(progress.complaint) })
