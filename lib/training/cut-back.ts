@@ -80,7 +80,8 @@ export async function cutBack(
   let leavesEmpty = false
   const cutGrowing = async () => {
     const isSandboxed = training.sandbox !== undefined
-    const cut = await growthCutter({ dir, rules, isSandboxed, processes: () => training.processes() })
+    const processes = () => training.processes()
+    const cut = await growthCutter({ dir, rules, isSandboxed, processes, sinceNs })
     await untilDead(async () => {
       if (await cut(over.signal)) leavesEmpty = true
     }, FIRST_CUT_MS)

@@ -26,6 +26,8 @@ export type Dying = {
   rules: MeasureOptions
   isSandboxed: boolean
   processes: () => number[]
+  /** When it was killed: checkpoints that were written to since then are cut too. The others may be whole. */
+  sinceNs: bigint
 }
 
 /**
@@ -41,12 +43,11 @@ export async function growthCutter({
   rules,
   isSandboxed,
   processes,
+  sinceNs,
 }: Dying): Promise<(signal: AbortSignal) => Promise<boolean>> {
   const root = findRoot(dir)
   const { tmpDir } = foldersIn(root)
   const isExcess = await excessTest(dir, rules)
-  /** By inode, what each had at the last look: a checkpoint that does not grow may be whole. */
-  const blocks = new Map<number, bigint>()
 
   /** @returns the path by which this process reaches what one of the training has seen, if it is in the job's folder */
   const ownPath = (seen: Bytes) => {
@@ -73,9 +74,7 @@ export async function growthCutter({
       openToCut(link, stats => isMeant(stats, inode) && stats.nlink === 0n, true)
     const openNamed = (inode: number, path: Bytes) =>
       openToCut(native(path), stats => {
-        const before = blocks.get(inode) ?? stats.blocks
-        blocks.set(inode, stats.blocks)
-        const file = { ...stats, isGrowing: before < stats.blocks }
+        const file = { ...stats, isGrowing: stats.mtimeNs >= sinceNs }
         return isMeant(stats, inode) && stats.nlink === 1n && isExcess(path, file)
       })
     const look = async () => {
