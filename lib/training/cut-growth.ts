@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import { foldersIn } from '../settings/layout.ts'
 import { excessTest } from '../storage/excess.ts'
-import { findRoot, type MeasureOptions } from '../storage/measure.ts'
+import { findRoot, findWork, type MeasureOptions } from '../storage/measure.ts'
 import { type Bytes, isWithin, native } from '../system/bytes.ts'
 import { cutHoles, emptyAndClose, openToCut } from '../system/cut-short.ts'
 import {
@@ -45,14 +45,17 @@ export async function growthCutter({
   processes,
   sinceNs,
 }: Dying): Promise<(signal: AbortSignal) => Promise<boolean>> {
-  const root = findRoot(dir)
-  const { tmpDir } = foldersIn(root)
+  const { tmpDir } = foldersIn(findRoot(dir))
+  const work = findWork(dir)
   const isExcess = await excessTest(dir, rules)
 
-  /** @returns the path by which this process reaches what one of the training has seen, if it is in the job's folder */
+  /**
+   * @returns the path by which this process reaches what one of the training has seen, if it is in `work/`: a reader may still use
+   * what was published once
+   */
   const ownPath = (seen: Bytes) => {
     const path = isSandboxed ? seen.replace(temporaryFolder, tmpDir) : seen
-    return isWithin(path, root) ? path : undefined
+    return isWithin(path, work) ? path : undefined
   }
 
   return async signal => {
@@ -84,8 +87,9 @@ export async function growthCutter({
         const path = ownPath(mapping.path)
         if (path === undefined || tried.has(inode)) return
         tried.add(inode)
-        if (isDeleted) take(inode, openDeleted(inode, link))
-        else if (take(inode, openNamed(inode, path))) hasNamed = true
+        if (isDeleted && take(inode, openDeleted(inode, link))) return
+        // A name may end with the same word.
+        if (take(inode, openNamed(inode, isDeleted ? `${path}${DELETED}` : path))) hasNamed = true
       })
       await eachDescriptor(pids, firstLiveThread, over, (link, target) => {
         if (!target.endsWith(DELETED) || over.aborted) return
