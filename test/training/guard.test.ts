@@ -309,7 +309,7 @@ inSweep(
   async () => {
     const trainer = `
 process.on('SIGTERM', async () => {
-  for (let n = 0; n < 1920; n++) { fs.appendFileSync(dir + '/saved.bin', Buffer.alloc(2 ** 13, n)); await sleep(1) }
+  for (let n = 0; n < 480; n++) { fs.appendFileSync(dir + '/saved.bin', Buffer.alloc(2 ** 15, n)); await sleep(3) }
   fs.writeFileSync(dir + '/whole', '')
   process.exit(0)
 })
